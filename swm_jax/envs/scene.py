@@ -1,0 +1,70 @@
+"""A scene: named object poses on the board, in metres and radians.
+
+Block names and sets follow Language-Table and the Semantic World Models paper.
+A block id indexes `BLOCK_NAMES`; both block sets hold the same shapes in the same
+slots, so one physics model serves both and only colours differ.
+"""
+
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+SHAPES = ("moon", "pentagon", "cube", "star")
+COLOURS = ("red", "blue", "green", "yellow", "purple")
+BLOCK_NAMES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
+SLOT_SHAPES = (
+    "moon", "moon", "pentagon", "pentagon", "cube", "cube", "star", "star",
+)  # fmt: skip
+
+
+def block_id(name: str) -> int:
+    """Index of a block such as "red moon" in `BLOCK_NAMES`."""
+    return BLOCK_NAMES.index(name)
+
+
+BLOCK_SETS = {
+    "standard": tuple(
+        map(
+            block_id,
+            (
+                "red moon",
+                "blue moon",
+                "red pentagon",
+                "yellow pentagon",
+                "blue cube",
+                "green cube",
+                "green star",
+                "yellow star",
+            ),  # fmt: skip
+        )
+    ),
+    "unseen": tuple(
+        map(
+            block_id,
+            (
+                "green moon",
+                "yellow moon",
+                "purple pentagon",
+                "green pentagon",
+                "red cube",
+                "purple cube",
+                "red star",
+                "blue star",
+            ),  # fmt: skip
+        )
+    ),
+}
+
+
+@struct.dataclass
+class Scene:
+    """Poses of everything on the board; any leading batch axes.
+
+    Attributes:
+      block_pose: float32[..., 8, 3], x, y in metres (board frame), yaw in radians.
+      block_id: int32[..., 8], index into `BLOCK_NAMES` of the block in each slot.
+      peg: float32[..., 2], x, y of the peg (the robot's effector) in metres.
+    """
+
+    block_pose: Float[Array, "... 8 3"]
+    block_id: Int[Array, "... 8"]
+    peg: Float[Array, "... 2"]

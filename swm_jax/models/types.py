@@ -1,0 +1,94 @@
+"""The structs that travel through the whole system.
+
+Axes: S scenes, B images of a training batch, h w pixels, Q questions, T tokens
+of a padded question, C answers of the answer set, R queries per image, L tokens
+of a padded answer, H actions of a chunk, A action width, P image patches.
+"""
+
+from typing import Any
+
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+PAD_TOKEN = 0  # every tokenizer of the project pads with id 0
+
+
+@struct.dataclass
+class Observation:
+    """What a world model sees before it imagines.
+
+    Attributes:
+      image: uint8[S, h, w, 3], RGB.
+      scene: optional pytree of named object poses with leading axis S; only
+        privileged world models (the simulator) read it.
+    """
+
+    image: UInt8[Array, "S h w 3"]
+    scene: Any = None
+
+
+@struct.dataclass
+class QuestionBatch:
+    """Q questions per scene, as tokens (for a VLM) and as a program (for a simulator).
+
+    Attributes:
+      tokens: int32[S, Q, T], padded right with `PAD_TOKEN`.
+      mask: bool[S, Q, T], True on real tokens.
+      type_id: int32[S, Q], index of the question type in the grammar.
+      args: int32[S, Q, 2], arguments of the type (block ids, region, direction);
+        -1 where the type takes fewer.
+      answer_ids: int32[S, Q, C], token id of each answer of the answer set.
+    """
+
+    tokens: Int[Array, "S Q T"]
+    mask: Bool[Array, "S Q T"]
+    type_id: Int[Array, "S Q"]
+    args: Int[Array, "S Q 2"]
+    answer_ids: Int[Array, "S Q C"]
+
+
+@struct.dataclass
+class DenseTargets:
+    """Per-patch labels of the pre-training stage.
+
+    Attributes:
+      object_id: int32[B, P], what covers most of the patch: 0 background or
+        board, 1 the peg, 2 + block id a block.
+      centre: float32[B, P, 2], image position of that object's centre in
+        [0, 1] (x right, y down); 0 where object_id is 0.
+    """
+
+    object_id: Int[Array, "B P"]
+    centre: Float[Array, "B P 2"]
+
+
+@struct.dataclass
+class TrainBatch:
+    """Images with one action chunk and many queries each.
+
+    A query is (question, horizon) -> answer: "what will the answer to question
+    `query_question[b, r]` be after the first `query_horizon[b, r]` actions?"
+
+    Attributes:
+      image: uint8[B, h, w, 3].
+      actions: float32[B, H, A], raw action units; zeros after an episode's end.
+      question_tokens: int32[B, Q, T], padded right.
+      question_mask: bool[B, Q, T].
+      query_question: int32[B, R], index into Q.
+      query_horizon: int32[B, R], 0..H; 0 asks about the present.
+      answer_tokens: int32[B, R, L], target tokens, padded right.
+      answer_mask: bool[B, R, L], True on target tokens; all False on a padding query.
+      query_type: int32[B, R], question type, for per-type metrics.
+      dense: optional per-patch targets (pre-training only).
+    """
+
+    image: UInt8[Array, "B h w 3"]
+    actions: Float[Array, "B H A"]
+    question_tokens: Int[Array, "B Q T"]
+    question_mask: Bool[Array, "B Q T"]
+    query_question: Int[Array, "B R"]
+    query_horizon: Int[Array, "B R"]
+    answer_tokens: Int[Array, "B R L"]
+    answer_mask: Bool[Array, "B R L"]
+    query_type: Int[Array, "B R"]
+    dense: DenseTargets | None = None

@@ -1,0 +1,57 @@
+"""The protocol in the middle: everything that answers questions about the future.
+
+A world model is a registered pytree: its parameters are arguments of a planner's
+jit, never constants baked into it. Every planner works with every world model.
+
+Axes: S scenes, N candidates, H actions of a chunk, A action width, K horizons,
+Q questions, C answers of the answer set.
+"""
+
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from jaxtyping import Array, Float
+
+from swm_jax.models import Observation, QuestionBatch
+
+Normalise = Literal["vocabulary", "answers"]
+
+
+@runtime_checkable
+class WorldModel(Protocol):
+    """Answers questions about the state after the first h actions of a chunk."""
+
+    def encode(self, observation: Observation, questions: QuestionBatch) -> Any:
+        """Does once per replan what no candidate changes.
+
+        Returns:
+          A pytree that `answer_logits` and `answer_log_probs` understand.
+        """
+        ...
+
+    def answer_logits(
+        self,
+        context: Any,
+        actions: Float[Array, "S N H A"],
+        horizons: tuple[int, ...],
+    ) -> Float[Array, "S N K Q C"]:
+        """Logits of the answer set before normalisation, for margins."""
+        ...
+
+    def answer_log_probs(
+        self,
+        context: Any,
+        actions: Float[Array, "S N H A"],
+        horizons: tuple[int, ...],
+        normalise: Normalise = "answers",
+    ) -> Float[Array, "S N K Q C"]:
+        """Log-probability of every answer at every horizon.
+
+        Args:
+          context: what `encode` returned.
+          actions: raw action units.
+          horizons: K static horizons in 0..H; 0 asks about the present.
+          normalise: "vocabulary" gives the published probabilities (they need
+            not sum to one over the answer set), "answers" renormalises over the
+            answer set. A world model without a vocabulary gives the same for both.
+        """
+        ...
