@@ -63,7 +63,7 @@ def test_positions_do_not_depend_on_horizon_or_padding(image, question, horizon,
 
 
 def test_question_longer_than_the_model_is_named():
-    with pytest.raises(ValueError, match="9 tokens.*max_question_tokens=8"):
+    with pytest.raises(ValueError, match=r"9 tokens.*max_question_tokens=8"):
         PositionRule(image_tokens=4, max_question_tokens=8).question(9)
 
 

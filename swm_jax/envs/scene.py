@@ -34,7 +34,7 @@ BLOCK_SETS = {
                 "green cube",
                 "green star",
                 "yellow star",
-            ),  # fmt: skip
+            ),
         )
     ),
     "unseen": tuple(
@@ -49,7 +49,7 @@ BLOCK_SETS = {
                 "purple cube",
                 "red star",
                 "blue star",
-            ),  # fmt: skip
+            ),
         )
     ),
 }
