@@ -1,1 +1,5 @@
-"""Part of swm_jax."""
+"""Training: losses, optimizer, step, loop."""
+
+from swm_jax.training.loop import TrainingError, train
+
+__all__ = ["TrainingError", "train"]

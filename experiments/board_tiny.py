@@ -1,0 +1,89 @@
+"""The board with the `tiny` model: a laptop's experiment, and what ships.
+
+    board_tiny.py:pretrain   the backbone, on rendered scenes without any action:
+                             detect objects, describe regions, answer about the
+                             present, and a dense loss on the image patches
+    board_tiny.py            the semantic world model, on stored episodes
+    board_tiny.py:debug      a few steps of either (`pretrain_debug`), for tests
+"""
+
+import difflib
+
+import ml_collections
+
+ARGS = ("swm", "pretrain", "debug", "pretrain_debug")
+
+
+def get_config(arg: str = "swm") -> ml_collections.ConfigDict:
+    """The config of a stage; unknown names are refused."""
+    arg = arg or "swm"
+    if arg not in ARGS:
+        close = difflib.get_close_matches(arg, ARGS, 1)
+        hint = f" (did you mean '{close[0]}'?)" if close else ""
+        raise ValueError(
+            f"board_tiny.py has no variant '{arg}'{hint}; known: {', '.join(ARGS)}"
+        )
+    pretrain = arg.startswith("pretrain")
+    config = ml_collections.ConfigDict()
+    config.name = "board_tiny"
+    config.stage = "pretrain" if pretrain else "swm"
+    config.seed = 0
+    config.model = ml_collections.ConfigDict(
+        {"variant": "tiny", "layout": "branched", "tokenizer": "tiny"}
+    )
+    config.init_from = ""  # a checkpoint whose parameters are the start
+    config.mesh = ml_collections.ConfigDict({"data": -1})
+    config.optimizer = ml_collections.ConfigDict(
+        {
+            "name": "adamw",
+            "learning_rate": 1e-3,
+            "warmup_steps": 200,
+            "schedule": "cosine",
+            "final_fraction": 0.05,
+            "b1": 0.9,
+            "b2": 0.98,
+            "weight_decay": 1e-4,
+            "clip_norm": 1.0,
+        }
+    )
+    config.dense_weight = 1.0 if pretrain else 0.0
+    config.steps = 2000
+    config.log_every = 20
+    config.validate_every = 200
+    config.validation_batches = 8
+    config.checkpoint_every = 200
+    config.keep_checkpoints = 2
+    config.data = _rendered() if pretrain else _episodes()
+    if arg.endswith("debug"):
+        config.steps, config.log_every, config.validate_every = 6, 1, 6
+        config.checkpoint_every, config.validation_batches = 3, 1
+        config.data.images = 4
+        config.optimizer.warmup_steps = 2
+    return config
+
+
+def _rendered() -> ml_collections.ConfigDict:
+    return ml_collections.ConfigDict(
+        {
+            "source": "rendered",
+            "block_set": "standard",
+            "images": 32,
+            "detections": 9,  # queries per image: where is each object?
+            "descriptions": 3,  # what is in a region?
+            "present_questions": 12,
+            "location_bins": 32,
+            "supersample": 2,
+        }
+    )
+
+
+def _episodes() -> ml_collections.ConfigDict:
+    return ml_collections.ConfigDict(
+        {
+            "source": "episodes",
+            "dir": "data/board",
+            "images": 32,
+            "questions": 12,
+            "queries": 36,
+        }
+    )

@@ -1,0 +1,217 @@
+"""The training loop: resume, step, log, validate, save.
+
+A batch is a pure function of (seed, step), and a step of (state, batch), so a run
+that was killed and resumed ends with the parameters of one that was not.
+"""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from absl import logging
+
+from swm_jax.checkpoints import RunCheckpoints, load_model
+from swm_jax.models import ModelConfig, SemanticWorldModel, Tokenizer, get_config
+from swm_jax.training.inputs import (
+    QUERY_TYPES,
+    data_position,
+    make_stream,
+    validation_batches,
+)
+from swm_jax.training.metrics import MetricsLog, Progress
+from swm_jax.training.optimizer import make_optimizer
+from swm_jax.training.sharding import make_mesh, replicated, shard_batch
+from swm_jax.training.step import (
+    Scores,
+    TrainState,
+    init_dense_heads,
+    make_eval_step,
+    make_train_step,
+    model_params,
+)
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says at which step and why."""
+
+
+def init_params(
+    config: ml_collections.ConfigDict, model_config: ModelConfig
+) -> dict[str, Any]:
+    """Fresh parameters, or those of `init_from`; dense heads where they are trained.
+
+    Raises:
+      CheckpointError: `init_from` is no checkpoint of this model.
+      TrainingError: its shapes differ from this config's.
+    """
+    model_key, dense_key = jax.random.split(jax.random.key(config.seed))
+    model = SemanticWorldModel(model_config)
+    if config.init_from:
+        loaded = load_model(config.init_from)
+        want = jax.eval_shape(model.init_params, model_key)
+        if jax.tree.map(jnp.shape, want) != jax.tree.map(jnp.shape, loaded.params):
+            raise TrainingError(
+                f"init_from {config.init_from} holds a {loaded.config.variant} model "
+                f"of other shapes than this config's {model_config.variant}"
+            )
+        params = dict(loaded.params)
+    else:
+        params = dict(jax.jit(model.init_params)(model_key))
+    if config.dense_weight:
+        params["dense"] = init_dense_heads(dense_key, model_config.vision_width)
+    return params
+
+
+def score_scalars(scores: Scores, prefix: str = "") -> dict[str, float]:
+    """Mean loss and accuracy over all queries, and accuracy by type seen."""
+    correct, count = np.asarray(scores.correct), np.asarray(scores.count)
+    rates = {
+        f"{prefix}accuracy/{name}": correct[i] / count[i]
+        for i, name in enumerate(QUERY_TYPES)
+        if count[i]
+    }
+    total = max(count.sum(), 1.0)
+    return {
+        f"{prefix}loss": float(np.asarray(scores.loss).sum() / total),
+        f"{prefix}accuracy": float(correct.sum() / total),
+        **rates,
+    }
+
+
+def _add(left: Scores | None, right: Scores) -> Scores:
+    return right if left is None else jax.tree.map(jnp.add, left, right)
+
+
+def train(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, float]:
+    """Runs `config.steps` steps, resuming what `workdir` holds.
+
+    Args:
+      config: an experiment config, for example `experiments/board_tiny.py`.
+      workdir: logs, metrics and checkpoints.
+
+    Returns:
+      The last validation scalars.
+
+    Raises:
+      TrainingError: the loss is not finite, or the workdir belongs to another model.
+    """
+    model_config = get_config(config.model.variant, layout=config.model.layout)
+    tokenizer = Tokenizer.load(config.model.tokenizer)
+    model = SemanticWorldModel(model_config)
+    mesh = make_mesh(config.mesh)
+    optimizer, schedule = make_optimizer(config.optimizer, config.steps)
+    metadata = {
+        "stage": config.stage,
+        "model": {
+            "variant": config.model.variant,
+            "overrides": {"layout": config.model.layout},
+            "tokenizer": config.model.tokenizer,
+        },
+        "config": config.to_dict(),
+    }
+    Path(workdir).mkdir(parents=True, exist_ok=True)
+    checkpoints = RunCheckpoints(workdir, keep=config.keep_checkpoints)
+    step = checkpoints.latest_step() or 0
+    _check_same_run(checkpoints, step, metadata, workdir)
+
+    params = jax.device_put(init_params(config, model_config), replicated(mesh))
+    state = TrainState(jnp.asarray(step), params, jax.jit(optimizer.init)(params))
+    if step:
+        restored = checkpoints.restore(step, state.params, state.opt_state)
+        state = TrainState(jnp.asarray(step), *restored[:2])
+        logging.info("resumed %s at step %d", workdir, step)
+    stream = make_stream(config, model_config, tokenizer, start_step=step)
+    held_out = validation_batches(config, model_config, tokenizer)
+    train_step = make_train_step(
+        model, optimizer, len(QUERY_TYPES), config.dense_weight
+    )
+    eval_step = make_eval_step(model, len(QUERY_TYPES))
+    log = MetricsLog(workdir, resume_step=step)
+    progress = Progress(step, config.steps, config.data.images)
+    stop = _StopOnSignal()
+
+    def save(at: int) -> None:
+        checkpoints.save(
+            at, state.params, state.opt_state, data_position(config, at), metadata
+        )
+
+    def validate() -> dict[str, float]:
+        scores = None
+        for batch in held_out:
+            batch = shard_batch(batch, mesh)
+            scores = _add(scores, eval_step(model_params(state.params), batch))
+        return score_scalars(scores, "validation/") if scores is not None else {}
+
+    result, since_log = {}, None
+    try:
+        while step < config.steps:
+            state, metrics = train_step(state, shard_batch(next(stream), mesh))
+            step += 1
+            since_log = _add(since_log, metrics.scores)
+            if step % config.log_every == 0 or step == config.steps:
+                scalars = score_scalars(since_log) | {
+                    "dense_loss": float(metrics.dense_loss),
+                    "dense_accuracy": float(metrics.dense_accuracy),
+                    "gradient_norm": float(metrics.gradient_norm),
+                    "learning_rate": float(schedule(step - 1)),
+                }
+                if not np.isfinite([scalars["loss"], scalars["gradient_norm"]]).all():
+                    raise TrainingError(
+                        f"loss {scalars['loss']} and gradient norm "
+                        f"{scalars['gradient_norm']} at step {step}: the last good "
+                        f"checkpoint is step {checkpoints.latest_step()}; lower "
+                        "optimizer.learning_rate and resume"
+                    )
+                rate, left = progress.rate(step)
+                shown = {k: scalars[k] for k in ("loss", "accuracy", "dense_accuracy")}
+                logging.info("%s", progress.line(step, rate, left, shown))
+                log.write(step, scalars | {"steps_per_second": rate})
+                since_log = None
+            if step % config.validate_every == 0 or step == config.steps:
+                result = validate()
+                if result:
+                    log.write(step, result)
+                    logging.info(
+                        "step %d held-out loss %.3f accuracy %.3f",
+                        step,
+                        result["validation/loss"],
+                        result["validation/accuracy"],
+                    )
+            if step % config.checkpoint_every == 0 or step == config.steps:
+                save(step)
+            if stop.requested:
+                save(step)
+                logging.info("stopped by a signal, step %d is saved", step)
+                break
+    finally:
+        checkpoints.close()
+        log.close()
+    return result
+
+
+def _check_same_run(checkpoints, step, metadata, workdir) -> None:
+    """A workdir goes on with the model and stage it began with."""
+    if not step:
+        return
+    before = checkpoints.metadata(step)
+    for key in ("stage", "model"):
+        if before[key] != metadata[key]:
+            raise TrainingError(
+                f"{workdir} holds a run of another config: its {key} is "
+                f"{before[key]}, this config's {metadata[key]}; use another --workdir"
+            )
+
+
+class _StopOnSignal:
+    """Remembers SIGTERM, so that the loop can save before it ends."""
+
+    def __init__(self):
+        self.requested = False
+        signal.signal(signal.SIGTERM, self._handle)
+
+    def _handle(self, signum, frame):
+        self.requested = True

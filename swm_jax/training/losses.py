@@ -1,0 +1,91 @@
+"""Losses: the answer's cross-entropy and the dense loss of pre-training.
+
+Axes: B images, R queries, L answer tokens, V vocabulary, P patches, D width,
+O object classes (background, peg, blocks).
+Source: Semantic World Models train on the answer (and its eos) alone, each query
+normalised over its own tokens; the dense loss is ours (it binds names to places
+before the questions do).
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jaxtyping import Array, Float
+
+from swm_jax.models import DenseTargets, TrainBatch
+
+
+@struct.dataclass
+class Scores:
+    """Sums over queries, so that shards and batches add up.
+
+    Attributes:
+      loss: float32[N], summed cross-entropy by query type.
+      correct: float32[N], queries whose every answer token was the most likely.
+      count: float32[N], queries of the type.
+    """
+
+    loss: Float[Array, " N"]
+    correct: Float[Array, " N"]
+    count: Float[Array, " N"]
+
+
+def answer_loss(
+    logits: Float[Array, "B R L V"], batch: TrainBatch, num_types: int
+) -> tuple[Float[Array, ""], Scores]:
+    """Mean over queries of the mean cross-entropy of each query's answer tokens.
+
+    Args:
+      logits: of the answer positions, any float dtype.
+      batch: answer_tokens and answer_mask say what and where; a query without any
+        answer token is padding.
+      num_types: N, number of query types for the scores.
+
+    Returns:
+      The scalar loss and the sums by type.
+    """
+    logits = logits.astype(jnp.float32)
+    mask = batch.answer_mask.astype(jnp.float32)
+    token_loss = optax.softmax_cross_entropy_with_integer_labels(
+        logits, batch.answer_tokens
+    )
+    length = mask.sum(-1)
+    valid = (length > 0).astype(jnp.float32)
+    query_loss = (token_loss * mask).sum(-1) / jnp.maximum(length, 1.0)
+    right = (logits.argmax(-1) == batch.answer_tokens) | ~batch.answer_mask
+    by_type = jax.nn.one_hot(batch.query_type, num_types) * valid[..., None]
+    total = lambda x: jnp.einsum("brn,br->n", by_type, x)
+    scores = Scores(
+        loss=total(query_loss),
+        correct=total(right.all(-1).astype(jnp.float32)),
+        count=total(valid),
+    )
+    return (query_loss * valid).sum() / jnp.maximum(valid.sum(), 1.0), scores
+
+
+def dense_loss(
+    class_logits: Float[Array, "B P O"],
+    centres: Float[Array, "B P 2"],
+    targets: DenseTargets,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Which object covers each patch (cross-entropy) and where its centre lies (L1).
+
+    Covered patches are rare and weigh as much, in sum, as the bare ones.
+
+    Returns:
+      The loss, and the accuracy over covered patches.
+    """
+    covered = (targets.object_id > 0).astype(jnp.float32)
+    weight = 0.5 * covered / jnp.maximum(covered.sum(), 1.0) + 0.5 * (
+        1.0 - covered
+    ) / jnp.maximum((1.0 - covered).sum(), 1.0)
+    loss = optax.softmax_cross_entropy_with_integer_labels(
+        class_logits, targets.object_id
+    )
+    right = (class_logits.argmax(-1) == targets.object_id).astype(jnp.float32)
+    shares = covered / jnp.maximum(covered.sum(), 1.0)
+    distance = jnp.abs(centres - targets.centre).sum(-1)
+    return (loss * weight).sum() + 4.0 * (distance * shares).sum(), (
+        right * shares
+    ).sum()

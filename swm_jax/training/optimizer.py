@@ -1,0 +1,72 @@
+"""Optimizers and learning-rate schedules from a config.
+
+AdamW as in PaliGemma fine-tuning; Muon (momentum orthogonalised by Newton-Schulz,
+AdamW for vectors and embeddings) as the faster choice for models trained from
+nothing. Gradients are clipped by their global norm.
+"""
+
+import difflib
+
+import ml_collections
+import optax
+
+SCHEDULES = ("constant", "cosine", "linear")
+OPTIMIZERS = ("adamw", "muon")
+
+
+def _check(kind: str, name: str, known: tuple[str, ...]) -> None:
+    if name not in known:
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f" (did you mean '{close[0]}'?)" if close else ""
+        raise ValueError(
+            f"unknown {kind} '{name}'{hint}; known: {', '.join(known)}"
+        ) from None
+
+
+def make_schedule(config: ml_collections.ConfigDict, steps: int) -> optax.Schedule:
+    """Linear warm-up from zero, then the named decay to `final_fraction`.
+
+    Args:
+      config: learning_rate, warmup_steps, schedule, final_fraction.
+      steps: training steps in all, warm-up included.
+    """
+    _check("schedule", config.schedule, SCHEDULES)
+    peak, warmup = config.learning_rate, min(config.warmup_steps, steps)
+    rest = max(steps - warmup, 1)
+    decay = {
+        "constant": optax.constant_schedule(peak),
+        "cosine": optax.cosine_decay_schedule(peak, rest, config.final_fraction),
+        "linear": optax.linear_schedule(peak, peak * config.final_fraction, rest),
+    }[config.schedule]
+    ramp = optax.linear_schedule(0.0, peak, max(warmup, 1))
+    return optax.join_schedules([ramp, decay], [warmup])
+
+
+def make_optimizer(
+    config: ml_collections.ConfigDict, steps: int
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optimizer and its learning-rate schedule (the latter for the log).
+
+    Args:
+      config: name, learning_rate, warmup_steps, schedule, final_fraction, b1, b2,
+        weight_decay, clip_norm.
+      steps: training steps in all.
+
+    Raises:
+      ValueError: an unknown optimizer or schedule.
+    """
+    _check("optimizer", config.name, OPTIMIZERS)
+    schedule = make_schedule(config, steps)
+    if config.name == "adamw":
+        update = optax.adamw(
+            schedule, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay
+        )
+    else:
+        update = optax.contrib.muon(
+            schedule,
+            adam_b1=config.b1,
+            adam_b2=config.b2,
+            weight_decay=config.weight_decay,
+            consistent_rms=0.2,  # step sizes of AdamW: one learning rate for both
+        )
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), update), schedule

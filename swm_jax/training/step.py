@@ -1,0 +1,121 @@
+"""One training step as a pure function of (state, batch).
+
+Axes as in `losses`. The dense heads of pre-training live beside the model's own
+parameters under the key `dense`, so that the model's tree stays big_vision's.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from swm_jax.models import SemanticWorldModel, TrainBatch
+from swm_jax.training.losses import Scores, answer_loss, dense_loss
+
+DENSE_CLASSES = 22  # bare, peg, the 20 blocks of the catalogue
+
+
+@struct.dataclass
+class TrainState:
+    """Everything a step changes.
+
+    Attributes:
+      step: int32[], steps done.
+      params: the model's tree, plus `dense` while pre-training.
+      opt_state: the optimizer's.
+    """
+
+    step: Int[Array, ""]
+    params: Any
+    opt_state: Any
+
+
+@struct.dataclass
+class StepMetrics:
+    """What a step measured; sums where batches must add up.
+
+    Attributes:
+      loss: of the answers.
+      dense_loss, dense_accuracy: of the patches (0 without dense targets).
+      gradient_norm: before clipping.
+      scores: sums by query type.
+    """
+
+    loss: Float[Array, ""]
+    dense_loss: Float[Array, ""]
+    dense_accuracy: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+    scores: Scores
+
+
+def init_dense_heads(key: PRNGKeyArray, width: int) -> dict[str, Array]:
+    """Linear read-outs of the patch features: object class and centre."""
+    kernel = jax.random.normal(key, (width, DENSE_CLASSES + 2)) * width**-0.5
+    return {"kernel": kernel, "bias": jnp.zeros(DENSE_CLASSES + 2)}
+
+
+def model_params(params: dict) -> dict:
+    """The model's own tree, without the dense heads."""
+    return {name: tree for name, tree in params.items() if name != "dense"}
+
+
+def _losses(model, params, batch: TrainBatch, num_types: int):
+    outputs = model.apply({"params": model_params(params)}, batch)
+    loss, scores = answer_loss(outputs.logits, batch, num_types)
+    dense, dense_accuracy = jnp.zeros(()), jnp.zeros(())
+    if batch.dense is not None:
+        heads = params["dense"]
+        out = outputs.patch_features.astype(jnp.float32) @ heads["kernel"]
+        out = out + heads["bias"]
+        dense, dense_accuracy = dense_loss(
+            out[..., :DENSE_CLASSES], jax.nn.sigmoid(out[..., -2:]), batch.dense
+        )
+    return loss, dense, dense_accuracy, scores
+
+
+def make_train_step(
+    model: SemanticWorldModel,
+    optimizer: optax.GradientTransformation,
+    num_types: int,
+    dense_weight: float = 1.0,
+) -> Callable[[TrainState, TrainBatch], tuple[TrainState, StepMetrics]]:
+    """A jitted step; the state's buffers are donated.
+
+    Args:
+      model: what `params` belong to.
+      optimizer: an optax transformation.
+      num_types: query types told apart in the scores.
+      dense_weight: weight of the dense loss where a batch has dense targets.
+    """
+
+    def loss_fn(params, batch):
+        loss, dense, accuracy, scores = _losses(model, params, batch, num_types)
+        return loss + dense_weight * dense, (loss, dense, accuracy, scores)
+
+    def train_step(state, batch):
+        gradients, (loss, dense, accuracy, scores) = jax.grad(loss_fn, has_aux=True)(
+            state.params, batch
+        )
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        metrics = StepMetrics(
+            loss=loss,
+            dense_loss=dense,
+            dense_accuracy=accuracy,
+            gradient_norm=optax.global_norm(gradients),
+            scores=scores,
+        )
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, opt_state), metrics
+
+    return jax.jit(train_step, donate_argnums=0)
+
+
+def make_eval_step(
+    model: SemanticWorldModel, num_types: int
+) -> Callable[[Any, TrainBatch], Scores]:
+    """A jitted function from (params, batch) to the scores by query type."""
+    return jax.jit(lambda params, batch: _losses(model, params, batch, num_types)[3])
