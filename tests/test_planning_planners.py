@@ -1,0 +1,265 @@
+"""Planners on the fake world model, whose best plan and values are known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swm_jax.models import Observation, QuestionBatch
+from swm_jax.planning import FakeWorldModel, GoalArrays, get_planner, planner
+from swm_jax.planning.cem import refit_cem
+from swm_jax.planning.mppi import refit_mppi, softmax_weights
+from swm_jax.planning.search import PlannerConfig
+
+SEARCHERS = ("mppi", "cem", "best_of_n")
+TARGET = np.array([0.2, -0.1], np.float32)  # 7 of 16 steps away
+
+
+def asked(scenes=3, count=2):
+    tokens = jnp.ones((scenes, count, 4), jnp.int32)
+    return QuestionBatch(
+        tokens=tokens,
+        mask=tokens > 0,
+        type_id=jnp.zeros((scenes, count), jnp.int32),
+        args=jnp.zeros((scenes, count, 2), jnp.int32),
+        answer_ids=jnp.broadcast_to(jnp.array([5, 6]), (scenes, count, 2)),
+    )
+
+
+def wanted(scenes=3, count=2):
+    return GoalArrays(jnp.ones((scenes, count), jnp.int32), jnp.ones((scenes, count)))
+
+
+def replan(name, key=0, model=None, scenes=3, state=None, **settings):
+    chosen = get_planner(name, **settings)
+    model = model or FakeWorldModel(goal=jnp.array(TARGET))
+    observation = Observation(image=jnp.zeros((scenes, 8, 8, 3), jnp.uint8))
+    state = chosen.init_state(scenes) if state is None else state
+    return chosen.plan(
+        model, observation, asked(scenes), wanted(scenes), state, jax.random.key(key)
+    )
+
+
+@pytest.mark.parametrize("name", ("mppi", "cem"))
+def test_planner_reaches_the_known_optimum(name):
+    actions, _, info = replan(name, candidates=128, iterations=8)
+    assert actions.shape == (3, 16, 2)
+    for steps in (8, 16):  # best: be at the target after either sub-chunk
+        reached = np.asarray(actions)[:, :steps].sum(1)
+        assert np.linalg.norm(reached - TARGET, axis=1).max() < 0.02
+    optimum = 2 * 2 * -np.log1p(np.exp(-1.0))
+    assert np.all(np.asarray(info.value) <= optimum + 1e-4)
+    assert np.all(np.asarray(info.value) > optimum - 0.6)
+
+
+@pytest.mark.parametrize("name", SEARCHERS)
+def test_planner_beats_random_actions_with_the_same_model(name):
+    value = lambda actions: -np.linalg.norm(np.asarray(actions).sum(1) - TARGET, axis=1)
+    planned, _, _ = replan(name)
+    random, _, _ = replan("random")
+    assert value(planned).min() > value(random).max()
+
+
+@pytest.mark.parametrize("name", (*SEARCHERS, "mppi_published", "random"))
+def test_same_key_same_plan_and_inside_the_box(name):
+    first, _, _ = replan(name, key=4)
+    again, _, _ = replan(name, key=4)
+    other, _, _ = replan(name, key=5)
+    np.testing.assert_array_equal(first, again)
+    assert np.any(np.asarray(first) != np.asarray(other))
+    assert np.abs(first).max() <= 0.03 + 1e-7
+
+
+def test_more_iterations_never_lose_what_is_kept():
+    _, _, info = replan("cem", iterations=6)
+    assert np.all(np.diff(np.asarray(info.best), axis=0) >= -1e-5)
+    np.testing.assert_allclose(info.value, np.asarray(info.values).max(1))
+
+
+def test_replans_and_new_parameters_do_not_recompile():
+    replan("mppi", candidates=24)
+    before = planner._plan._cache_size()
+    state = None
+    for key in range(3):
+        model = FakeWorldModel(goal=jnp.array([0.01 * key, 0.1]))
+        _, state, _ = replan("mppi", key, model, candidates=24, state=state)
+    assert planner._plan._cache_size() == before
+
+
+@pytest.mark.parametrize("execute", (1, 4, 16))
+def test_warm_start_is_the_plan_shifted_by_what_was_executed(execute):
+    actions, state, _ = replan("cem", execute=execute)
+    actions = np.asarray(actions)
+    left = list(actions[1, execute:]) + [actions[1, -1]] * execute
+    np.testing.assert_array_equal(state.plan[1], left)
+    assert bool(state.warm.all())
+    # The shifted plan is itself a candidate: with nothing else allowed to be better
+    # (spread zero, no strokes) the planner returns it or standing still.
+    again, _, _ = replan(
+        "best_of_n", state=state, candidates=8, init_std=0.0, stroke_fraction=0.0,
+        keep=0, elites=8,
+    )  # fmt: skip
+    for scene in range(3):
+        same = np.allclose(again[scene], state.plan[scene])
+        assert same or np.allclose(again[scene], 0.0)
+
+
+def test_warm_start_helps_a_short_search():
+    _, state, _ = replan("cem", candidates=32, iterations=3, execute=1)
+    _, _, first = replan("cem", 1, candidates=32, iterations=1)
+    _, _, warm = replan("cem", 1, candidates=32, iterations=1, state=state)
+    assert np.all(np.asarray(warm.value) >= np.asarray(first.value))
+
+
+def test_proposals_of_a_base_policy_are_candidates():
+    chosen = get_planner("best_of_n")
+    perfect = np.zeros((3, 1, 16, 2), np.float32)
+    perfect[:, :, :8] = TARGET / 8
+    actions, _, _ = chosen.plan(
+        FakeWorldModel(goal=jnp.array(TARGET)),
+        Observation(image=jnp.zeros((3, 8, 8, 3), jnp.uint8)),
+        asked(),
+        wanted(),
+        chosen.init_state(3),
+        jax.random.key(0),
+        proposals=jnp.array(perfect),
+    )
+    np.testing.assert_allclose(actions, perfect[:, 0], rtol=1e-6)
+
+
+@given(st.integers(0, 2**31 - 1), st.floats(0.1, 3.0))
+def test_mppi_refit_is_the_closed_form(seed, temperature):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(2, 7)).astype(np.float32)
+    candidates = rng.normal(size=(2, 7, 3, 2)).astype(np.float32)
+    config = PlannerConfig(
+        candidates=8, temperature=temperature, temperature_unit="value"
+    )
+    mean, std = refit_mppi(jnp.array(candidates), jnp.array(values), None, None, config)
+    for scene in range(2):
+        w = np.exp(values[scene].astype(np.float64) / temperature)
+        w /= w.sum()
+        m = sum(w[n] * candidates[scene, n] for n in range(7))
+        v = sum(w[n] * (candidates[scene, n] - m) ** 2 for n in range(7))
+        np.testing.assert_allclose(mean[scene], m, atol=1e-4)
+        np.testing.assert_allclose(std[scene], np.sqrt(v), atol=1e-3)
+
+
+@given(st.integers(0, 2**31 - 1), st.floats(0.1, 100.0), st.floats(-50.0, 50.0))
+def test_mppi_in_units_of_spread_ignores_scale_and_shift(seed, scale, offset):
+    values = np.random.default_rng(seed).normal(size=(1, 16)).astype(np.float32)
+    config = PlannerConfig(candidates=16, temperature_unit="spread")
+    one = softmax_weights(jnp.array(values), config)
+    two = softmax_weights(jnp.array(values * scale + offset), config)
+    np.testing.assert_allclose(one, two, atol=5e-3)
+
+
+def test_cem_refit_uses_exactly_the_elites():
+    values = jnp.array([[3.0, -jnp.inf, 5.0, 1.0, 4.0]])
+    candidates = np.arange(5 * 2, dtype=np.float32).reshape(1, 5, 2, 1)
+    config = PlannerConfig(candidates=8, keep=2, elites=3, momentum=0.0)
+    zero = jnp.zeros((1, 2, 1))
+    mean, std = refit_cem(jnp.array(candidates), values, zero, zero, config)
+    elites = candidates[0, [0, 2, 4]]
+    np.testing.assert_allclose(mean[0], elites.mean(0))
+    np.testing.assert_allclose(std[0], elites.std(0), rtol=1e-6)
+    half = PlannerConfig(candidates=8, keep=2, elites=3, momentum=0.5)
+    mean, _ = refit_cem(jnp.array(candidates), values, zero + 2.0, zero, half)
+    np.testing.assert_allclose(mean[0], 0.5 * elites.mean(0) + 1.0)
+
+
+@struct.dataclass
+class Blind:
+    """Says NaN whenever the first action goes right, or always."""
+
+    inner: FakeWorldModel
+    always: bool = struct.field(pytree_node=False, default=False)
+
+    def encode(self, observation, questions):
+        return self.inner.encode(observation, questions)
+
+    def answer_logits(self, context, actions, horizons):
+        logits = self.inner.answer_logits(context, actions, horizons)
+        bad = (actions[:, :, 0, 0] > 0) | self.always
+        return jnp.where(bad[:, :, None, None, None], jnp.nan, logits)
+
+    def answer_log_probs(self, context, actions, horizons, normalise="answers"):
+        return jax.nn.log_softmax(self.answer_logits(context, actions, horizons))
+
+
+@pytest.mark.parametrize("name", SEARCHERS)
+def test_candidates_with_nan_answers_are_ignored_and_counted(name):
+    model = FakeWorldModel(goal=jnp.array([-0.1, 0.0]))
+    actions, _, info = replan(name, model=Blind(model))
+    assert np.isfinite(info.value).all() and np.isfinite(actions).all()
+    assert np.all(np.asarray(actions)[:, 0, 0] <= 0)
+    last = (np.asarray(info.candidates)[:, :, 0, 0] > 0).sum(1)
+    assert np.all(np.asarray(info.nan_candidates) >= last) and last.sum() > 0
+    np.testing.assert_array_equal(np.isneginf(info.values).sum(1), last)
+
+
+@pytest.mark.parametrize("name", SEARCHERS)
+def test_a_world_model_that_only_says_nan_leaves_finite_actions(name):
+    model = FakeWorldModel(goal=jnp.array([-0.1, 0.0]))
+    actions, _, info = replan(name, model=Blind(model, always=True))
+    config = get_planner(name).config
+    assert np.isfinite(actions).all()
+    assert np.all(np.asarray(info.nan_candidates) == config.candidates_per_replan)
+
+
+def test_published_settings_are_available_by_name():
+    config = get_planner("mppi_published").config
+    assert (config.candidates, config.iterations, config.temperature) == (64, 10, 1.5)
+    assert config.score == "probability" and config.normalise == "vocabulary"
+    assert config.horizons == (8, 16)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: get_planner("mpi"), "unknown planner 'mpi'; did you mean 'mppi'"),
+        (lambda: get_planner("cem", elite=3), "did you mean 'elites'"),
+        (lambda: get_planner("cem", horizon=12), "horizon 12 must be a multiple"),
+        (lambda: get_planner("cem", score="logit"), "unknown score 'logit'"),
+        (lambda: get_planner("cem", action_limit=0.0), "action_limit must be positive"),
+        (lambda: get_planner("cem", temperature=0.0), "temperature must be positive"),
+        (lambda: get_planner("cem", candidates=4), "candidates 4 must be >= 2"),
+    ],
+)
+def test_bad_settings_are_named_in_one_line(call, message):
+    with pytest.raises(ValueError, match=message.replace("?", r"\?")) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("goal", "message"),
+    [
+        (GoalArrays(jnp.ones((3, 0), int), jnp.ones((3, 0))), "without questions"),
+        (GoalArrays(jnp.ones((3, 2), int), jnp.zeros((3, 2))), "scene 0 are zero"),
+        (GoalArrays(jnp.ones((3, 2), int), jnp.full((3, 2), jnp.nan)), "finite"),
+        (GoalArrays(jnp.ones((3, 4), int), jnp.ones((3, 4))), "goal answers are"),
+        (GoalArrays(jnp.ones((3, 2), int), jnp.ones((3, 1))), r"\[S, Q\]"),
+    ],
+)
+def test_bad_goals_are_named_in_one_line(goal, message):
+    chosen = get_planner("mppi")
+    with pytest.raises(ValueError, match=message) as caught:
+        chosen.plan(
+            FakeWorldModel(goal=jnp.array(TARGET)),
+            Observation(image=jnp.zeros((3, 8, 8, 3), jnp.uint8)),
+            asked(),
+            goal,
+            chosen.init_state(3),
+            jax.random.key(0),
+        )
+    assert "\n" not in str(caught.value)
+
+
+def test_a_state_of_another_planner_is_refused():
+    other = get_planner("cem", action_size=5).init_state(3)
+    with pytest.raises(ValueError, match=r"plans \(3, 16, 5\), expected \(3, 16, 2\)"):
+        replan("cem", state=other)
