@@ -1,0 +1,59 @@
+"""Directions and regions of the board: their names, vectors and points.
+
+Everything is named as the camera sees it. The camera stands across the board from
+the robot and looks back at it, so "up" in the image is towards the robot (-x) and
+"right" in the image is +y (forward x up of the camera, see `board_geometry`).
+Directions count clockwise from up, so the opposite of d is (d + 4) % 8 and the left
+and right mirror image of d is (8 - d) % 8. Axis order everywhere: (x, y) in metres.
+"""
+
+import numpy as np
+
+from swm_jax.envs.scene import BLOCK_NAMES
+
+# How a motion is named ("Did the red moon move up left?") ...
+DIRECTIONS = (
+    "up",
+    "up right",
+    "right",
+    "down right",
+    "down",
+    "down left",
+    "left",
+    "up left",
+)
+# ... and how a place relative to something, or on the board, is named.
+SIDES = tuple(d.replace("up", "top").replace("down", "bottom") for d in DIRECTIONS)
+REGIONS = (
+    "top left",
+    "top",
+    "top right",
+    "left",
+    "center",
+    "right",
+    "bottom left",
+    "bottom",
+    "bottom right",
+)
+
+_TURN = np.pi / 4 * np.arange(8)
+DIRECTION_VECTORS = np.stack([-np.cos(_TURN), np.sin(_TURN)], -1).astype(np.float32)
+DIRECTION_TOLERANCE = np.deg2rad([20.0, 30.0] * 4).astype(np.float32)  # radians
+
+# Points 0.06 m inside the board's edges, and the middle: rows x, columns y.
+REGION_POINTS = np.array(
+    [(x, y) for x in (0.21, 0.375, 0.54) for y in (-0.2448, 0.0, 0.2448)], np.float32
+)
+REGION_RADII = np.array([0.115] * 4 + [0.1] + [0.115] * 4, np.float32)  # metres
+
+BLOCKS = len(BLOCK_NAMES)
+
+
+def opposite(direction: int) -> int:
+    """The direction that points the other way."""
+    return (direction + 4) % 8
+
+
+def nearest_direction(vector) -> int:
+    """Index of the direction that a vector (x, y) points to most."""
+    return int(np.argmax(DIRECTION_VECTORS @ np.asarray(vector, np.float32)))

@@ -1,0 +1,233 @@
+"""Goals: what a planner wants to hear, and what the published tasks want.
+
+A goal lists questions with the desired answers and their weights. Preset
+"published" has the questions and weights of the Semantic World Models paper;
+"shaped" adds questions in the same language that guide a planner which starts from
+noise instead of a base policy: get to the block, get behind it, bring it nearer. The
+number of questions of a preset depends only on the task and the number of names,
+never on the scene, so that nothing recompiles.
+
+Axis: Q questions.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from swm_jax.envs.scene import BLOCK_NAMES, Scene
+from swm_jax.questions.board_words import DIRECTIONS, nearest_direction, opposite
+from swm_jax.questions.grammar import ANSWERS, Question, check_on_board, question
+
+TASKS = ("reach", "separate", "block_to_block")
+PRESETS = ("published", "shaped")
+
+# Weights of the questions that "shaped" adds, by task; easy to tune.
+SHAPED_WEIGHTS = {
+    "reach": {"peg_touching": 1.0, "peg_closer": 0.3},
+    "separate": {
+        "peg_touching": 0.4,
+        "neighbours_apart": 1.0,
+        "block_moved": 0.3,
+        "peg_closer": 0.2,
+    },
+    "block_to_block": {
+        "block_touching": 1.0,
+        "blocks_closer": 0.6,
+        "peg_touching": 0.2,
+        "peg_behind": 0.4,
+        "moved_towards": 0.3,
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Goal:
+    """What the planner wants to hear.
+
+    Attributes:
+      questions: Q questions about the future scene.
+      answers: int32[Q], index into `ANSWERS` of each desired answer.
+      weights: float32[Q], at least one not zero.
+
+    Raises:
+      ValueError: no questions, or answers and weights that do not fit them.
+    """
+
+    questions: tuple[Question, ...]
+    answers: Int[np.ndarray, " Q"]
+    weights: Float[np.ndarray, " Q"]
+
+    def __post_init__(self):
+        answers = np.asarray(self.answers, np.int32)
+        weights = np.asarray(self.weights, np.float32)
+        object.__setattr__(self, "questions", tuple(self.questions))
+        object.__setattr__(self, "answers", answers)
+        object.__setattr__(self, "weights", weights)
+        count = len(self.questions)
+        if not count:
+            raise ValueError("a goal needs at least one question")
+        if answers.shape != (count,) or weights.shape != (count,):
+            raise ValueError(
+                f"a goal of {count} questions needs {count} answers and weights, got "
+                f"shapes {answers.shape} and {weights.shape}"
+            )
+        if not np.isin(answers, range(len(ANSWERS))).all():
+            raise ValueError(f"answers index {ANSWERS}, got {answers.tolist()}")
+        if not np.isfinite(weights).all() or not weights.any():
+            raise ValueError(
+                f"weights must be finite and not all zero, got {weights.tolist()}"
+            )
+
+    def describe(self) -> str:
+        """One line per question: weight, words, desired answer."""
+        return "\n".join(
+            f"{weight:+.2f}  {asked.text}  {ANSWERS[answer]}"
+            for asked, answer, weight in zip(self.questions, self.answers, self.weights)
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stage:
+    """A goal, and the question about the present that ends it.
+
+    Attributes:
+      goal: what to plan for during this stage.
+      done: asked about the present frame; None on a last stage.
+      threshold: probability of "yes" to `done` above which the next stage begins.
+    """
+
+    goal: Goal
+    done: Question | None = None
+    threshold: float = 0.9
+
+
+def make_goal(items: Sequence[tuple[Question, str, float]], block_ids=None) -> Goal:
+    """A goal from (question, "yes" or "no", weight) triples.
+
+    Args:
+      items: at least one triple.
+      block_ids: ids of the blocks on the board, to refuse questions about others.
+    """
+    for asked, answer, _ in items:
+        if answer not in ANSWERS:
+            raise ValueError(f"desired answer must be one of {ANSWERS}, got {answer!r}")
+        if block_ids is not None:
+            check_on_board(asked, block_ids)
+    return Goal(
+        tuple(asked for asked, _, _ in items),
+        np.array([ANSWERS.index(answer) for _, answer, _ in items], np.int32),
+        np.array([weight for _, _, weight in items], np.float32),
+    )
+
+
+def goal_for_task(
+    task: str,
+    names: Sequence[str],
+    preset: str = "published",
+    scene: Scene | None = None,
+    weights: dict[str, float] | None = None,
+) -> Goal:
+    """The goal of a task of the benchmark.
+
+    Args:
+      task: "reach" (names: the block), "separate" (the block, then the neighbours to
+        part from), "block_to_block" (the block that moves, the block it goes to).
+      names: block names, as "red moon".
+      preset: "published" or "shaped".
+      scene: the present scene (one, no batch axes). Names the blocks on the board;
+        "shaped" block_to_block needs it for the side on which to push.
+      weights: replaces some of `SHAPED_WEIGHTS[task]`.
+
+    Raises:
+      ValueError: an unknown task, preset or name, too few names, a block that is not
+        on the board.
+    """
+    for kind, value, known in (("task", task, TASKS), ("preset", preset, PRESETS)):
+        if value not in known:
+            near = difflib.get_close_matches(value, known, 1, 0.3) or known
+            raise ValueError(f"unknown {kind} {value!r}, did you mean {near[0]!r}?")
+    names = tuple(names)
+    expected = {"reach": (1, 1), "separate": (2, 8), "block_to_block": (2, 2)}[task]
+    if not expected[0] <= len(names) <= expected[1]:
+        raise ValueError(f"{task} takes {expected[0]} to {expected[1]} names: {names}")
+    weights = {**SHAPED_WEIGHTS[task], **(weights or {})}
+    items = _TASK_ITEMS[task](names, preset, scene, weights)
+    return make_goal(items, None if scene is None else np.asarray(scene.block_id))
+
+
+def neighbours(scene: Scene, block: int, radius: float = 0.1) -> tuple[str, ...]:
+    """Names of the blocks within `radius` metres of a block, nearest first."""
+    pose, ids = np.asarray(scene.block_pose), np.asarray(scene.block_id)
+    distance = np.linalg.norm(pose[:, :2] - _position(scene, block), axis=-1)
+    order = [slot for slot in np.argsort(distance) if ids[slot] != block]
+    return tuple(BLOCK_NAMES[ids[s]] for s in order if distance[s] < radius)
+
+
+def _position(scene, block):
+    ids = np.asarray(scene.block_id)
+    if block not in ids:
+        raise ValueError(
+            f"the {BLOCK_NAMES[block]} is not on the board: "
+            f"{', '.join(BLOCK_NAMES[i] for i in ids)}"
+        )
+    return np.asarray(scene.block_pose)[list(ids).index(block), :2]
+
+
+def _reach(names, preset, scene, weights):
+    touch = question("peg_touching", names[0])
+    if preset == "published":
+        return [(touch, "yes", 1.0)]
+    return [
+        (touch, "yes", weights["peg_touching"]),
+        (question("peg_closer", names[0]), "yes", weights["peg_closer"]),
+    ]
+
+
+def _separate(names, preset, scene, weights):
+    target, others = names[0], names[1:]
+    touch = question("peg_touching", target)
+    if preset == "published":
+        beside = [question("block_touching", target, other) for other in others]
+        share = 0.2 / len(others)
+        return [(touch, "yes", 0.8), *((q, "no", share) for q in beside)]
+    apart = [question("blocks_apart", target, other) for other in others]
+    share = weights["neighbours_apart"] / len(others)
+    return [
+        (touch, "yes", weights["peg_touching"]),
+        *((q, "yes", share) for q in apart),
+        (question("block_moved", target), "yes", weights["block_moved"]),
+        (question("peg_closer", target), "yes", weights["peg_closer"]),
+    ]
+
+
+def _block_to_block(names, preset, scene, weights):
+    touch = question("block_touching", *names)
+    closer = question("blocks_closer", *names)
+    if preset == "published":
+        return [(touch, "yes", 0.8), (closer, "yes", 0.2)]
+    if scene is None:
+        raise ValueError("shaped block_to_block needs the scene: which side to push on")
+    a, b = (question("block_moved", name).args[0] for name in names)
+    towards = nearest_direction(_position(scene, b) - _position(scene, a))
+    behind = DIRECTIONS[opposite(towards)]
+    return [
+        (touch, "yes", weights["block_touching"]),
+        (closer, "yes", weights["blocks_closer"]),
+        (question("peg_touching", names[0]), "yes", weights["peg_touching"]),
+        (question("peg_direction", names[0], behind), "yes", weights["peg_behind"]),
+        (
+            question("block_moved_direction", names[0], DIRECTIONS[towards]),
+            "yes",
+            weights["moved_towards"],
+        ),
+    ]
+
+
+_TASK_ITEMS = {
+    "reach": _reach,
+    "separate": _separate,
+    "block_to_block": _block_to_block,
+}

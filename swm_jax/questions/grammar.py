@@ -1,0 +1,372 @@
+"""The language of questions: types, arguments, phrasings; print and parse.
+
+Every wording is ours; the first phrasing of a type is the canonical one, and all are
+at most 14 words, so that 16 tokens hold any question. A planner's goals are made of
+the same `Question` objects as the training data, so a goal cannot be worded in a way
+that training never saw.
+
+Arguments (`args`, -1 where unused): blocks index `BLOCK_NAMES`, regions `REGIONS`,
+directions `DIRECTIONS`.
+
+    block_touching, blocks_closer,
+    blocks_apart                              (block a, block b)
+    peg_touching, peg_closer, block_moved     (block a, -1)
+    block_region                              (block a, region)
+    block_direction: a on side d of b         (block a, block b * 8 + direction d)
+    block_moved_direction, peg_direction      (block a, direction)
+    peg_moved_direction                       (-1, direction)
+    peg_moved                                 (-1, -1)
+"""
+
+import dataclasses
+import difflib
+import functools
+import re
+from collections.abc import Iterable, Iterator
+
+from swm_jax.envs.scene import BLOCK_NAMES, COLOURS, SHAPES
+from swm_jax.questions.board_words import DIRECTIONS, REGIONS, SIDES
+from swm_jax.questions.predicates import TYPES, USES_A, USES_B
+
+ANSWERS = ("no", "yes")  # the index of an answer is its truth value
+MAX_WORDS = 14
+
+# {a} {b} blocks, {r} region, {s} side of something, {d} direction of a motion.
+PHRASINGS: dict[str, tuple[str, ...]] = {
+    "block_touching": (
+        "Is the {a} touching the {b}?",
+        "Does the {a} touch the {b}?",
+        "Are the {a} and the {b} touching?",
+        "Is the {a} in contact with the {b}?",
+        "Is the {a} next to the {b}?",
+    ),
+    "peg_touching": (
+        "Is the peg touching the {a}?",
+        "Does the peg touch the {a}?",
+        "Are the peg and the {a} touching?",
+        "Is the peg in contact with the {a}?",
+        "Is the peg next to the {a}?",
+    ),
+    "block_region": (
+        "Is the {a} in the {r} of the board?",
+        "Is the {a} at the {r} of the board?",
+        "Is the {a} near the {r} of the board?",
+        "Does the {a} lie in the {r} of the board?",
+        "Is the {r} of the board where the {a} is?",
+    ),
+    "block_direction": (
+        "Is the {a} on the {s} side of the {b}?",
+        "Does the {a} lie on the {s} side of the {b}?",
+        "Is the {a} at the {s} of the {b}?",
+        "Is the {a} to the {s} of the {b}?",
+        "Is the {s} side of the {b} where the {a} is?",
+    ),
+    "blocks_closer": (
+        "Did the {a} get closer to the {b}?",
+        "Did the {a} come closer to the {b}?",
+        "Did the {a} approach the {b}?",
+        "Is the {a} closer to the {b}?",
+        "Are the {a} and the {b} closer together?",
+    ),
+    "peg_closer": (
+        "Did the peg get closer to the {a}?",
+        "Did the peg come closer to the {a}?",
+        "Did the peg approach the {a}?",
+        "Is the peg closer to the {a}?",
+        "Are the peg and the {a} closer together?",
+    ),
+    "block_moved": (
+        "Did the {a} move?",
+        "Was the {a} moved?",
+        "Has the {a} moved?",
+        "Did the {a} change place?",
+        "Is the {a} in another place?",
+    ),
+    "block_moved_direction": (
+        "Did the {a} move {d}?",
+        "Was the {a} moved {d}?",
+        "Has the {a} moved {d}?",
+        "Did the {a} go {d}?",
+        "Did the {a} get pushed {d}?",
+    ),
+    "peg_moved_direction": (
+        "Did the peg move {d}?",
+        "Was the peg moved {d}?",
+        "Has the peg moved {d}?",
+        "Did the peg go {d}?",
+        "Did the peg travel {d}?",
+    ),
+    "peg_direction": (
+        "Is the peg on the {s} side of the {a}?",
+        "Does the peg lie on the {s} side of the {a}?",
+        "Is the peg at the {s} of the {a}?",
+        "Is the peg to the {s} of the {a}?",
+        "Is the {s} side of the {a} where the peg is?",
+    ),
+    "peg_moved": (
+        "Did the peg move?",
+        "Was the peg moved?",
+        "Has the peg moved?",
+        "Did the peg change place?",
+        "Is the peg in another place?",
+    ),
+    "blocks_apart": (
+        "Is the {a} far from the {b}?",
+        "Does the {a} lie far from the {b}?",
+        "Are the {a} and the {b} far apart?",
+        "Is the {a} apart from the {b}?",
+        "Are the {a} and the {b} apart?",
+    ),
+}
+NEEDS_SECOND = {  # what the second argument counts: its number of values
+    "block_region": len(REGIONS),
+    "block_direction": len(BLOCK_NAMES) * len(DIRECTIONS),
+    "block_moved_direction": len(DIRECTIONS),
+    "peg_moved_direction": len(DIRECTIONS),
+    "peg_direction": len(DIRECTIONS),
+    "block_touching": len(BLOCK_NAMES),
+    "blocks_closer": len(BLOCK_NAMES),
+    "blocks_apart": len(BLOCK_NAMES),
+}
+
+# Prompts of the pre-training stage; their answers (place tokens, a list of what lies
+# where) belong to the model's owner. The peg is an object one can detect, too.
+OBJECT_NAMES = (*BLOCK_NAMES, "peg")
+DETECT = "detect the {a}"
+DESCRIBE = "describe the scene"
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """A question about the board, as a program and as words.
+
+    Attributes:
+      type: one of `TYPES`.
+      args: as in the table at the top of this file.
+      phrasing: index into `PHRASINGS[type]`, 0 is the canonical wording.
+    """
+
+    type: str
+    args: tuple[int, int]
+    phrasing: int = 0
+
+    def __post_init__(self):
+        if self.type not in TYPES:
+            raise ValueError(
+                f"unknown question type {self.type!r}{_did_you_mean(self.type, TYPES)}"
+            )
+        object.__setattr__(self, "args", tuple(int(x) for x in self.args))
+        object.__setattr__(self, "phrasing", int(self.phrasing))
+        first, second = self.args
+        blocks = range(len(BLOCK_NAMES)) if USES_A[self.type_id] else (-1,)
+        seconds = range(NEEDS_SECOND[self.type]) if self.type in NEEDS_SECOND else (-1,)
+        if first not in blocks or second not in seconds:
+            raise ValueError(
+                f"{self.type} takes arguments in ({_span(blocks)}, {_span(seconds)}), "
+                f"got {self.args}"
+            )
+        if len(set(self.blocks)) < len(self.blocks):
+            raise ValueError(
+                f"{self.type} compares two blocks, got {BLOCK_NAMES[first]!r} twice"
+            )
+        if self.phrasing not in range(len(PHRASINGS[self.type])):
+            raise ValueError(
+                f"{self.type} has {len(PHRASINGS[self.type])} phrasings, "
+                f"got phrasing {self.phrasing}"
+            )
+
+    @property
+    def type_id(self) -> int:
+        """Index of the type in `TYPES`."""
+        return TYPES.index(self.type)
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Ids of the blocks that the question names."""
+        first, second = self.args
+        if not USES_A[self.type_id]:
+            return ()
+        if not USES_B[self.type_id]:
+            return (first,)
+        return first, second // 8 if self.type == "block_direction" else second
+
+    @property
+    def text(self) -> str:
+        """The question in words."""
+        index = self.args[1] % 8 if self.type == "block_direction" else self.args[1]
+        words = dict(zip("ab", (BLOCK_NAMES[i] for i in self.blocks)))
+        if self.type == "block_region":
+            words["r"] = REGIONS[index]
+        elif "direction" in self.type:
+            words["d"], words["s"] = DIRECTIONS[index], SIDES[index]
+        return PHRASINGS[self.type][self.phrasing].format(**words)
+
+
+def question(
+    type: str,
+    *names: str,
+    phrasing: int = 0,
+    on_board: Iterable[int] | None = None,
+) -> Question:
+    """Builds a question from names, in the order of the arguments.
+
+    `question("block_direction", "red moon", "blue cube", "up left")`; directions may
+    be called "up left" or "top left".
+
+    Args:
+      type: one of `TYPES`.
+      *names: blocks, then the region or direction.
+      phrasing: index of the wording.
+      on_board: ids of the blocks on the table, to refuse questions about others.
+
+    Raises:
+      ValueError: an unknown type or name (with the nearest known one), the wrong
+        number of names, or a block that is not on the board.
+    """
+    if type not in TYPES:
+        raise ValueError(f"unknown question type {type!r}{_did_you_mean(type, TYPES)}")
+    type_id = TYPES.index(type)
+    kinds = ["block"] * (USES_A[type_id] + USES_B[type_id])
+    kinds += ["region"] * (type == "block_region") + ["direction"] * (
+        "direction" in type
+    )
+    if len(names) != len(kinds):
+        raise ValueError(
+            f"{type} takes {len(kinds)} names ({', '.join(kinds) or 'none'}), "
+            f"got {list(names)}"
+        )
+    values = [_lookup(kind, name) for kind, name in zip(kinds, names)]
+    if type == "block_direction":
+        args = (values[0], values[1] * 8 + values[2])
+    elif not USES_A[type_id]:
+        args = (-1, *values, -1)[:2]
+    else:
+        args = (*values, -1)[:2]
+    result = Question(type, args, phrasing)
+    if on_board is not None:
+        check_on_board(result, on_board)
+    return result
+
+
+def check_on_board(question: Question, block_ids: Iterable[int]) -> None:
+    """Raises a ValueError naming the first block that is not among `block_ids`."""
+    block_ids = [int(i) for i in block_ids]
+    for block in question.blocks:
+        if block not in block_ids:
+            raise ValueError(
+                f"{question.text!r} asks about the {BLOCK_NAMES[block]}, which is not "
+                f"on the board: {', '.join(BLOCK_NAMES[i] for i in block_ids)}"
+            )
+
+
+def parse(text: str) -> Question:
+    """The question that `text` prints: the inverse of `Question.text`.
+
+    Case, spaces and the question mark do not matter.
+
+    Raises:
+      ValueError: no phrasing fits; names the unknown block or the nearest wording.
+    """
+    words = " ".join(text.lower().replace("?", " ").split())
+    for type, phrasing, pattern in _patterns(strict=True):
+        if found := pattern.fullmatch(words):
+            return question(type, *_ordered(found), phrasing=phrasing)
+    for _, _, pattern in _patterns(strict=False):
+        if found := pattern.fullmatch(words):
+            for key, name in found.groupdict().items():
+                _lookup(_KINDS[key], name)  # raises and names what is unknown
+    forms = [p for each in PHRASINGS.values() for p in each]
+    near = difflib.get_close_matches(text, forms, 1, 0.3) or forms
+    raise ValueError(f"cannot read the question {text!r}, did you mean {near[0]!r}?")
+
+
+def phrasings(question: Question) -> tuple[Question, ...]:
+    """The same question in every wording."""
+    count = len(PHRASINGS[question.type])
+    return tuple(dataclasses.replace(question, phrasing=i) for i in range(count))
+
+
+def corpus() -> Iterator[str]:
+    """Every wording with every name that fits it once: all words of the language.
+
+    Enough to train a tokenizer on; pairs of names are not enumerated, each block,
+    region and direction appears in every slot of every phrasing.
+    """
+    blocks = BLOCK_NAMES
+    for forms in PHRASINGS.values():
+        for form in forms:
+            for i in range(len(blocks)):
+                yield form.format(
+                    a=blocks[i],
+                    b=blocks[(i + 7) % len(blocks)],
+                    r=REGIONS[i % len(REGIONS)],
+                    s=SIDES[i % len(SIDES)],
+                    d=DIRECTIONS[i % len(DIRECTIONS)],
+                )
+    yield from (DETECT.format(a=name) for name in OBJECT_NAMES)
+    yield DESCRIBE
+    yield from ANSWERS
+
+
+def vocabulary() -> tuple[str, ...]:
+    """The distinct words of the language in alphabetical order, "?" among them."""
+    text = " ".join(corpus()).replace("?", " ?")
+    return tuple(sorted(set(text.split())))
+
+
+_KINDS = {"a": "block", "b": "block", "r": "region", "s": "direction", "d": "direction"}
+_NAMES = {"a": BLOCK_NAMES, "b": BLOCK_NAMES, "r": REGIONS, "s": SIDES, "d": DIRECTIONS}
+
+
+@functools.cache
+def _patterns(strict):
+    """(type, phrasing, regular expression) of every wording.
+
+    Longer names come first in an alternation ("top left" before "top").
+    """
+    result = []
+    for type, forms in PHRASINGS.items():
+        for i, form in enumerate(forms):
+            pattern = form.lower().rstrip("?")
+            for key, names in _NAMES.items():
+                some = "|".join(sorted(names, key=len, reverse=True))
+                some = some if strict else r"[\w-]+(?: [\w-]+)?"
+                pattern = pattern.replace(f"{{{key}}}", f"(?P<{key}>{some})")
+            result.append((type, i, re.compile(pattern)))
+    return result
+
+
+def _ordered(found):
+    names = found.groupdict()
+    return [names[key] for key in "abrsd" if key in names]
+
+
+def _lookup(kind, name):
+    tables = {
+        "block": (BLOCK_NAMES,),
+        "region": (REGIONS,),
+        "direction": (DIRECTIONS, SIDES),
+    }[kind]
+    for names in tables:
+        if name in names:
+            return names.index(name)
+    if kind == "block" and name.split()[0:1] and len(name.split()) == 2:
+        colour, shape = name.split()
+        known = (
+            difflib.get_close_matches(colour, COLOURS, 1, 0.5) or [colour],
+            difflib.get_close_matches(shape, SHAPES, 1, 0.5) or [shape],
+        )
+        guess = f"{known[0][0]} {known[1][0]}"
+        if guess in BLOCK_NAMES:
+            raise ValueError(f"unknown block {name!r}, did you mean {guess!r}?")
+    names = [n for table in tables for n in table]
+    raise ValueError(f"unknown {kind} {name!r}{_did_you_mean(name, names)}")
+
+
+def _did_you_mean(name, known):
+    near = difflib.get_close_matches(name, known, 1, 0.4)
+    return f", did you mean {near[0]!r}?" if near else f", known: {', '.join(known)}"
+
+
+def _span(values):
+    return str(values[0]) if len(values) == 1 else f"{values[0]}..{values[-1]}"

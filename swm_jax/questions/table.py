@@ -1,0 +1,64 @@
+"""All questions that can be asked about a set of blocks, as arrays.
+
+Axis: NQ questions. Eight blocks have 849.
+"""
+
+import numpy as np
+from flax import struct
+from jaxtyping import Int
+
+from swm_jax.envs.scene import BLOCK_SETS
+from swm_jax.questions.board_words import DIRECTIONS, REGIONS
+from swm_jax.questions.grammar import Question
+from swm_jax.questions.predicates import TYPES, USES_A, USES_B
+
+
+@struct.dataclass
+class QuestionTable:
+    """Questions in the form that predicates read.
+
+    Attributes:
+      type_id: int32[NQ], index into `TYPES`, ascending.
+      args: int32[NQ, 2], as `Question.args`.
+    """
+
+    type_id: Int[np.ndarray, " NQ"]
+    args: Int[np.ndarray, "NQ 2"]
+
+    def __len__(self) -> int:
+        return len(self.type_id)
+
+    def question(self, index: int, phrasing: int = 0) -> Question:
+        """Row `index` as a `Question`."""
+        return Question(TYPES[self.type_id[index]], tuple(self.args[index]), phrasing)
+
+
+def question_table(block_ids=BLOCK_SETS["standard"]) -> QuestionTable:
+    """Every question about the given blocks, pairs in both orders."""
+    parts = [type_arguments(name, block_ids) for name in TYPES]
+    type_id = np.repeat(np.arange(len(TYPES)), [len(p) for p in parts])
+    return QuestionTable(type_id.astype(np.int32), np.concatenate(parts))
+
+
+def type_arguments(
+    name: str, block_ids=BLOCK_SETS["standard"]
+) -> Int[np.ndarray, "n 2"]:
+    """int32[n, 2], the arguments of every question of one type."""
+    blocks = [int(i) for i in block_ids]
+    index = TYPES.index(name)
+    firsts = blocks if USES_A[index] else [-1]
+    if USES_B[index]:
+        sides = len(DIRECTIONS) if name == "block_direction" else 1
+        rows = [
+            (a, b * sides + d)
+            for a in firsts
+            for b in blocks
+            for d in range(sides)
+            if a != b
+        ]
+    elif name == "block_region" or "direction" in name:
+        count = len(REGIONS) if name == "block_region" else len(DIRECTIONS)
+        rows = [(a, k) for a in firsts for k in range(count)]
+    else:
+        rows = [(a, -1) for a in firsts]
+    return np.array(rows, np.int32)
