@@ -1,0 +1,183 @@
+"""What an evaluation runs: axes of the sweep, settings of an episode, presets.
+
+The axes (tasks, methods, world models, seeds) say which episodes are wanted; a
+sweep may grow along them from one call to the next. Everything else says what an
+episode means, and may not change inside one output folder: `settings()` is what
+the journal compares.
+"""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Sequence
+
+TASKS = ("reach", "separate", "block_to_block")
+METHODS = ("mppi", "cem", "best_of_n", "random")
+WORLD_MODELS = ("swm", "simulator", "random")
+GOALS = ("published", "shaped")
+AXES = ("tasks", "methods", "world_models", "seeds")
+UNCOMPARED = (*AXES, "preset", "episodes_parallel", "video")
+
+
+class UserError(Exception):
+    """A mistake of the caller, told in one line: thing, value seen, expected."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """One evaluation.
+
+    Attributes:
+      preset: name of the preset it started from.
+      tasks: task names, see `TASKS`.
+      methods: planners, see `METHODS`.
+      world_models: what answers the questions, see `WORLD_MODELS`.
+      seeds: one episode per seed, task, method and world model.
+      checkpoint: folder of the model; "" is the one shipped in the package.
+      data_dir: data folder for held-out questions; "" makes scenes on the fly.
+      goal: "published" questions, or "shaped" with some more in trained wordings.
+      samples: candidates per iteration of a planner.
+      iterations: rounds of refinement; samples * iterations candidates a replan.
+      horizon: actions of a chunk.
+      sub_chunk: actions between two horizons the questions are asked at.
+      execute: actions carried out before planning again.
+      max_steps: cap on the control steps of an episode; 0 is the task's own.
+      episodes_parallel: scenes planned for in one call.
+      qa_episodes: held-out episodes that questions are drawn from.
+      qa_queries: upper bound on the balanced (question, horizon) pairs.
+      sensitivity_scenes: scenes of the action-sensitivity figure.
+      sensitivity_candidates: action chunks ranked in each of them.
+      video: write a video per task.
+    """
+
+    preset: str = "demo"
+    tasks: tuple[str, ...] = TASKS
+    methods: tuple[str, ...] = ("mppi",)
+    world_models: tuple[str, ...] = WORLD_MODELS
+    seeds: tuple[int, ...] = tuple(range(6000, 6005))
+    checkpoint: str = ""
+    data_dir: str = ""
+    goal: str = "shaped"
+    samples: int = 64
+    iterations: int = 4
+    horizon: int = 16
+    sub_chunk: int = 8
+    execute: int = 2
+    max_steps: int = 0
+    episodes_parallel: int = 5
+    qa_episodes: int = 32
+    qa_queries: int = 3000
+    sensitivity_scenes: int = 24
+    sensitivity_candidates: int = 48
+    video: bool = True
+
+    @property
+    def candidates_per_replan(self) -> int:
+        """Action chunks looked at between two executed chunks."""
+        return self.samples * self.iterations
+
+    def settings(self) -> dict:
+        """What an episode means: all but the axes and what only costs time."""
+        fields = dataclasses.asdict(self)
+        return {k: v for k, v in fields.items() if k not in UNCOMPARED}
+
+    def cells(self) -> tuple[tuple[str, str, str], ...]:
+        """(task, method, world_model) to run, easiest bound first, no doubles.
+
+        Planning on random values and drawing random actions are the same policy,
+        so whatever names "random" on either axis becomes one cell.
+        """
+        cells = {}
+        for task in self.tasks:
+            for world_model in self.world_models:
+                for method in self.methods:
+                    if "random" in (method, world_model):
+                        method = world_model = "random"
+                    cells[task, method, world_model] = None
+        return tuple(cells)
+
+
+PRESETS = {
+    "demo": {},
+    "full": dict(
+        methods=("mppi", "cem", "best_of_n"),
+        seeds=tuple(range(6000, 6050)),
+        samples=128,
+        iterations=8,
+        episodes_parallel=10,
+        qa_episodes=200,
+        qa_queries=20_000,
+        sensitivity_scenes=100,
+        sensitivity_candidates=128,
+    ),
+}
+
+
+def preset(name: str, **overrides) -> EvalConfig:
+    """A preset by name, with every override that is not None applied and checked."""
+    one_of("preset", name, tuple(PRESETS))
+    given = {k: v for k, v in overrides.items() if v is not None}
+    config = EvalConfig(**{"preset": name, **PRESETS[name], **given})
+    for axis, known in (
+        ("tasks", TASKS),
+        ("methods", METHODS),
+        ("world_models", WORLD_MODELS),
+    ):
+        values = getattr(config, axis)
+        if not values:
+            raise UserError(f"--{axis} is empty, expected some of {', '.join(known)}")
+        for value in values:
+            one_of(axis.replace("_", " ")[:-1], value, known)
+    one_of("goal", config.goal, GOALS)
+    for field in ("samples", "iterations", "execute", "episodes_parallel"):
+        if getattr(config, field) < 1:
+            raise UserError(
+                f"--{field} is {getattr(config, field)}, expected 1 or more"
+            )
+    return config
+
+
+def one_of(kind: str, value: str, known: Sequence[str]) -> str:
+    """Returns `value` if it is known; else an error with the nearest name."""
+    if value in known:
+        return value
+    near = difflib.get_close_matches(value, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise UserError(f"unknown {kind} {value!r}: {hint}known: {', '.join(known)}")
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Reads "6000:6050" (end excluded), "1,2,5" or a mix, in order, each once."""
+    seeds: dict[int, None] = {}
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)\s*(?::\s*(\d+)\s*)?", part)
+        if not match:
+            raise UserError(
+                f"--seeds {text!r}: cannot read {part.strip()!r}, expected numbers "
+                "and ranges such as 6000:6050 (end excluded) or 1,2,5"
+            )
+        start = int(match[1])
+        stop = start + 1 if match[2] is None else int(match[2])
+        if stop <= start:
+            raise UserError(
+                f"--seeds {text!r}: the range {part.strip()!r} is empty, its end "
+                "is excluded and must be above its start"
+            )
+        if stop > 2**31:
+            raise UserError(f"--seeds {text!r}: seeds must be below 2**31")
+        if stop - start > 1_000_000:
+            raise UserError(f"--seeds {text!r}: {stop - start} seeds are too many")
+        seeds.update(dict.fromkeys(range(start, stop)))
+    return tuple(seeds)
+
+
+def format_seeds(seeds: Sequence[int]) -> str:
+    """The shortest text that `parse_seeds` reads back as `seeds`."""
+    parts, start = [], 0
+    for i in range(1, len(seeds) + 1):
+        if i < len(seeds) and seeds[i] == seeds[i - 1] + 1:
+            continue
+        first, last = seeds[start], seeds[i - 1]
+        parts.append(f"{first}:{last + 1}" if last > first else str(first))
+        start = i
+    return ",".join(parts)
