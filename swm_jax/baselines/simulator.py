@@ -1,0 +1,170 @@
+"""The simulator as a world model: exact answers, an upper bound for every planner.
+
+It rolls the physics out from the observed scene, evaluates the predicate of every
+question, and answers with the predicate's signed margin as a logit, so that values
+are not flat where a learned model is merely unsure:
+
+    logit(yes) - logit(no) = margin / 0.02 m
+
+Two kinds of blindness can be added, to learn how much of it a goal survives: noise
+on the poses it sees, and noise and saturation of its answers.
+
+Axes: S scenes, N candidates, H actions of a chunk, A action width, K horizons,
+Q questions, C = 2 answers (no, yes).
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float
+
+from swm_jax.envs import Scene
+from swm_jax.models import Observation, QuestionBatch
+from swm_jax.planning import Normalise
+from swm_jax.questions import predicates
+
+LOGIT_METRES = 0.02  # margin that makes one logit
+
+
+@struct.dataclass
+class SimulatorContext:
+    """What `encode` keeps.
+
+    Attributes:
+      start: env State with leading axis S, as seen.
+      scene: the same as a Scene.
+      type_id, args: the questions, [S, Q] and [S, Q, 2].
+      key: seed of the answer noise.
+    """
+
+    start: Any
+    scene: Scene
+    type_id: jax.Array
+    args: jax.Array
+    key: jax.Array
+
+
+@struct.dataclass
+class SimulatorWorldModel:
+    """World model that is told the truth.
+
+    Attributes:
+      env: a board env; the `mjx` backend stays inside the jit, the `mujoco` backend
+        runs behind a host callback, all scenes and candidates in one batch.
+      pose_noise: standard deviation (metres) of the error on every block position
+        and on the peg; the same scene is always seen with the same error.
+      logit_noise: standard deviation of Gaussian noise on the answer margins (logits).
+      logit_limit: margins are squashed to +- this by a tanh; 0 leaves them alone.
+      seed: of both kinds of noise.
+    """
+
+    env: Any = struct.field(pytree_node=False)
+    pose_noise: float = 0.0
+    logit_noise: float = 0.0
+    logit_limit: float = 0.0
+    seed: int = 0
+
+    def encode(
+        self, observation: Observation, questions: QuestionBatch
+    ) -> SimulatorContext:
+        """Reads `observation.scene`, an env State or a Scene with leading axis S.
+
+        Raises:
+          ValueError: the observation carries no scene.
+        """
+        if observation.scene is None:
+            raise ValueError("the simulator world model needs observation.scene")
+        start = observation.scene
+        if isinstance(start, Scene):
+            start = self.env.state_from_scene(start)
+        start, key = self._misread(start)
+        return SimulatorContext(
+            start, self.env.scene(start), questions.type_id, questions.args, key
+        )
+
+    def answer_logits(
+        self,
+        context: SimulatorContext,
+        actions: Float[Array, "S N H A"],
+        horizons: tuple[int, ...],
+    ) -> Float[Array, "S N K Q C"]:
+        """Signed margins as logits, half for yes, minus half for no."""
+        scenes, candidates = actions.shape[:2]
+        now = predicates.expand(context.scene, 2)  # [S, 1, 1]
+        future = now
+        if steps := max(horizons):
+            repeat = lambda x: jnp.repeat(x, candidates, 0)
+            worlds = jax.tree.map(repeat, context.start)
+            flat = actions[:, :, :steps].reshape(scenes * candidates, steps, -1)
+            split = lambda x: x[:, np.asarray(horizons)].reshape(
+                scenes, candidates, len(horizons), *x.shape[2:]
+            )
+            future = jax.tree.map(split, self._rollout(worlds, flat))
+        margin = predicates.margin(
+            context.type_id[:, None, None],
+            context.args[:, None, None],
+            predicates.expand(now),
+            predicates.expand(future),
+        )
+        shape = (scenes, candidates, len(horizons), context.type_id.shape[1])
+        margin = jnp.broadcast_to(margin / LOGIT_METRES, shape)
+        margin = self._blur(margin, context.key, actions)
+        return jnp.stack([-margin / 2, margin / 2], -1)
+
+    def answer_log_probs(
+        self,
+        context: SimulatorContext,
+        actions: Float[Array, "S N H A"],
+        horizons: tuple[int, ...],
+        normalise: Normalise = "answers",
+    ) -> Float[Array, "S N K Q C"]:
+        """Log-sigmoid of the margins; there is no vocabulary to normalise over."""
+        return jax.nn.log_softmax(self.answer_logits(context, actions, horizons))
+
+    def _rollout(self, worlds, actions) -> Scene:
+        if self.env.backend == "mjx":
+            return self.env.rollout_batch(worlds, actions)
+        lead = (actions.shape[0], actions.shape[1] + 1)
+        shapes = Scene(
+            block_pose=jax.ShapeDtypeStruct((*lead, 8, 3), jnp.float32),
+            block_id=jax.ShapeDtypeStruct((*lead, 8), jnp.int32),
+            peg=jax.ShapeDtypeStruct((*lead, 2), jnp.float32),
+        )
+
+        def host(worlds, actions):
+            worlds = jax.tree.map(np.asarray, worlds)
+            scene = self.env.rollout_batch(worlds, np.asarray(actions))
+            return jax.tree.map(
+                lambda x, s: np.asarray(x, s.dtype).reshape(s.shape), scene, shapes
+            )
+
+        return jax.pure_callback(host, shapes, worlds, actions)
+
+    def _misread(self, state) -> tuple[Any, jax.Array]:
+        """The state as seen, and the key of this look: a function of the state."""
+        bits = jax.lax.bitcast_convert_type(state.qpos, jnp.uint32).sum()
+        key = jax.random.fold_in(jax.random.key(self.seed), bits)
+        block, peg, key = jax.random.split(key, 3)
+        scene = self.env.scene(state)
+        shift = jax.random.normal(block, scene.block_pose.shape).at[..., 2].set(0.0)
+        seen = self.env.state_from_scene(
+            scene.replace(
+                block_pose=scene.block_pose + self.pose_noise * shift,
+                peg=scene.peg
+                + self.pose_noise * jax.random.normal(peg, scene.peg.shape),
+            )
+        )
+        exact = self.pose_noise == 0
+        qpos = jnp.where(exact, state.qpos, seen.qpos)
+        target = jnp.where(exact, state.target, seen.target)
+        return state.replace(qpos=qpos, target=target), key
+
+    def _blur(self, margin, key, actions):
+        bits = jax.lax.bitcast_convert_type(actions, jnp.uint32).sum()
+        noise = jax.random.normal(jax.random.fold_in(key, bits), margin.shape)
+        margin = margin + self.logit_noise * noise
+        limit = jnp.maximum(self.logit_limit, 1e-6)
+        return jnp.where(self.logit_limit > 0, limit * jnp.tanh(margin / limit), margin)
