@@ -1,7 +1,7 @@
 """Questions about the board: their words, their truth, and goals made of them."""
 
 from swm_jax.questions import predicates
-from swm_jax.questions.board_words import DIRECTIONS, REGIONS, SIDES
+from swm_jax.questions.board_words import DIRECTIONS, REGION_POINTS, REGIONS, SIDES
 from swm_jax.questions.goals import (
     PRESETS,
     TASKS,
@@ -14,15 +14,18 @@ from swm_jax.questions.goals import (
 from swm_jax.questions.grammar import (
     ANSWERS,
     DESCRIBE,
-    DETECT,
+    NOTHING,
+    NUM_PHRASINGS,
     OBJECT_NAMES,
     PHRASINGS,
     Question,
     check_on_board,
     corpus,
+    detection_prompt,
     parse,
     phrasings,
     question,
+    region_prompt,
     vocabulary,
 )
 from swm_jax.questions.predicates import CHANGE_TYPES, TYPES
@@ -32,12 +35,14 @@ __all__ = [
     "ANSWERS",
     "CHANGE_TYPES",
     "DESCRIBE",
-    "DETECT",
     "DIRECTIONS",
+    "NOTHING",
+    "NUM_PHRASINGS",
     "OBJECT_NAMES",
     "PHRASINGS",
     "PRESETS",
     "REGIONS",
+    "REGION_POINTS",
     "SIDES",
     "TASKS",
     "TYPES",
@@ -47,6 +52,7 @@ __all__ = [
     "Stage",
     "check_on_board",
     "corpus",
+    "detection_prompt",
     "goal_for_task",
     "make_goal",
     "neighbours",
@@ -55,6 +61,7 @@ __all__ = [
     "predicates",
     "question",
     "question_table",
+    "region_prompt",
     "type_arguments",
     "vocabulary",
 ]

@@ -129,11 +129,12 @@ NEEDS_SECOND = {  # what the second argument counts: its number of values
     "blocks_apart": len(BLOCK_NAMES),
 }
 
-# Prompts of the pre-training stage; their answers (place tokens, a list of what lies
-# where) belong to the model's owner. The peg is an object one can detect, too.
+NUM_PHRASINGS = min(len(forms) for forms in PHRASINGS.values())  # every type has these
+
+# Prompts of the pre-training stage; answers are location tokens or names.
 OBJECT_NAMES = (*BLOCK_NAMES, "peg")
-DETECT = "detect the {a}"
 DESCRIBE = "describe the scene"
+NOTHING = "nothing"  # what lies in an empty region
 
 
 @dataclasses.dataclass(frozen=True)
@@ -286,6 +287,20 @@ def phrasings(question: Question) -> tuple[Question, ...]:
     return tuple(dataclasses.replace(question, phrasing=i) for i in range(count))
 
 
+def detection_prompt(name: str | int) -> str:
+    """ "detect the red moon"; `name` may be an index into `OBJECT_NAMES`."""
+    name = name if isinstance(name, str) else OBJECT_NAMES[name]
+    if name not in OBJECT_NAMES:
+        raise ValueError(f"unknown object {name!r}{_did_you_mean(name, OBJECT_NAMES)}")
+    return f"detect the {name}"
+
+
+def region_prompt(region: str | int) -> str:
+    """ "describe the top left of the board"; may be an index into `REGIONS`."""
+    index = _lookup("region", region) if isinstance(region, str) else region
+    return f"describe the {REGIONS[index]} of the board"
+
+
 def corpus() -> Iterator[str]:
     """Every wording with every name that fits it once: all words of the language.
 
@@ -303,8 +318,10 @@ def corpus() -> Iterator[str]:
                     s=SIDES[i % len(SIDES)],
                     d=DIRECTIONS[i % len(DIRECTIONS)],
                 )
-    yield from (DETECT.format(a=name) for name in OBJECT_NAMES)
+    yield from map(detection_prompt, OBJECT_NAMES)
+    yield from map(region_prompt, REGIONS)
     yield DESCRIBE
+    yield NOTHING
     yield from ANSWERS
 
 
