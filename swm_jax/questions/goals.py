@@ -152,7 +152,18 @@ def goal_for_task(
     names = tuple(names)
     expected = {"reach": (1, 1), "separate": (2, 8), "block_to_block": (2, 2)}[task]
     if not expected[0] <= len(names) <= expected[1]:
-        raise ValueError(f"{task} takes {expected[0]} to {expected[1]} names: {names}")
+        low, high = expected
+        count = (
+            f"{low} to {high} names" if low < high else f"{low} name" + "s" * (low > 1)
+        )
+        raise ValueError(f"{task} takes {count}, got {len(names)}: {list(names)}")
+    for key in weights or {}:
+        known = tuple(SHAPED_WEIGHTS[task])
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1, 0.3) or known
+            raise ValueError(
+                f"unknown weight {key!r} of {task}, did you mean {near[0]!r}?"
+            )
     weights = {**SHAPED_WEIGHTS[task], **(weights or {})}
     items = _TASK_ITEMS[task](names, preset, scene, weights)
     return make_goal(items, None if scene is None else np.asarray(scene.block_id))

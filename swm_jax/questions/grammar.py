@@ -346,8 +346,9 @@ def _patterns(strict):
         for i, form in enumerate(forms):
             pattern = form.lower().rstrip("?")
             for key, names in _NAMES.items():
-                some = "|".join(sorted(names, key=len, reverse=True))
-                some = some if strict else r"[\w-]+(?: [\w-]+)?"
+                some = r"[\w-]+ [\w-]+" if key in "ab" else r"[\w-]+(?: [\w-]+)?"
+                if strict:
+                    some = "|".join(sorted(names, key=len, reverse=True))
                 pattern = pattern.replace(f"{{{key}}}", f"(?P<{key}>{some})")
             result.append((type, i, re.compile(pattern)))
     return result

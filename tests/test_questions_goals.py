@@ -1,0 +1,158 @@
+"""Goals: published weights, shaped questions, and refusal of what is not there."""
+
+import numpy as np
+import pytest
+
+from swm_jax.envs import BLOCK_NAMES, BLOCK_SETS, Scene
+from swm_jax.questions import (
+    PRESETS,
+    TASKS,
+    Goal,
+    goal_for_task,
+    make_goal,
+    neighbours,
+    parse,
+    predicates,
+    question,
+)
+
+NAMES = {
+    "reach": ("green star",),
+    "separate": ("blue cube", "red moon", "green cube"),
+    "block_to_block": ("green cube", "blue moon"),
+}
+
+
+def scene(seed=0, block_set="standard"):
+    rng = np.random.default_rng(seed)
+    pose = rng.uniform((0.15, -0.3, -3), (0.6, 0.3, 3), (8, 3)).astype(np.float32)
+    ids = np.array(BLOCK_SETS[block_set], np.int32)
+    return Scene(pose, ids, np.array([0.2, 0.0], np.float32))
+
+
+@pytest.mark.parametrize(
+    "task, texts, answers, weights",
+    [
+        ("reach", ["Is the peg touching the green star?"], [1], [1.0]),
+        (
+            "separate",
+            [
+                "Is the peg touching the blue cube?",
+                "Is the blue cube touching the red moon?",
+                "Is the blue cube touching the green cube?",
+            ],
+            [1, 0, 0],
+            [0.8, 0.1, 0.1],
+        ),
+        (
+            "block_to_block",
+            [
+                "Is the green cube touching the blue moon?",
+                "Did the green cube get closer to the blue moon?",
+            ],
+            [1, 1],
+            [0.8, 0.2],
+        ),
+    ],
+)
+def test_published_goals_have_the_published_weights(task, texts, answers, weights):
+    goal = goal_for_task(task, NAMES[task])
+    assert [q.text for q in goal.questions] == texts
+    assert goal.answers.tolist() == answers
+    np.testing.assert_allclose(goal.weights, weights)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_goals_speak_the_language_of_training(task, preset):
+    goal = goal_for_task(task, NAMES[task], preset, scene())
+    for asked in goal.questions:
+        assert parse(asked.text) == asked
+    assert goal.describe().count("\n") == len(goal.questions) - 1
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_number_of_questions_does_not_depend_on_the_scene(task):
+    shapes = {
+        goal_for_task(task, NAMES[task], "shaped", scene(seed)).answers.shape
+        for seed in range(20)
+    }
+    assert len(shapes) == 1
+
+
+def test_shaped_goals_want_the_peg_behind_the_block():
+    for seed in range(20):
+        now = scene(seed)
+        goal = goal_for_task("block_to_block", NAMES["block_to_block"], "shaped", now)
+        a, b = (
+            now.block_pose[[BLOCK_NAMES[i] for i in now.block_id].index(name), :2]
+            for name in NAMES["block_to_block"]
+        )
+        way = (b - a) / np.linalg.norm(b - a)
+        behind = now.replace(peg=a - 0.05 * way)
+        ahead = now.replace(peg=a + 0.05 * way)
+        asked = next(q for q in goal.questions if q.type == "peg_direction")
+        args = np.array(asked.args)
+        assert predicates.answer(asked.type_id, args, behind, behind)
+        assert not predicates.answer(asked.type_id, args, ahead, ahead)
+
+
+def test_weights_of_shaped_goals_can_be_replaced():
+    names = NAMES["reach"]
+    goal = goal_for_task("reach", names, "shaped", weights={"peg_closer": 0.7})
+    assert goal.weights.tolist() == pytest.approx([1.0, 0.7])
+    with pytest.raises(ValueError, match="did you mean 'peg_closer'"):
+        goal_for_task("reach", names, "shaped", weights={"peg_close": 0.7})
+
+
+def test_neighbours_come_nearest_first():
+    now = scene()
+    pose = now.block_pose.copy()
+    ids = [BLOCK_NAMES[i] for i in now.block_id]
+    pose[:, :2] = np.arange(8)[:, None] * 1.0
+    for name, gap in (("red moon", 0.0), ("blue cube", 0.09), ("green star", 0.04)):
+        pose[ids.index(name), :2] = (0.3, gap)
+    now = now.replace(block_pose=pose.astype(np.float32))
+    found = neighbours(now, BLOCK_NAMES.index("red moon"))
+    assert found == ("green star", "blue cube")
+    assert neighbours(now, BLOCK_NAMES.index("red moon"), 0.05) == ("green star",)
+
+
+def test_goals_name_only_blocks_that_are_on_the_table():
+    unseen = scene(block_set="unseen")
+    for task in TASKS:
+        for preset in PRESETS:
+            with pytest.raises(
+                ValueError, match=f"{NAMES[task][0]}.* not on the board"
+            ):
+                goal_for_task(task, NAMES[task], preset, unseen)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("reech", ("red moon",)), "unknown task 'reech', did you mean 'reach'"),
+        (("reach", ("red moon",), "shape"), "did you mean 'shaped'"),
+        (("reach", ("red mon",)), "did you mean 'red moon'"),
+        (("reach", ("red moon", "blue cube")), "reach takes 1 name, got 2"),
+        (("separate", ("red moon",)), "separate takes 2 to 8 names, got 1"),
+        (("block_to_block", ("red moon", "blue cube"), "shaped"), "needs the scene"),
+    ],
+)
+def test_impossible_goals_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        goal_for_task(*arguments)
+
+
+def test_goals_that_cannot_rank_are_refused():
+    asked = question("peg_moved")
+    with pytest.raises(ValueError, match="at least one question"):
+        Goal((), np.zeros(0), np.zeros(0))
+    with pytest.raises(ValueError, match="not all zero"):
+        make_goal([(asked, "yes", 0.0)])
+    with pytest.raises(ValueError, match="finite"):
+        make_goal([(asked, "yes", float("nan"))])
+    with pytest.raises(ValueError, match=r"one of .*'maybe'"):
+        make_goal([(asked, "maybe", 1.0)])
+    with pytest.raises(ValueError, match="1 answers and weights"):
+        Goal((asked,), np.zeros(2), np.ones(2))
