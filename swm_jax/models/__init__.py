@@ -1,6 +1,9 @@
 """Vision-language models that answer questions about the future."""
 
+from swm_jax.models.config import VARIANTS, ModelConfig, get_config
 from swm_jax.models.positions import PositionRule
+from swm_jax.models.preprocess import preprocess_image
+from swm_jax.models.swm import Context, Outputs, SemanticWorldModel
 from swm_jax.models.types import (
     PAD_TOKEN,
     DenseTargets,
@@ -11,9 +14,16 @@ from swm_jax.models.types import (
 
 __all__ = [
     "PAD_TOKEN",
+    "VARIANTS",
+    "Context",
     "DenseTargets",
+    "ModelConfig",
     "Observation",
+    "Outputs",
     "PositionRule",
     "QuestionBatch",
+    "SemanticWorldModel",
     "TrainBatch",
+    "get_config",
+    "preprocess_image",
 ]

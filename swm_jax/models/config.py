@@ -1,0 +1,188 @@
+"""Sizes and constants of a model, one frozen dataclass per variant.
+
+`paligemma_3b_224` is PaliGemma's published architecture (SigLIP So400m/14 at 224 px
+and Gemma 2B); the smaller variants are the same architecture with other numbers.
+"""
+
+import dataclasses
+import difflib
+from typing import Any
+
+from swm_jax.models.positions import PositionRule
+
+LAYOUTS = ("branched", "block", "full")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Everything static about a model.
+
+    Attributes:
+      variant: name of the preset this started from.
+      image_size, patch_size: pixels per side; images of other sizes are resized.
+      vision_width, vision_depth, vision_mlp, vision_heads: the image tower.
+      width, depth, mlp, heads, kv_heads, head_dim: the decoder.
+      vocab_size: rows of the tied embedding; the tokenizer may not have more pieces.
+      tokenizer: name or path that `Tokenizer.load` understands.
+      eos_id, bos_id, newline_id: special tokens; the pad id is `PAD_TOKEN` always.
+      layout: "branched", "block" or "full", see `layout`.
+      max_question_tokens: T_max, longest question (positions depend on it).
+      max_answer_tokens: longest answer, eos included.
+      max_horizon: longest action chunk.
+      action_size: A, width of one action.
+      action_scale: raw actions are multiplied by it before the projector; 1 is the
+        published model. Decoder layers begin with a norm that forgets magnitudes, so
+        a small model learns sooner when a usual action has a length near 1.
+      action_init_std, action_bias_std: initial projector kernel and bias.
+      dtype: of activations and matrix products; parameters, norms, RoPE and
+        softmax stay float32.
+      scan: `lax.scan` over layers (one compiled layer; right for deep models)
+        or unrolled (faster for shallow ones; the last layer is pruned to the
+        tokens that are read).
+      remat: "none", "dots" (keep matrix products) or "full" (keep layer inputs).
+    """
+
+    variant: str
+    image_size: int
+    patch_size: int
+    vision_width: int
+    vision_depth: int
+    vision_mlp: int
+    vision_heads: int
+    width: int
+    depth: int
+    mlp: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab_size: int
+    tokenizer: str = "tiny"
+    eos_id: int = 1
+    bos_id: int = 2
+    newline_id: int = 4
+    layout: str = "branched"
+    max_question_tokens: int = 16
+    max_answer_tokens: int = 4
+    max_horizon: int = 16
+    action_size: int = 2
+    action_scale: float = 1.0
+    action_init_std: float = 0.02
+    action_bias_std: float = 0.0
+    dtype: str = "float32"
+    scan: bool = True
+    remat: str = "none"
+
+    def __post_init__(self):
+        _check_choice("layout", self.layout, LAYOUTS)
+        _check_choice("dtype", self.dtype, ("float32", "bfloat16"))
+        _check_choice("remat", self.remat, ("none", "dots", "full"))
+        for part, whole in (
+            ("patch_size", "image_size"),
+            ("vision_heads", "vision_width"),
+            ("kv_heads", "heads"),
+        ):
+            if getattr(self, whole) % getattr(self, part):
+                raise ValueError(
+                    f"{whole}={getattr(self, whole)} is not a multiple of "
+                    f"{part}={getattr(self, part)}"
+                )
+
+    @property
+    def image_tokens(self) -> int:
+        """I, image tokens per image, one per patch."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def positions(self) -> PositionRule:
+        """Where tokens stand in the layouts that share keys."""
+        return PositionRule(self.image_tokens, self.max_question_tokens)
+
+
+_VARIANTS: dict[str, dict[str, Any]] = {
+    # Trains on two CPU cores: 64 image tokens, 1.6 M parameters.
+    "tiny": dict(
+        image_size=64,
+        patch_size=8,
+        vision_width=128,
+        vision_depth=4,
+        vision_mlp=512,
+        vision_heads=4,
+        width=128,
+        depth=4,
+        mlp=384,
+        heads=4,
+        kv_heads=1,
+        head_dim=32,
+        vocab_size=512,
+        action_scale=1 / 0.03,  # the planner's action limit on the board
+        action_init_std=0.06,
+        action_bias_std=0.06,
+        scan=False,
+    ),
+    # For one accelerator: 196 image tokens, 72 M parameters.
+    "small": dict(
+        image_size=112,
+        patch_size=8,
+        vision_width=512,
+        vision_depth=12,
+        vision_mlp=2048,
+        vision_heads=8,
+        width=512,
+        depth=12,
+        mlp=2048,
+        heads=8,
+        kv_heads=1,
+        head_dim=64,
+        vocab_size=512,
+        action_scale=1 / 0.03,
+        action_init_std=0.03,
+        action_bias_std=0.03,
+    ),
+    "paligemma_3b_224": dict(
+        image_size=224,
+        patch_size=14,
+        vision_width=1152,
+        vision_depth=27,
+        vision_mlp=4304,
+        vision_heads=16,
+        width=2048,
+        depth=18,
+        mlp=16384,
+        heads=8,
+        kv_heads=1,
+        head_dim=256,
+        vocab_size=257_152,
+        tokenizer="paligemma",
+        newline_id=108,
+        max_question_tokens=32,
+        dtype="bfloat16",
+        remat="full",
+    ),
+}
+
+VARIANTS = tuple(_VARIANTS)
+
+
+def get_config(variant: str, **overrides: Any) -> ModelConfig:
+    """The config of a variant.
+
+    Args:
+      variant: one of `VARIANTS`.
+      **overrides: fields of `ModelConfig` that differ from the preset.
+
+    Raises:
+      ValueError: unknown variant, field or choice (with the nearest known name),
+        or sizes that do not fit together.
+    """
+    _check_choice("model variant", variant, VARIANTS)
+    fields = [field.name for field in dataclasses.fields(ModelConfig)]
+    for name in overrides:
+        _check_choice("model config field", name, fields)
+    return ModelConfig(**{"variant": variant, **_VARIANTS[variant], **overrides})
+
+
+def _check_choice(what: str, value: str, known) -> None:
+    if value not in known:
+        close = difflib.get_close_matches(str(value), known, 1)
+        hint = f" (did you mean '{close[0]}'?)" if close else ""
+        raise ValueError(f"unknown {what} '{value}'{hint}; known: {', '.join(known)}")

@@ -1,0 +1,215 @@
+"""The decoder: Gemma's transformer over segments, with big_vision's parameter tree.
+
+Letters of an einsum: those of a segment's axes (see `layout`), s key tokens, K key
+heads, G query heads per key head, N = K x G query heads, H head width, D width,
+F hidden width. Depth is the leading axis of every parameter under `layers`.
+Source: "Gemma: Open Models Based on Gemini Research and Technology" and
+"PaliGemma": RMSNorm that multiplies by (1 + scale), split-half RoPE, queries scaled
+by H^-0.5 after RoPE, softmax in float32, gated tanh-GELU, tied embeddings whose
+inputs are multiplied by sqrt(D).
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from swm_jax.models.config import ModelConfig
+from swm_jax.models.layers import (
+    Params,
+    cast,
+    rematerialised,
+    rms_norm,
+    rope,
+    rope_table,
+    split_layers,
+)
+from swm_jax.models.layout import Layout, Segment
+
+_HIDDEN = -2.3819763e38  # logit of a key that must not be seen
+
+KeyValues = dict[str, tuple[Array, Array]]
+"""Keys and values [..., s, K, H] by segment; with a leading depth axis outside."""
+
+
+class Decoder(nn.Module):
+    """Gemma over a layout of segments."""
+
+    config: ModelConfig
+
+    def setup(self):
+        c = self.config
+        table = nn.initializers.variance_scaling(
+            1.0, "fan_in", "normal", in_axis=1, out_axis=0
+        )
+        self.embedder = Params({"input_embedding": ((c.vocab_size, c.width), table)})
+        self.layers = Params(_layer_shapes(c))
+        self.final_norm = Params({"scale": ((c.width,), nn.initializers.zeros)})
+
+    def embed(self, tokens: Int[Array, "..."]) -> Float[Array, "... D"]:
+        """Token embeddings, scaled by sqrt(width)."""
+        table = self.embedder()["input_embedding"]
+        return (table[tokens] * self.config.width**0.5).astype(self.config.dtype)
+
+    def unembed(self, x: Float[Array, "... D"]) -> Float[Array, "... V"]:
+        """Logits over the whole vocabulary, float32."""
+        table = cast(self.embedder()["input_embedding"], x.dtype)
+        return jnp.einsum("...d,vd->...v", x, table).astype(jnp.float32)
+
+    def unembed_answers(
+        self, x: Float[Array, "b c h q D"], answer_ids: Int[Array, "b q C"]
+    ) -> Float[Array, "b c h q C"]:
+        """Logits of each question's answers only, float32."""
+        rows = cast(self.embedder()["input_embedding"][answer_ids], x.dtype)
+        return jnp.einsum("bchqd,bqCd->bchqC", x, rows).astype(jnp.float32)
+
+    def __call__(
+        self,
+        layout: Layout,
+        cache: KeyValues | None = None,
+        read: tuple[str, ...] = ("answer",),
+        keep: tuple[str, ...] = (),
+    ) -> tuple[dict[str, Float[Array, "... D"]], KeyValues]:
+        """Runs every segment of the layout through all layers.
+
+        Args:
+          layout: segments by name.
+          cache: keys and values of segments that ran before, by name, with a
+            leading depth axis.
+          read: segments whose last hidden states are wanted.
+          keep: segments whose keys and values are wanted.
+
+        Returns:
+          Normed hidden states by name, and keys and values by name.
+        """
+        c, cache = self.config, cache or {}
+        params = self.layers()
+        tables = {
+            name: rope_table(segment.positions, c.head_dim)
+            for name, segment in layout.items()
+        }
+
+        def layer(update):
+            def run(params, x, cached):
+                return _layer(params, x, cached, layout, tables, c, update)
+
+            return rematerialised(run, c.remat)
+
+        x = {name: segment.tokens for name, segment in layout.items()}
+        if c.scan:
+            body = layer(tuple(layout))
+
+            def step(x, slices):
+                x, keys = body(slices[0], x, slices[1])
+                return x, {name: keys[name] for name in keep}
+
+            x, kept = lax.scan(step, x, (params, cache))
+        else:
+            kept, caches = [], split_layers(cache) if cache else [{}] * c.depth
+            for i, (slice_, cached) in enumerate(zip(split_layers(params), caches)):
+                # What nobody reads needs no state after the last layer.
+                update = read if i == c.depth - 1 else tuple(layout)
+                x, keys = layer(update)(slice_, x, cached)
+                kept.append({name: keys[name] for name in keep})
+            kept = jax.tree.map(lambda *k: jnp.stack(k), *kept)
+        scale = self.final_norm()["scale"]
+        return {name: rms_norm(scale, x[name]) for name in read}, kept
+
+
+def _layer(params, x, cached, layout: Layout, tables, c: ModelConfig, update):
+    """One layer; only the segments in `update` get new states.
+
+    Returns:
+      The states of `update` and the keys and values of all segments.
+    """
+    attn, mlp = cast(params["attn"], c.dtype), cast(params["mlp"], c.dtype)
+    keys, normed = dict(cached), {}
+    for name in layout:
+        normed[name] = rms_norm(params["pre_attention_norm"]["scale"], x[name])
+        key, value = (
+            jnp.einsum("...D,KDH->...KH", normed[name], w)
+            for w in attn["kv_einsum"]["w"]
+        )
+        keys[name] = (rope(key, tables[name]), value)
+    out = {}
+    for name in update:
+        query = jnp.einsum("...D,NDH->...NH", normed[name], attn["q_einsum"]["w"])
+        query = rope(query, tables[name]) * c.head_dim**-0.5
+        seen = _attend(layout[name], query, keys)
+        y = x[name] + jnp.einsum("...NH,NHD->...D", seen, attn["attn_vec_einsum"]["w"])
+        z = rms_norm(params["pre_ffw_norm"]["scale"], y)
+        gate, up = (jnp.einsum("...D,DF->...F", z, w) for w in mlp["gating_einsum"])
+        out[name] = y + (jax.nn.gelu(gate) * up) @ mlp["linear"]
+    return out, keys
+
+
+def _attend(
+    segment: Segment, query: Float[Array, "... N H"], keys: KeyValues
+) -> Float[Array, "... N H"]:
+    """One softmax over all keys in sight, each set read where it lies."""
+    kv_heads = next(iter(keys.values()))[0].shape[-2]
+    shape = query.shape
+    query = query.reshape(*shape[:-2], kv_heads, -1, shape[-1])
+    logits, values = [], []
+    for sight in segment.sight:
+        key, value = keys[sight.source]
+        if sight.select is not None:
+            # One-hot products instead of a gather: their gradient is no scatter.
+            pick = lambda x: jnp.einsum(
+                "brq,bqsKH->brsKH", sight.select.astype(x.dtype), x
+            )
+            key, value = pick(key), pick(value)
+        product = jnp.einsum(
+            f"{segment.axes}KGH,{sight.axes}sKH->{segment.axes}KGs", query, key
+        ).astype(jnp.float32)
+        if sight.mask is not None:
+            mask = sight.mask[..., None, None, :]
+            product = jnp.where(mask, product, _HIDDEN)
+        logits.append(product)
+        values.append(value)
+    weights = jax.nn.softmax(jnp.concatenate(logits, -1)).astype(query.dtype)
+    stops = [0]
+    for product in logits:
+        stops.append(stops[-1] + product.shape[-1])
+    seen = sum(
+        jnp.einsum(
+            f"{segment.axes}KGs,{sight.axes}sKH->{segment.axes}KGH",
+            weights[..., start:stop],
+            value,
+        )
+        for sight, value, start, stop in zip(segment.sight, values, stops, stops[1:])
+    )
+    return seen.reshape(shape)
+
+
+def _layer_shapes(c: ModelConfig):
+    def normal(in_axis, out_axis):
+        return nn.initializers.variance_scaling(
+            1.0, "fan_in", "truncated_normal", in_axis, out_axis, batch_axis=0
+        )
+
+    depth, width = c.depth, c.width
+    norm = {"scale": ((depth, width), nn.initializers.zeros)}
+    return {
+        "attn": {
+            "q_einsum": {"w": ((depth, c.heads, width, c.head_dim), normal(2, (1, 3)))},
+            "kv_einsum": {
+                "w": (
+                    (depth, 2, c.kv_heads, width, c.head_dim),
+                    normal(3, (1, 2, 4)),
+                )
+            },
+            "attn_vec_einsum": {
+                "w": ((depth, c.heads, c.head_dim, width), normal((1, 2), 3))
+            },
+        },
+        "mlp": {
+            "gating_einsum": ((depth, 2, width, c.mlp), normal(2, (1, 3))),
+            "linear": ((depth, c.mlp, width), normal(1, 2)),
+        },
+        "pre_attention_norm": norm,
+        "pre_ffw_norm": norm,
+    }

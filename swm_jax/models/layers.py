@@ -1,0 +1,98 @@
+"""What both towers share: declared parameter trees, norms, RoPE, the layer loop.
+
+Parameters of all layers of a tower are stacked on a leading depth axis, as
+big_vision's scanned models store them; a layer is a pure function of its slice.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from swm_jax.models.config import ModelConfig
+
+_POLICIES = {
+    "dots": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+class Params(nn.Module):
+    """Declares a nested dict of (shape, initializer) and returns its values."""
+
+    shapes: Any
+
+    @nn.compact
+    def __call__(self) -> dict:
+        values = {}
+        for name, spec in self.shapes.items():
+            if isinstance(spec, tuple):
+                shape, initializer = spec
+                values[name] = self.param(name, initializer, shape)
+            else:
+                values[name] = Params(spec, name=name)()
+        return values
+
+
+def cast(tree: Any, dtype: Any) -> Any:
+    """The tree in the dtype of the computation."""
+    return jax.tree.map(lambda x: x.astype(dtype), tree)
+
+
+def layer_norm(params: dict, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+    """LayerNorm with eps 1e-6, in float32."""
+    y = x.astype(jnp.float32)
+    y = y - y.mean(-1, keepdims=True)
+    y = y * lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + 1e-6)
+    return (y * params["scale"] + params["bias"]).astype(x.dtype)
+
+
+def rms_norm(scale: Float[Array, " D"], x: Float[Array, "... D"]):
+    """RMSNorm with eps 1e-6 that multiplies by (1 + scale), in float32."""
+    y = x.astype(jnp.float32)
+    y = y * lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + 1e-6)
+    return (y * (1.0 + scale)).astype(x.dtype)
+
+
+def rope_table(
+    positions: Int[Array, "..."], width: int
+) -> tuple[Float[Array, "... 1 h"], Float[Array, "... 1 h"]]:
+    """Sine and cosine of split-half RoPE with base 10,000 for heads of `width`."""
+    frequency = 10_000.0 ** -(jnp.arange(width // 2) * (2.0 / width))
+    angle = positions[..., None, None].astype(jnp.float32) * frequency
+    return jnp.sin(angle), jnp.cos(angle)
+
+
+def rope(x: Float[Array, "... N H"], table) -> Float[Array, "... N H"]:
+    """Turns (first half, second half) pairs of the last axis by their angles."""
+    sin, cos = table
+    first, second = jnp.split(x.astype(jnp.float32), 2, -1)
+    turned = [first * cos - second * sin, second * cos + first * sin]
+    return jnp.concatenate(turned, -1).astype(x.dtype)
+
+
+def split_layers(params: Any) -> list[Any]:
+    """The slices of a stacked tree (its gradient is one concatenation)."""
+    leaves, tree = jax.tree.flatten(params)
+    depth = leaves[0].shape[0]
+    parts = [[p[0] for p in lax.split(leaf, [1] * depth)] for leaf in leaves]
+    return [jax.tree.unflatten(tree, layer) for layer in zip(*parts)]
+
+
+def rematerialised(layer: Callable, remat: str) -> Callable:
+    """The layer under the config's rematerialisation policy."""
+    return layer if remat == "none" else jax.checkpoint(layer, policy=_POLICIES[remat])
+
+
+def run_layers(layer: Callable, params: Any, x: Any, config: ModelConfig) -> Any:
+    """x through every layer, scanned or unrolled."""
+    layer = rematerialised(layer, config.remat)
+    if config.scan:
+        return lax.scan(lambda x, p: (layer(p, x), None), x, params)[0]
+    for slice_ in split_layers(params):
+        x = layer(slice_, x)
+    return x

@@ -1,0 +1,151 @@
+"""Token layouts: which segments a sequence has, where they stand, what they see.
+
+A layout is data. A `Segment` is a block of tokens with named leading axes; its
+`Sight`s say which segments' keys its tokens attend to and under which mask. Keys are
+shared along every axis that a segment has and its source lacks, without being
+copied: one image's keys serve all questions, candidates and horizons.
+
+    branched  image | questions, each sees the image | actions, causal | answers
+    block     image | actions, causal | questions, each sees the actions up to its
+              horizon | answers
+    full      one bidirectional prefix per query: image, actions, bos, question,
+              newline; the answer is causal (the published model)
+
+Axis letters: b images or scenes, i image tokens, q questions, t question tokens,
+a actions, r training queries, c candidates, h horizons, m answer tokens (newline
+first), s key tokens.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from swm_jax.models.positions import PositionRule
+
+
+@dataclasses.dataclass(frozen=True)
+class Sight:
+    """Keys a segment attends to.
+
+    Attributes:
+      source: name of the segment whose keys are seen.
+      axes: leading axes of those keys (after `select`), without the key axis s.
+      mask: bool, broadcastable to [*segment axes, s]; None sees every key.
+      select: optional float[b, r, q] of one-hot rows: the question of each query.
+    """
+
+    source: str
+    axes: str
+    mask: Bool[Array, "..."] | None = None
+    select: Float[Array, "b r q"] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """Tokens that stand and see alike.
+
+    Attributes:
+      axes: a letter for every leading axis of `tokens`, the token axis last.
+      tokens: float[*axes, width], embedded.
+      positions: int32, broadcastable to [*axes].
+      sight: what the tokens see; a segment that sees itself lists itself.
+    """
+
+    axes: str
+    tokens: Float[Array, "... W"]
+    positions: Int[Array, "..."]
+    sight: tuple[Sight, ...]
+
+
+Layout = dict[str, Segment]
+
+
+def image_segment(rule: PositionRule, tokens: Float[Array, "b i W"]) -> Segment:
+    """Image tokens, which see one another and nothing else."""
+    return Segment("bi", tokens, rule.image(), (Sight("image", "b"),))
+
+
+def question_segment(
+    rule: PositionRule,
+    tokens: Float[Array, "b q t W"],
+    mask: Bool[Array, "b q t"],
+) -> Segment:
+    """Branched questions: each sees the image and itself."""
+    own = Sight("question", "bq", mask[:, :, None, :])
+    positions = rule.question(tokens.shape[-2])
+    return Segment("bqt", tokens, positions, (Sight("image", "b"), own))
+
+
+def action_segment(rule: PositionRule, tokens: Float[Array, "b *c a W"]) -> Segment:
+    """Actions, one chunk per image or per candidate: each sees the ones before."""
+    lead, count = "bc"[: tokens.ndim - 2], tokens.shape[-2]
+    own = Sight("action", lead, jnp.tri(count, dtype=bool))
+    return Segment(lead + "a", tokens, rule.actions(count), (Sight("image", "b"), own))
+
+
+def block_question_segment(
+    rule: PositionRule,
+    axes: str,
+    tokens: Float[Array, "... t W"],
+    mask: Bool[Array, "... t"],
+    actions: Sight,
+) -> Segment:
+    """Block questions: one per query, after the actions up to its horizon."""
+    own = Sight("question", axes[:-1], mask[..., None, :])
+    positions = rule.question(tokens.shape[-2])
+    return Segment(axes, tokens, positions, (Sight("image", "b"), actions, own))
+
+
+def answer_segment(
+    rule: PositionRule,
+    axes: str,
+    tokens: Float[Array, "... m W"],
+    horizons: Int[Array, "..."],
+    question: Sight,
+    actions: Sight,
+) -> Segment:
+    """Answer branches: newline and answer see image, question, actions, themselves."""
+    count = tokens.shape[-2]
+    own = Sight("answer", axes[:-1], jnp.tri(count, dtype=bool))
+    positions = rule.answers(horizons, count)
+    sight = (Sight("image", "b"), question, actions, own)
+    return Segment(axes, tokens, positions, sight)
+
+
+def past_actions(
+    axes: str, horizons: Int[Array, "..."], count: int, extra: int = 1
+) -> Sight:
+    """The first `horizon` of `count` actions, from segments with these horizons.
+
+    Args:
+      axes: leading axes of the actions' keys, "b" or "bc".
+      horizons: int32, one per query.
+      count: H, actions of a chunk.
+      extra: token axes of the looking segment behind the axes of `horizons`.
+    """
+    mask = jnp.arange(count) < horizons[(...,) + (None,) * (extra + 1)]
+    return Sight("action", axes, mask)
+
+
+def full_layout(
+    axes: str,
+    parts: list[tuple[Float[Array, "... n W"], Bool[Array, "... n"]]],
+    answer_length: int,
+) -> Layout:
+    """One sequence per query; the parts are (tokens, mask) in order.
+
+    The last part holds newline and answer, `answer_length` tokens of which the
+    newline still belongs to the bidirectional prefix. Positions count the real
+    tokens from 1, as published.
+    """
+    lead = jnp.broadcast_shapes(*[tokens.shape[:-2] for tokens, _ in parts])
+    wide = lambda x, n: jnp.broadcast_to(x, (*lead, *x.shape[x.ndim - n :]))
+    tokens = jnp.concatenate([wide(tokens, 2) for tokens, _ in parts], -2)
+    valid = jnp.concatenate([wide(mask, 1) for _, mask in parts], -1)
+    length = tokens.shape[-2]
+    in_prefix = jnp.arange(length) <= length - answer_length
+    sees = valid[..., None, :] & (jnp.tri(length, dtype=bool) | in_prefix)
+    own = Sight("answer", axes[:-1], sees)
+    positions = jnp.cumsum(valid, -1, dtype=jnp.int32)
+    return {"answer": Segment(axes, tokens, positions, (own,))}

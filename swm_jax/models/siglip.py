@@ -1,0 +1,139 @@
+"""The image tower: SigLIP's vision transformer, with big_vision's parameter tree.
+
+Axes: B images, P patches, D width, N heads, H head width. Depth is the leading axis
+of every parameter under `Transformer/encoderblock`.
+Source: "Sigmoid Loss for Language Image Pre-Training" and "PaliGemma": learned
+positions, pre-norm blocks (LayerNorm eps 1e-6, tanh GELU), no pooling, and a linear
+head to the decoder's width.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from swm_jax.models.config import ModelConfig
+from swm_jax.models.layers import Params, cast, layer_norm, run_layers
+
+_lecun = nn.initializers.lecun_normal
+
+
+class ImageTower(nn.Module):
+    """Patches of an image as features, and projected to the decoder's width."""
+
+    config: ModelConfig
+
+    def setup(self):
+        c = self.config
+        width, zeros = c.vision_width, nn.initializers.zeros
+        patch_shape = (c.patch_size, c.patch_size, 3, width)
+        self.embedding = Params(
+            {"kernel": (patch_shape, _lecun((0, 1, 2), 3)), "bias": ((width,), zeros)}
+        )
+        self.pos_embedding = self.param(
+            "pos_embedding",
+            nn.initializers.normal(width**-0.5),
+            (1, c.image_tokens, width),
+        )
+        self.Transformer = Params(
+            {"encoderblock": _block_shapes(c), "encoder_norm": _norm_shapes((width,))}
+        )
+        self.head = Params(
+            {"kernel": ((width, c.width), _lecun()), "bias": ((c.width,), zeros)}
+        )
+
+    def __call__(
+        self, image: Float[Array, "B h w 3"]
+    ) -> tuple[Float[Array, "B P W"], Float[Array, "B P D"]]:
+        """Encodes images of the model's own size, values in [-1, 1].
+
+        Returns:
+          Decoder inputs (width W of the decoder) and the normed patch features.
+        """
+        c = self.config
+        embedding, head = cast(self.embedding(), c.dtype), cast(self.head(), c.dtype)
+        transformer = self.Transformer()
+        # A convolution whose stride is its size is a matrix product over patches.
+        patches = _to_patches(image, c.patch_size).astype(c.dtype)
+        kernel = embedding["kernel"].reshape(-1, c.vision_width)
+        x = patches @ kernel + embedding["bias"] + cast(self.pos_embedding, c.dtype)
+        block = lambda params, x: _block(params, x, c.vision_heads)
+        x = run_layers(block, transformer["encoderblock"], x, c)
+        features = layer_norm(transformer["encoder_norm"], x)
+        return features @ head["kernel"] + head["bias"], features
+
+
+def _block(params, x: Float[Array, "B P D"], heads: int) -> Float[Array, "B P D"]:
+    attention = cast(params["MultiHeadDotProductAttention_0"], x.dtype)
+    mlp = cast(params["MlpBlock_0"], x.dtype)
+    y = layer_norm(params["LayerNorm_0"], x)
+    project = lambda p: jnp.einsum("bpd,dnh->bnph", y, p["kernel"])
+    bias = lambda p: p["bias"][:, None, :]
+    query, key, value = (
+        project(attention[name]) + bias(attention[name])
+        for name in ("query", "key", "value")
+    )
+    query = query * (x.shape[-1] // heads) ** -0.5
+    logits = jnp.einsum("bnqh,bnkh->bnqk", query, key).astype(jnp.float32)
+    weights = jax.nn.softmax(logits).astype(x.dtype)
+    seen = jnp.einsum("bnqk,bnkh->bnqh", weights, value)
+    out = attention["out"]
+    x = x + jnp.einsum("bnqh,nhd->bqd", seen, out["kernel"]) + out["bias"]
+    y = layer_norm(params["LayerNorm_1"], x)
+    y = jax.nn.gelu(y @ mlp["Dense_0"]["kernel"] + mlp["Dense_0"]["bias"])
+    return x + y @ mlp["Dense_1"]["kernel"] + mlp["Dense_1"]["bias"]
+
+
+def _to_patches(image: Float[Array, "B h w 3"], size: int) -> Float[Array, "B P X"]:
+    """Cuts images into rows of patches, pixels in the order of a conv kernel."""
+    batch, height, width, channels = image.shape
+    rows, columns = height // size, width // size
+    x = image.reshape(batch, rows, size, columns, size, channels)
+    x = x.transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, rows * columns, size * size * channels)
+
+
+def _norm_shapes(shape: tuple[int, ...]):
+    return {
+        "scale": (shape, nn.initializers.ones),
+        "bias": (shape, nn.initializers.zeros),
+    }
+
+
+def _block_shapes(c: ModelConfig):
+    depth, width, mlp = c.vision_depth, c.vision_width, c.vision_mlp
+    heads, head = c.vision_heads, c.vision_width // c.vision_heads
+    zeros, tiny = nn.initializers.zeros, nn.initializers.normal(1e-6)
+
+    def xavier(in_axis, out_axis):
+        return nn.initializers.variance_scaling(
+            1.0, "fan_avg", "uniform", in_axis, out_axis, batch_axis=0
+        )
+
+    projection = {
+        "kernel": ((depth, width, heads, head), xavier(1, (2, 3))),
+        "bias": ((depth, heads, head), zeros),
+    }
+    return {
+        "LayerNorm_0": _norm_shapes((depth, width)),
+        "LayerNorm_1": _norm_shapes((depth, width)),
+        "MultiHeadDotProductAttention_0": {
+            "query": projection,
+            "key": projection,
+            "value": projection,
+            "out": {
+                "kernel": ((depth, heads, head, width), xavier((1, 2), 3)),
+                "bias": ((depth, width), zeros),
+            },
+        },
+        "MlpBlock_0": {
+            "Dense_0": {
+                "kernel": ((depth, width, mlp), xavier(1, 2)),
+                "bias": ((depth, mlp), tiny),
+            },
+            "Dense_1": {
+                "kernel": ((depth, mlp, width), xavier(1, 2)),
+                "bias": ((depth, width), tiny),
+            },
+        },
+    }
