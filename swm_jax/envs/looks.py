@@ -23,10 +23,10 @@ class Look:
 
     Attributes:
       board_rgb: colour of the board's top.
-      background_rgb: colour of the floor around the board.
+      background_rgb: colour of whatever surrounds the board; not lit.
       peg_rgb: colour of the peg.
       block_rgb: one colour per entry of `scene.COLOURS`.
-      light_direction: unit vector along which the light travels, board frame.
+      light_direction: the way the light travels, board frame, of any length.
       ambient_rgb: light that reaches every face.
       diffuse_rgb: light of the directional lamp at normal incidence.
       camera_offset: metres added to the camera's position, at most 0.05 along
@@ -39,9 +39,9 @@ class Look:
     block_rgb: tuple[Triple, ...] = tuple(
         board_geometry.BLOCK_RGB[name] for name in COLOURS
     )
-    light_direction: Triple = (-0.36, 0.24, -0.9015542)
-    ambient_rgb: Triple = (0.45, 0.45, 0.45)
-    diffuse_rgb: Triple = (0.6, 0.6, 0.6)
+    light_direction: Triple = board_geometry.LIGHT_DIRECTION
+    ambient_rgb: Triple = (board_geometry.LIGHT_AMBIENT,) * 3
+    diffuse_rgb: Triple = (board_geometry.LIGHT_DIFFUSE,) * 3
     camera_offset: Triple = (0.0, 0.0, 0.0)
 
 
@@ -50,7 +50,11 @@ LOOKS: dict[str, Look] = {
     "unseen_background": Look(background_rgb=(0.3, 0.5, 0.42)),
     "unseen_board": Look(board_rgb=(0.45, 0.32, 0.2)),
     "camera_shift": Look(camera_offset=(0.03, 0.04, -0.03)),
-    "dim_light": Look(ambient_rgb=(0.25, 0.25, 0.25), diffuse_rgb=(0.3, 0.3, 0.3)),
+    "dim_light": Look(
+        background_rgb=(0.5, 0.5, 0.5),
+        ambient_rgb=(0.25, 0.25, 0.25),
+        diffuse_rgb=(0.3, 0.3, 0.3),
+    ),
 }
 
 
@@ -63,5 +67,5 @@ def get_look(name: str) -> Look:
     if name in LOOKS:
         return LOOKS[name]
     near = difflib.get_close_matches(name, LOOKS, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise KeyError(f"unknown look {name!r}{hint} known: {', '.join(LOOKS)}")
+    hint = f", did you mean {near[0]!r}?" if near else ";"
+    raise KeyError(f"unknown look {name!r}{hint} looks: {', '.join(LOOKS)}")

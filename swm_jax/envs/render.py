@@ -161,16 +161,19 @@ def _palette(scene, look):
     light = _lambert(jnp.concatenate([upright, top], 1), look)
     colour = jnp.asarray(look.block_rgb, jnp.float32)
     blocks = colour[jnp.asarray(_COLOUR_OF_BLOCK)[scene.block_id]][:, None] * light
-    flat = jnp.asarray([look.background_rgb, look.board_rgb], jnp.float32)
-    return jnp.concatenate([flat * light[0, TOP], blocks.reshape(-1, 3)])
+    background = jnp.asarray(look.background_rgb, jnp.float32)
+    ground = jnp.asarray(look.board_rgb, jnp.float32) * light[0, TOP]
+    return jnp.concatenate([background[None], ground[None], blocks.reshape(-1, 3)])
 
 
 def _lambert(normal, look):
     """Light that a face sends back, per colour: float32[..., 3]."""
     towards = -jnp.asarray(look.light_direction, jnp.float32)
+    towards /= jnp.linalg.norm(towards)
     cosine = jnp.maximum((normal * towards).sum(-1, keepdims=True), 0.0)
     ambient = jnp.asarray(look.ambient_rgb, jnp.float32)
-    return jnp.minimum(ambient + jnp.asarray(look.diffuse_rgb) * cosine, 1.0)
+    diffuse = jnp.asarray(look.diffuse_rgb, jnp.float32)
+    return jnp.minimum(ambient + diffuse * cosine, 1.0)
 
 
 def _trace(scene, look, h, w, windowed):
@@ -268,6 +271,8 @@ def _project(points, position):
 
 def _window_corner(corners, low, high, h, w, window, position):
     """int32[K, 2]: first row and column of the window around each prism."""
+    if window == (h, w):  # constants, so that slices with them vanish
+        return jnp.zeros((len(corners), 2), jnp.int32)
     lift = jnp.stack([jnp.full(corners.shape[:2], z) for z in (low, high)], -1)
     both = jnp.broadcast_to(corners[..., None, :], (*lift.shape, 2))
     image = _project(jnp.concatenate([both, lift[..., None]], -1), position)
