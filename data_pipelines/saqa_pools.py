@@ -1,0 +1,282 @@
+"""Where in the stored episodes each kind of answer can be found.
+
+A *start* is a frame of an episode from which actions are taken. A *cell* is a kind of
+query: (question type, horizon bucket, answer, changed), where `changed` says that a
+question about a state has another answer now than at the horizon, so that the image
+alone misleads. A pool lists the starts at which a cell has at least one query.
+
+Questions are handled by slot, not by block id, as every episode may have its own
+blocks: `slot_questions` is one table per type, `margins` evaluates it on episodes
+with the very rules of `swm_jax.questions.predicates`. Mirror twins (a touches b,
+b touches a) appear once; the sampler names either order.
+
+Axes: N episodes, T actions of the longest, M starts, n questions of a type, K buckets.
+"""
+
+import dataclasses
+import functools
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from swm_jax.questions import CHANGE_TYPES, TYPES, type_arguments
+from swm_jax.questions.predicates import RULES, USES_A, USES_B, Points
+
+SLOTS = 8
+SYMMETRIC = ("block_touching", "block_direction", "blocks_closer", "blocks_apart")
+IS_CHANGE = np.array([name in CHANGE_TYPES for name in TYPES])
+_CHUNK = 2000  # starts evaluated at once
+
+
+class Episodes(Protocol):
+    """What is needed of stored episodes; `episodes.EpisodeArrays` has it.
+
+    Attributes:
+      length: int[N], actions of each episode; it has one frame more.
+      block_pose: float32[N, T + 1, 8, 3], x, y, yaw.
+      peg: float32[N, T + 1, 2].
+      action: float32[N, T, 2].
+      block_id: int32[N, 8].
+    """
+
+    length: Int[np.ndarray, " N"]
+    block_pose: Float[np.ndarray, "N T+1 8 3"]
+    peg: Float[np.ndarray, "N T+1 2"]
+    action: Float[np.ndarray, "N T 2"]
+    block_id: Int[np.ndarray, "N 8"]
+
+
+@functools.cache
+def slot_questions(name: str) -> Int[np.ndarray, "n 2"]:
+    """Arguments of a type's questions with slots for block ids, twins once."""
+    rows = type_arguments(name, range(SLOTS))
+    if name in SYMMETRIC:
+        other = rows[:, 1] // 8 if name == "block_direction" else rows[:, 1]
+        rows = rows[rows[:, 0] < other]
+    return rows
+
+
+def margins(
+    episodes: Episodes,
+    name: str,
+    rows: Int[np.ndarray, "... 2"],
+    episode: Int[np.ndarray, "..."],
+    t: Int[np.ndarray, "..."],
+    later: Int[np.ndarray, "..."],
+) -> Float[np.ndarray, "..."]:
+    """Signed margin in metres of questions about frames `later`, started at `t`.
+
+    Args:
+      episodes: where the poses are.
+      name: question type.
+      rows: arguments by slot; the leading axes of all arrays broadcast.
+      episode, t, later: which frames.
+    """
+    index = TYPES.index(name)
+    change, peg = IS_CHANGE[index], "peg" in name
+    first, second = rows[..., 0], rows[..., 1]
+    split = name == "block_direction"
+    other, k = (second // 8, second % 8) if split else (second, second)
+
+    def block(slot, frame, used):
+        return episodes.block_pose[episode, frame, slot, :2] if used else None
+
+    use_a, use_b = USES_A[index], USES_B[index]
+    points = Points(
+        a0=block(first, t, use_a and change),
+        a=block(first, later, use_a),
+        b0=block(other, t, use_b and change),
+        b=block(other, later, use_b),
+        peg0=episodes.peg[episode, t] if peg and change else None,
+        peg=episodes.peg[episode, later] if peg else None,
+    )
+    return RULES[name](points, k)
+
+
+def name_blocks(
+    type_id: Int[np.ndarray, "..."],
+    rows: Int[np.ndarray, "... 2"],
+    block_id: Int[np.ndarray, "... 8"],
+    swap: Bool[np.ndarray, "..."],
+) -> Int[np.ndarray, "... 2"]:
+    """Arguments as `Question.args`: block ids for slots; `swap` takes the twin."""
+    first, second = rows[..., 0], rows[..., 1]
+    side = type_id == TYPES.index("block_direction")
+    pair = np.array(USES_B)[type_id]
+    other, direction = np.where(side, second // 8, second), second % 8
+    swap = swap & pair
+    named = lambda slot: np.take_along_axis(
+        block_id, np.clip(slot, 0, SLOTS - 1)[..., None], -1
+    )[..., 0]
+    a = named(np.where(swap, other, first))
+    b = named(np.where(swap, first, other))
+    direction = np.where(swap, (direction + 4) % 8, direction)
+    tail = np.where(side, b * 8 + direction, np.where(pair, b, second))
+    return np.stack([np.where(first < 0, -1, a), tail], -1).astype(np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Horizons:
+    """Horizon buckets and how likely each horizon is.
+
+    Attributes:
+      longest: largest horizon asked.
+      ends: last horizon of each bucket; the first bucket is (0,).
+      shares: share of queries in each bucket.
+      planner: horizons that a planner asks at.
+      planner_share: share of a bucket that its planner horizons take together.
+    """
+
+    longest: int = 16
+    ends: tuple[int, ...] = (0, 4, 8, 16)
+    shares: tuple[float, ...] = (0.2, 0.2, 0.3, 0.3)
+    planner: tuple[int, ...] = (8, 16)
+    planner_share: float = 0.5
+
+    def __post_init__(self):
+        ends = self.ends
+        if ends[0] != 0 or ends[-1] != self.longest or list(ends) != sorted(set(ends)):
+            raise ValueError(
+                f"horizon buckets end at {ends}, expected to rise from 0 to "
+                f"{self.longest}"
+            )
+        if len(self.shares) != len(ends) or min(self.shares) <= 0:
+            raise ValueError(
+                f"{len(ends)} horizon buckets need as many positive shares, got "
+                f"{self.shares}"
+            )
+
+    @property
+    def bucket(self) -> Int[np.ndarray, " longest+1"]:
+        """Bucket of every horizon."""
+        return np.searchsorted(self.ends, np.arange(self.longest + 1))
+
+    @property
+    def weights(self) -> Float[np.ndarray, " longest+1"]:
+        """Probability of every horizon."""
+        result = np.zeros(self.longest + 1)
+        for k, share in enumerate(self.shares):
+            inside = self.bucket == k
+            planner = inside & np.isin(np.arange(self.longest + 1), self.planner)
+            extra = self.planner_share if planner.any() else 0.0
+            result[inside] = share * (1 - extra) / inside.sum()
+            result[planner] += share * extra / max(planner.sum(), 1)
+        return result / result.sum()
+
+    def draw(
+        self,
+        rng: np.random.Generator,
+        room: Int[np.ndarray, "..."],
+        least: Int[np.ndarray, "..."],
+        only: int | None = None,
+    ) -> Int[np.ndarray, "..."]:
+        """Horizons in least..room (both >= 0), of one bucket if `only` says which.
+
+        Where nothing is allowed the result is -1.
+        """
+        weights = self.weights if only is None else self.weights * (self.bucket == only)
+        total = np.concatenate([[0.0], np.cumsum(weights)])
+        low = total[np.minimum(least, self.longest + 1)]
+        high = total[np.minimum(room, self.longest) + 1]
+        u = low + (high - low) * rng.random(np.broadcast(room, least).shape)
+        found = np.searchsorted(total, u, "right") - 1
+        found = np.clip(found, least, np.minimum(room, self.longest))
+        return np.where(high > low + 1e-12, found, -1)
+
+
+def cell_of(type_id, bucket, answer, changed, buckets):
+    """Index of a cell; arguments broadcast."""
+    return ((type_id * buckets + bucket) * 2 + answer) * 2 + changed
+
+
+@dataclasses.dataclass(frozen=True)
+class Pools:
+    """Starts, and which cells each of them can serve.
+
+    Attributes:
+      episode, t: int32[M], the starts.
+      horizon: int32[M, K], the horizon of each bucket at which a start was looked
+        at; -1 where the episode ends before.
+      members: for each cell, indices into the starts.
+    """
+
+    episode: Int[np.ndarray, " M"]
+    t: Int[np.ndarray, " M"]
+    horizon: Int[np.ndarray, "M K"]
+    members: tuple[Int[np.ndarray, "..."], ...]
+
+    def sizes(self) -> Int[np.ndarray, "types K 2 2"]:
+        """Number of starts per type, bucket, answer and changed."""
+        sizes = np.array([len(m) for m in self.members])
+        return sizes.reshape(len(TYPES), self.horizon.shape[1], 2, 2)
+
+
+def build_pools(
+    episodes: Episodes, horizons: Horizons, most: int | None, seed: int = 0
+) -> Pools:
+    """Looks at starts spread over all episodes, one horizon per bucket each.
+
+    Args:
+      episodes: where the poses are.
+      horizons: the buckets.
+      most: look at this many starts at most, chosen at random; None at all.
+      seed: of the choice.
+
+    Raises:
+      ValueError: no episode has an action.
+    """
+    length = np.asarray(episodes.length)
+    starts = np.stack(
+        [np.repeat(np.arange(len(length)), length), _ranges(length)], -1
+    ).astype(np.int32)
+    if not len(starts):
+        raise ValueError(f"no starts: {len(length)} episodes hold no action")
+    rng = np.random.default_rng(seed)
+    if most is not None and most < len(starts):
+        starts = starts[np.sort(rng.choice(len(starts), most, replace=False))]
+    episode, t = starts.T
+    room = length[episode] - t
+    horizon = np.stack(
+        [
+            horizons.draw(rng, room, np.zeros_like(room), only=k)
+            for k in range(len(horizons.ends))
+        ],
+        -1,
+    )
+    found = [[] for _ in range(len(TYPES) * len(horizons.ends) * 4)]
+    for low in range(0, len(starts), _CHUNK):
+        part = slice(low, low + _CHUNK)
+        has = _cells_of_starts(episodes, episode[part], t[part], horizon[part])
+        for cell, rows in enumerate(has):
+            found[cell].append(low + np.flatnonzero(rows).astype(np.int32))
+    members = tuple(np.concatenate(parts) for parts in found)
+    return Pools(episode, t, horizon, members)
+
+
+def _ranges(length):
+    """0..l-1 for every l of `length`, one after the other."""
+    total = np.cumsum(length)
+    return np.arange(total[-1] if len(total) else 0) - np.repeat(total - length, length)
+
+
+def _cells_of_starts(episodes, episode, t, horizon):
+    """bool[cells, m]: which cells each start has a query for."""
+    m, buckets = horizon.shape
+    has = np.zeros((len(TYPES), buckets, 2, 2, m), bool)
+    e, t = episode[:, None], t[:, None]
+    for index, name in enumerate(TYPES):
+        rows = slot_questions(name)
+        if not IS_CHANGE[index]:
+            now = margins(episodes, name, rows, e, t, t) > 0
+        for k in range(buckets):
+            h = horizon[:, k : k + 1]
+            if k == 0 and IS_CHANGE[index]:
+                continue
+            yes = margins(episodes, name, rows, e, t, t + np.maximum(h, 0)) > 0
+            turned = np.zeros_like(yes) if IS_CHANGE[index] or k == 0 else yes != now
+            for answer in (0, 1):
+                for changed in (0, 1):
+                    hit = (yes == answer) & (turned == changed) & (h >= 0)
+                    has[index, k, answer, changed] = hit.any(-1)
+    return has.reshape(-1, m)
