@@ -150,7 +150,8 @@ def _draw(scene, windowed, *, look, h, w, k):
     colours = lax.dynamic_update_slice(colours, seen, (*corner, 0))
     if k > 1:
         colours = colours.reshape(h, k, w, k, 3).mean((1, 3))
-    return (colours * 255.0 + 0.5).astype(jnp.uint8)
+    # Rounded first: XLA on CPUs sometimes rounds and sometimes truncates in casts.
+    return jnp.round(colours * 255.0).astype(jnp.uint8)
 
 
 def _palette(scene, look):
