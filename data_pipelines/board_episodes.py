@@ -1,0 +1,276 @@
+"""Episodes on the board: where they start, who acts, how the physics runs.
+
+Question types that compare the present with the future need movement, those about
+touching need contacts, and a planner will ask about actions that no expert takes.
+So five policies share the episodes (weights in the config):
+
+    oracle   the scripted pusher of the env, one block to another
+    noisy    the same with Gaussian noise and bursts of random actions
+    random   independent uniform actions of +-0.025 m, as in the original data
+    contact  walks to points beside and behind blocks, pushing through some
+    smooth   a velocity that changes slowly, as planners propose them
+
+Half of the starts are the env's reset; the others put blocks beside each other and
+the peg beside a block. An episode is a function of (data set seed, its number).
+
+Axes: B episodes, T actions.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from data_pipelines.episodes import POLICIES
+from data_pipelines.random_scenes import random_scenes
+from swm_jax.envs import BoardEnv, Scene, State
+from swm_jax.envs.board_geometry import PLANNER_ACTION_LIMIT, X_BOUNDS, Y_BOUNDS
+from swm_jax.envs.board_oracle import oracle_action
+
+RANDOM_LIMIT = 0.025  # metres per step, the published suboptimal data
+NOISE = 0.01  # metres per step, standard deviation of the noisy policy
+BURST_SHARE = 0.2  # steps of the noisy policy that are plain random
+SETTLE_STEPS = 3  # without action, so that blocks placed too close come apart
+_PATIENCE = 12  # steps after which the contact policy picks another point
+_JOINED = 0.055  # metres between centres: the oracle's pair is done
+_LOW = jnp.array([X_BOUNDS[0], Y_BOUNDS[0]])
+_HIGH = jnp.array([X_BOUNDS[1], Y_BOUNDS[1]])
+
+
+@struct.dataclass
+class Simulated:
+    """B simulated episodes of the longest length; cut each to its own.
+
+    Attributes:
+      scene: numpy scenes with leading axes [B, T + 1].
+      action: float32[B, T, 2].
+      length: int32[B], actions that belong to each episode.
+      policy: int32[B], index into `POLICIES`.
+    """
+
+    scene: Scene
+    action: Float[np.ndarray, "B T 2"]
+    length: Int[np.ndarray, " B"]
+    policy: Int[np.ndarray, " B"]
+
+
+@struct.dataclass
+class Memory:
+    """What a policy keeps between steps, one episode.
+
+    Attributes:
+      pair: int32[2], slots of the oracle's blocks.
+      aim: float32[2], where the contact policy walks, metres.
+      speed: float32, metres per step of the contact policy.
+      left: int32, steps until the contact policy picks another point.
+      velocity: float32[2], metres per step of the smooth policy.
+    """
+
+    pair: Int[Array, "2"]
+    aim: Float[Array, "2"]
+    speed: Float[Array, ""]
+    left: Int[Array, ""]
+    velocity: Float[Array, "2"]
+
+
+def simulate(
+    env: BoardEnv, seed: int, numbers: Sequence[int], config: ml_collections.ConfigDict
+) -> Simulated:
+    """Plays the episodes `numbers` of the data set `seed`.
+
+    Args:
+      env: either backend.
+      seed: seed of the data set.
+      numbers: B episode numbers.
+      config: `min_steps`, `max_steps`, `mixture` (policy -> weight) and
+        `near_share`, the share of starts with neighbours.
+    """
+    weights = np.array([config.mixture.get(name, 0.0) for name in POLICIES])
+    keys = _episode_keys(seed, jnp.asarray(np.asarray(numbers)))
+    length, policy, start_keys, act_keys = _draw(
+        keys, config.min_steps, config.max_steps, tuple(weights / weights.sum())
+    )
+    states = _starts(env, start_keys, config.near_share)
+    play = _play_jitted if env.backend == "mjx" else _play_stepwise
+    scenes, actions = play(env, states, policy, act_keys, config.max_steps)
+    return Simulated(scenes, actions, np.asarray(length), np.asarray(policy))
+
+
+@jax.jit
+def _episode_keys(seed, numbers):
+    return jax.vmap(lambda n: jax.random.fold_in(jax.random.key(seed), n))(numbers)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _draw(keys, min_steps, max_steps, weights):
+    """Length, policy and keys of each episode."""
+
+    def one(key):
+        a, b, start, act = jax.random.split(key, 4)
+        length = jax.random.randint(a, (), min_steps, max_steps + 1)
+        policy = jax.random.choice(b, len(weights), p=jnp.array(weights))
+        return length, policy, start, act
+
+    return jax.vmap(one)(keys)
+
+
+def _starts(env: BoardEnv, keys: PRNGKeyArray, near_share: float) -> State:
+    """Resets, some replaced by crowded scenes, at rest."""
+    states = env.reset_batch(keys)
+    near, crowded = _crowded(keys, env.block_ids, near_share)
+    crowded = env.state_from_scene(crowded)
+    if env.backend == "mujoco":
+        near, crowded = jax.tree.map(np.asarray, (near, crowded))
+
+    def pick(a, b):
+        where = np.where if isinstance(a, np.ndarray) else jnp.where
+        return where(near.reshape(-1, *[1] * (b.ndim - 1)), a, b)
+
+    states = jax.tree.map(pick, crowded, states)
+    still = np.zeros((len(keys), 2), np.float32)
+    for _ in range(SETTLE_STEPS):
+        states = env.step_batch(states, still)
+    return env.state_from_scene(env.scene(states))
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _crowded(keys, block_ids, near_share):
+    def one(key):
+        a, b = jax.random.split(jax.random.fold_in(key, 1))
+        scene = random_scenes(a, 1, block_ids)
+        near = jax.random.uniform(b) < near_share
+        ids = jnp.asarray(block_ids, jnp.int32)[None]
+        return near, jax.tree.map(lambda x: x[0], scene.replace(block_id=ids))
+
+    return jax.vmap(one)(keys)
+
+
+def _play_stepwise(env, states, policy, keys, steps):
+    """The C engine: one call per step, all episodes side by side."""
+    memory = _first_memory(keys)
+    scenes, actions = [env.scene(states)], []
+    for t in range(steps):
+        action, memory = _act_batch(keys, t, policy, scenes[-1], memory)
+        actions.append(np.asarray(action))
+        states = env.step_batch(states, actions[-1])
+        scenes.append(env.scene(states))
+    stacked = jax.tree.map(lambda *x: np.stack(x, 1), *scenes)
+    return stacked, np.stack(actions, 1)
+
+
+def _play_jitted(env, states, policy, keys, steps):
+    """MJX: whole episodes in one jit."""
+
+    @jax.jit
+    def play(states, policy, keys):
+        def step(carry, t):
+            states, memory = carry
+            scene = env.scene(states)
+            action, memory = _act_batch(keys, t, policy, scene, memory)
+            return (env.step_batch(states, action), memory), (scene, action)
+
+        carry = (states, _first_memory(keys))
+        carry, (scenes, actions) = jax.lax.scan(step, carry, jnp.arange(steps))
+        last = jax.tree.map(lambda x: x[None], env.scene(carry[0]))
+        scenes = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), scenes, last)
+        return jax.tree.map(lambda x: x.swapaxes(0, 1), (scenes, actions))
+
+    return jax.tree.map(np.asarray, play(states, policy, keys))
+
+
+@jax.jit
+def _first_memory(keys: PRNGKeyArray) -> Memory:
+    """Nothing decided yet: the first step draws everything."""
+
+    def one(key):
+        return Memory(
+            pair=jnp.zeros(2, jnp.int32),
+            aim=jnp.zeros(2),
+            speed=jnp.zeros(()),
+            left=jnp.zeros((), jnp.int32),
+            velocity=0.015 * jax.random.normal(jax.random.fold_in(key, 2), (2,)),
+        )
+
+    return jax.vmap(one)(keys)
+
+
+@jax.jit
+def _act_batch(keys, t, policy, scene, memory):
+    def one(key, policy, scene, memory):
+        keys = jax.random.split(jax.random.fold_in(key, 16 + t), len(POLICIES))
+        memory = _next_memory(keys[0], scene, memory)
+        chosen = {
+            "oracle": _pushes(keys[1], scene, memory),
+            "noisy": _pushes_badly(keys[1], keys[2], scene, memory),
+            "random": RANDOM_LIMIT * jax.random.uniform(keys[3], (2,), minval=-1.0),
+            "contact": _walk(keys[4], scene, memory),
+            "smooth": memory.velocity,
+        }
+        action = jnp.stack([chosen[name] for name in POLICIES])[policy]
+        limit = PLANNER_ACTION_LIMIT
+        return jnp.clip(action, -limit, limit).astype(jnp.float32), memory
+
+    return jax.vmap(one)(keys, policy, scene, memory)
+
+
+def _next_memory(key: PRNGKeyArray, scene: Scene, memory: Memory) -> Memory:
+    pair_key, aim_key, speed_key, stay_key, velocity_key = jax.random.split(key, 5)
+    place = scene.block_pose[:, :2]
+    apart = jnp.linalg.norm(place[memory.pair[0]] - place[memory.pair[1]])
+    pair = jax.random.choice(pair_key, len(place), (2,), replace=False)
+    arrived = jnp.linalg.norm(memory.aim - scene.peg) < 0.01
+    anew = arrived | (memory.left <= 0)
+    gust = jax.random.normal(velocity_key, (2,))
+    return Memory(
+        pair=jnp.where(apart < _JOINED, pair, memory.pair).astype(jnp.int32),
+        aim=jnp.where(anew, _next_aim(aim_key, scene), memory.aim),
+        speed=jnp.where(
+            anew, jax.random.uniform(speed_key, minval=0.008, maxval=0.03), memory.speed
+        ),
+        left=jnp.where(
+            anew, jax.random.randint(stay_key, (), 3, _PATIENCE), memory.left - 1
+        ),
+        velocity=0.9 * memory.velocity + jnp.sqrt(1 - 0.9**2) * 0.018 * gust,
+    )
+
+
+def _next_aim(key: PRNGKeyArray, scene: Scene) -> Float[Array, "2"]:
+    """A point near a block that is near the peg, or behind it: a push."""
+    block_key, angle_key, distance_key, kind_key = jax.random.split(key, 4)
+    offset = scene.block_pose[:, :2] - scene.peg
+    distance = jnp.linalg.norm(offset, axis=-1)
+    block = jax.random.categorical(block_key, -distance / 0.06)
+    angle = jax.random.uniform(angle_key, maxval=2 * jnp.pi)
+    around = jnp.stack([jnp.cos(angle), jnp.sin(angle)])
+    ahead = offset[block] / jnp.maximum(distance[block], 1e-6)
+    near, through = jax.random.uniform(
+        distance_key, (2,), minval=jnp.array([0.03, 0.0]), maxval=jnp.array([0.09, 0.1])
+    )
+    push = jax.random.uniform(kind_key) < 0.5
+    move = jnp.where(push, ahead * through + 0.012 * around, near * around)
+    return jnp.clip(scene.peg + offset[block] + move, _LOW, _HIGH)
+
+
+def _walk(key: PRNGKeyArray, scene: Scene, memory: Memory) -> Float[Array, "2"]:
+    way = memory.aim - scene.peg
+    distance = jnp.maximum(jnp.linalg.norm(way), 1e-6)
+    step = way / distance * jnp.minimum(memory.speed, distance)
+    return step + 0.003 * jax.random.normal(key, (2,))
+
+
+def _pushes(key: PRNGKeyArray, scene: Scene, memory: Memory) -> Any:
+    a, b = scene.block_id[memory.pair[0]], scene.block_id[memory.pair[1]]
+    return oracle_action(scene, a, b, key)
+
+
+def _pushes_badly(key, noise_key, scene: Scene, memory: Memory) -> Float[Array, "2"]:
+    noise, burst, uniform = jax.random.split(noise_key, 3)
+    action = _pushes(key, scene, memory) + NOISE * jax.random.normal(noise, (2,))
+    lost = RANDOM_LIMIT * jax.random.uniform(uniform, (2,), minval=-1.0)
+    return jnp.where(jax.random.uniform(burst) < BURST_SHARE, lost, action)

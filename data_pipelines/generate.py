@@ -1,0 +1,318 @@
+"""Makes a data set: `python -m data_pipelines.generate --config FILE --output DIR`.
+
+    python -m data_pipelines.generate --config experiments/generate_board.py \\
+        --output data/board [--episodes N] [--seed S]
+
+Work goes shard by shard, and a shard is a pure function of the config: a run that
+was killed continues when started again, and ends with the same bytes as one that
+was not. `generation.json` in the folder holds the config, so that no other config
+continues it. Physics runs batched over a shard's episodes on either backend;
+frames are rendered and packed as PNG in threads.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from absl import app, flags
+from ml_collections import config_flags
+
+from data_pipelines import tfds_board
+from data_pipelines.board_episodes import simulate
+from data_pipelines.episodes import (
+    POLICIES,
+    SCHEMA_VERSION,
+    DataError,
+    Episode,
+    encode_png,
+)
+from swm_jax import envs
+from swm_jax.envs.looks import LOOKS
+from swm_jax.envs.render import render
+
+CONFIG_FILE = "generation.json"
+_RENDER_BATCH = 64  # scenes per call: one compilation serves every shard
+
+
+@dataclasses.dataclass
+class Counts:
+    """What a run has made, and the seconds each part took (threads added up)."""
+
+    episodes: int = 0
+    frames: int = 0
+    physics: float = 0.0
+    rendering: float = 0.0
+    png: float = 0.0
+    writing: float = 0.0
+
+
+def generate(config: ml_collections.ConfigDict, output: str | Path) -> Counts:
+    """Makes or completes a data set and prints progress.
+
+    Args:
+      config: see `experiments/generate_board.py`.
+      output: the folder; new, or of an earlier run with the same config.
+
+    Returns:
+      What this run made (episodes of earlier runs do not count).
+
+    Raises:
+      DataError: an unusable config or folder, a damaged shard, or a full disk.
+    """
+    config = resolve(config)
+    output = Path(output)
+    layout = make_layout(config, output)
+    counts = Counts()
+    with _claimed(output):
+        _claim_config(config, output)
+        tfds_board.remove_partial(output)
+        shards = layout.shards()
+        missing = [shard for shard in shards if not shard.path.exists()]
+        for shard in shards:
+            if shard not in missing:
+                tfds_board.check_shard(shard.path, len(shard.numbers))
+        print(
+            f"{sum(layout.episodes)} episodes ({layout.episodes[0]} train, "
+            f"{layout.episodes[1]} val) in {len(shards)} shards, "
+            f"{len(shards) - len(missing)} of them there already; {config.backend} "
+            f"physics, {config.height} x {config.width} px, to {output}",
+            flush=True,
+        )
+        if missing:
+            _make_shards(config, shards, missing, counts)
+        about = json.dumps(config.to_dict(), sort_keys=True)
+        tfds_board.write_info(layout, config.height, config.width, about)
+    return counts
+
+
+def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """A checked copy with the backend that will run.
+
+    Raises:
+      DataError: a value that cannot work, with what would.
+    """
+    config = config.copy_and_resolve_references()
+    on_cpu = jax.default_backend() == "cpu"
+    config.backend = config.backend or ("mujoco" if on_cpu else "mjx")
+
+    def need(good: bool, field: str, expected: str) -> None:
+        if not good:
+            value = config.get(field)
+            raise DataError(f"config.{field} is {value!r}, expected {expected}")
+
+    need(config.episodes >= 2, "episodes", "at least 2")
+    need(0 < config.val_share < 1, "val_share", "a share between 0 and 1")
+    need(config.episodes_per_shard >= 1, "episodes_per_shard", "at least 1")
+    need(config.min_steps >= 1, "min_steps", "at least 1")
+    need(config.max_steps >= config.min_steps, "max_steps", "at least min_steps")
+    need(0 <= config.near_share <= 1, "near_share", "a share between 0 and 1")
+    need(config.look in LOOKS, "look", f"one of {', '.join(LOOKS)}")
+    mixture = config.mixture.to_dict()
+    known = set(mixture) <= set(POLICIES)
+    known = known and all(weight >= 0 for weight in mixture.values())
+    known = known and sum(mixture.values()) > 0
+    need(known, "mixture", f"weights of {', '.join(POLICIES)}")
+    return config
+
+
+def make_layout(
+    config: ml_collections.ConfigDict, output: str | Path
+) -> tfds_board.Layout:
+    """Splits by episode: the last `val_share` of them, at least one, is val."""
+    val = min(max(round(config.episodes * config.val_share), 1), config.episodes - 1)
+    return tfds_board.Layout(
+        directory=Path(output),
+        episodes=(config.episodes - val, val),
+        episodes_per_shard=config.episodes_per_shard,
+    )
+
+
+def _make_shards(config, shards, missing, counts: Counts) -> None:
+    """Makes the missing shards one after the other and prints progress."""
+    env = envs.load("board", backend=config.backend, block_set=config.block_set)
+    start = time.perf_counter()
+    to_do = sum(len(shard.numbers) for shard in missing)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for done, shard in enumerate(missing, len(shards) - len(missing) + 1):
+            episodes = _make_episodes(config, env, shard.numbers, threads, counts)
+            begin = time.perf_counter()
+            tfds_board.write_shard(shard, episodes, config.height, config.width)
+            counts.writing += time.perf_counter() - begin
+            counts.episodes += len(episodes)
+            spent = time.perf_counter() - start
+            left = spent / counts.episodes * (to_do - counts.episodes)
+            print(
+                f"shard {done}/{len(shards)}, {counts.episodes}/{to_do} episodes, "
+                f"{counts.frames} frames, {counts.frames / spent:.0f} frames/s, "
+                f"{left:.0f} s left",
+                flush=True,
+            )
+
+
+def _make_episodes(config, env, numbers, threads, counts: Counts) -> list[Episode]:
+    """Simulates, renders and packs the episodes of one shard."""
+    begin = time.perf_counter()
+    # Always a full shard's worth: one compilation, and the same rounding everywhere.
+    full = range(numbers.start, numbers.start + config.episodes_per_shard)
+    played = simulate(env, config.seed, full, config)
+    played = jax.tree.map(lambda x: x[: len(numbers)], played)
+    counts.physics += time.perf_counter() - begin
+    rows = [(i, t) for i, n in enumerate(played.length) for t in range(n + 1)]
+    episode, t = np.array(rows).T
+    scenes = jax.tree.map(lambda x: np.asarray(x)[episode, t], played.scene)
+    starts = range(0, len(rows), _RENDER_BATCH)
+    packed = list(threads.map(lambda at: _render_png(config, scenes, at), starts))
+    frames = [png for pngs, _, _ in packed for png in pngs]
+    counts.rendering += sum(seconds for _, seconds, _ in packed)
+    counts.png += sum(seconds for _, _, seconds in packed)
+    counts.frames += len(frames)
+    ends = np.cumsum(played.length + 1)
+    return [
+        Episode(
+            image=frames[ends[i] - n - 1 : ends[i]],
+            block_pose=played.scene.block_pose[i, : n + 1],
+            peg=played.scene.peg[i, : n + 1],
+            action=played.action[i, :n],
+            block_id=played.scene.block_id[i, 0],
+            policy=POLICIES[played.policy[i]],
+            seed=config.seed,
+            episode=number,
+        )
+        for i, (n, number) in enumerate(zip(played.length.tolist(), numbers))
+    ]
+
+
+def _render_png(config, scenes, at: int) -> tuple[list[bytes], float, float]:
+    """PNG files of up to `_RENDER_BATCH` scenes from row `at` on, with seconds."""
+    begin = time.perf_counter()
+    part = jax.tree.map(lambda x: x[at : at + _RENDER_BATCH], scenes)
+    count = len(part.peg)
+    full = jax.tree.map(
+        lambda x: np.pad(
+            x, [(0, _RENDER_BATCH - count)] + [(0, 0)] * (x.ndim - 1), "edge"
+        ),
+        part,
+    )
+    images = np.asarray(
+        render(
+            full,
+            config.height,
+            config.width,
+            supersample=config.supersample,
+            look=LOOKS[config.look],
+        )
+    )
+    rendered = time.perf_counter()
+    pngs = [encode_png(image) for image in images[:count]]
+    return pngs, rendered - begin, time.perf_counter() - rendered
+
+
+@contextlib.contextmanager
+def _claimed(output: Path) -> Iterator[None]:
+    """Makes the folder and holds it against a second run at the same time."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make folder {output}: {error.strerror}") from error
+    handle = os.open(output, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(f"another run is writing to {output} now") from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def _claim_config(config: ml_collections.ConfigDict, output: Path) -> None:
+    """Writes the config into a new folder, or compares it with an older one's."""
+    wanted = {"schema_version": SCHEMA_VERSION, "config": config.to_dict()}
+    path = output / CONFIG_FILE
+    if path.exists():
+        try:
+            before = json.loads(path.read_text())
+        except ValueError as error:
+            raise DataError(f"{path} is damaged: {error}") from error
+        difference = _first_difference(before, wanted)
+        if difference:
+            field, old, new = difference
+            raise DataError(
+                f"{output} holds data of another config: {field} is {old!r} there, "
+                f"{new!r} here; choose another --output"
+            )
+        return
+    strangers = [p.name for p in output.iterdir() if p.name != f"{CONFIG_FILE}.partial"]
+    if strangers:
+        raise DataError(
+            f"{output} is not empty ('{strangers[0]}') and has no {CONFIG_FILE}: "
+            "choose another --output"
+        )
+    partial = output / f"{CONFIG_FILE}.partial"
+    with open(partial, "w") as file:
+        json.dump(wanted, file, indent=2, sort_keys=True)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def _first_difference(old: Any, new: Any, name: str = "") -> tuple | None:
+    """The first field, by name, in which two nested dicts differ."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return None if old == new else (name or "its content", old, new)
+    for key in sorted({*old, *new}):
+        child = f"{name}.{key}" if name else key
+        found = _first_difference(old.get(key), new.get(key), child)
+        if found:
+            return found
+    return None
+
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Data config file.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder of the data set.")
+_EPISODES = flags.DEFINE_integer("episodes", None, "Overrides config.episodes.")
+_SEED = flags.DEFINE_integer("seed", None, "Overrides config.seed.")
+
+
+def main(argv: list[str]) -> None:
+    """Generates, then says what was made, how fast, and where it lies."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
+    config = _CONFIG.value
+    if _EPISODES.value is not None:
+        config.episodes = _EPISODES.value
+    if _SEED.value is not None:
+        config.seed = _SEED.value
+    start = time.perf_counter()
+    try:
+        counts = generate(config, _OUTPUT.value)
+    except OSError as error:
+        sys.exit(f"error: {error.filename or _OUTPUT.value}: {error.strerror}")
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    seconds = time.perf_counter() - start
+    size = sum(path.stat().st_size for path in Path(_OUTPUT.value).iterdir())
+    if counts.frames:
+        print(
+            f"made {counts.episodes} episodes, {counts.frames} frames in {seconds:.0f} "
+            f"s; thread-seconds: physics {counts.physics:.1f}, rendering "
+            f"{counts.rendering:.1f}, PNG {counts.png:.1f}, writing "
+            f"{counts.writing:.1f}"
+        )
+    print(f"the data set is in {_OUTPUT.value} ({size / 1e6:.1f} MB)")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "output"])
+    app.run(main)
