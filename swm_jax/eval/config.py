@@ -36,16 +36,15 @@ class EvalConfig:
       checkpoint: folder of the model; "" is the one shipped in the package.
       data_dir: data folder for held-out questions; "" makes scenes on the fly.
       goal: "published" questions, or "shaped" with some more in trained wordings.
-      samples: candidates per iteration of a planner.
-      iterations: rounds of refinement; samples * iterations candidates a replan.
-      horizon: actions of a chunk.
-      sub_chunk: actions between two horizons the questions are asked at.
-      execute: actions carried out before planning again.
+      candidates: per iteration of a planner; 0 leaves the planner's own number.
+      iterations: rounds of refinement; 0 leaves the planner's own. A replan looks at
+        candidates * iterations chunks.
+      execute: actions carried out before planning again; 0: the planner's own.
       max_steps: cap on the control steps of an episode; 0 is the task's own.
       episodes_parallel: scenes planned for in one call.
       qa_episodes: held-out episodes that questions are drawn from.
       qa_queries: upper bound on the balanced (question, horizon) pairs.
-      sensitivity_scenes: scenes of the action-sensitivity figure.
+      sensitivity_scenes: scenes per task of the action-sensitivity figure.
       sensitivity_candidates: action chunks ranked in each of them.
       video: write a video per task.
     """
@@ -58,23 +57,16 @@ class EvalConfig:
     checkpoint: str = ""
     data_dir: str = ""
     goal: str = "shaped"
-    samples: int = 64
-    iterations: int = 4
-    horizon: int = 16
-    sub_chunk: int = 8
-    execute: int = 2
+    candidates: int = 0
+    iterations: int = 0
+    execute: int = 0
     max_steps: int = 0
     episodes_parallel: int = 5
-    qa_episodes: int = 32
+    qa_episodes: int = 48
     qa_queries: int = 3000
-    sensitivity_scenes: int = 24
+    sensitivity_scenes: int = 20
     sensitivity_candidates: int = 48
     video: bool = True
-
-    @property
-    def candidates_per_replan(self) -> int:
-        """Action chunks looked at between two executed chunks."""
-        return self.samples * self.iterations
 
     def settings(self) -> dict:
         """What an episode means: all but the axes and what only costs time."""
@@ -102,8 +94,6 @@ PRESETS = {
     "full": dict(
         methods=("mppi", "cem", "best_of_n"),
         seeds=tuple(range(6000, 6050)),
-        samples=128,
-        iterations=8,
         episodes_parallel=10,
         qa_episodes=200,
         qa_queries=20_000,
@@ -129,12 +119,16 @@ def preset(name: str, **overrides) -> EvalConfig:
         for value in values:
             one_of(axis.replace("_", " ")[:-1], value, known)
     one_of("goal", config.goal, GOALS)
-    for field in ("samples", "iterations", "execute", "episodes_parallel"):
-        if getattr(config, field) < 1:
-            raise UserError(
-                f"--{field} is {getattr(config, field)}, expected 1 or more"
-            )
+    for field in ("candidates", "iterations", "execute", "max_steps"):
+        _at_least(field, getattr(config, field), 0)
+    for field in ("episodes_parallel", "qa_episodes", "sensitivity_scenes"):
+        _at_least(field, getattr(config, field), 1)
     return config
+
+
+def _at_least(field: str, value: int, least: int) -> None:
+    if value < least:
+        raise UserError(f"--{field} is {value}, expected {least} or more")
 
 
 def one_of(kind: str, value: str, known: Sequence[str]) -> str:

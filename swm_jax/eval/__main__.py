@@ -1,0 +1,87 @@
+"""python -m swm_jax.eval: how good is a semantic world model, and what of it is luck?
+
+Without flags it examines the checkpoint that comes with the package on a small
+sweep. Mistakes end in one line and exit status 2.
+"""
+
+import os
+import pathlib
+import sys
+
+from absl import app, flags
+
+from swm_jax.eval.config import PRESETS, UserError, parse_seeds, preset
+
+_PRESET = flags.DEFINE_enum(
+    "preset", "demo", sorted(PRESETS), "What the rest defaults to."
+)
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "Folder of a model or of a run; default: the shipped one."
+)
+_TASKS = flags.DEFINE_list("tasks", None, "Of reach, separate, block_to_block.")
+_METHODS = flags.DEFINE_list("methods", None, "Of mppi, cem, best_of_n, random.")
+_WORLD_MODELS = flags.DEFINE_list("world_models", None, "Of swm, simulator, random.")
+_SEEDS = flags.DEFINE_string("seeds", None, "Such as 6000:6050 (end excluded) or 1,2.")
+_GOAL = flags.DEFINE_string("goal", None, "Questions of the goals: published, shaped.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder; default: results/<preset>.")
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Data folder for held-out questions; default: made on the fly."
+)
+_PARALLEL = flags.DEFINE_integer("episodes_parallel", None, "Episodes side by side.")
+_CANDIDATES = flags.DEFINE_integer("candidates", None, "Per iteration of a planner.")
+_ITERATIONS = flags.DEFINE_integer("iterations", None, "Of a planner, per replan.")
+_EXECUTE = flags.DEFINE_integer("execute", None, "Actions carried out per replan.")
+_MAX_STEPS = flags.DEFINE_integer("max_steps", None, "Cap on the steps of an episode.")
+_QA_EPISODES = flags.DEFINE_integer("qa_episodes", None, "Held-out episodes.")
+_SCENES = flags.DEFINE_integer(
+    "sensitivity_scenes", None, "Scenes per task whose candidates are ranked."
+)
+_VIDEO = flags.DEFINE_boolean("video", None, "Write a film per task.")
+
+
+def config_from_flags():
+    """The configuration the flags describe.
+
+    Raises:
+      UserError: a value that does not exist.
+    """
+    listed = lambda flag: tuple(x.strip() for x in flag if x.strip()) if flag else flag
+    return preset(
+        _PRESET.value,
+        checkpoint=_CHECKPOINT.value and os.path.abspath(_CHECKPOINT.value),
+        tasks=listed(_TASKS.value),
+        methods=listed(_METHODS.value),
+        world_models=listed(_WORLD_MODELS.value),
+        seeds=None if _SEEDS.value is None else parse_seeds(_SEEDS.value),
+        goal=_GOAL.value,
+        data_dir=_DATA_DIR.value and os.path.abspath(_DATA_DIR.value),
+        episodes_parallel=_PARALLEL.value,
+        candidates=_CANDIDATES.value,
+        iterations=_ITERATIONS.value,
+        execute=_EXECUTE.value,
+        max_steps=_MAX_STEPS.value,
+        qa_episodes=_QA_EPISODES.value,
+        sensitivity_scenes=_SCENES.value,
+        video=_VIDEO.value,
+    )
+
+
+def main(argv: list[str]) -> None:
+    try:
+        if len(argv) > 1:
+            raise UserError(f"unexpected argument {argv[1]!r}: flags begin with --")
+        config = config_from_flags()
+        folder = pathlib.Path(_OUTPUT.value or f"results/{config.preset}")
+        from swm_jax.eval.run import evaluate  # late: mistakes above cost no start-up
+
+        evaluate(config, folder)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,140 @@
+"""The sweep: tasks x world models x methods x seeds, continued where it was left.
+
+Every finished episode is one line of the journal and one file of poses
+(`episodes/<task>.<method>.<world model>.<seed>.npz`), written the moment it ends.
+"""
+
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+
+from swm_jax.envs import BoardEnv, Scene
+from swm_jax.eval.config import EvalConfig
+from swm_jax.eval.results import Episode, Journal
+from swm_jax.eval.worlds import World
+from swm_jax.planning import Planner, get_planner
+from swm_jax.planning.closed_loop import EpisodeResult, run_episodes
+
+Cell = tuple[str, str, str]  # task, method, world model
+
+
+def make_planner(config: EvalConfig, method: str) -> Planner:
+    """The planner of a method, with the numbers the configuration overrides."""
+    names = ("candidates", "iterations", "execute")
+    given = {k: v for k in names if (v := getattr(config, k))}
+    if method == "random":
+        given = {k: v for k, v in given.items() if k == "execute"}
+    if method == "best_of_n" and "iterations" in given:
+        # One population of the same size as all rounds of the others together.
+        iterations = given.pop("iterations")
+        base = get_planner(method).config.candidates
+        if "candidates" in given:
+            base = given["candidates"] * iterations
+        given["candidates"] = base
+    smallest = given.get("candidates")
+    if smallest and smallest < 8:
+        given |= {"keep": min(4, smallest - 1), "elites": smallest}
+    return get_planner(method, **given)
+
+
+def remaining(config: EvalConfig, journal: Journal) -> dict[Cell, list[int]]:
+    """Seeds that no journal line has yet, per cell."""
+    done = {(*e.cell, e.seed) for e in journal.episodes()}
+    cells = {
+        cell: [s for s in config.seeds if (*cell, s) not in done]
+        for cell in config.cells()
+    }
+    return {cell: seeds for cell, seeds in cells.items() if seeds}
+
+
+def run_sweep(
+    config: EvalConfig,
+    env: BoardEnv,
+    worlds: Mapping[str, World],
+    journal: Journal,
+    folder: pathlib.Path,
+    begin: Callable[[Cell, int], None],
+    finish: Callable[[Episode], None],
+) -> None:
+    """Runs what remains.
+
+    Args:
+      worlds: world models by name.
+      folder: where the files of poses go.
+      begin: called with a cell and its number of episodes before it starts.
+      finish: called with every episode that ended.
+    """
+    for cell, seeds in remaining(config, journal).items():
+        task, method, name = cell
+        world, planner = worlds[name], make_planner(config, method)
+        begin(cell, len(seeds))
+
+        def on_end(result: EpisodeResult, cell: Cell = cell) -> None:
+            episode = _episode(result, cell)
+            save_episode(folder, episode, result)
+            journal.append("episode", vars(episode))
+            finish(episode)
+
+        run_episodes(
+            env,
+            [(task, seed) for seed in seeds],
+            world.model,
+            planner,
+            jax.random.key(seeds[0]),
+            preset=config.goal,
+            tokenizer=world.tokenizer,
+            question_length=world.question_length,
+            image_size=world.image_size,
+            max_steps=config.max_steps or None,
+            parallel=min(config.episodes_parallel, len(seeds)),
+            on_end=on_end,
+        )
+
+
+def _episode(result: EpisodeResult, cell: Cell) -> Episode:
+    task, method, world_model = cell
+    return Episode(
+        task=task,
+        method=method,
+        world_model=world_model,
+        seed=int(result.seed),
+        success=bool(result.success),
+        steps=int(result.steps),
+        seconds_per_replan=float(result.seconds_per_replan),
+        candidates_per_replan=0
+        if method == "random"
+        else int(result.candidates_per_replan),
+        detail=", ".join(result.blocks),
+    )
+
+
+def episode_path(folder: pathlib.Path, episode: Episode) -> pathlib.Path:
+    """Where the poses of an episode are kept."""
+    return folder / "episodes" / f"{'.'.join(episode.cell)}.{episode.seed}.npz"
+
+
+def save_episode(folder: pathlib.Path, episode: Episode, result) -> None:
+    """Writes the poses of an episode, atomically."""
+    path = episode_path(folder, episode)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            block_pose=result.scenes.block_pose,
+            block_id=result.scenes.block_id,
+            peg=result.scenes.peg,
+        )
+    os.replace(temporary, path)
+
+
+def load_episode(folder: pathlib.Path, episode: Episode) -> Scene | None:
+    """Scene with leading axis [T + 1], or None where there is no such file."""
+    path = episode_path(folder, episode)
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as data:
+        return Scene(**{name: data[name] for name in data.files})

@@ -1,0 +1,147 @@
+"""World models by name, each with what it takes to show it a scene and ask it.
+
+swm         ours, from pixels: a checkpoint
+simulator   told the truth, the upper bound
+random      not asked at all, the lower bound
+"""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from swm_jax.baselines.simulator import SimulatorWorldModel
+from swm_jax.checkpoints import CheckpointError, load_model
+from swm_jax.envs import BoardEnv, Scene
+from swm_jax.envs.render import render
+from swm_jax.eval.config import EvalConfig, UserError
+from swm_jax.models import Observation
+from swm_jax.planning import WorldModel
+from swm_jax.questions import ANSWERS, corpus
+
+SUPERSAMPLE = 2  # rays per pixel side in the pictures a model sees
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """A world model with its surroundings.
+
+    Attributes:
+      name: one of `config.WORLD_MODELS`.
+      model: follows the protocol.
+      tokenizer: None for a model that does not read.
+      question_length: padded tokens of a question; None without a tokenizer.
+      image_size: (height, width) it looks at; None if it reads the scene.
+    """
+
+    name: str
+    model: WorldModel
+    tokenizer: Any = None
+    question_length: int | None = None
+    image_size: tuple[int, int] | None = None
+
+    def observe(self, scene: Scene) -> Observation:
+        """What this world model gets to see of scenes with one leading axis."""
+        if self.image_size is None:
+            blank = np.zeros((scene.peg.shape[0], 1, 1, 3), np.uint8)
+            return Observation(image=blank, scene=scene)
+        return Observation(image=painter(*self.image_size)(scene))
+
+
+@functools.cache
+def painter(
+    height: int, width: int, supersample: int = SUPERSAMPLE
+) -> Callable[[Scene], jax.Array]:
+    """Scene -> uint8[S, height, width, 3], compiled once per size."""
+    return jax.jit(lambda s: render(s, height, width, supersample=supersample))
+
+
+@dataclasses.dataclass(frozen=True)
+class Learned:
+    """The checkpoint under examination.
+
+    Attributes:
+      world: the model as a `World`.
+      facts: name, variant, parameters, training step and the like, for the report.
+      identity: changes with the parameters.
+      max_horizon: longest chunk it was trained on.
+    """
+
+    world: World
+    facts: dict
+    identity: str
+    max_horizon: int
+
+
+def load_learned(config: EvalConfig, action_size: int = 2) -> Learned:
+    """Reads the checkpoint of a configuration.
+
+    Raises:
+      UserError: missing, half-written, of another model, or of a model that cannot
+        answer the questions of this benchmark.
+    """
+    from swm_jax.models import VLMWorldModel
+
+    path = config.checkpoint or None
+    try:
+        loaded = load_model(path)
+    except (CheckpointError, ValueError, OSError, KeyError) as error:
+        where = f"--checkpoint {path}" if path else "the shipped checkpoint"
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{where} cannot be used: {reason}") from None
+    model, tokenizer = loaded.config, loaded.tokenizer
+    _check_fit(model, tokenizer, action_size)
+    world = World(
+        name="swm",
+        model=VLMWorldModel(loaded.params, model),
+        tokenizer=tokenizer,
+        question_length=model.max_question_tokens,
+        image_size=(model.image_size, model.image_size),
+    )
+    leaves = jax.tree.leaves(loaded.params)
+    facts = {
+        "name": path or "shipped with the package",
+        "variant": model.variant,
+        "layout": model.layout,
+        "parameters": sum(x.size for x in leaves),
+        "step": loaded.metadata.get("step"),
+        "stage": loaded.metadata.get("stage"),
+    }
+    return Learned(world, facts, fingerprint(loaded.params), model.max_horizon)
+
+
+def _check_fit(model, tokenizer, action_size: int) -> None:
+    if model.action_size != action_size:
+        raise UserError(
+            f"the checkpoint's actions have {model.action_size} numbers, "
+            f"the board's have {action_size}: it is a model of another robot"
+        )
+    length = model.max_question_tokens
+    for text in (*ANSWERS, *corpus()):
+        tokens = tokenizer.encode(text)
+        if len(tokens) > length or max(tokens) >= model.vocab_size:
+            raise UserError(
+                f"the checkpoint's vocabulary does not fit the board: {text!r} is "
+                f"{len(tokens)} tokens up to id {max(tokens)}, the model takes "
+                f"{length} tokens of {model.vocab_size} pieces"
+            )
+
+
+def fingerprint(params: Any) -> str:
+    """Twelve hex digits that change when parameters do; samples of large leaves."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        flat = leaf.reshape(-1)
+        sample = np.asarray(flat[:: max(flat.size // 4096, 1)])
+        digest.update(f"{jax.tree_util.keystr(path)}{leaf.shape}".encode())
+        digest.update(sample.tobytes())
+    return digest.hexdigest()[:12]
+
+
+def privileged(name: str, env: BoardEnv) -> World:
+    """The simulator, under its own name or as what "random" does not ask."""
+    return World(name, SimulatorWorldModel(env))
