@@ -1,5 +1,20 @@
 """Simulated worlds: scenes, physics, pictures."""
 
+from swm_jax.envs import board_geometry
+from swm_jax.envs.board import BoardEnv, State
+from swm_jax.envs.registry import default_config, env_names, load
 from swm_jax.envs.scene import BLOCK_NAMES, BLOCK_SETS, COLOURS, SHAPES, Scene
 
-__all__ = ["BLOCK_NAMES", "BLOCK_SETS", "COLOURS", "SHAPES", "Scene"]
+__all__ = [
+    "BLOCK_NAMES",
+    "BLOCK_SETS",
+    "COLOURS",
+    "SHAPES",
+    "BoardEnv",
+    "Scene",
+    "State",
+    "board_geometry",
+    "default_config",
+    "env_names",
+    "load",
+]

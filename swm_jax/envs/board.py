@@ -1,0 +1,210 @@
+"""The board env: a peg pushes eight blocks about a table, one interface, two engines.
+
+Language-Table's world in the plane: the action is added to the peg's target
+position, which is clipped to the board; one control step is 0.1 s. What both
+engines share lives here: the state, its reset and its reading as a `Scene`.
+`board_mujoco.MujocoBoard` (C engine, CPU hosts) and `board_mjx.MjxBoard`
+(accelerators) add the physics; `swm_jax.envs.load` chooses.
+
+Axes: B worlds, H control steps. Positions in metres, angles in radians (not
+wrapped, so that turns can be counted).
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, Int, Key
+
+from swm_jax.envs import board_geometry as geometry
+from swm_jax.envs.board_model import (
+    BLOCK_BOUNDS,
+    BLOCK_DOFS,
+    NUM_BLOCKS,
+    block_radius,
+)
+from swm_jax.envs.scene import BLOCK_SETS, SLOT_SHAPES, Scene
+
+BLOCK_GAP = 0.0175  # metres from edge to edge between blocks after a reset
+PEG_CLEARANCE = 0.06  # metres from the peg to any block's centre after a reset
+_TRIES = 64  # candidate places per block; a third of the board is always free
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """Settings of the board env."""
+    return ml_collections.ConfigDict(
+        {
+            "block_set": "standard",  # or "unseen"
+            "look": "default",  # a key of swm_jax.envs.looks.LOOKS, for pictures
+            "episode_length": 120,  # control steps before a wrapper truncates
+            "action_limit": geometry.ACTION_LIMIT,  # metres per step and axis
+            "physics_dt": 0.01,  # seconds; divides the control period of 0.1
+            "iterations": 4,  # of the contact solver per physics step
+            "friction": geometry.FRICTION,  # between blocks and table
+            "threads": 0,  # of the C engine; 0 takes every core
+        }
+    )
+
+
+@struct.dataclass
+class State:
+    """Everything the physics needs; any leading batch axes.
+
+    Attributes:
+      qpos: float32[..., 26], (x, y, yaw) of the eight slots, then peg (x, y).
+      qvel: float32[..., 26], their rates per second.
+      target: float32[..., 2], where the peg is heading.
+      block_id: int32[..., 8], which block sits in each slot.
+      step: int32[...], control steps since the reset.
+    """
+
+    qpos: Float[Array, "... 26"]
+    qvel: Float[Array, "... 26"]
+    target: Float[Array, "... 2"]
+    block_id: Int[Array, "... 8"]
+    step: Int[Array, "..."]
+
+
+class BoardEnv:
+    """What both backends share.
+
+    Attributes:
+      backend: "mujoco" or "mjx".
+      config: the settings this env was built with.
+      action_size: 2, the peg's displacement (x, y) in metres.
+      action_limit: the simulator's box; larger actions are clipped.
+    """
+
+    backend: str
+    action_size = 2
+
+    def __init__(self, config: ml_collections.ConfigDict):
+        self.config = config
+        self.action_limit = float(config.action_limit)
+        self.block_ids = BLOCK_SETS[config.block_set]
+        self.physics_steps = round(geometry.CONTROL_PERIOD / config.physics_dt)
+
+    def reset(self, key: Key[Array, ""]) -> State:
+        """A new world: blocks apart from each other and from the peg, at rest."""
+        raise NotImplementedError
+
+    def step(self, state: State, action: Float[Array, "2"]) -> State:
+        """One control step (0.1 s) of one world."""
+        raise NotImplementedError
+
+    def reset_batch(self, keys: Key[Array, " B"]) -> State:
+        """`reset` for B keys."""
+        raise NotImplementedError
+
+    def step_batch(self, states: State, actions: Float[Array, "B 2"]) -> State:
+        """`step` for B worlds."""
+        raise NotImplementedError
+
+    def rollout_batch(self, states: State, actions: Float[Array, "B H 2"]) -> Scene:
+        """Plays H actions in each of B worlds.
+
+        Returns:
+          The scenes with leading axes [B, H + 1]; index 0 is the present.
+        """
+        raise NotImplementedError
+
+    def scene(self, state: State) -> Scene:
+        """Reads the poses out of a state with any leading axes."""
+        pose = state.qpos[..., :BLOCK_DOFS]
+        return Scene(
+            block_pose=pose.reshape(*pose.shape[:-1], NUM_BLOCKS, 3),
+            block_id=state.block_id,
+            peg=state.qpos[..., BLOCK_DOFS:],
+        )
+
+    def state_from_scene(self, scene: Scene) -> State:
+        """A state at rest with these poses; the peg's target is where it stands."""
+        xp = array_namespace(scene)
+        lead = scene.peg.shape[:-1]
+        blocks = xp.asarray(scene.block_pose, xp.float32)
+        peg = xp.asarray(scene.peg, xp.float32)
+        qpos = xp.concatenate([blocks.reshape(*lead, BLOCK_DOFS), peg], -1)
+        return State(
+            qpos=qpos,
+            qvel=xp.zeros_like(qpos),
+            target=peg,
+            block_id=xp.asarray(scene.block_id, xp.int32),
+            step=xp.zeros(lead, xp.int32),
+        )
+
+
+def array_namespace(tree: Any):
+    """jnp when any leaf of the tree is a JAX array (or tracer), else numpy."""
+    on_jax = any(isinstance(x, jax.Array) for x in jax.tree.leaves(tree))
+    return jnp if on_jax else np
+
+
+def check_action_shape(actions: Any, lead: tuple[int, ...]) -> None:
+    """Raises ValueError unless actions have the shape `lead + (2,)`."""
+    if tuple(np.shape(actions)) != (*lead, 2):
+        raise ValueError(
+            f"actions have shape {tuple(np.shape(actions))}, expected {(*lead, 2)}: "
+            "the last axis is the peg's displacement (x, y) in metres"
+        )
+
+
+def check_actions(actions: Any, lead: tuple[int, ...]) -> np.ndarray:
+    """Actions as float32 on the host.
+
+    Raises:
+      ValueError: they have the wrong shape, or one is NaN or infinite.
+    """
+    check_action_shape(actions, lead)
+    actions = np.asarray(actions, np.float32)
+    if not np.isfinite(actions).all():
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(actions))[0])
+        raise ValueError(
+            f"action{list(where)} is {actions[where]}, expected a finite displacement "
+            "in metres"
+        )
+    return actions
+
+
+@functools.partial(jax.jit, static_argnames="block_ids")
+def place(key: Key[Array, ""], block_ids: tuple[int, ...]) -> State:
+    """Scatters peg and blocks, one after the other, by rejection in one round each.
+
+    Every block takes the first of `_TRIES` uniform places that keeps it
+    `BLOCK_GAP` from the edges of those before it (counted from circles about their
+    outlines) and `PEG_CLEARANCE` from the peg.
+    """
+    peg_key, place_key, yaw_key = jax.random.split(key, 3)
+    low, high = (jnp.asarray(corner) for corner in BLOCK_BOUNDS)
+    uniform = functools.partial(jax.random.uniform, minval=low, maxval=high)
+    peg = uniform(peg_key, (2,))
+    radius = jnp.asarray([block_radius(shape) for shape in SLOT_SHAPES])
+
+    def put(placed, slot):
+        tries = uniform(jax.random.fold_in(place_key, slot), (_TRIES, 2))
+        apart = jnp.linalg.norm(tries[:, None] - placed, axis=-1)
+        free = apart > radius[slot] + radius + BLOCK_GAP
+        free = jnp.all(free | (jnp.arange(NUM_BLOCKS) >= slot), -1)
+        free &= jnp.linalg.norm(tries - peg, axis=-1) > PEG_CLEARANCE
+        return placed.at[slot].set(tries[jnp.argmax(free)]), None
+
+    start = jnp.zeros((NUM_BLOCKS, 2))
+    placed, _ = jax.lax.scan(put, start, jnp.arange(NUM_BLOCKS))
+    yaw = jax.random.uniform(yaw_key, (NUM_BLOCKS, 1), minval=-jnp.pi, maxval=jnp.pi)
+    qpos = jnp.concatenate([jnp.concatenate([placed, yaw], -1).reshape(-1), peg])
+    return State(
+        qpos=qpos,
+        qvel=jnp.zeros_like(qpos),
+        target=peg,
+        block_id=jnp.asarray(block_ids, jnp.int32),
+        step=jnp.zeros((), jnp.int32),
+    )
+
+
+@functools.partial(jax.jit, static_argnames="block_ids")
+def place_batch(keys: Key[Array, " B"], block_ids: tuple[int, ...]) -> State:
+    """`place` for B keys."""
+    return jax.vmap(lambda key: place(key, block_ids))(keys)

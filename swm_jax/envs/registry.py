@@ -1,0 +1,86 @@
+"""Envs by name: `load("board")` is all that most callers need."""
+
+import difflib
+import importlib
+from collections.abc import Iterable
+
+import jax
+import ml_collections
+
+from swm_jax.envs import board
+from swm_jax.envs.looks import LOOKS
+from swm_jax.envs.scene import BLOCK_SETS
+
+# name -> (settings, {backend: "module:class"}); a backend is imported when asked for
+_ENVS = {
+    "board": (
+        board.default_config,
+        {
+            "mujoco": "swm_jax.envs.board_mujoco:MujocoBoard",
+            "mjx": "swm_jax.envs.board_mjx:MjxBoard",
+        },
+    )
+}
+
+
+def load(
+    name: str = "board", backend: str | None = None, **config_overrides
+) -> board.BoardEnv:
+    """Builds an env.
+
+    Args:
+      name: a registered name.
+      backend: "mujoco" (C engine), "mjx", or None: mujoco where JAX runs on a CPU,
+        mjx on accelerators.
+      **config_overrides: fields of `default_config(name)`.
+
+    Raises:
+      ValueError: an unknown name, backend or setting; the message suggests one.
+    """
+    config = default_config(name)
+    _, backends = _ENVS[name]
+    for field, value in config_overrides.items():
+        _known("setting of " + name, field, config)
+        try:
+            config[field] = value
+        except TypeError as error:
+            raise ValueError(
+                f"setting {field!r} of {name} is {value!r}, expected a value like "
+                f"{config[field]!r}"
+            ) from error
+    _check(config)
+    if backend is None:
+        backend = "mujoco" if jax.default_backend() == "cpu" else "mjx"
+    _known("backend", backend, backends)
+    module, _, cls = backends[backend].partition(":")
+    return getattr(importlib.import_module(module), cls)(config.lock())
+
+
+def default_config(name: str = "board") -> ml_collections.ConfigDict:
+    """The settings `load(name)` starts from."""
+    _known("env", name, _ENVS)
+    return _ENVS[name][0]()
+
+
+def env_names() -> tuple[str, ...]:
+    """Every registered name."""
+    return tuple(_ENVS)
+
+
+def _check(config: ml_collections.ConfigDict) -> None:
+    _known("block set", config.block_set, BLOCK_SETS)
+    _known("look", config.look, LOOKS)
+    steps = board.geometry.CONTROL_PERIOD / config.physics_dt
+    if steps < 1 or abs(steps - round(steps)) > 1e-6:
+        raise ValueError(
+            f"physics_dt is {config.physics_dt} s, expected a value that divides the "
+            f"control period of {board.geometry.CONTROL_PERIOD} s"
+        )
+
+
+def _known(kind: str, name: str, names: Iterable[str]) -> None:
+    names = tuple(names)
+    if name not in names:
+        near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"unknown {kind} {name!r}; {hint}known: {', '.join(names)}")
