@@ -196,17 +196,19 @@ def _trace(scene, look, h, w, windowed):
     radius = np.linalg.norm(BLOCK_OUTLINES, axis=-1).max()
     window = _window(radius, 0.0, board.BLOCK_HEIGHT, h, w) if windowed else (h, w)
     first = _window_corner(corners, 0.0, board.BLOCK_HEIGHT, h, w, window, position)
-    block_depth, face = _prisms(corners, first, window, h, w, position)
-    for k in range(corners.shape[0]):
+
+    # A loop, not unrolled: XLA would copy a block's code into each use of it.
+    def add_block(k, layers):
+        depth, label = layers
         start = first[k, 0], first[k, 1]
+        block_depth, face = _prism(corners[k], start, window, h, w, position)
         behind = lax.dynamic_slice(depth, start, window)
         under = lax.dynamic_slice(label, start, window)
-        nearer = block_depth[k] < behind
-        shown = jnp.where(nearer, face[k] + k * FACES, under)
-        depth = lax.dynamic_update_slice(
-            depth, jnp.minimum(behind, block_depth[k]), start
-        )
-        label = lax.dynamic_update_slice(label, shown, start)
+        shown = jnp.where(block_depth < behind, face + k * FACES, under)
+        depth = lax.dynamic_update_slice(depth, jnp.minimum(behind, block_depth), start)
+        return depth, lax.dynamic_update_slice(label, shown, start)
+
+    depth, label = lax.fori_loop(0, len(corners), add_block, (depth, label))
 
     low, high = board.PEG_BOTTOM, _PEG_TOP
     window = _window(board.PEG_RADIUS, low, high, h, w) if windowed else (h, w)
@@ -228,17 +230,11 @@ def _trace(scene, look, h, w, windowed):
     return label, peg_rgb, mask, corner
 
 
-def _prisms(corners, first, window, h, w, position):
-    """Depth (inf where missed) and face of every block in its window, [K, h', w']."""
-
-    def rays(z):
-        return jax.vmap(lambda c: _rays(c, window, h, w, position, z))(first)
-
-    x1, y1, t1 = rays(board.BLOCK_HEIGHT)
-    x0, y0, t0 = rays(0.0)
-    s, face = prism_hit(
-        corners.transpose(1, 2, 0)[..., None, None], (x1, y1), (x0 - x1, y0 - y1)
-    )
+def _prism(corners, start, window, h, w, position):
+    """Depth (inf where missed) and face of one block in its window, [h', w']."""
+    x1, y1, t1 = _rays(start, window, h, w, position, board.BLOCK_HEIGHT)
+    x0, y0, t0 = _rays(start, window, h, w, position, 0.0)
+    s, face = prism_hit(corners, (x1, y1), (x0 - x1, y0 - y1))
     return jnp.where(s <= 1.0, t1 + s * (t0 - t1), jnp.inf), face
 
 

@@ -56,15 +56,14 @@ def edge_normals(corners: Float[Array, "K E 2"]) -> Float[Array, "K E 2"]:
 
 
 def prism_hit(
-    corners: Float[Array, "E 2 ..."],
+    corners: Float[Array, "E 2"],
     enter: tuple[Float[Array, "..."], Float[Array, "..."]],
     run: tuple[Float[Array, "..."], Float[Array, "..."]],
 ) -> tuple[Float[Array, "..."], Int[Array, "..."]]:
     """Where the rays meet an upright prism, and on which face.
 
     Args:
-      corners: outline, counter-clockwise, metres; trailing axes broadcast against
-        the rays.
+      corners: outline, counter-clockwise, metres.
       enter: x and y where each ray crosses the plane of the top face.
       run: x and y travelled from there to the plane of the bottom face.
 
@@ -72,7 +71,7 @@ def prism_hit(
       fraction: in [0, 1] along the segment, `MISS` where there is no hit.
       face: index of the edge, or `TOP`.
     """
-    fraction = jnp.full_like(enter[0] + corners[0, 0], MISS)
+    fraction = jnp.full_like(enter[0], MISS)
     face = jnp.zeros(fraction.shape, jnp.int32)
     inside = jnp.zeros(fraction.shape, bool)
     # Unrolled on purpose: the chain fuses into one loop over the rays.
