@@ -185,11 +185,6 @@ class Horizons:
         return np.where(high > low + 1e-12, found, -1)
 
 
-def cell_of(type_id, bucket, answer, changed, buckets):
-    """Index of a cell; arguments broadcast."""
-    return ((type_id * buckets + bucket) * 2 + answer) * 2 + changed
-
-
 @dataclasses.dataclass(frozen=True)
 class Pools:
     """Starts, and which cells each of them can serve.
@@ -198,18 +193,18 @@ class Pools:
       episode, t: int32[M], the starts.
       horizon: int32[M, K], the horizon of each bucket at which a start was looked
         at; -1 where the episode ends before.
-      members: for each cell, indices into the starts.
+      has: bool[M, types, K, 2, 2], whether a start has a question of a type with an
+        answer at its horizon of a bucket; last axis: the answer differs from now.
     """
 
     episode: Int[np.ndarray, " M"]
     t: Int[np.ndarray, " M"]
     horizon: Int[np.ndarray, "M K"]
-    members: tuple[Int[np.ndarray, "..."], ...]
+    has: Bool[np.ndarray, "M types K 2 2"]
 
     def sizes(self) -> Int[np.ndarray, "types K 2 2"]:
-        """Number of starts per type, bucket, answer and changed."""
-        sizes = np.array([len(m) for m in self.members])
-        return sizes.reshape(len(TYPES), self.horizon.shape[1], 2, 2)
+        """Number of starts of every cell."""
+        return self.has.sum(0)
 
 
 def build_pools(
@@ -244,14 +239,9 @@ def build_pools(
         ],
         -1,
     )
-    found = [[] for _ in range(len(TYPES) * len(horizons.ends) * 4)]
-    for low in range(0, len(starts), _CHUNK):
-        part = slice(low, low + _CHUNK)
-        has = _cells_of_starts(episodes, episode[part], t[part], horizon[part])
-        for cell, rows in enumerate(has):
-            found[cell].append(low + np.flatnonzero(rows).astype(np.int32))
-    members = tuple(np.concatenate(parts) for parts in found)
-    return Pools(episode, t, horizon, members)
+    parts = [slice(low, low + _CHUNK) for low in range(0, len(starts), _CHUNK)]
+    has = [_cells_of_starts(episodes, episode[p], t[p], horizon[p]) for p in parts]
+    return Pools(episode, t, horizon, np.concatenate(has))
 
 
 def _ranges(length):
@@ -261,9 +251,9 @@ def _ranges(length):
 
 
 def _cells_of_starts(episodes, episode, t, horizon):
-    """bool[cells, m]: which cells each start has a query for."""
+    """bool[m, types, K, 2, 2]: which cells each start has a query for."""
     m, buckets = horizon.shape
-    has = np.zeros((len(TYPES), buckets, 2, 2, m), bool)
+    has = np.zeros((m, len(TYPES), buckets, 2, 2), bool)
     e, t = episode[:, None], t[:, None]
     for index, name in enumerate(TYPES):
         rows = slot_questions(name)
@@ -278,5 +268,5 @@ def _cells_of_starts(episodes, episode, t, horizon):
             for answer in (0, 1):
                 for changed in (0, 1):
                     hit = (yes == answer) & (turned == changed) & (h >= 0)
-                    has[index, k, answer, changed] = hit.any(-1)
-    return has.reshape(-1, m)
+                    has[:, index, k, answer, changed] = hit.any(-1)
+    return has
