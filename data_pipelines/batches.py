@@ -1,0 +1,266 @@
+"""Training batches from stored episodes: source, SAQA sampling, tokens, devices.
+
+    stream = make_train_iterator("data/board", config.data, tokenizer, model_config,
+                                 seed=0, start_step=1000)
+    batch = next(stream)               # numpy TrainBatch of step 1000
+    batch = to_devices(batch, mesh)
+
+The stream is a pure function of (seed, step): grain maps step numbers to batches,
+with random access, so a resume is "start at this step" whatever the number of
+threads or hosts was. Hosts take slices of the same global batch. The episodes lie
+decoded in memory (12 kB a frame at 64 px) and threads share them; every wording of
+every question is tokenised once.
+
+Axes: B images, Q questions, R queries, T question tokens, L answer tokens, H actions.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+import ml_collections
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Bool, Int
+
+from data_pipelines.episodes import DataError, EpisodeArrays
+from data_pipelines.load import load_episodes
+from data_pipelines.saqa import SaqaBatch, SaqaConfig, SaqaSampler
+from data_pipelines.saqa_pools import Horizons
+from swm_jax.models import PAD_TOKEN, ModelConfig, Tokenizer, TrainBatch
+from swm_jax.questions import ANSWERS, NUM_PHRASINGS, question_table
+
+MIN_EPISODES = 1
+_ENDLESS = 2**40  # steps
+_SPLIT_SEED = {"train": 0, "val": 1}  # a split draws a stream of its own
+
+
+def make_train_iterator(
+    data_dir: str | Path,
+    config: ml_collections.ConfigDict,
+    tokenizer: Tokenizer,
+    model_config: ModelConfig,
+    *,
+    seed: int,
+    start_step: int = 0,
+    split: str = "train",
+    host: tuple[int, int] = (0, 1),
+) -> grain.DatasetIterator:
+    """Endless numpy `TrainBatch`es, the first of them that of `start_step`.
+
+    Args:
+      data_dir: a folder made by `data_pipelines.generate`.
+      config: `images` B, `questions` Q and `queries` R; optional `answer_eos` (train
+        the token behind the answer too; L = 2), `threads` (1) and `prefetch` (4
+        batches made ahead).
+      tokenizer: of the model.
+      model_config: its `max_question_tokens` and `max_horizon`.
+      seed: with the step it decides everything.
+      start_step: where to begin, or to resume.
+      split: "train" or "val".
+      host: (index, count) of this process; it gets its slice of the B images.
+
+    Returns:
+      A grain iterator; `get_state`/`set_state` are Orbax-checkpointable.
+
+    Raises:
+      DataError: what `load_episodes` raises, or sizes that cannot work.
+    """
+    episodes = load_episodes(data_dir, split)
+    batch_at = make_batch_function(
+        episodes, config, tokenizer, model_config, seed=seed, split=split, host=host
+    )
+    steps = grain.MapDataset.range(_ENDLESS).map(batch_at)
+    options = grain.ReadOptions(
+        num_threads=config.get("threads", 1),
+        prefetch_buffer_size=config.get("prefetch", 4),
+    )
+    stream = iter(steps.to_iter_dataset(options))
+    stream.set_state({"next_index": start_step})
+    return stream
+
+
+def make_batch_function(
+    episodes: EpisodeArrays,
+    config: ml_collections.ConfigDict,
+    tokenizer: Tokenizer,
+    model_config: ModelConfig,
+    *,
+    seed: int,
+    split: str = "train",
+    host: tuple[int, int] = (0, 1),
+) -> Callable[[int], TrainBatch]:
+    """step -> this host's part of the step's batch; see `make_train_iterator`."""
+    index, hosts = host
+    if config.images % hosts:
+        raise DataError(
+            f"a batch of {config.images} images does not divide over {hosts} hosts"
+        )
+    if config.queries < config.questions:
+        raise DataError(
+            f"{config.queries} queries cannot cover {config.questions} questions"
+        )
+    size = config.images // hosts
+    rows = slice(index * size, (index + 1) * size)
+    try:
+        sampler = SaqaSampler(episodes, saqa_config(model_config.max_horizon))
+        # Measures its weights now, before threads share the sampler.
+        sampler.balance(config.questions, config.queries)
+    except ValueError as error:
+        raise DataError(f"{len(episodes)} {split} episodes: {error}") from error
+    blocks = np.unique(episodes.block_id)
+    words = QuestionTokens.make(tokenizer, blocks, model_config.max_question_tokens)
+    answers = AnswerTokens.make(tokenizer, config.get("answer_eos", False))
+    stream_seed = 2 * seed + _SPLIT_SEED[split]
+
+    def batch_at(step: int) -> TrainBatch:
+        drawn = sampler.sample_batch(
+            stream_seed, int(step), config.images, config.questions, config.queries
+        )
+        drawn = jax.tree.map(lambda x: x[rows], drawn)
+        return to_train_batch(drawn, episodes, words, answers)
+
+    return batch_at
+
+
+def saqa_config(max_horizon: int) -> SaqaConfig:
+    """The sampler's settings for a model that looks this many steps ahead."""
+    if max_horizon == Horizons().longest:
+        return SaqaConfig()
+    ends = sorted({0, *(max(1, max_horizon // k) for k in (4, 2, 1))})
+    return SaqaConfig(
+        horizons=Horizons(
+            longest=max_horizon,
+            ends=tuple(ends),
+            shares=(0.2, *[0.8 / (len(ends) - 1)] * (len(ends) - 1)),
+            planner=tuple(sorted({max(1, max_horizon // 2), max_horizon})),
+        )
+    )
+
+
+def to_train_batch(
+    drawn: SaqaBatch,
+    episodes: EpisodeArrays,
+    words: "QuestionTokens",
+    answers: "AnswerTokens",
+) -> TrainBatch:
+    """Adds pixels and tokens to what the sampler drew."""
+    tokens, mask = words(drawn.type_id, drawn.args, drawn.phrasing)
+    answer_tokens, answer_mask = answers(drawn.query_answer, drawn.query_valid)
+    return TrainBatch(
+        image=episodes.image(drawn.episode, drawn.t),
+        actions=drawn.actions,
+        question_tokens=tokens,
+        question_mask=mask,
+        query_question=drawn.query_question,
+        query_horizon=drawn.query_horizon,
+        answer_tokens=answer_tokens,
+        answer_mask=answer_mask,
+        query_type=drawn.query_type,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class QuestionTokens:
+    """Tokens of every wording of every question about some blocks.
+
+    Attributes:
+      tokens: int32[NQ, phrasings, T], padded right.
+      row: int32[types, args, args], question -> row of `tokens`; -1 where there is
+        no such question. Arguments are shifted by one, as they start at -1.
+    """
+
+    tokens: Int[np.ndarray, "NQ phrasings T"]
+    row: Int[np.ndarray, "types args args"]
+
+    @classmethod
+    def make(
+        cls, tokenizer: Tokenizer, block_ids: Any, length: int
+    ) -> "QuestionTokens":
+        """Tokenises all questions about `block_ids`, `length` T tokens each.
+
+        Raises:
+          ValueError: a question has more tokens than that.
+        """
+        table = question_table(tuple(int(i) for i in block_ids))
+        texts = [
+            table.question(i, phrasing).text
+            for i in range(len(table))
+            for phrasing in range(NUM_PHRASINGS)
+        ]
+        tokens, _ = tokenizer.encode_batch(texts, length)
+        shape = (len(table), NUM_PHRASINGS, length)
+        size = (int(table.type_id.max()) + 1, *(table.args.max(0) + 2))
+        row = np.full(size, -1, np.int32)
+        row[table.type_id, table.args[:, 0] + 1, table.args[:, 1] + 1] = np.arange(
+            len(table)
+        )
+        return cls(np.asarray(tokens, np.int32).reshape(shape), row)
+
+    def __call__(
+        self,
+        type_id: Int[np.ndarray, "..."],
+        args: Int[np.ndarray, "... 2"],
+        phrasing: Int[np.ndarray, "..."],
+    ) -> tuple[Int[np.ndarray, "... T"], Bool[np.ndarray, "... T"]]:
+        """Tokens of questions, and which of them are no padding."""
+        row = self.row[type_id, args[..., 0] + 1, args[..., 1] + 1]
+        if (row < 0).any():
+            where = tuple(np.argwhere(row < 0)[0])
+            raise DataError(
+                f"question type {type_id[where]} with arguments {args[where]} is not "
+                "about the blocks of this data set"
+            )
+        tokens = self.tokens[row, phrasing]
+        return tokens, tokens != PAD_TOKEN
+
+
+@dataclasses.dataclass(frozen=True)
+class AnswerTokens:
+    """Target tokens of every answer.
+
+    Attributes:
+      tokens: int32[answers, L].
+    """
+
+    tokens: Int[np.ndarray, "answers L"]
+
+    @classmethod
+    def make(cls, tokenizer: Tokenizer, eos: bool) -> "AnswerTokens":
+        """One token per answer, with the end token behind it if `eos`."""
+        end = [tokenizer.eos_id] if eos else []
+        rows = [[tokenizer.answer_id(answer), *end] for answer in ANSWERS]
+        return cls(np.array(rows, np.int32))
+
+    def __call__(
+        self, answer: Int[np.ndarray, "..."], valid: Bool[np.ndarray, "..."]
+    ) -> tuple[Int[np.ndarray, "... L"], Bool[np.ndarray, "... L"]]:
+        """Target tokens and their mask; padding queries have neither."""
+        mask = np.broadcast_to(valid[..., None], (*valid.shape, self.tokens.shape[1]))
+        tokens = np.where(mask, self.tokens[answer], PAD_TOKEN).astype(np.int32)
+        return tokens, np.ascontiguousarray(mask)
+
+
+def to_devices(batch: TrainBatch, mesh: Mesh, axis: str = "data") -> TrainBatch:
+    """This host's part of a batch as part of one global array on the mesh.
+
+    Args:
+      batch: numpy, this host's slice (all of it on a single host).
+      mesh: its `axis` splits the images.
+
+    Raises:
+      DataError: the images do not divide over this host's share of the axis.
+    """
+    share = mesh.shape[axis] // jax.process_count()
+    if len(batch.image) % max(share, 1):
+        raise DataError(
+            f"{len(batch.image)} images on this host do not divide over its {share} "
+            f"devices along '{axis}'"
+        )
+    sharding = NamedSharding(mesh, PartitionSpec(axis))
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, x), batch
+    )
