@@ -4,6 +4,7 @@ from swm_jax.models.config import VARIANTS, ModelConfig, get_config
 from swm_jax.models.positions import PositionRule
 from swm_jax.models.preprocess import preprocess_image
 from swm_jax.models.swm import Context, Outputs, SemanticWorldModel
+from swm_jax.models.tokenizer import Tokenizer
 from swm_jax.models.types import (
     PAD_TOKEN,
     DenseTargets,
@@ -23,6 +24,7 @@ __all__ = [
     "PositionRule",
     "QuestionBatch",
     "SemanticWorldModel",
+    "Tokenizer",
     "TrainBatch",
     "get_config",
     "preprocess_image",

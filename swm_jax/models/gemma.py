@@ -9,8 +9,6 @@ by H^-0.5 after RoPE, softmax in float32, gated tanh-GELU, tied embeddings whose
 inputs are multiplied by sqrt(D).
 """
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -158,10 +156,10 @@ def _attend(
         key, value = keys[sight.source]
         if sight.select is not None:
             # One-hot products instead of a gather: their gradient is no scatter.
-            pick = lambda x: jnp.einsum(
-                "brq,bqsKH->brsKH", sight.select.astype(x.dtype), x
+            select = sight.select.astype(query.dtype)
+            key, value = (
+                jnp.einsum("brq,bqsKH->brsKH", select, x) for x in (key, value)
             )
-            key, value = pick(key), pick(value)
         product = jnp.einsum(
             f"{segment.axes}KGH,{sight.axes}sKH->{segment.axes}KGs", query, key
         ).astype(jnp.float32)

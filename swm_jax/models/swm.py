@@ -21,7 +21,7 @@ from swm_jax.models import layout as layouts
 from swm_jax.models.config import ModelConfig
 from swm_jax.models.gemma import Decoder, KeyValues
 from swm_jax.models.layers import Params
-from swm_jax.models.layout import Layout, Sight
+from swm_jax.models.layout import Sight
 from swm_jax.models.preprocess import preprocess_image
 from swm_jax.models.siglip import ImageTower
 from swm_jax.models.types import TrainBatch

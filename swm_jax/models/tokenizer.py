@@ -1,0 +1,169 @@
+"""Text to token ids: a SentencePiece model, the project's own or PaliGemma's.
+
+The shipped model (`tiny`) is trained on the question grammar by
+`python -m data_pipelines.train_tokenizer`: every word of the grammar is one token,
+"?" and newline are tokens of their own, `<loc0000>` .. `<loc0063>` name places, and
+other words fall back to letters. Newline is tokenised on its own and never by
+`encode`: the model puts it between question and answer.
+"""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+from jaxtyping import Bool, Int
+
+from swm_jax.models.config import ModelConfig
+from swm_jax.models.types import PAD_TOKEN
+
+_ASSETS = Path(__file__).parent / "assets"
+
+
+class Tokenizer:
+    """A SentencePiece vocabulary with the project's special tokens.
+
+    Args:
+      model: a serialised SentencePiece model.
+      name: what error messages and checkpoints call it.
+
+    Raises:
+      ValueError: not a SentencePiece model, or its pad id is not `PAD_TOKEN`.
+    """
+
+    def __init__(self, model: bytes, name: str = "tokenizer"):
+        self.name = name
+        self.model = model
+        self._pieces = sentencepiece.SentencePieceProcessor()
+        try:
+            self._pieces.LoadFromSerializedProto(model)
+        except RuntimeError as error:
+            raise ValueError(f"{name} is not a SentencePiece model") from error
+        if self._pieces.pad_id() != PAD_TOKEN:
+            raise ValueError(
+                f"{name} pads with id {self._pieces.pad_id()}, expected {PAD_TOKEN}"
+            )
+        self._space = self._pieces.PieceToId("▁")
+
+    @classmethod
+    def load(cls, name_or_path: str | Path = "tiny") -> "Tokenizer":
+        """Loads a shipped tokenizer by name, or any SentencePiece model by path."""
+        path = Path(name_or_path)
+        if not path.is_file():
+            known = shipped_tokenizers()
+            if str(name_or_path) not in known:
+                close = difflib.get_close_matches(str(name_or_path), known, 1)
+                hint = f" (did you mean '{close[0]}'?)" if close else ""
+                raise ValueError(
+                    f"no tokenizer '{name_or_path}'{hint}: expected the path of a "
+                    f"SentencePiece model or one of {', '.join(known)}"
+                )
+            path = _ASSETS / f"{name_or_path}.model"
+        return cls(path.read_bytes(), str(name_or_path))
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of pieces; a model's vocabulary may have more rows."""
+        return self._pieces.GetPieceSize()
+
+    @property
+    def eos_id(self) -> int:
+        """Ends an answer."""
+        return self._pieces.eos_id()
+
+    @property
+    def bos_id(self) -> int:
+        """Begins a text; used by the `full` layout only."""
+        return self._pieces.bos_id()
+
+    @property
+    def newline_id(self) -> int:
+        """Ends a question."""
+        return self._pieces.PieceToId("\n")
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without bos, eos or newline.
+
+        Raises:
+          ValueError: the text holds a character that the vocabulary lacks.
+        """
+        ids = self._pieces.EncodeAsIds(text)
+        # The space that SentencePiece puts before a text stands alone if a symbol
+        # such as <loc0000> comes first; it means nothing there.
+        if ids and ids[0] == self._space and not text.startswith(" "):
+            ids = ids[1:]
+        if self._pieces.unk_id() in ids:
+            unknown = [c for c in text if self._is_unknown(c)]
+            raise ValueError(
+                f"{text!r} holds {', '.join(map(repr, unknown))}, which tokenizer "
+                f"'{self.name}' does not know"
+            )
+        return ids
+
+    def encode_batch(
+        self, texts: Sequence[str], length: int
+    ) -> tuple[Int[np.ndarray, "n length"], Bool[np.ndarray, "n length"]]:
+        """Ids of many texts, padded right to `length`, and a mask of the real ones.
+
+        Raises:
+          ValueError: a text has more than `length` tokens.
+        """
+        tokens = np.full((len(texts), length), PAD_TOKEN, np.int32)
+        mask = np.zeros((len(texts), length), bool)
+        for row, text in enumerate(texts):
+            ids = self.encode(text)
+            if len(ids) > length:
+                raise ValueError(
+                    f"{text!r} has {len(ids)} tokens, longer than the {length} allowed"
+                )
+            tokens[row, : len(ids)] = ids
+            mask[row, : len(ids)] = True
+        return tokens, mask
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, up to eos; pads are skipped."""
+        ids = [int(i) for i in ids]
+        if self.eos_id in ids:
+            ids = ids[: ids.index(self.eos_id)]
+        return self._pieces.DecodeIds([i for i in ids if i != PAD_TOKEN])
+
+    def answer_id(self, answer: str) -> int:
+        """The id of an answer that must be one token, such as "yes"."""
+        ids = self.encode(answer)
+        if len(ids) != 1:
+            raise ValueError(
+                f"answer {answer!r} is {len(ids)} tokens for tokenizer "
+                f"'{self.name}', expected 1"
+            )
+        return ids[0]
+
+    def location_id(self, index: int) -> int:
+        """The id of the location token `<locNNNN>` of a bin."""
+        name = f"<loc{index:04d}>"
+        result = self._pieces.PieceToId(name)
+        if result == self._pieces.unk_id():
+            raise ValueError(f"tokenizer '{self.name}' has no location token {name}")
+        return result
+
+    def check(self, config: ModelConfig) -> None:
+        """Raises a ValueError if a model of this config cannot read these ids."""
+        if self.vocab_size > config.vocab_size:
+            raise ValueError(
+                f"tokenizer '{self.name}' has {self.vocab_size} pieces, more than the "
+                f"{config.vocab_size} rows of model '{config.variant}'"
+            )
+        for special in ("eos_id", "bos_id", "newline_id"):
+            if getattr(self, special) != getattr(config, special):
+                raise ValueError(
+                    f"tokenizer '{self.name}' has {special} {getattr(self, special)}, "
+                    f"model '{config.variant}' expects {getattr(config, special)}"
+                )
+
+    def _is_unknown(self, character: str) -> bool:
+        return self._pieces.unk_id() in self._pieces.EncodeAsIds(character)
+
+
+def shipped_tokenizers() -> tuple[str, ...]:
+    """Names of the tokenizers that come with the package."""
+    return tuple(sorted(path.stem for path in _ASSETS.glob("*.model")))
