@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from swm_jax.eval.statistics import ranks
-from swm_jax.eval.svg import Axes, hover, label, number, padded, tag, ticks
+from swm_jax.eval.svg import WIDTH, Axes, hover, label, padded, tag, ticks
 
 
 def bars(
@@ -15,6 +15,7 @@ def bars(
     name: str,
     x_label: str = "",
     reference: tuple[float, str] | None = None,
+    width: float = WIDTH,
 ) -> str:
     """Horizontal bars over [0, 1] in named groups.
 
@@ -26,7 +27,7 @@ def bars(
     """
     row, gap, head = 22, 12, 22
     height = sum(head + row * len(group) + gap for _, group in groups) + 58
-    axes = Axes((0.0, 1.0), (0.0, 1.0), height=height, left=150, right=84, top=6)
+    axes = Axes((0.0, 1.0), (0.0, 1.0), width, height, left=160, right=84, top=6)
     percent = lambda v: f"{100 * v:.0f} %"
     parts, y = [], axes.top
     quarter = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -63,9 +64,7 @@ def bars(
                     parts.append(
                         tag("line", x1=x1, x2=x2, y1=y1, y2=y2, class_="whisker")
                     )
-            parts.append(
-                label(height and axes.width - 78, y + 15, bar["text"], "value", "start")
-            )
+            parts.append(label(axes.width - 76, y + 15, bar["text"], "value", "start"))
             y += row
         y += gap
     if reference:
@@ -160,7 +159,7 @@ def reliability(before: dict, after: dict, name: str) -> str:
                 tag("circle", title, cx=x, cy=y, r=radius, class_="dot",
                     style=f"fill:{colour}")
             )  # fmt: skip
-        x = axes.left + 150 * i
+        x = axes.left + 175 * i
         parts.append(tag("circle", cx=x + 6, cy=14, r=5, style=f"fill:{colour}"))
         parts.append(
             label(x + 18, 18, f"{what}, ECE {curve['ece']:.3f}", "tick", "start")
@@ -202,7 +201,7 @@ def histogram(
     x_range: tuple[float, float] = (-1.0, 1.0),
     bins: int = 20,
 ) -> str:
-    """Counts stacked over groups, with a line at each group's mean."""
+    """Counts stacked over groups."""
     low, high = x_range
     counts = [[0] * bins for _ in groups]
     for i, (_, values) in enumerate(groups):
@@ -213,7 +212,7 @@ def histogram(
     whole = [v for v in ticks(0.0, max(top, 1) * 1.08) if v == int(v)]
     parts, x_legend = [axes.frame(x_label, "scenes", y_ticks=whole)], axes.left
     base = [0] * bins
-    for i, (what, values) in enumerate(groups):
+    for i, (what, _) in enumerate(groups):
         colour = f"fill:var(--c{i % 6})"
         for b, count in enumerate(counts[i]):
             if not count:
@@ -227,11 +226,9 @@ def histogram(
                     height=axes.y(base[b]) - y, style=colour)
             )  # fmt: skip
             base[b] += count
-        mean = sum(values) / len(values) if values else float("nan")
-        text = f"{what}, mean {number(mean)}"
         parts.append(tag("circle", cx=x_legend + 6, cy=14, r=5, style=colour))
-        parts.append(label(x_legend + 16, 18, text, "tick", "start"))
-        x_legend += 34 + 6.6 * len(text)
+        parts.append(label(x_legend + 16, 18, what, "tick", "start"))
+        x_legend += 34 + 6.6 * len(what)
     zero = axes.x(0.0)
     parts.append(
         tag("line", x1=zero, x2=zero, y1=axes.top, y2=axes.height - axes.bottom,

@@ -145,10 +145,10 @@ def _frame(title, picture, seen, said: Said, t: int, last: int, success: bool):
     colour = (GREEN if success else RED) if done else MUTED
     draw.text((x, y + 16), f"step {t} of {last}, {t / 10:.1f} s", MUTED, _font(16))
     draw.text((x + wide, y + 16), state, colour, _font(16), anchor="ra")
-    note = f"dot: what was so {said.ahead} steps later (green: as desired)"
+    note = f"bar: probability of the answer wanted, {said.ahead} steps ahead"
     draw.text((x, y + 52), note, MUTED, _font(14))
     draw.text(
-        (x, y + 72), "bar: probability of the desired answer, told the peg's way",
+        (x, y + 72), "dot: green if it came true",
         MUTED, _font(14),
     )  # fmt: skip
     left, top = 24 + STAGE[0] + 28, 60

@@ -13,7 +13,7 @@ from importlib import resources
 
 from swm_jax.eval import charts
 from swm_jax.eval import report_answers as answers
-from swm_jax.eval.config import METHODS, TASKS, WORLD_MODELS, format_seeds
+from swm_jax.eval.config import METHODS, TASKS, format_seeds
 from swm_jax.eval.page import display, interval, percent, picture, section, table, tile
 from swm_jax.eval.svg import number
 
@@ -68,7 +68,7 @@ def render(
 
 
 def _colour(row: Mapping) -> int:
-    return WORLD_MODELS.index(row["world_model"])
+    return {"swm": 0, "simulator": 2}.get(row["world_model"], 3)
 
 
 def _tiles(results: Mapping):
@@ -159,7 +159,7 @@ def _planning(rows: list[dict], config: Mapping) -> str:
         numeric=3,
     )  # fmt: skip
     chart = charts.bars(
-        groups, "success rate by task", "success rate, Wilson 95 % interval"
+        groups, "success rate by task", "success rate, Wilson 95 % interval", width=700
     )
     seeds = format_seeds(config["seeds"]) if config.get("seeds") else ""
     return section(

@@ -29,7 +29,7 @@ def questions(qa: Mapping | None) -> str:
         ("the model", "balanced_accuracy", 0, "image, actions, question, horizon"),
         ("no action", "no_action", 4, "the same model told that the peg stands still"),
         ("other image", "other_image", 5, "the same model shown another scene"),
-        ("question alone", "question_horizon_only", 2,
+        ("question alone", "question_horizon_only", 3,
          "a table of how often each question at each horizon is a yes"),
     ]  # fmt: skip
     probe_bars = [
@@ -39,7 +39,7 @@ def questions(qa: Mapping | None) -> str:
     ]
     charts_ = (
         charts.bars([("by question type", bars)], "accuracy by question type",
-                    "balanced accuracy; tick: question and horizon alone",
+                    "tick: question and horizon alone",
                     (0.5, "guessing")),
         charts.bars([("what the answer rests on", probe_bars)], "shortcuts",
                     "balanced accuracy", (0.5, "guessing")),

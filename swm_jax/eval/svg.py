@@ -10,7 +10,7 @@ import html
 import math
 from collections.abc import Callable, Sequence
 
-WIDTH = 560
+WIDTH = 460
 
 
 def number(value: float | None, digits: int = 2) -> str:

@@ -7,6 +7,7 @@ swm that of the next best world model.
 import io
 import os
 import pathlib
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -64,7 +65,9 @@ def _mp4(path: pathlib.Path, frames: Sequence[Image.Image]) -> None:
         macro_block_size=16,
         ffmpeg_log_level="error",
     )
-    writer.send(None)
+    with warnings.catch_warnings():  # ffmpeg is a program of its own: forking is safe
+        warnings.filterwarnings("ignore", message=r"os\.fork", category=RuntimeWarning)
+        writer.send(None)
     for frame in frames:
         writer.send(np.ascontiguousarray(frame))
     writer.close()
