@@ -1,0 +1,68 @@
+# Everything runs in .venv, which the first target that needs it makes.
+#
+#   make eval       examine the shipped checkpoint: results/demo/report.html
+#   make test       all tests but the slow ones        make test-slow   those
+#   make lint       ruff                               make format      ruff, writing
+#   make train      data, pre-training, training of the tiny model (hours)
+#   make venv       only the environment               make clean       remove it
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+RUNS ?= runs
+DATA ?= data/board
+
+# The first Python that is new enough and can make virtual environments.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	$$p -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' \
+	2>/dev/null && echo $$p && break; done)
+# The tested set fits Python 3.11; newer ones resolve to newer releases.
+CONSTRAINTS = $(shell $(PYTHON) -c 'import sys; \
+	print("-c constraints.txt" if sys.version_info[:2] == (3, 11) else "")')
+
+TEST_WORKERS ?= 2
+TEST := JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n $(TEST_WORKERS)
+MARKS := not gpu and not tpu_aot and not big_vision
+
+.PHONY: eval test test-slow lint format train venv clean
+
+eval: $(STAMP)
+	$(BIN)/python -m swm_jax.eval $(ARGS)
+
+test: $(STAMP)
+	$(TEST) -m "$(MARKS) and not slow" $(ARGS)
+
+test-slow: $(STAMP)
+	$(TEST) -m "$(MARKS) and slow" $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Every stage resumes where it was stopped.
+train: $(STAMP)
+	$(BIN)/python -m data_pipelines.generate \
+		--config experiments/generate_board.py --output $(DATA)
+	$(BIN)/python -m swm_jax.train --config experiments/board_tiny.py:pretrain \
+		--workdir $(RUNS)/pretrain
+	$(BIN)/python -m swm_jax.train --config experiments/board_tiny.py \
+		--config.init_from=$(RUNS)/pretrain --config.data.dir=$(DATA) \
+		--workdir $(RUNS)/swm
+
+venv: $(STAMP)
+
+$(STAMP): setup.cfg requirements.txt constraints.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "error: no Python of at least 3.11 with venv found;" \
+		"expected e.g. python3.11 and the package python3-venv, or PYTHON=path"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		$(CONSTRAINTS) -e '.[dev]'
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV)
