@@ -60,9 +60,9 @@ class SaqaConfig:
     change_share: float = 0.5
     hard_share: float = 0.3
     canonical_share: float = 0.4
-    extra: int = 6
+    extra: int = 9
     types: tuple[str, ...] | None = None
-    pool_starts: int | None = 30_000
+    pool_starts: int | None = 40_000
 
     def __post_init__(self):
         for name in self.types or ():

@@ -23,10 +23,11 @@ from swm_jax.questions import ANSWERS, TYPES
 _SEED = 0x5A0A
 _TRIAL_STARTS = 4000
 _TRIAL_BATCHES, _TRIAL_IMAGES = 12, 64
-_CHOICE_ROUNDS, _QUERY_ROUNDS = 12, 6
+_CHOICE_ROUNDS, _QUERY_ROUNDS = 12, 8
 _WANT_YES = 0.6  # how far the rarer answer is favoured before images are passed over
 _WANT_LIMITS = (0.1, 0.9)
-_PREFER_CHANGED = 3.0  # an answer that differs from the present one is worth more
+_MOST_UNEVEN = 1.15  # counts of the two answers
+_KEEP_STILL = 0.3  # factor for images in which no answer to a type changes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,27 +53,52 @@ class Balance:
         no, yes = np.moveaxis(has.any(-1), -1, 0)
         keep = np.where(yes, self.keep_only[..., 1], self.keep_only[..., 0])
         keep = np.where(no & yes, 1.0, np.where(no | yes, keep, 0.0))
-        return keep * self.kind_weights
+        still = ~has[..., 1].any(-1) & ~IS_CHANGE[:, None]
+        still[..., 0] = False  # at horizon 0 nothing can change
+        return keep * self.kind_weights * np.where(still, _KEEP_STILL, 1.0)
 
 
 def calibrate(sampler: Any, questions: int, queries: int) -> Balance:
-    """The weights for a `saqa.SaqaSampler` and batches of a given shape."""
-    balance = _even_choices(sampler, questions)
+    """The weights for a `saqa.SaqaSampler` and batches of a given shape.
+
+    Raises:
+      ValueError: the episodes hold no type of question that is answered both ways.
+    """
+    balance = _even_choices(sampler)
     target = _target(sampler, balance)
+    share = sampler.config.change_share
     for step in range(_QUERY_ROUNDS):
         seen = _count(sampler, balance, (questions, queries), 100 + step)
-        seen = seen.sum(-1)  # [types, K, answer]
-        want = target[..., None] / 2 * seen.sum()
-        factor = ((want + 1) / (seen + 1)) ** 0.7
-        weights = balance.query_weights * factor[..., None]
-        weights = np.clip(weights / np.median(weights), 1e-3, 1e3)
-        # A rare answer often comes from one question, which an image is asked once
-        # however often it is proposed: want it more until the count is even.
-        odds = balance.want_yes / (1 - balance.want_yes)
-        odds *= ((seen[..., 0] + 1) / (seen[..., 1] + 1)) ** 0.5
-        want_yes = np.clip(odds / (1 + odds), *_WANT_LIMITS)
-        balance = dataclasses.replace(balance, query_weights=weights, want_yes=want_yes)
+        balance = _correct(balance, seen + 1.0, target, share)
     return balance
+
+
+def _correct(balance, seen, target, change_share):
+    """One damped step towards even answers; `seen` counts queries of each cell."""
+    count = seen.sum(-1)
+    want = target[..., None] / 2 * seen.sum()
+    # An answer that cannot be had more often holds the other one back.
+    want = np.minimum(want, _MOST_UNEVEN * count.min(-1, keepdims=True))
+    weights = balance.query_weights * ((want / count) ** 0.7)[..., None]
+    middle = np.median(weights[balance.kind_weights > 0])
+    weights = np.clip(weights / middle, 1e-3, 1e3)
+    # Answers that differ from the present one, up to their share: the frame misleads.
+    odds = change_share / max(1 - change_share, 1e-3)
+    more = np.sqrt(odds * seen[..., 0].sum(-1) / seen[..., 1].sum(-1))
+    prefer = np.clip(weights[..., 1] / weights[..., 0] * more[..., None], 0.2, 5.0)
+    prefer = np.where(IS_CHANGE[:, None, None], 1.0, prefer)
+    weights = np.stack([weights[..., 0], weights[..., 0] * prefer], -1)
+    # A rare answer often comes from one question, which an image is asked once
+    # however often it is proposed: want it more until the count is even.
+    lean = np.sqrt(count[..., 0] / count[..., 1])  # > 1: too many "no"
+    odds = lean * balance.want_yes / (1 - balance.want_yes)
+    keep = balance.keep_only * np.stack([1 / lean, lean], -1)
+    return dataclasses.replace(
+        balance,
+        query_weights=weights,
+        want_yes=np.clip(odds / (1 + odds), *_WANT_LIMITS),
+        keep_only=np.clip(keep / keep.max(-1, keepdims=True), 1e-6, 1.0),
+    )
 
 
 def _target(sampler, balance):
@@ -83,7 +109,7 @@ def _target(sampler, balance):
     return target / max((target.sum(-1) > 0).sum(), 1)
 
 
-def _even_choices(sampler, questions):
+def _even_choices(sampler):
     """Fixed point of proposal weights: even types, buckets and answers.
 
     What an image with few kinds of answer cannot be asked goes to its other kinds,
@@ -105,7 +131,7 @@ def _even_choices(sampler, questions):
         kind_weights=possible.astype(float),
         want_yes=np.full(shape, 0.5),
         keep_only=np.ones((*shape, 2)),
-        query_weights=np.ones((*shape, 2, 2)) * (1.0, _PREFER_CHANGED),
+        query_weights=np.ones((*shape, 2, 2)),
     )
     target = _target(sampler, balance)
     for _ in range(_CHOICE_ROUNDS):
