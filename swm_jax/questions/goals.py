@@ -138,7 +138,8 @@ def goal_for_task(
       names: block names, as "red moon".
       preset: "published" or "shaped".
       scene: the present scene (one, no batch axes). Names the blocks on the board;
-        "shaped" block_to_block needs it for the side on which to push.
+        "shaped" block_to_block reads off it which side to push on, and leaves the
+        two questions about sides out without it; make a new goal as blocks move.
       weights: replaces some of `SHAPED_WEIGHTS[task]`.
 
     Raises:
@@ -219,21 +220,21 @@ def _block_to_block(names, preset, scene, weights):
     closer = question("blocks_closer", *names)
     if preset == "published":
         return [(touch, "yes", 0.8), (closer, "yes", 0.2)]
-    if scene is None:
-        raise ValueError("shaped block_to_block needs the scene: which side to push on")
-    a, b = (question("block_moved", name).args[0] for name in names)
-    towards = nearest_direction(_position(scene, b) - _position(scene, a))
-    behind = DIRECTIONS[opposite(towards)]
-    return [
+    items = [
         (touch, "yes", weights["block_touching"]),
         (closer, "yes", weights["blocks_closer"]),
         (question("peg_touching", names[0]), "yes", weights["peg_touching"]),
+    ]
+    if scene is None:
+        return items
+    a, b = (question("block_moved", name).args[0] for name in names)
+    towards = nearest_direction(_position(scene, b) - _position(scene, a))
+    behind = DIRECTIONS[opposite(towards)]
+    moved = question("block_moved_direction", names[0], DIRECTIONS[towards])
+    return [
+        *items,
         (question("peg_direction", names[0], behind), "yes", weights["peg_behind"]),
-        (
-            question("block_moved_direction", names[0], DIRECTIONS[towards]),
-            "yes",
-            weights["moved_towards"],
-        ),
+        (moved, "yes", weights["moved_towards"]),
     ]
 
 
