@@ -46,6 +46,8 @@ def get_config(arg: str = "swm") -> ml_collections.ConfigDict:
             "clip_norm": 1.0,
         }
     )
+    if pretrain:
+        config.optimizer.schedule = "constant"  # the next stage decays
     config.dense_weight = 1.0 if pretrain else 0.0
     config.steps = 2000
     config.log_every = 20
@@ -67,7 +69,7 @@ def _rendered() -> ml_collections.ConfigDict:
         {
             "source": "rendered",
             "block_set": "standard",
-            "images": 32,
+            "images": 16,
             "detections": 9,  # queries per image: where is each object?
             "descriptions": 3,  # what is in a region?
             "present_questions": 12,

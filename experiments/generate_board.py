@@ -36,15 +36,15 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     config.backend = ""  # "mujoco", "mjx", or what suits the machine
     config.block_set = "standard"
     config.look = "default"
-    config.height = 64
-    config.width = 64
+    config.height = 96
+    config.width = 96
     config.supersample = 2
     if arg == "large":
         config.episodes = 20_000
         config.episodes_per_shard = 250
     if arg == "debug":
         config.episodes, config.val_share, config.episodes_per_shard = 4, 0.25, 2
-        config.min_steps, config.max_steps = 4, 8
-        config.height = config.width = 16
+        config.min_steps, config.max_steps = 16, 20
+        config.height = config.width = 32
         config.supersample = 1
     return config
