@@ -33,7 +33,6 @@ from data_pipelines.saqa_pools import Horizons
 from swm_jax.models import PAD_TOKEN, ModelConfig, Tokenizer, TrainBatch
 from swm_jax.questions import ANSWERS, NUM_PHRASINGS, question_table
 
-MIN_EPISODES = 1
 _ENDLESS = 2**40  # steps
 _SPLIT_SEED = {"train": 0, "val": 1}  # a split draws a stream of its own
 
@@ -102,6 +101,12 @@ def make_batch_function(
     if config.queries < config.questions:
         raise DataError(
             f"{config.queries} queries cannot cover {config.questions} questions"
+        )
+    longest = int(episodes.length.max())
+    if longest < model_config.max_horizon:
+        raise DataError(
+            f"the longest of {len(episodes)} {split} episodes has {longest} actions, "
+            f"the model looks {model_config.max_horizon} ahead: too little data"
         )
     size = config.images // hosts
     rows = slice(index * size, (index + 1) * size)
