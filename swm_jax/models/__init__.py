@@ -12,6 +12,7 @@ from swm_jax.models.types import (
     QuestionBatch,
     TrainBatch,
 )
+from swm_jax.models.world_model import VLMWorldModel
 
 __all__ = [
     "PAD_TOKEN",
@@ -26,6 +27,7 @@ __all__ = [
     "SemanticWorldModel",
     "Tokenizer",
     "TrainBatch",
+    "VLMWorldModel",
     "get_config",
     "preprocess_image",
 ]

@@ -113,33 +113,36 @@ def answer_segment(
     return Segment(axes, tokens, positions, sight)
 
 
-def past_actions(
-    axes: str, horizons: Int[Array, "..."], count: int, extra: int = 1
-) -> Sight:
+def past_actions(axes: str, horizons: Int[Array, "..."], count: int) -> Sight:
     """The first `horizon` of `count` actions, from segments with these horizons.
 
     Args:
       axes: leading axes of the actions' keys, "b" or "bc".
       horizons: int32, one per query.
       count: H, actions of a chunk.
-      extra: token axes of the looking segment behind the axes of `horizons`.
     """
-    mask = jnp.arange(count) < horizons[(...,) + (None,) * (extra + 1)]
+    mask = jnp.arange(count) < horizons[..., None, None]
     return Sight("action", axes, mask)
 
 
 def full_layout(
     axes: str,
-    parts: list[tuple[Float[Array, "... n W"], Bool[Array, "... n"]]],
+    parts: list[tuple[Float[Array, "... n W"], Bool[Array, "... n"] | None]],
     answer_length: int,
 ) -> Layout:
-    """One sequence per query; the parts are (tokens, mask) in order.
+    """One sequence per query; the parts are (tokens, mask or None) in order.
 
     The last part holds newline and answer, `answer_length` tokens of which the
     newline still belongs to the bidirectional prefix. Positions count the real
     tokens from 1, as published.
     """
-    lead = jnp.broadcast_shapes(*[tokens.shape[:-2] for tokens, _ in parts])
+    parts = [
+        (x, jnp.ones(x.shape[:-1], bool) if mask is None else mask) for x, mask in parts
+    ]
+    lead = jnp.broadcast_shapes(
+        *[tokens.shape[:-2] for tokens, _ in parts],
+        *[mask.shape[:-1] for _, mask in parts],
+    )
     wide = lambda x, n: jnp.broadcast_to(x, (*lead, *x.shape[x.ndim - n :]))
     tokens = jnp.concatenate([wide(tokens, 2) for tokens, _ in parts], -2)
     valid = jnp.concatenate([wide(mask, 1) for _, mask in parts], -1)

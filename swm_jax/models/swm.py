@@ -83,70 +83,133 @@ class SemanticWorldModel(nn.Module):
     def _touch(self):
         c = self.config
         self.img(jnp.zeros((1, c.image_size, c.image_size, 3)))
-        tokens = {"answer": self.llm.embed(jnp.zeros((1, 1, 1), jnp.int32))}
-        ones = jnp.ones((1, 1, 1), bool)
-        self.llm(layouts.full_layout("brm", [(tokens["answer"], ones)], 1))
+        token = self.llm.embed(jnp.zeros((1, 1, 1), jnp.int32))
+        self.llm(layouts.full_layout("brm", [(token, None)], 1))
         self.action()
 
     def __call__(self, batch: TrainBatch) -> Outputs:
         """Logits of every query's answer tokens (teacher forcing)."""
-        c = self.config
-        self._check(batch.actions, batch.question_tokens)
+        c, rule = self.config, self.config.positions
+        self._check_actions(batch.actions)
+        self._check_questions(batch.question_tokens)
         image, features = self.embed_image(batch.image)
         actions = self.embed_actions(batch.actions)
-        questions = self.llm.embed(batch.question_tokens)
-        mask = batch.question_mask
-        answers = self.llm.embed(
-            jnp.concatenate(
-                [
-                    jnp.full_like(batch.answer_tokens[..., :1], c.newline_id),
-                    batch.answer_tokens[..., :-1],
-                ],
-                -1,
-            )
-        )
-        length = answers.shape[-2]
-        horizons = batch.query_horizon
-        pick = batch.query_question
-        rule = c.positions
-        past = lambda extra: layouts.past_actions(
-            "b", horizons, actions.shape[-2], extra
-        )
+        questions, mask = self.llm.embed(batch.question_tokens), batch.question_mask
+        newline = jnp.full_like(batch.answer_tokens[..., :1], c.newline_id)
+        # The answer moved right by one: each token is read one place before it.
+        inputs = jnp.concatenate([newline, batch.answer_tokens[..., :-1]], -1)
+        answers, length = self.llm.embed(inputs), inputs.shape[-1]
+        horizons, pick = batch.query_horizon, batch.query_question
+        count = actions.shape[-2]
         if c.layout == "full":
-            horizon_mask = jnp.arange(actions.shape[-2]) < horizons[..., None]
-            layout = layouts.full_layout(
-                "brm",
-                [
-                    (image[:, None], _true(image[:, None])),
-                    (actions[:, None], horizon_mask),
-                    self._bos(),
-                    (_take(questions, pick), _take(mask, pick)),
-                    (answers, _true(answers)),
-                ],
-                length,
-            )
+            parts = [
+                (image[:, None], None),
+                (actions[:, None], jnp.arange(count) < horizons[..., None]),
+                (self.llm.embed(jnp.full((1, 1, 1), c.bos_id)), None),
+                (_take(questions, pick), _take(mask, pick)),
+                (answers, None),
+            ]
+            layout = layouts.full_layout("brm", parts, length)
         else:
+            past = layouts.past_actions("b", horizons, count)
+            asked = _take(mask, pick)
             layout = {
                 "image": layouts.image_segment(rule, image),
                 "action": layouts.action_segment(rule, actions),
             }
             if c.layout == "branched":
                 layout["question"] = layouts.question_segment(rule, questions, mask)
-                seen = _take(mask, pick)[:, :, None, :]
                 select = jax.nn.one_hot(pick, questions.shape[1])
-                question = Sight("question", "br", seen, select)
+                question = Sight("question", "br", asked[:, :, None, :], select)
             else:
-                asked = _take(mask, pick)
                 layout["question"] = layouts.block_question_segment(
-                    rule, "brt", _take(questions, pick), asked, past(1)
+                    rule, "brt", _take(questions, pick), asked, past
                 )
                 question = Sight("question", "br", asked[:, :, None, :])
             layout["answer"] = layouts.answer_segment(
-                rule, "brm", answers, horizons, question, past(1)
+                rule, "brm", answers, horizons, question, past
             )
         hidden, _ = self.llm(layout)
         logits = self.llm.unembed(hidden["answer"][..., -length:, :])
         return Outputs(logits=logits, patch_features=features)
+
+    def encode(
+        self,
+        image: UInt8[Array, "S h w 3"],
+        question_tokens: Int[Array, "S Q T"],
+        question_mask: Bool[Array, "S Q T"],
+        answer_ids: Int[Array, "S Q C"],
+    ) -> Context:
+        """The first half for planning: everything that no candidate changes."""
+        c, rule = self.config, self.config.positions
+        self._check_questions(question_tokens)
+        tokens, _ = self.embed_image(image)
+        questions = self.llm.embed(question_tokens)
+        layout = {"image": layouts.image_segment(rule, tokens)}
+        if c.layout == "branched":
+            layout["question"] = layouts.question_segment(
+                rule, questions, question_mask
+            )
+        if c.layout == "full":
+            return Context(tokens, questions, question_mask, answer_ids, {})
+        _, cache = self.llm(layout, read=(), keep=tuple(layout))
+        return Context(None, questions, question_mask, answer_ids, cache)
+
+    def imagine(
+        self,
+        context: Context,
+        actions: Float[Array, "S N H A"],
+        horizons: Int[Array, " K"],
+    ) -> Float[Array, "S N K Q W"]:
+        """The second half: hidden states that the answers are read from."""
+        c, rule = self.config, self.config.positions
+        self._check_actions(actions)
+        embedded = self.embed_actions(actions)
+        scenes, candidates, count = actions.shape[:3]
+        queries = (scenes, candidates, len(horizons), context.questions.shape[1])
+        newline = self.llm.embed(jnp.full((1,) * 5, c.newline_id))
+        horizons = horizons[:, None]  # [K, Q]
+        questions = context.questions[:, None, None]
+        mask = context.question_mask[:, None, None]
+        if c.layout == "full":
+            parts = [
+                (context.image[:, None, None, None], None),
+                (embedded[:, :, None, None], jnp.arange(count) < horizons[..., None]),
+                (self.llm.embed(jnp.full((1,) * 5, c.bos_id)), None),
+                (questions, mask),
+                (newline, None),
+            ]
+            hidden, _ = self.llm(layouts.full_layout("bchqm", parts, 1))
+            return hidden["answer"][..., -1, :]
+        past = layouts.past_actions("bc", horizons, count)
+        layout = {"action": layouts.action_segment(rule, embedded)}
+        if c.layout == "branched":
+            question = Sight("question", "bq", mask[..., None, :])
+        else:
+            shape = (*queries, *questions.shape[-2:])
+            layout["question"] = layouts.block_question_segment(
+                rule, "bchqt", jnp.broadcast_to(questions, shape), mask, past
+            )
+            question = Sight("question", "bchq", mask[..., None, :])
+        newline = jnp.broadcast_to(newline, (*queries, *newline.shape[-2:]))
+        layout["answer"] = layouts.answer_segment(
+            rule, "bchqm", newline, horizons, question, past
+        )
+        hidden, _ = self.llm(layout, context.cache)
+        return hidden["answer"][..., 0, :]
+
+    def read_answers(
+        self, hidden: Float[Array, "S N K Q W"], answer_ids: Int[Array, "S Q C"]
+    ) -> Float[Array, "S N K Q C"]:
+        """Logits of the answer set only."""
+        return self.llm.unembed_answers(hidden, answer_ids)
+
+    def read_log_probs(
+        self, hidden: Float[Array, "S N K Q W"], answer_ids: Int[Array, "S Q C"]
+    ) -> Float[Array, "S N K Q C"]:
+        """Log-probabilities of the answers among the whole vocabulary."""
+        total = jax.nn.logsumexp(self.llm.unembed(hidden), -1, keepdims=True)
+        return self.llm.unembed_answers(hidden, answer_ids) - total
 
     def embed_image(
         self, image: UInt8[Array, "B h w 3"]
@@ -160,11 +223,7 @@ class SemanticWorldModel(nn.Module):
         x = (actions * c.action_scale) @ params["kernel"] + params["bias"]
         return (x * c.width**0.5).astype(c.dtype)
 
-    def _bos(self):
-        tokens = self.llm.embed(jnp.full((1, 1, 1), self.config.bos_id))
-        return tokens, _true(tokens)
-
-    def _check(self, actions, question_tokens):
+    def _check_actions(self, actions):
         c = self.config
         if actions.shape[-1] != c.action_size:
             raise ValueError(
@@ -176,17 +235,16 @@ class SemanticWorldModel(nn.Module):
                 f"a chunk of {actions.shape[-2]} actions is longer than the model's "
                 f"max_horizon={c.max_horizon}"
             )
-        if question_tokens.shape[-1] > c.max_question_tokens:
+
+    def _check_questions(self, tokens):
+        limit = self.config.max_question_tokens
+        if tokens.shape[-1] > limit:
             raise ValueError(
-                f"a question of {question_tokens.shape[-1]} tokens is longer than "
-                f"the model's max_question_tokens={c.max_question_tokens}"
+                f"a question of {tokens.shape[-1]} tokens is longer than the model's "
+                f"max_question_tokens={limit}"
             )
 
 
 def _take(x: Array, index: Int[Array, "B R"]) -> Array:
     """Rows x[b, index[b, r]]."""
     return jax.vmap(lambda rows, i: rows[i])(x, index)
-
-
-def _true(tokens: Float[Array, "... n W"]) -> Bool[Array, "... n"]:
-    return jnp.ones(tokens.shape[:-1], bool)
