@@ -108,7 +108,7 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
     def need(good: bool, field: str, expected: str) -> None:
         if not good:
-            value = config.get(field)
+            value = config.to_dict()[field]
             raise DataError(f"config.{field} is {value!r}, expected {expected}")
 
     need(config.episodes >= 2, "episodes", "at least 2")

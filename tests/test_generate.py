@@ -14,6 +14,7 @@ from pathlib import Path
 
 import hypothesis
 import jax
+import ml_collections
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -38,11 +39,12 @@ ROOT = Path(__file__).parents[1]
 CONFIG_FILE = "experiments/generate_board.py"
 
 
-def debug_config(**changes):
+def debug_config(mixture=None, **changes):
     config = generate_board.get_config("debug")
     config.backend = "mujoco"
-    with config.unlocked():
-        config.update(changes)
+    config.update(changes)
+    if mixture is not None:
+        config.mixture = ml_collections.ConfigDict(mixture)
     return config
 
 
@@ -154,7 +156,7 @@ def refused(match, config, output):
 
 def test_folder_of_another_config_is_refused(copy):
     refused("config.seed is 0 there, 5 here", debug_config(seed=5), copy)
-    refused("config.mixture.random is 0.1", debug_config(mixture={"random": 1.0}), copy)
+    refused("config.mixture.contact is 0.3", debug_config({"random": 1.0}), copy)
 
 
 def test_folder_of_something_else_is_refused(tmp_path):
