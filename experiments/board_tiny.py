@@ -1,10 +1,10 @@
 """The board with the `tiny` model: a laptop's experiment, and what ships.
 
-    board_tiny.py:pretrain   the backbone, on rendered scenes without any action:
-                             detect objects, describe regions, answer about the
-                             present, and a dense loss on the image patches
-    board_tiny.py            the semantic world model, on stored episodes
-    board_tiny.py:debug      a few steps of either (`pretrain_debug`), for tests
+board_tiny.py:pretrain   the backbone, on rendered scenes without any action:
+                         detect objects, describe regions, answer about the
+                         present, and a dense loss on the image patches
+board_tiny.py            the semantic world model, on stored episodes
+board_tiny.py:debug      a few steps of either (`pretrain_debug`), for tests
 """
 
 import difflib
@@ -31,6 +31,7 @@ def get_config(arg: str = "swm") -> ml_collections.ConfigDict:
     config.model = ml_collections.ConfigDict(
         {"variant": "tiny", "layout": "branched", "tokenizer": "tiny"}
     )
+    config.model.overrides = ml_collections.ConfigDict()  # fields of ModelConfig
     config.init_from = ""  # a checkpoint whose parameters are the start
     config.mesh = ml_collections.ConfigDict({"data": -1})
     config.optimizer = ml_collections.ConfigDict(
@@ -60,6 +61,9 @@ def get_config(arg: str = "swm") -> ml_collections.ConfigDict:
         config.steps, config.log_every, config.validate_every = 6, 1, 6
         config.checkpoint_every, config.validation_batches = 3, 1
         config.data.images = 4
+        config.model.overrides.update(
+            {"depth": 1, "vision_depth": 1, "image_size": 48}  # compiles in seconds
+        )
         config.optimizer.warmup_steps = 2
     return config
 

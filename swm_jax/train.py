@@ -25,7 +25,7 @@ def main(argv: list[str]) -> None:
     """Prints the plan, trains, says where the result lies."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
-    logging.set_verbosity(logging.INFO)
+    logging.set_verbosity(logging.WARNING)  # Orbax tells every file it touches
     config = _CONFIG.value
     print(
         f"training {config.name} ({config.stage}): {config.model.variant}, layout "

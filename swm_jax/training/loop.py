@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from absl import logging
 
 from swm_jax.checkpoints import RunCheckpoints, load_model
 from swm_jax.models import ModelConfig, SemanticWorldModel, Tokenizer, get_config
@@ -99,8 +98,10 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, f
     Raises:
       TrainingError: the loss is not finite, or the workdir belongs to another model.
     """
-    model_config = get_config(config.model.variant, layout=config.model.layout)
+    overrides = {"layout": config.model.layout, **config.model.overrides}
+    model_config = get_config(config.model.variant, **overrides)
     tokenizer = Tokenizer.load(config.model.tokenizer)
+    tokenizer.check(model_config)
     model = SemanticWorldModel(model_config)
     mesh = make_mesh(config.mesh)
     optimizer, schedule = make_optimizer(config.optimizer, config.steps)
@@ -108,7 +109,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, f
         "stage": config.stage,
         "model": {
             "variant": config.model.variant,
-            "overrides": {"layout": config.model.layout},
+            "overrides": overrides,
             "tokenizer": config.model.tokenizer,
         },
         "config": config.to_dict(),
@@ -123,7 +124,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, f
     if step:
         restored = checkpoints.restore(step, state.params, state.opt_state)
         state = TrainState(jnp.asarray(step), *restored[:2])
-        logging.info("resumed %s at step %d", workdir, step)
+        print(f"resumed {workdir} at step {step}", flush=True)
     stream = make_stream(config, model_config, tokenizer, start_step=step)
     held_out = validation_batches(config, model_config, tokenizer)
     train_step = make_train_step(
@@ -168,24 +169,24 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, f
                     )
                 rate, left = progress.rate(step)
                 shown = {k: scalars[k] for k in ("loss", "accuracy", "dense_accuracy")}
-                logging.info("%s", progress.line(step, rate, left, shown))
+                print(progress.line(step, rate, left, shown), flush=True)
                 log.write(step, scalars | {"steps_per_second": rate})
                 since_log = None
             if step % config.validate_every == 0 or step == config.steps:
                 result = validate()
                 if result:
                     log.write(step, result)
-                    logging.info(
-                        "step %d held-out loss %.3f accuracy %.3f",
-                        step,
-                        result["validation/loss"],
-                        result["validation/accuracy"],
+                    print(
+                        f"step {step} held-out "
+                        f"loss {result['validation/loss']:.3f} "
+                        f"accuracy {result['validation/accuracy']:.3f}",
+                        flush=True,
                     )
             if step % config.checkpoint_every == 0 or step == config.steps:
                 save(step)
             if stop.requested:
                 save(step)
-                logging.info("stopped by a signal, step %d is saved", step)
+                print(f"stopped by a signal, step {step} is saved", flush=True)
                 break
     finally:
         checkpoints.close()

@@ -1,0 +1,218 @@
+"""Training: losses against closed forms, resume bit for bit, errors in one line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments import board_tiny
+from swm_jax.checkpoints import CheckpointError, export_model, load_model
+from swm_jax.models import DenseTargets, TrainBatch
+from swm_jax.training.losses import answer_loss, dense_loss
+from swm_jax.training.metrics import MetricsLog, read_metrics
+from swm_jax.training.optimizer import make_optimizer, make_schedule
+from swm_jax.training.sharding import make_mesh, shard_batch
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(workdir, *flags, arg="pretrain_debug", wait=True):
+    command = [sys.executable, "-m", "swm_jax.train", "--workdir", str(workdir)]
+    command += ["--config", f"experiments/board_tiny.py:{arg}", *flags]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    if wait:
+        out, error = process.communicate()
+        return process.returncode, out, error
+    return process
+
+
+def batch_of(logits, targets, mask, types):
+    images, queries, _ = targets.shape
+    zeros = jnp.zeros((images, queries), jnp.int32)
+    return TrainBatch(
+        image=jnp.zeros((images, 8, 8, 3), jnp.uint8),
+        actions=jnp.zeros((images, 1, 2)),
+        question_tokens=zeros[..., None],
+        question_mask=zeros[..., None] > 0,
+        query_question=zeros,
+        query_horizon=zeros,
+        answer_tokens=jnp.asarray(targets),
+        answer_mask=jnp.asarray(mask),
+        query_type=jnp.asarray(types),
+    )
+
+
+@given(st.integers(0, 2**31 - 1))
+def test_answer_loss_is_the_mean_over_queries_of_their_mean_token_loss(seed):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(2, 3, 2, 5)) * 3
+    targets = rng.integers(0, 5, (2, 3, 2))
+    mask = rng.random((2, 3, 2)) < 0.7
+    types = rng.integers(0, 4, (2, 3))
+    loss, scores = answer_loss(
+        jnp.asarray(logits), batch_of(logits, targets, mask, types), 4
+    )
+    queries, right, kinds = [], [], []
+    for b in range(2):
+        for r in range(3):
+            tokens = [token for token in range(2) if mask[b, r, token]]
+            if not tokens:
+                continue
+            each = []
+            for token in tokens:
+                p = np.exp(logits[b, r, token])
+                each.append(-np.log(p[targets[b, r, token]] / p.sum()))
+            queries.append(np.mean(each))
+            right.append(
+                all(logits[b, r, t].argmax() == targets[b, r, t] for t in tokens)
+            )
+            kinds.append(types[b, r])
+    expected = np.mean(queries) if queries else 0.0
+    np.testing.assert_allclose(loss, expected, rtol=1e-5, atol=1e-6)
+    for kind in range(4):
+        chosen = [i for i, k in enumerate(kinds) if k == kind]
+        assert scores.count[kind] == len(chosen)
+        assert scores.correct[kind] == sum(right[i] for i in chosen)
+
+
+def test_dense_loss_is_zero_for_a_sure_and_right_reader_only():
+    targets = DenseTargets(
+        object_id=jnp.array([[0, 3, 1, 0]]),
+        centre=jnp.array([[[0, 0], [0.2, 0.4], [0.9, 0.1], [0, 0]]]),
+    )
+    sure = 40.0 * jax.nn.one_hot(targets.object_id, 22)
+    loss, accuracy = dense_loss(sure, targets.centre, targets)
+    np.testing.assert_allclose([loss, accuracy], [0.0, 1.0], atol=1e-6)
+    shifted = targets.centre + jnp.array([0.1, 0.0])
+    loss, _ = dense_loss(sure, shifted, targets)
+    np.testing.assert_allclose(loss, 0.4, rtol=1e-5)  # 4 x 0.1 on covered patches
+    _, accuracy = dense_loss(jnp.zeros((1, 4, 22)), targets.centre, targets)
+    assert accuracy == 0.0
+
+
+def test_schedules_warm_up_and_end_where_they_should():
+    config = board_tiny.get_config().optimizer
+    for name, end in (("linear", 0.05), ("cosine", 0.05), ("constant", 1.0)):
+        config.schedule = name
+        schedule = make_schedule(config, 1000)
+        assert schedule(0) == 0.0
+        np.testing.assert_allclose(schedule(100), config.learning_rate / 2, rtol=1e-5)
+        np.testing.assert_allclose(schedule(200), config.learning_rate, rtol=1e-5)
+        np.testing.assert_allclose(
+            schedule(1000), config.learning_rate * end, rtol=1e-4
+        )
+
+
+def test_unknown_names_are_answered_with_the_nearest():
+    config = board_tiny.get_config().optimizer
+    config.name = "adamv"
+    with pytest.raises(ValueError, match="adamv.*did you mean 'adamw'"):
+        make_optimizer(config, 10)
+    with pytest.raises(ValueError, match="did you mean 'pretrain'"):
+        board_tiny.get_config("pretrian")
+
+
+def test_mesh_and_batch_sizes_that_do_not_fit_are_named():
+    with pytest.raises(ValueError, match="does not fit 1 devices"):
+        make_mesh({"data": 3})
+    with pytest.raises(ValueError, match="-1"):
+        make_mesh({"data": -1, "model": -1})
+    mesh = make_mesh({"data": -1})
+    batch = shard_batch({"x": np.arange(4)}, mesh)
+    np.testing.assert_array_equal(batch["x"], np.arange(4))
+
+
+def test_metrics_log_holds_every_step_once_after_a_resume(tmp_path):
+    log = MetricsLog(tmp_path)
+    for step in (10, 20, 30):
+        log.write(step, {"loss": 1.0 / step})
+    log.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 40, "lo')  # killed while writing
+    log = MetricsLog(tmp_path, resume_step=20)
+    log.write(30, {"loss": 7.0})
+    log.close()
+    rows = read_metrics(tmp_path)
+    assert [row["step"] for row in rows] == [10, 20, 30]
+    assert rows[-1]["loss"] == 7.0
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    code, out, error = run(workdir)
+    assert code == 0, error
+    assert "checkpoints and metrics are in" in out
+    return workdir
+
+
+def test_resume_after_kill_is_bit_identical(undisturbed, tmp_path):
+    process = run(tmp_path, wait=False)
+    saved = tmp_path / "checkpoints" / "3"
+    deadline = time.monotonic() + 300
+    while not saved.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert process.poll() is None, "the run ended before it could be killed"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "checkpoints" / "6").exists()
+    code, out, error = run(tmp_path)
+    assert code == 0, error
+    assert "resumed" in out and "at step 3" in out
+    left, right = (load_model(path).params for path in (undisturbed, tmp_path))
+    for key, value in jax.tree_util.tree_leaves_with_path(left):
+        other = dict(jax.tree_util.tree_leaves_with_path(right))[key]
+        np.testing.assert_array_equal(value, other, err_msg=str(key))
+    steps = [row["step"] for row in read_metrics(tmp_path) if "loss" in row]
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_exported_model_holds_the_same_parameters_and_no_optimizer(
+    undisturbed, tmp_path
+):
+    shipped = export_model(undisturbed, tmp_path / "model")
+    assert sorted(p.name for p in shipped.iterdir()) == ["metadata", "params"]
+    left, right = load_model(undisturbed), load_model(shipped)
+    assert left.config == right.config
+    assert left.metadata["step"] == 6
+    jax.tree.map(np.testing.assert_array_equal, left.params, right.params)
+    assert "dense" not in right.params
+
+
+def test_unusable_checkpoints_are_named_in_one_line(undisturbed, tmp_path):
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load_model(tmp_path / "nowhere")
+    (tmp_path / "half" / "params").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="no metadata in it"):
+        load_model(tmp_path / "half")
+    damaged = export_model(undisturbed, tmp_path / "damaged")
+    for file in (damaged / "params").rglob("*"):
+        if file.is_file() and file.name not in ("_METADATA", "manifest.ocdbt"):
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_model(damaged)
+    other = export_model(undisturbed, tmp_path / "other")
+    path = other / "metadata" / "metadata"
+    metadata = json.loads(path.read_text())
+    metadata["model"]["overrides"]["mlp"] = 64
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(CheckpointError, match=r"has shape .*, expected .*64"):
+        load_model(other)
+
+
+def test_a_workdir_of_another_config_is_refused(undisturbed):
+    code, _, error = run(undisturbed, "--config.model.layout=block")
+    assert code == 1
+    assert "holds a run of another config" in error.strip().splitlines()[-1]
