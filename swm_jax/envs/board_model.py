@@ -34,6 +34,10 @@ PEG_FORCE = 20.0  # newtons, limit of the servo
 PEG_COVERAGE = 0.91  # of a step within one control period, from rest
 FRICTION_RADIUS = 0.0135  # metres, weighs spin against slide in the table's friction
 GRAVITY = 9.81
+# MJX has fixed sizes: pairs of collision shapes it looks at (the nearest) and contacts
+# it solves for (the deepest). Fast random pushing never met more than 7 contacts.
+MAX_GEOM_PAIRS = 48
+MAX_CONTACTS = 16
 
 Capsule = tuple[float, float, float, float, float]  # x0, y0, x1, y1, radius
 
@@ -170,24 +174,14 @@ def board_mjcf(
   <actuator>{servos}</actuator>
   <custom>
     <numeric name="max_contact_points" data="{MAX_CONTACTS}"/>
+    <numeric name="max_geom_pairs" data="{MAX_GEOM_PAIRS}"/>
   </custom>
 </mujoco>"""
-
-
-MAX_CONTACTS = 24  # MJX keeps this many, the deepest
 
 
 def board_model(**options) -> mujoco.MjModel:
     """Compiles `board_mjcf(**options)`."""
     return mujoco.MjModel.from_xml_string(board_mjcf(**options))
-
-
-def set_block_colours(model: mujoco.MjModel, block_id) -> None:
-    """Paints the visual prisms of a model as int[8] block ids say, in place."""
-    for slot, block in enumerate(np.asarray(block_id)):
-        colour = BLOCK_NAMES[int(block)].split()[0]
-        rgba = (*geometry.BLOCK_RGB[colour], 1.0)
-        model.geom(f"block{slot}_visual").rgba[:] = rgba
 
 
 def _block_xml(slot: int, name: str, visuals: bool) -> str:
