@@ -11,7 +11,6 @@ n drawn queries, Q questions kept per start.
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -114,11 +113,13 @@ def draw_queries(
 
 def answers(table: QuestionTable, now: Scene, later: Scene) -> Bool[np.ndarray, "S G"]:
     """The true answer to every question about every pair of scenes."""
-    beside = lambda scene: jax.tree.map(lambda x: jnp.asarray(x)[:, None], scene)
-    margin = predicates.margin(
-        jnp.asarray(table.type_id), jnp.asarray(table.args), beside(now), beside(later)
-    )
-    return np.asarray(margin > 0)
+    return np.asarray(_answers(table.type_id, table.args, now, later))
+
+
+@jax.jit
+def _answers(type_id, args, now, later):
+    now, later = jax.tree.map(lambda x: x[:, None], (now, later))
+    return predicates.margin(type_id, args, now, later) > 0
 
 
 def _balance(pool, type_id, limit, rng):

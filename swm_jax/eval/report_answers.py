@@ -135,20 +135,22 @@ def sensitivity(s: Mapping | None) -> str:
 
 
 def training(rows: list[dict]) -> str:
-    numbers = lambda key: [
-        (r["step"], r[key]) for r in rows if isinstance(r.get(key), int | float)
-    ]
-    keys = sorted({k for r in rows for k in r} - {"step"})
-    pick = lambda words: [k for k in keys if any(w in k for w in words)][:6]
+    """Curves of the log that lies beside the checkpoint."""
     parts = []
-    for name, words in (("loss", ("loss",)), ("accuracy", ("accuracy",))):
-        series = [(k, *zip(*numbers(k))) for k in pick(words) if len(numbers(k)) > 1]
+    for name, keys in (
+        ("loss", ("loss", "validation/loss", "dense_loss")),
+        ("accuracy", ("accuracy", "validation/accuracy", "dense_accuracy")),
+    ):
+        known = {k: [(r["step"], r[k]) for r in rows if r.get(k) is not None]
+                 for k in keys}  # fmt: skip
+        series = [(k, *zip(*points)) for k, points in known.items() if len(points) > 1]
         if series:
             chart = charts.lines(series, f"training {name}", "step", name)
             parts.append(f"<div>{chart}</div>")
     if not parts:
         return ""
     return section(
-        "Training", "From the log kept with the checkpoint.",
+        "Training",
+        "From the log kept with the checkpoint.",
         f"<div class='pair'>{''.join(parts)}</div>",
-    )  # fmt: skip
+    )

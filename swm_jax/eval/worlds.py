@@ -19,9 +19,9 @@ from swm_jax.checkpoints import CheckpointError, load_model
 from swm_jax.envs import BoardEnv, Scene
 from swm_jax.envs.render import render
 from swm_jax.eval.config import EvalConfig, UserError
-from swm_jax.models import Observation
+from swm_jax.models import Observation, VLMWorldModel
 from swm_jax.planning import WorldModel
-from swm_jax.questions import ANSWERS, corpus
+from swm_jax.questions import ANSWERS, question_table
 
 SUPERSAMPLE = 2  # rays per pixel side in the pictures a model sees
 
@@ -84,8 +84,6 @@ def load_learned(config: EvalConfig, action_size: int = 2) -> Learned:
       UserError: missing, half-written, of another model, or of a model that cannot
         answer the questions of this benchmark.
     """
-    from swm_jax.models import VLMWorldModel
-
     path = config.checkpoint or None
     try:
         loaded = load_model(path)
@@ -120,15 +118,17 @@ def _check_fit(model, tokenizer, action_size: int) -> None:
             f"the checkpoint's actions have {model.action_size} numbers, "
             f"the board's have {action_size}: it is a model of another robot"
         )
-    length = model.max_question_tokens
-    for text in (*ANSWERS, *corpus()):
-        tokens = tokenizer.encode(text)
-        if len(tokens) > length or max(tokens) >= model.vocab_size:
-            raise UserError(
-                f"the checkpoint's vocabulary does not fit the board: {text!r} is "
-                f"{len(tokens)} tokens up to id {max(tokens)}, the model takes "
-                f"{length} tokens of {model.vocab_size} pieces"
-            )
+    table = question_table()
+    texts = [table.question(i).text for i in range(len(table))]
+    try:
+        tokenizer.check(model)
+        tokenizer.encode_batch(texts, model.max_question_tokens)
+        for answer in ANSWERS:
+            tokenizer.answer_id(answer)
+    except ValueError as error:
+        raise UserError(
+            f"the checkpoint's vocabulary does not fit the board: {error}"
+        ) from None
 
 
 def fingerprint(params: Any) -> str:

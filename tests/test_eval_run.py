@@ -1,0 +1,312 @@
+"""python -m swm_jax.eval from end to end, small; and every mistake in one line."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from swm_jax import envs
+from swm_jax.checkpoints import RunCheckpoints, export_model
+from swm_jax.eval import held_out, planning, qa, queries, sensitivity, worlds
+from swm_jax.eval import results as results_
+from swm_jax.eval.config import UserError, preset
+from swm_jax.eval.run import evaluate
+from swm_jax.models import SemanticWorldModel, Tokenizer, get_config
+from swm_jax.questions import CHANGE_TYPES, TYPES
+
+SMALL = dict(vision_width=32, vision_depth=1, vision_mlp=32, width=32, depth=1, mlp=32)
+
+
+def write_checkpoint(folder, overrides=SMALL, **metadata):
+    """An untrained model, exported as a trained one would be."""
+    config = get_config("tiny", **overrides)
+    params = SemanticWorldModel(config).init_params(jax.random.key(0))
+    model = {"variant": "tiny", "overrides": overrides, "tokenizer": "tiny"}
+    run = RunCheckpoints(folder / "run")
+    about = {"stage": "swm", "model": {**model, **metadata}, "config": {}}
+    run.save(3, params, {"count": np.zeros(())}, {"step": 3}, about)
+    run.close()
+    return export_model(folder / "run", folder / "model")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="module")
+def env():
+    return envs.load("board", backend="mujoco")
+
+
+@pytest.fixture(scope="module")
+def held(env):
+    return held_out.held_out_episodes(env, 6)
+
+
+def small(**changes):
+    base = dict(
+        tasks=("reach",), methods=("best_of_n",), seeds=(6000, 6001), max_steps=6,
+        candidates=8, qa_episodes=4, qa_queries=300, sensitivity_scenes=2,
+        sensitivity_candidates=8,
+    )  # fmt: skip
+    return dataclasses.replace(preset("demo", **base), **changes)
+
+
+def test_whole_evaluation_writes_what_it_promises_and_goes_on(
+    checkpoint, tmp_path, monkeypatch, capsys
+):
+    config = small(checkpoint=str(checkpoint))
+    found = evaluate(config, tmp_path)
+    assert json.loads((tmp_path / "results.json").read_text()) == found
+    rows = {r["world_model"]: r for r in found["planning"]}
+    assert list(rows) == ["swm", "simulator", "random"]
+    for row in rows.values():
+        assert row["episodes"] == 2 and row["seeds"] == [6000, 6001]
+    assert rows["swm"]["candidates_per_replan"] == 8
+    assert rows["random"]["method"] == "random"
+    assert 0.0 <= found["qa"]["balanced_accuracy"] <= 1.0
+    assert set(found["qa"]["per_type"]) <= set(TYPES)
+    assert -1.0 <= found["action_sensitivity"]["mean"] <= 1.0
+    page = (tmp_path / "report.html").read_text()
+    assert "<h2>Episodes</h2>" in page and "data:image/jpeg" in page
+    assert [p.stem for p in tmp_path.glob("reach.*")] == ["reach"]
+    said = capsys.readouterr().out
+    assert "6 episodes" in said and str(tmp_path / "report.html") in said
+
+    # Started again, it has nothing left to do; with more seeds, only those.
+    asked = []
+    monkeypatch.setattr(
+        planning, "run_episodes",
+        lambda env, tasks, *rest, **more: asked.append(list(tasks)),
+    )  # fmt: skip
+    again = evaluate(small(checkpoint=str(checkpoint), video=False), tmp_path)
+    assert not asked and again["planning"] == found["planning"]
+    assert again["qa"] == found["qa"]
+    grown = small(checkpoint=str(checkpoint), seeds=(6000, 6001, 6002), video=False)
+    evaluate(grown, tmp_path)
+    assert asked == [[("reach", 6002)]] * 3
+
+    other = write_checkpoint(tmp_path / "other", {**SMALL, "mlp": 64})
+    with pytest.raises(UserError, match=r"another configuration.*checkpoint was"):
+        evaluate(small(checkpoint=str(other)), tmp_path)
+
+
+def test_a_killed_sweep_keeps_what_was_finished(env, tmp_path, monkeypatch):
+    config = small(world_models=("simulator",), seeds=(1, 2, 3))
+    journal = results_.Journal(tmp_path, config)
+    world = {"simulator": worlds.privileged("simulator", env)}
+
+    class Killed(Exception):
+        pass
+
+    def finish(episode):
+        if len(journal.episodes()) == 2:
+            raise Killed
+
+    one_by_one = dataclasses.replace(config, episodes_parallel=1)
+    quiet = lambda cell, count: None
+    with pytest.raises(Killed):
+        planning.run_sweep(one_by_one, env, world, journal, tmp_path, quiet, finish)
+    again = results_.Journal(tmp_path, config)
+    first = again.episodes()
+    assert [e.seed for e in first] == [1, 2]
+    planning.run_sweep(
+        one_by_one, env, world, again, tmp_path, quiet, lambda episode: None
+    )
+    assert again.episodes()[:2] == first
+    assert sorted(e.seed for e in again.episodes()) == [1, 2, 3]
+    scene = planning.load_episode(tmp_path, again.episodes()[2])
+    assert scene.block_pose.shape == (again.episodes()[2].steps + 1, 8, 3)
+
+
+def test_queries_are_balanced_within_type_and_horizon(held):
+    drawn = queries.draw_queries(held, (0, 8, 16), 1200)
+    for kind in np.unique(drawn.type_id):
+        for k in range(3):
+            truth = drawn.truth[(drawn.type_id == kind) & (drawn.horizon == k)]
+            assert abs(truth.sum() - (~truth).sum()) <= 0.1 * len(truth) + 1
+    now = drawn.type_id[drawn.horizon == 0]
+    changes = [TYPES.index(name) for name in CHANGE_TYPES]
+    assert not np.isin(now, changes).any()  # nothing changes in no time
+    assert len(np.unique(drawn.type_id)) >= 8
+    again = queries.draw_queries(held, (0, 8, 16), 1200)
+    np.testing.assert_array_equal(drawn.question, again.question)
+
+
+def test_the_truth_answers_almost_everything_and_only_from_image_and_actions(env, held):
+    drawn = queries.draw_queries(held, (0, 8, 16), 1200)
+    truth = worlds.privileged("simulator", env)
+    found = qa.examine(drawn, qa.answer(truth, drawn), "a test")
+    assert found["balanced_accuracy"] > 0.95
+    # Told that nothing is done, it says nothing changes: half of the changes are.
+    for name in CHANGE_TYPES:
+        if name in found["per_type"]:
+            assert found["per_type"][name]["no_action"] < 0.65
+    assert found["other_image"] < 0.75
+    assert found["question_horizon_only"] < 0.7
+
+
+def test_guessing_by_frequency_finds_a_shortcut_that_is_there(held):
+    drawn = queries.draw_queries(held, (8,), 1200)
+    # Make the answer a function of the question: the table must see through it.
+    leaky = np.broadcast_to(np.arange(drawn.pool.shape[2]) % 2 == 0, drawn.pool.shape)
+    fake = dataclasses.replace(
+        drawn, pool=np.array(leaky), truth=drawn.question % 2 == 0
+    )
+    assert (queries.guess_from_question(fake) == fake.truth).mean() > 0.97
+
+
+def test_short_episodes_are_refused(held):
+    short = held.replace(length=np.full_like(held.length, 5))
+    with pytest.raises(ValueError, match=r"at most 5 steps.*horizon 16"):
+        queries.draw_queries(short, (0, 16), 100)
+
+
+def test_sensitivity_of_the_truth_is_one_and_of_a_frozen_judge_nought(env, checkpoint):
+    planner = planning.make_planner(preset("demo"), "mppi")
+    measure = lambda world: sensitivity.measure(
+        env, world, planner, ("reach",), 3, 16, "published"
+    )
+    truth = measure(worlds.privileged("simulator", env))
+    np.testing.assert_allclose(truth["per_task"]["reach"]["rho"], 1.0, atol=1e-3)
+    assert truth["per_task"]["reach"]["favourite_percentile"] == 1.0
+
+    @jax.tree_util.register_static
+    class Frozen:
+        def encode(self, observation, questions):
+            return questions.type_id
+
+        def answer_log_probs(self, context, actions, horizons, normalise="answers"):
+            shape = (*actions.shape[:2], len(horizons), context.shape[1], 2)
+            return jax.numpy.full(shape, np.log(0.5))
+
+        answer_logits = answer_log_probs
+
+    frozen = measure(worlds.World("frozen", Frozen()))
+    assert frozen["mean"] == 0.0 and frozen["scenes"] == 3
+
+
+def test_best_of_n_looks_at_as_many_as_the_others(env):
+    config = preset("demo", candidates=16, iterations=3)
+    budget = lambda m: planning.make_planner(config, m).config.candidates_per_replan
+    assert {budget(m) for m in ("mppi", "cem", "best_of_n")} == {48}
+
+
+def test_demo_looks_at_no_more_than_400_candidates_a_replan():
+    demo = preset("demo")
+    for method in ("mppi", "cem", "best_of_n"):
+        planner = planning.make_planner(demo, method)
+        assert planner.config.candidates_per_replan <= 400
+
+
+def command(*arguments, folder=None):
+    return subprocess.run(
+        [sys.executable, "-m", "swm_jax.eval", *arguments],
+        capture_output=True, text=True, cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tasks=reech"], "unknown task 'reech': did you mean 'reach'"),
+        (["--seeds=6000-6050"], "--seeds '6000-6050': cannot read '6000-6050'"),
+        (["reach"], "unexpected argument 'reach'"),
+        (["--checkpoint=/nowhere"], "checkpoint folder /nowhere does not exist"),
+    ],
+)
+def test_mistakes_on_the_command_line_end_in_one_line(arguments, message, tmp_path):
+    done = command(*arguments, folder=tmp_path)
+    assert done.returncode == 2
+    error = done.stderr.strip().splitlines()
+    assert len(error) == 1 and error[0].startswith("error: ") and message in error[0]
+    assert not list(tmp_path.iterdir())  # a mistake leaves nothing behind
+
+
+def refusal(**changes):
+    with pytest.raises(UserError) as error:
+        worlds.load_learned(small(**changes))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_half_written_checkpoint_is_refused(checkpoint, tmp_path):
+    half = tmp_path / "half"
+    (half / "metadata").mkdir(parents=True)
+    (half / "metadata" / "metadata").write_text("{")
+    assert "not a complete checkpoint: no params" in refusal(checkpoint=str(half))
+    (half / "params").mkdir()
+    assert "cannot be read" in refusal(checkpoint=str(half))
+
+
+def copy_with(checkpoint, tmp_path, **model):
+    import shutil
+
+    path = tmp_path / "copy"
+    shutil.copytree(checkpoint, path)
+    about = path / "metadata" / "metadata"
+    metadata = json.loads(about.read_text())
+    metadata["model"] |= model
+    about.write_text(json.dumps(metadata))
+    return str(path)
+
+
+def test_checkpoint_of_another_variant_is_refused(checkpoint, tmp_path):
+    path = copy_with(checkpoint, tmp_path, overrides={**SMALL, "width": 64})
+    message = refusal(checkpoint=path)
+    assert "does not hold this model" in message and "expected" in message
+
+
+def test_checkpoint_of_an_unknown_variant_is_refused(checkpoint, tmp_path):
+    path = copy_with(checkpoint, tmp_path, variant="tinny")
+    assert "unknown model variant 'tinny' (did you mean 'tiny'?)" in refusal(
+        checkpoint=path
+    )
+
+
+def test_checkpoint_of_another_vocabulary_is_refused(tmp_path):
+    few = {**SMALL, "vocab_size": 16}
+    path = write_checkpoint(tmp_path, few)
+    message = refusal(checkpoint=str(path))
+    pieces = Tokenizer.load("tiny").vocab_size
+    assert "vocabulary does not fit" in message and str(pieces) in message
+
+
+def test_checkpoint_of_another_robot_is_refused(tmp_path):
+    path = write_checkpoint(tmp_path, {**SMALL, "action_size": 5})
+    assert "actions have 5 numbers" in refusal(checkpoint=str(path))
+
+
+def test_data_folder_that_is_missing_or_empty_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"--data_dir .*nowhere"):
+        held_out.stored_episodes(str(tmp_path / "nowhere"), 2)
+    with pytest.raises(UserError, match=f"--data_dir {tmp_path}"):
+        held_out.stored_episodes(str(tmp_path), 2)
+
+
+def test_questions_from_a_data_folder_are_about_its_held_out_split(tmp_path):
+    from data_pipelines.generate import generate
+    from experiments.generate_board import get_config as data_config
+
+    config = data_config("debug")
+    config.episodes, config.min_steps, config.max_steps = 5, 10, 12
+    generate(config, tmp_path / "data")
+    held = held_out.stored_episodes(str(tmp_path / "data"), 10)
+    assert held.actions.shape[0] == 1 and held.length[0] >= 10
+    assert held.scenes.block_pose.shape == (1, held.actions.shape[1] + 1, 8, 3)
+    drawn = queries.draw_queries(held, (0, 5, 10), 200)
+    assert len(drawn.truth) > 0
+
+
+def test_output_that_cannot_be_written_is_named(tmp_path):
+    taken = tmp_path / "taken"
+    taken.write_text("")
+    with pytest.raises(UserError, match="cannot write to --output"):
+        evaluate(small(world_models=("random",)), taken)
