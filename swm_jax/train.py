@@ -1,4 +1,4 @@
-"""Trains what a config describes: `python -m swm_jax.train --config FILE --workdir DIR`.
+"""Trains what a config describes.
 
     python -m swm_jax.train --config experiments/board_tiny.py:pretrain --workdir runs/a
     python -m swm_jax.train --config experiments/board_tiny.py --workdir runs/b \\

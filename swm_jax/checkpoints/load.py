@@ -57,7 +57,7 @@ def find_step(path: str | Path) -> Path:
     if not path.exists():
         raise CheckpointError(f"checkpoint folder {path} does not exist")
     steps = checkpoints_folder(path) if checkpoints_folder(path).is_dir() else path
-    numbered = [p for p in steps.iterdir() if p.name.isdigit()] if steps.is_dir() else []
+    numbered = [p for p in steps.glob("*") if p.name.isdigit()]
     if numbered:
         path = max(numbered, key=lambda p: int(p.name))
     missing = [item for item in ("params", "metadata") if not (path / item).is_dir()]

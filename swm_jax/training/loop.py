@@ -30,7 +30,6 @@ from swm_jax.training.step import (
     init_dense_heads,
     make_eval_step,
     make_train_step,
-    model_params,
 )
 
 
@@ -144,7 +143,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, f
         scores = None
         for batch in held_out:
             batch = shard_batch(batch, mesh)
-            scores = _add(scores, eval_step(model_params(state.params), batch))
+            scores = _add(scores, eval_step(state.params, batch))
         return score_scalars(scores, "validation/") if scores is not None else {}
 
     result, since_log = {}, None
@@ -172,6 +171,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, f
                 print(progress.line(step, rate, left, shown), flush=True)
                 log.write(step, scalars | {"steps_per_second": rate})
                 since_log = None
+            if step % config.checkpoint_every == 0 or step == config.steps:
+                save(step)
             if step % config.validate_every == 0 or step == config.steps:
                 result = validate()
                 if result:
@@ -182,8 +183,6 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, f
                         f"accuracy {result['validation/accuracy']:.3f}",
                         flush=True,
                     )
-            if step % config.checkpoint_every == 0 or step == config.steps:
-                save(step)
             if stop.requested:
                 save(step)
                 print(f"stopped by a signal, step {step} is saved", flush=True)
