@@ -8,6 +8,8 @@ from swm_jax.questions import (
     PRESETS,
     TASKS,
     Goal,
+    Stage,
+    StagedGoal,
     goal_for_task,
     make_goal,
     neighbours,
@@ -15,6 +17,7 @@ from swm_jax.questions import (
     predicates,
     question,
 )
+from swm_jax.questions.board_words import DIRECTION_VECTORS
 
 NAMES = {
     "reach": ("green star",),
@@ -80,13 +83,53 @@ def test_the_number_of_questions_does_not_depend_on_the_scene(task):
     assert len(shapes) == 1
 
 
-def test_without_a_scene_no_side_is_asked_about():
-    goal = goal_for_task("block_to_block", NAMES["block_to_block"], "shaped")
-    assert [q.type for q in goal.questions] == [
-        "block_touching",
-        "blocks_closer",
-        "peg_touching",
-    ]
+def margins_of(questions, now):
+    """What a world model that knows the scene answers, in logits."""
+    type_id = np.array([q.type_id for q in questions])
+    args = np.array([q.args for q in questions])
+    now = predicates.expand(now)
+    return np.asarray(predicates.margin(type_id, args, now, now)) / 0.02
+
+
+def test_without_a_scene_the_side_follows_from_answers_about_the_present():
+    names = NAMES["block_to_block"]
+    asked = goal_for_task("block_to_block", names, "shaped")
+    assert all(parse(q.text) == q for q in asked.present)
+    turned = 0.0
+    for seed in range(40):
+        now = scene(seed)
+        goal = asked.given(margins_of(asked.present, now))
+        a, b = (
+            now.block_pose[[BLOCK_NAMES[i] for i in now.block_id].index(name), :2]
+            for name in names
+        )
+        moved = next(q for q in goal.questions if q.type == "block_moved_direction")
+        way = DIRECTION_VECTORS[moved.args[1]]
+        cosine = way @ (b - a) / np.linalg.norm(b - a)
+        assert cosine > np.cos(np.deg2rad(60))
+        turned = max(turned, np.rad2deg(np.arccos(min(cosine, 1.0))))
+        known = goal_for_task("block_to_block", names, "shaped", now)
+        assert len(known.questions) == len(goal.questions)
+    assert turned > 0  # the scenes were not all easy ones
+
+
+def test_a_blind_model_still_gets_some_goal():
+    asked = goal_for_task("block_to_block", NAMES["block_to_block"], "shaped")
+    for answers in (np.zeros, lambda n: np.full(n, np.nan)):
+        assert isinstance(asked.given(answers(len(asked.present))), Goal)
+
+
+def test_stages_follow_one_another_and_come_back():
+    goals = [goal_for_task("reach", (name,)) for name in ("red moon", "blue cube")]
+    near = goals[0].questions[0]
+    staged = StagedGoal((Stage(goals[0], near, threshold=0.9), Stage(goals[1])))
+    assert staged.present == (near,)
+    logit = lambda p: np.array([np.log(p / (1 - p))])
+    assert staged.given(logit(0.89)) is goals[0]
+    assert staged.given(logit(0.91)) is goals[1]
+    assert staged.given(np.array([np.nan])) is goals[0]
+    with pytest.raises(ValueError, match="question that ends it"):
+        StagedGoal((Stage(goals[0]), Stage(goals[1])))
 
 
 def test_shaped_goals_want_the_peg_behind_the_block():

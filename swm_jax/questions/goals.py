@@ -7,7 +7,11 @@ noise instead of a base policy: get to the block, get behind it, bring it nearer
 number of questions of a preset depends only on the task and the number of names,
 never on the scene, so that nothing recompiles.
 
-Axis: Q questions.
+A goal may depend on what is true now: `StagedGoal` and `SidedGoal` list questions
+about the `present`, and `given` their answers they return the `Goal` to plan for.
+Whoever plans asks its own world model, so no goal needs to be told where things are.
+
+Axes: Q questions of a goal, P questions about the present.
 """
 
 import dataclasses
@@ -18,11 +22,20 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from swm_jax.envs.scene import BLOCK_NAMES, Scene
-from swm_jax.questions.board_words import DIRECTIONS, nearest_direction, opposite
+from swm_jax.questions.board_words import (
+    DIRECTION_VECTORS,
+    DIRECTIONS,
+    REGION_POINTS,
+    REGIONS,
+    nearest_direction,
+    opposite,
+)
 from swm_jax.questions.grammar import ANSWERS, Question, check_on_board, question
 
 TASKS = ("reach", "separate", "block_to_block")
 PRESETS = ("published", "shaped")
+
+FAR_EVIDENCE = 2.0  # logits that the regions add to the direction they point to
 
 # Weights of the questions that "shaped" adds, by task; easy to tune.
 SHAPED_WEIGHTS = {
@@ -104,6 +117,78 @@ class Stage:
     threshold: float = 0.9
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class StagedGoal:
+    """Goals one after the other; a stage that is undone comes back.
+
+    Attributes:
+      stages: at least one; all but the last need a `done`.
+    """
+
+    stages: tuple[Stage, ...]
+
+    def __post_init__(self):
+        if not self.stages or any(stage.done is None for stage in self.stages[:-1]):
+            raise ValueError("every stage but the last needs a question that ends it")
+
+    @property
+    def present(self) -> tuple[Question, ...]:
+        """What to ask about now."""
+        return tuple(stage.done for stage in self.stages[:-1])
+
+    def given(self, margins: Float[np.ndarray, " P"]) -> Goal:
+        """The goal of the first stage that is not over.
+
+        Args:
+          margins: logit of yes minus logit of no of every present question.
+        """
+        for stage, margin in zip(self.stages, margins):
+            if not margin > np.log(stage.threshold / (1 - stage.threshold)):
+                return stage.goal
+        return self.stages[-1].goal
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SidedGoal:
+    """A goal for each direction in which block `b` may lie as seen from block `a`.
+
+    Where `b` lies is asked twice: "on the left side of" is exact but true only of
+    near blocks, regions of the board are coarse but cover it. Both give evidence
+    for each direction; the most likely one wins.
+
+    Attributes:
+      a, b: names of the two blocks.
+      options: eight goals, one per direction from `a` to `b`.
+    """
+
+    a: str
+    b: str
+    options: tuple[Goal, ...]
+
+    @property
+    def present(self) -> tuple[Question, ...]:
+        """Eight sides, nine regions of `a`, nine regions of `b`."""
+        sides = [question("block_direction", self.b, self.a, d) for d in DIRECTIONS]
+        places = [
+            question("block_region", x, r) for x in (self.a, self.b) for r in REGIONS
+        ]
+        return (*sides, *places)
+
+    def given(self, margins: Float[np.ndarray, " P"]) -> Goal:
+        """The goal for the most likely direction; arguments as for `StagedGoal`."""
+        margins = np.nan_to_num(np.asarray(margins, np.float64))
+        near, here, there = np.split(margins, [len(DIRECTIONS), len(margins) - 9])
+        way = _expected_place(there) - _expected_place(here)
+        far = DIRECTION_VECTORS @ way / max(np.linalg.norm(way), 1e-6)
+        return self.options[int(np.argmax(near + FAR_EVIDENCE * far))]
+
+
+def _expected_place(margins):
+    """Mean of the region points, weighed by the softmax of their margins."""
+    weights = np.exp(margins - margins.max())
+    return weights @ REGION_POINTS / weights.sum()
+
+
 def make_goal(items: Sequence[tuple[Question, str, float]], block_ids=None) -> Goal:
     """A goal from (question, "yes" or "no", weight) triples.
 
@@ -129,7 +214,7 @@ def goal_for_task(
     preset: str = "published",
     scene: Scene | None = None,
     weights: dict[str, float] | None = None,
-) -> Goal:
+) -> Goal | SidedGoal:
     """The goal of a task of the benchmark.
 
     Args:
@@ -166,8 +251,16 @@ def goal_for_task(
                 f"unknown weight {key!r} of {task}, did you mean {near[0]!r}?"
             )
     weights = {**SHAPED_WEIGHTS[task], **(weights or {})}
-    items = _TASK_ITEMS[task](names, preset, scene, weights)
-    return make_goal(items, None if scene is None else np.asarray(scene.block_id))
+    on_board = None if scene is None else np.asarray(scene.block_id)
+    if task == "block_to_block" and preset == "shaped":
+        options = tuple(
+            make_goal(_push(names, towards, weights), on_board) for towards in range(8)
+        )
+        if scene is None:
+            return SidedGoal(*names, options)
+        a, b = (_position(scene, BLOCK_NAMES.index(name)) for name in names)
+        return options[nearest_direction(b - a)]
+    return make_goal(_TASK_ITEMS[task](names, preset, weights), on_board)
 
 
 def neighbours(scene: Scene, block: int, radius: float = 0.1) -> tuple[str, ...]:
@@ -188,7 +281,7 @@ def _position(scene, block):
     return np.asarray(scene.block_pose)[list(ids).index(block), :2]
 
 
-def _reach(names, preset, scene, weights):
+def _reach(names, preset, weights):
     touch = question("peg_touching", names[0])
     if preset == "published":
         return [(touch, "yes", 1.0)]
@@ -198,7 +291,7 @@ def _reach(names, preset, scene, weights):
     ]
 
 
-def _separate(names, preset, scene, weights):
+def _separate(names, preset, weights):
     target, others = names[0], names[1:]
     touch = question("peg_touching", target)
     if preset == "published":
@@ -215,24 +308,22 @@ def _separate(names, preset, scene, weights):
     ]
 
 
-def _block_to_block(names, preset, scene, weights):
-    touch = question("block_touching", *names)
-    closer = question("blocks_closer", *names)
-    if preset == "published":
-        return [(touch, "yes", 0.8), (closer, "yes", 0.2)]
-    items = [
-        (touch, "yes", weights["block_touching"]),
-        (closer, "yes", weights["blocks_closer"]),
-        (question("peg_touching", names[0]), "yes", weights["peg_touching"]),
+def _block_to_block(names, preset, weights):
+    del preset, weights  # published; what "shaped" adds depends on the direction
+    return [
+        (question("block_touching", *names), "yes", 0.8),
+        (question("blocks_closer", *names), "yes", 0.2),
     ]
-    if scene is None:
-        return items
-    a, b = (question("block_moved", name).args[0] for name in names)
-    towards = nearest_direction(_position(scene, b) - _position(scene, a))
+
+
+def _push(names, towards, weights):
+    """Shaped block_to_block: push the first block in a direction."""
     behind = DIRECTIONS[opposite(towards)]
     moved = question("block_moved_direction", names[0], DIRECTIONS[towards])
     return [
-        *items,
+        (question("block_touching", *names), "yes", weights["block_touching"]),
+        (question("blocks_closer", *names), "yes", weights["blocks_closer"]),
+        (question("peg_touching", names[0]), "yes", weights["peg_touching"]),
         (question("peg_direction", names[0], behind), "yes", weights["peg_behind"]),
         (moved, "yes", weights["moved_towards"]),
     ]
