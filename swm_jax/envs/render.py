@@ -115,8 +115,8 @@ def _segment(scene, look, height, width):
     def draw(one, windowed):
         label, _, peg_mask, corner = _trace(one, look, height, width, windowed)
         what = jnp.where(label < 0, label + 1, label // FACES + FIRST_BLOCK)
-        seen = lax.dynamic_slice(what, corner, peg_mask.shape)
-        return lax.dynamic_update_slice(what, jnp.where(peg_mask, PEG, seen), corner)
+        seen = _window_of(what, corner, peg_mask.shape)
+        return _with_window(what, jnp.where(peg_mask, PEG, seen), corner)
 
     return _over_scenes(draw, scene)
 
@@ -145,9 +145,9 @@ def _draw(scene, windowed, *, look, h, w, k):
     """One image: labels to colours, the peg on top, samples to pixels."""
     label, peg_rgb, peg_mask, corner = _trace(scene, look, h * k, w * k, windowed)
     colours = _palette(scene, look)[label + 2]
-    seen = lax.dynamic_slice(colours, (*corner, 0), (*peg_mask.shape, 3))
+    seen = _window_of(colours, (*corner, 0), (*peg_mask.shape, 3))
     seen = jnp.where(peg_mask[..., None], peg_rgb, seen)
-    colours = lax.dynamic_update_slice(colours, seen, (*corner, 0))
+    colours = _with_window(colours, seen, (*corner, 0))
     if k > 1:
         colours = colours.reshape(h, k, w, k, 3).mean((1, 3))
     # Rounded first: XLA on CPUs sometimes rounds and sometimes truncates in casts.
@@ -202,11 +202,11 @@ def _trace(scene, look, h, w, windowed):
         depth, label = layers
         start = first[k, 0], first[k, 1]
         block_depth, face = _prism(corners[k], start, window, h, w, position)
-        behind = lax.dynamic_slice(depth, start, window)
-        under = lax.dynamic_slice(label, start, window)
+        behind = _window_of(depth, start, window)
+        under = _window_of(label, start, window)
         shown = jnp.where(block_depth < behind, face + k * FACES, under)
-        depth = lax.dynamic_update_slice(depth, jnp.minimum(behind, block_depth), start)
-        return depth, lax.dynamic_update_slice(label, shown, start)
+        depth = _with_window(depth, jnp.minimum(behind, block_depth), start)
+        return depth, _with_window(label, shown, start)
 
     depth, label = lax.fori_loop(0, len(corners), add_block, (depth, label))
 
@@ -221,7 +221,7 @@ def _trace(scene, look, h, w, windowed):
     x0, y0, t0 = _rays(corner, window, h, w, position, low)
     enter, run = (x1, y1), (x0 - x1, y0 - y1)
     s, on_top, side = cylinder_hit(scene.peg, board.PEG_RADIUS, enter, run)
-    behind = lax.dynamic_slice(depth, corner, window)
+    behind = _window_of(depth, corner, window)
     mask = (s <= 1.0) & (t1 + s * (t0 - t1) < behind)
     normal = jnp.stack(
         [jnp.where(on_top, 0.0, side[0]), jnp.where(on_top, 0.0, side[1]), on_top], -1
@@ -251,6 +251,17 @@ def _rays(corner, window, h, w, position, z):
     return x, y, depth + jnp.zeros_like(x)
 
 
+def _window_of(layer, start, shape):
+    # Without this, vmap makes a gather of a slice that is the whole.
+    return layer if layer.shape == shape else lax.dynamic_slice(layer, start, shape)
+
+
+def _with_window(layer, patch, start):
+    if layer.shape == patch.shape:
+        return patch
+    return lax.dynamic_update_slice(layer, patch, start)
+
+
 def _camera_position(look):
     return jnp.asarray(look.camera_offset, jnp.float32) + _POSITION
 
@@ -268,7 +279,7 @@ def _project(points, position):
 
 def _window_corner(corners, low, high, h, w, window, position):
     """int32[K, 2]: first row and column of the window around each prism."""
-    if window == (h, w):  # constants, so that slices with them vanish
+    if window == (h, w):
         return jnp.zeros((len(corners), 2), jnp.int32)
     lift = jnp.stack([jnp.full(corners.shape[:2], z) for z in (low, high)], -1)
     both = jnp.broadcast_to(corners[..., None, :], (*lift.shape, 2))
