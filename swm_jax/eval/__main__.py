@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
             raise UserError(f"unexpected argument {argv[1]!r}: flags begin with --")
         config = config_from_flags()
         folder = pathlib.Path(_OUTPUT.value or f"results/{config.preset}")
-        logging.set_verbosity(logging.WARNING)
+        logging.set_verbosity(logging.ERROR)
         from swm_jax.eval.run import evaluate  # late: mistakes above cost no start-up
 
         evaluate(config, folder)

@@ -27,14 +27,14 @@ PROBES = ("model", "no_action", "other_image")
 
 
 def answer(
-    world: World, queries: Queries, say: Callable[[int, int], None] | None = None
+    world: World, queries: Queries, say: Callable[[int], None] | None = None
 ) -> dict[str, Float[np.ndarray, " n"]]:
     """Logit of yes over no for every query, by the model and under each probe.
 
     Args:
       world: what answers.
       queries: what it is asked.
-      say: called with (starts done, starts) after every batch.
+      say: called with the number of starts done after every batch.
     """
     count = len(queries.episode)
     # Shown another scene: the start of another episode, a third of the way round.
@@ -58,7 +58,7 @@ def answer(
         elsewhere = _yes_logits(world.model, wrong, asked, chunks, queries.horizons)
         logits["other_image"].append(np.asarray(elsewhere)[:kept, 0])
         if say:
-            say(begin + kept, count)
+            say(begin + kept)
     where = queries.start, queries.horizon, queries.column
     return {name: np.concatenate(parts)[where] for name, parts in logits.items()}
 

@@ -12,6 +12,7 @@ import math
 import os
 import pathlib
 import platform
+import statistics
 from importlib import metadata
 
 from swm_jax.eval.config import EvalConfig, UserError
@@ -89,7 +90,9 @@ def summarise(episodes: list[Episode], order: tuple = ()) -> list[dict]:
                 "episodes": count,
                 "rate": len(wins) / count,
                 "interval95": list(wilson_interval(len(wins), count)),
-                "seconds_per_replan": sum(e.seconds_per_replan for e in group) / count,
+                "seconds_per_replan": statistics.median(
+                    e.seconds_per_replan for e in group
+                ),
                 "candidates_per_replan": group[0].candidates_per_replan,
                 "mean_steps_to_success": sum(wins) / len(wins) if wins else None,
                 "seeds": sorted(e.seed for e in group),

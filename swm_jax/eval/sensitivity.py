@@ -40,7 +40,7 @@ def measure(
     scenes: int,
     candidates: int,
     goal: str,
-    say: Callable[[int, int], None] | None = None,
+    say: Callable[[int], None] | None = None,
 ) -> dict:
     """The `action_sensitivity` part of results.json.
 
@@ -50,7 +50,7 @@ def measure(
       scenes: per task.
       candidates: chunks per scene.
       goal: preset of the questions.
-      say: called with (scenes done, scenes) after every batch.
+      say: called with the number of scenes done after every batch.
     """
     truth_world = privileged("simulator", env)
     per_task, examples, done = {}, [], 0
@@ -78,7 +78,7 @@ def measure(
                 pairs.append((p, t))
             done += len(seeds)
             if say:
-                say(done, scenes * len(tasks))
+                say(done)
         if not rho:
             continue
         typical = int(np.argmin(np.abs(np.array(rho) - np.mean(rho))))
