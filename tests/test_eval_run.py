@@ -110,7 +110,7 @@ def test_a_killed_sweep_keeps_what_was_finished(env, tmp_path, monkeypatch):
             raise Killed
 
     one_by_one = dataclasses.replace(config, episodes_parallel=1)
-    quiet = lambda cell, count: None
+    quiet = lambda method, world_model, count: None
     with pytest.raises(Killed):
         planning.run_sweep(one_by_one, env, world, journal, tmp_path, quiet, finish)
     again = results_.Journal(tmp_path, config)

@@ -4,6 +4,7 @@ Every finished episode is one line of the journal and one file of poses
 (`episodes/<task>.<method>.<world model>.<seed>.npz`), written the moment it ends.
 """
 
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Mapping
@@ -12,11 +13,13 @@ import jax
 import numpy as np
 
 from swm_jax.envs import BoardEnv, Scene
+from swm_jax.envs.board_tasks import make_task
 from swm_jax.eval.config import EvalConfig
 from swm_jax.eval.results import Episode, Journal
 from swm_jax.eval.worlds import World
 from swm_jax.planning import Planner, get_planner
 from swm_jax.planning.closed_loop import EpisodeResult, run_episodes
+from swm_jax.questions import goal_for_task
 
 Cell = tuple[str, str, str]  # task, method, world model
 
@@ -56,48 +59,60 @@ def run_sweep(
     worlds: Mapping[str, World],
     journal: Journal,
     folder: pathlib.Path,
-    begin: Callable[[Cell, int], None],
+    begin: Callable[[str, str, int], None],
     finish: Callable[[Episode], None],
 ) -> None:
-    """Runs what remains.
+    """Runs what remains, all tasks of a method and world model side by side.
 
     Args:
       worlds: world models by name.
       folder: where the files of poses go.
-      begin: called with a cell and its number of episodes before it starts.
+      begin: called with method, world model and number of episodes before they start.
       finish: called with every episode that ended.
     """
-    for cell, seeds in remaining(config, journal).items():
-        task, method, name = cell
+    groups: dict[tuple[str, str], list[tuple[str, int]]] = {}
+    for (task, *policy), seeds in remaining(config, journal).items():
+        groups.setdefault(tuple(policy), []).extend((task, seed) for seed in seeds)
+    for (method, name), tasks in groups.items():
         world, planner = worlds[name], make_planner(config, method)
-        begin(cell, len(seeds))
+        # Arrays have room for the largest goal so far, so it comes first: then
+        # nothing is compiled again when the others follow.
+        tasks.sort(key=lambda each: -_goal_size(each[0], config.goal))
+        begin(method, name, len(tasks))
 
-        def on_end(result: EpisodeResult, cell: Cell = cell) -> None:
-            episode = _episode(result, cell)
+        def on_end(result: EpisodeResult, method=method, name=name) -> None:
+            episode = _episode(result, method, name)
             save_episode(folder, episode, result)
             journal.append("episode", vars(episode))
             finish(episode)
 
         run_episodes(
             env,
-            [(task, seed) for seed in seeds],
+            tasks,
             world.model,
             planner,
-            jax.random.key(seeds[0]),
-            preset=config.goal,
+            jax.random.key(tasks[0][1]),
+            # Random actions ask nobody, not even on which side they are.
+            preset="published" if method == "random" else config.goal,
             tokenizer=world.tokenizer,
             question_length=world.question_length,
             image_size=world.image_size,
             max_steps=config.max_steps or None,
-            parallel=min(config.episodes_parallel, len(seeds)),
+            parallel=min(config.episodes_parallel, len(tasks)),
             on_end=on_end,
         )
 
 
-def _episode(result: EpisodeResult, cell: Cell) -> Episode:
-    task, method, world_model = cell
+@functools.cache
+def _goal_size(task: str, preset: str) -> int:
+    """How many questions the goals of a task have."""
+    goal = goal_for_task(task, make_task(task).names, preset)
+    return max(len(g.questions) for g in getattr(goal, "options", (goal,)))
+
+
+def _episode(result: EpisodeResult, method: str, world_model: str) -> Episode:
     return Episode(
-        task=task,
+        task=result.task,
         method=method,
         world_model=world_model,
         seed=int(result.seed),

@@ -112,11 +112,9 @@ def _sweep(config, env, learned, journal: Journal, folder: pathlib.Path) -> None
     if learned:
         worlds["swm"] = learned.world
 
-    def begin(cell, count):
+    def begin(method, world_model, count):
         nonlocal now
-        task, method, world_model = cell
-        now = task if method == "random" else f"{task}, {method}"
-        now = f"{now}, {world_model}"
+        now = world_model if method == "random" else f"{method}, {world_model}"
         progress(done, now)
 
     def finish(episode):
