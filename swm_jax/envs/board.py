@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from swm_jax.envs import board_geometry as geometry
 from swm_jax.envs.board_model import (
@@ -112,6 +112,10 @@ class BoardEnv:
         """
         raise NotImplementedError
 
+    def native(self, state: State) -> State:
+        """The state in this backend's own arrays: JAX's, or numpy's on the host."""
+        return state
+
     def scene(self, state: State) -> Scene:
         """Reads the poses out of a state with any leading axes."""
         pose = state.qpos[..., :BLOCK_DOFS]
@@ -171,30 +175,55 @@ def check_actions(actions: Any, lead: tuple[int, ...]) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnames="block_ids")
 def place(key: Key[Array, ""], block_ids: tuple[int, ...]) -> State:
-    """Scatters peg and blocks, one after the other, by rejection in one round each.
+    """A fresh world: peg and blocks scattered over the board, at rest."""
+    peg_key, place_key, yaw_key = jax.random.split(key, 3)
+    peg = uniform_place(peg_key)
+    nowhere = jnp.zeros((NUM_BLOCKS, 2)), jnp.zeros(NUM_BLOCKS, bool)
+    placed = scatter(place_key, peg, *nowhere)
+    yaw = jax.random.uniform(yaw_key, (NUM_BLOCKS, 1), minval=-jnp.pi, maxval=jnp.pi)
+    return state_at_rest(jnp.concatenate([placed, yaw], -1), peg, block_ids)
 
-    Every block takes the first of `_TRIES` uniform places that keeps it
-    `BLOCK_GAP` from the edges of those before it (counted from circles about their
+
+def uniform_place(
+    key: Key[Array, ""], shape: tuple[int, ...] = (), inset: float = 0.0
+) -> Float[Array, "*shape 2"]:
+    """Uniform positions where blocks may lie, `inset` metres from their walls."""
+    low, high = (jnp.asarray(corner) for corner in BLOCK_BOUNDS)
+    return jax.random.uniform(key, (*shape, 2), minval=low + inset, maxval=high - inset)
+
+
+def scatter(
+    key: Key[Array, ""],
+    peg: Float[Array, "2"],
+    placed: Float[Array, "8 2"],
+    fixed: Bool[Array, "8"],
+) -> Float[Array, "8 2"]:
+    """Finds places for the blocks that are not fixed, one after the other.
+
+    Each takes the first of `_TRIES` uniform places that keeps it `BLOCK_GAP` from
+    the edges of fixed and earlier blocks (counted from circles about their
     outlines) and `PEG_CLEARANCE` from the peg.
     """
-    peg_key, place_key, yaw_key = jax.random.split(key, 3)
-    low, high = (jnp.asarray(corner) for corner in BLOCK_BOUNDS)
-    uniform = functools.partial(jax.random.uniform, minval=low, maxval=high)
-    peg = uniform(peg_key, (2,))
     radius = jnp.asarray([block_radius(shape) for shape in SLOT_SHAPES])
 
-    def put(placed, slot):
-        tries = uniform(jax.random.fold_in(place_key, slot), (_TRIES, 2))
+    def put(carry, slot):
+        placed, there = carry
+        tries = uniform_place(jax.random.fold_in(key, slot), (_TRIES,))
         apart = jnp.linalg.norm(tries[:, None] - placed, axis=-1)
-        free = apart > radius[slot] + radius + BLOCK_GAP
-        free = jnp.all(free | (jnp.arange(NUM_BLOCKS) >= slot), -1)
+        free = jnp.all((apart > radius[slot] + radius + BLOCK_GAP) | ~there, -1)
         free &= jnp.linalg.norm(tries - peg, axis=-1) > PEG_CLEARANCE
-        return placed.at[slot].set(tries[jnp.argmax(free)]), None
+        chosen = jnp.where(there[slot], placed[slot], tries[jnp.argmax(free)])
+        return (placed.at[slot].set(chosen), there.at[slot].set(True)), None
 
-    start = jnp.zeros((NUM_BLOCKS, 2))
-    placed, _ = jax.lax.scan(put, start, jnp.arange(NUM_BLOCKS))
-    yaw = jax.random.uniform(yaw_key, (NUM_BLOCKS, 1), minval=-jnp.pi, maxval=jnp.pi)
-    qpos = jnp.concatenate([jnp.concatenate([placed, yaw], -1).reshape(-1), peg])
+    (placed, _), _ = jax.lax.scan(put, (placed, fixed), jnp.arange(NUM_BLOCKS))
+    return placed
+
+
+def state_at_rest(
+    block_pose: Float[Array, "8 3"], peg: Float[Array, "2"], block_ids: Any
+) -> State:
+    """One world at rest, in JAX arrays."""
+    qpos = jnp.concatenate([block_pose.reshape(-1), peg])
     return State(
         qpos=qpos,
         qvel=jnp.zeros_like(qpos),

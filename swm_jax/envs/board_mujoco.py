@@ -50,11 +50,14 @@ class MujocoBoard(BoardEnv):
         self._lock = threading.Lock()
         self._pool = None
 
+    def native(self, state: State) -> State:
+        return jax.tree.map(np.asarray, state)
+
     def reset(self, key: Key[Array, ""]) -> State:
-        return jax.tree.map(np.asarray, place(key, self.block_ids))
+        return self.native(place(key, self.block_ids))
 
     def reset_batch(self, keys: Key[Array, " B"]) -> State:
-        return jax.tree.map(np.asarray, place_batch(keys, self.block_ids))
+        return self.native(place_batch(keys, self.block_ids))
 
     def step(self, state: State, action: Float[Array, "2"]) -> State:
         states = jax.tree.map(lambda x: np.asarray(x)[None], state)
@@ -62,7 +65,7 @@ class MujocoBoard(BoardEnv):
         return jax.tree.map(lambda x: x[0], self.step_batch(states, action[None]))
 
     def step_batch(self, states: State, actions: Float[Array, "B 2"]) -> State:
-        states = jax.tree.map(np.asarray, states)
+        states = self.native(states)
         actions = check_actions(actions, states.target.shape[:-1])
         qpos, qvel, target = self._play(states, actions[:, None])
         return states.replace(
@@ -70,7 +73,7 @@ class MujocoBoard(BoardEnv):
         )
 
     def rollout_batch(self, states: State, actions: Float[Array, "B H 2"]) -> Scene:
-        states = jax.tree.map(np.asarray, states)
+        states = self.native(states)
         worlds, horizon = len(states.target), np.shape(actions)[-2]
         actions = check_actions(actions, (worlds, horizon))
         path = np.empty((worlds, horizon + 1, states.qpos.shape[-1]), np.float32)
