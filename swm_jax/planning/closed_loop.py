@@ -109,21 +109,21 @@ def run_episodes(
     results: dict[int, EpisodeResult] = {}
     slots: list[tuple[int, _Slot]] = []
     states, plans = None, None
-    sizes = set()
+    compiled: set[tuple[int, int]] = set()
     execute = planner.config.execute
 
     def begin(count):
         fresh = []
         for _ in range(min(count, len(waiting))):
             index, (name, seed) = waiting.pop()
-            task = make_task(name, seed=seed)
+            task = make_task(name, seed=seed, block_set=env.config.block_set)
             slot = _Slot(name, seed, task, goal(task))
             state = _numpy(task.reset(env, jax.random.key(seed)))
             slot.scenes.append(_numpy(env.scene(state)))
             fresh.append((index, slot, state))
         return fresh
 
-    replan = 0
+    replan, count = 0, 1
     while waiting or slots:
         fresh = begin(parallel - len(slots))
         if fresh:
@@ -134,11 +134,17 @@ def run_episodes(
             slots += [(index, slot) for index, slot, _ in fresh]
         size = _bucket(len(slots), parallel)
         padded = np.resize(np.arange(len(slots)), size)
-        controller = Controller(planner, world_model, tokenizer, question_length)
-        started = time.perf_counter()
         seen = _take(states, padded)
-        observation = Observation(image=draw(env.scene(seen)), scene=seen)
         goals = [slots[i][1].goal for i in padded]
+        count = max(count, *map(_question_count, goals))
+        controller = Controller(
+            planner, world_model, tokenizer, question_length, question_count=count
+        )
+        observation = Observation(
+            image=draw(env.scene(seen)), scene=seen if image_size is None else None
+        )
+        jax.block_until_ready(observation)
+        started = time.perf_counter()
         chunk, after, info = controller.replan(
             observation, goals, _take(plans, padded), jax.random.fold_in(key, replan)
         )
@@ -151,9 +157,9 @@ def run_episodes(
         for i, (_, slot) in enumerate(slots):
             slot.values.append(float(values[i]))
             slot.nan += int(nan[i])
-            if size in sizes:
+            if (size, count) in compiled:
                 slot.seconds.append(spent)
-        sizes.add(size)
+        compiled.add((size, count))
         for t in range(execute):
             states = _numpy(env.step_batch(states, chunk[: len(slots), t]))
             scene = _numpy(env.scene(states))
@@ -187,6 +193,14 @@ def _result(slot: _Slot, planner: Planner, spent: float) -> EpisodeResult:
         nan_candidates=slot.nan,
         scenes=jax.tree.map(lambda *x: np.stack(x), *slot.scenes),
     )
+
+
+def _question_count(goal) -> int:
+    """Q of a goal, or of the largest goal it may turn into."""
+    options = getattr(goal, "options", None)
+    if options is None and hasattr(goal, "stages"):
+        options = [stage.goal for stage in goal.stages]
+    return max(len(each.questions) for each in options or [goal])
 
 
 def _painter(image_size, look):
