@@ -166,22 +166,28 @@ def _play_stepwise(env, states, policy, keys, steps):
 
 def _play_jitted(env, states, policy, keys, steps):
     """MJX: whole episodes in one jit."""
+    return jax.tree.map(np.asarray, _player(env, steps)(states, policy, keys))
+
+
+@functools.cache
+def _player(env, steps):
+    """One compilation for all shards of a run."""
+
+    def step(carry, t):
+        states, memory, policy, keys = carry
+        scene = env.scene(states)
+        action, memory = _act_batch(keys, t, policy, scene, memory)
+        return (env.step_batch(states, action), memory, policy, keys), (scene, action)
 
     @jax.jit
     def play(states, policy, keys):
-        def step(carry, t):
-            states, memory = carry
-            scene = env.scene(states)
-            action, memory = _act_batch(keys, t, policy, scene, memory)
-            return (env.step_batch(states, action), memory), (scene, action)
-
-        carry = (states, _first_memory(keys))
+        carry = (states, _first_memory(keys), policy, keys)
         carry, (scenes, actions) = jax.lax.scan(step, carry, jnp.arange(steps))
         last = jax.tree.map(lambda x: x[None], env.scene(carry[0]))
         scenes = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), scenes, last)
         return jax.tree.map(lambda x: x.swapaxes(0, 1), (scenes, actions))
 
-    return jax.tree.map(np.asarray, play(states, policy, keys))
+    return play
 
 
 @jax.jit
