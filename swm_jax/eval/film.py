@@ -31,6 +31,7 @@ INK, MUTED, PAPER, PANEL = (
 )
 BLUE, GREEN, RED = (37, 99, 201), (20, 147, 108), (200, 67, 79)
 LINE = 46
+BATCH = 16  # frames asked about in one call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,13 @@ class Said:
     ahead: int
 
 
-def listen(world: World, scenes: Scene, aims: Sequence, ahead: int = 8) -> Said:
+def listen(
+    world: World,
+    scenes: Scene,
+    aims: Sequence,
+    ahead: int = 8,
+    room: int | None = None,
+) -> Said:
     """Asks the goal's questions at every frame of an episode.
 
     The actions told are the peg's motion that followed; after the episode's end
@@ -62,28 +69,37 @@ def listen(world: World, scenes: Scene, aims: Sequence, ahead: int = 8) -> Said:
       scenes: Scene with leading axis T + 1.
       aims: a `swm_jax.questions.Goal` per frame, all with Q questions.
       ahead: horizon in steps.
+      room: pads the questions, so that other films need no compilation.
     """
     frames = scenes.peg.shape[0]
     still = lambda x: np.concatenate([x, np.repeat(x[-1:], ahead, 0)])
     motion = np.diff(still(scenes.peg), axis=0)
     actions = np.stack([motion[t : t + ahead] for t in range(frames)])[:, None]
     later = jax.tree.map(lambda x: still(np.asarray(x))[ahead:], scenes)
-    batch = question_batch(
-        [aim.questions for aim in aims], world.tokenizer, world.question_length
-    )
-    log_probs = np.asarray(
-        _ask(world.model, world.observe(scenes), batch, actions, (ahead,))
-    )[:, 0, 0]
+    asked = [aim.questions for aim in aims]
+    batch = question_batch(asked, world.tokenizer, world.question_length, room)
     desired = np.stack([aim.answers for aim in aims])
-    beside = lambda scene: jax.tree.map(lambda x: np.asarray(x)[:, None], scene)
-    margin = predicates.margin(batch.type_id, batch.args, beside(scenes), beside(later))
+    count = desired.shape[1]
+    probability = []
+    for begin in range(0, frames, BATCH):
+        rows = np.minimum(np.arange(begin, begin + BATCH), frames - 1)
+        now, part = jax.tree.map(
+            lambda x, rows=rows: np.asarray(x)[rows], (scenes, batch)
+        )
+        seen = world.observe(now)
+        log_probs = _ask(world.model, seen, part, actions[rows], (ahead,))
+        log_probs = np.asarray(log_probs)[: frames - begin, 0, 0, :count]
+        wanted = desired[begin : begin + BATCH, :, None]
+        probability.append(np.exp(np.take_along_axis(log_probs, wanted, 2)[..., 0]))
+    now, later = (
+        jax.tree.map(lambda x: np.asarray(x)[:, None], each) for each in (scenes, later)
+    )
+    margin = predicates.margin(batch.type_id, batch.args, now, later)
     return Said(
-        questions=[aim.questions for aim in aims],
+        questions=asked,
         desired=desired,
-        probability=np.exp(
-            np.take_along_axis(log_probs, desired[..., None], 2)[..., 0]
-        ),
-        truth=(np.asarray(margin) > 0) == (desired == 1),
+        probability=np.concatenate(probability),
+        truth=(np.asarray(margin)[:, :count] > 0) == (desired == 1),
         ahead=ahead,
     )
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from swm_jax.eval import film, video
 from swm_jax.eval.config import EvalConfig
+from swm_jax.eval.goals import room
 from swm_jax.eval.page import display
 from swm_jax.eval.planning import load_episode, make_planner
 from swm_jax.eval.progress import Progress
@@ -52,7 +53,7 @@ def _film(config, env, learned, episode: Episode, scenes, folder) -> dict:
     aims = Controller(make_planner(config, method), truth.model).aims(
         truth.observe(scenes), [goal] * len(keep)
     )
-    said = film.listen(world, scenes, aims)
+    said = film.listen(world, scenes, aims, room=room(config.tasks, config.goal))
     pictures = film.large_pictures(scenes)
     seen = None
     if world.image_size is not None:

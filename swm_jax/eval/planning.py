@@ -4,7 +4,6 @@ Every finished episode is one line of the journal and one file of poses
 (`episodes/<task>.<method>.<world model>.<seed>.npz`), written the moment it ends.
 """
 
-import functools
 import os
 import pathlib
 from collections.abc import Callable, Mapping
@@ -13,13 +12,12 @@ import jax
 import numpy as np
 
 from swm_jax.envs import BoardEnv, Scene
-from swm_jax.envs.board_tasks import make_task
 from swm_jax.eval.config import EvalConfig
+from swm_jax.eval.goals import goal_size
 from swm_jax.eval.results import Episode, Journal
 from swm_jax.eval.worlds import World
 from swm_jax.planning import Planner, get_planner
 from swm_jax.planning.closed_loop import EpisodeResult, run_episodes
-from swm_jax.questions import goal_for_task
 
 Cell = tuple[str, str, str]  # task, method, world model
 
@@ -77,7 +75,7 @@ def run_sweep(
         world, planner = worlds[name], make_planner(config, method)
         # Arrays have room for the largest goal so far, so it comes first: then
         # nothing is compiled again when the others follow.
-        tasks.sort(key=lambda each: -_goal_size(each[0], config.goal))
+        tasks.sort(key=lambda each: -goal_size(each[0], config.goal))
         begin(method, name, len(tasks))
 
         def on_end(result: EpisodeResult, method=method, name=name) -> None:
@@ -101,13 +99,6 @@ def run_sweep(
             parallel=min(config.episodes_parallel, len(tasks)),
             on_end=on_end,
         )
-
-
-@functools.cache
-def _goal_size(task: str, preset: str) -> int:
-    """How many questions the goals of a task have."""
-    goal = goal_for_task(task, make_task(task).names, preset)
-    return max(len(g.questions) for g in getattr(goal, "options", (goal,)))
 
 
 def _episode(result: EpisodeResult, method: str, world_model: str) -> Episode:

@@ -21,6 +21,7 @@ from swm_jax.envs.board_oracle import oracle_action
 from swm_jax.envs.board_tasks import make_task
 from swm_jax.envs.scene import block_id
 from swm_jax.eval import statistics
+from swm_jax.eval.goals import room
 from swm_jax.eval.worlds import World, privileged
 from swm_jax.planning import Planner, PlannerConfig, chunk_value, desired_scores
 from swm_jax.planning.controller import Controller
@@ -65,8 +66,10 @@ def measure(
             aims = Controller(planner, truth_world.model).aims(
                 truth_world.observe(scene), goals
             )
-            true = value(truth_world, scene, aims, chunks, planner.config)
-            predicted = value(world, scene, aims, chunks, planner.config)
+            true, predicted = (
+                value(each, scene, aims, chunks, planner.config, room(tasks, goal))
+                for each in (truth_world, world)
+            )
             for t, p in zip(true, predicted):
                 if np.ptp(t) == 0:
                     continue  # nothing that was tried makes a difference here
@@ -156,9 +159,14 @@ def value(
     aims: Sequence,
     chunks: Float[Array, "S N H A"],
     config: PlannerConfig,
+    count: int | None = None,
 ) -> Float[np.ndarray, "S N"]:
-    """What a planner that believes `world` thinks each chunk is worth."""
-    questions, goal = goal_batch(aims, world.tokenizer, world.question_length)
+    """What a planner that believes `world` thinks each chunk is worth.
+
+    Args:
+      count: room for questions, at least those of the largest aim.
+    """
+    questions, goal = goal_batch(aims, world.tokenizer, world.question_length, count)
     observation = world.observe(scene)
     found = _value(world.model, observation, questions, goal, chunks, config)
     return np.asarray(found)
