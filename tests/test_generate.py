@@ -126,10 +126,10 @@ def test_killed_run_continues_to_the_same_bytes(data, tmp_path):
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     shards = make_layout(debug_config(), output).shards()
     try:
-        for _ in range(1200):
+        for _ in range(60_000):
             if shards[0].path.exists() or process.poll() is not None:
                 break
-            time.sleep(0.1)
+            time.sleep(0.002)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
