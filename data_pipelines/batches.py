@@ -8,7 +8,7 @@
 The stream is a pure function of (seed, step): grain maps step numbers to batches,
 with random access, so a resume is "start at this step" whatever the number of
 threads or hosts was. Hosts take slices of the same global batch. The episodes lie
-decoded in memory (12 kB a frame at 64 px) and threads share them; every wording of
+decoded in memory (28 kB a frame at 96 px) and threads share them; every wording of
 every question is tokenised once.
 
 Axes: B images, Q questions, R queries, T question tokens, L answer tokens, H actions.

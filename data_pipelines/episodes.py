@@ -223,10 +223,15 @@ class EpisodeArrays:
         return np.where(inside[..., None], actions, np.float32(0))
 
 
+def first_frames(episodes: Sequence[Episode]) -> Int[np.ndarray, " N+1"]:
+    """Where each episode's frames begin if all lie one after the other; and the end."""
+    return np.cumsum([0, *(len(e) + 1 for e in episodes)], dtype=np.int64)
+
+
 def stack_episodes(
-    episodes: Sequence[Episode], frames: Sequence[UInt8[np.ndarray, "T+1 h w 3"]]
+    episodes: Sequence[Episode], frames: UInt8[np.ndarray, "F h w 3"]
 ) -> EpisodeArrays:
-    """Pads and stacks; `frames` holds the decoded images of each episode."""
+    """Pads and stacks; `frames` holds the decoded images, one after the other."""
     length = np.array([len(e) for e in episodes], np.int32)
     longest = int(length.max())
 
@@ -235,8 +240,8 @@ def stack_episodes(
         return np.pad(values, width, mode=mode)
 
     return EpisodeArrays(
-        frames=np.concatenate(frames),
-        first=np.concatenate([[0], np.cumsum(length[:-1].astype(np.int64) + 1)]),
+        frames=frames,
+        first=first_frames(episodes)[:-1],
         length=length,
         block_pose=np.stack([pad(e.block_pose, longest + 1, "edge") for e in episodes]),
         peg=np.stack([pad(e.peg, longest + 1, "edge") for e in episodes]),

@@ -274,6 +274,23 @@ def test_sizes_that_cannot_work_are_refused(data):
     refused("6 images does not divide over 4 hosts", data, host=(0, 4))
 
 
+@pytest.mark.parametrize(
+    "png, match",
+    [
+        (encode_png(frame(0, 1))[:40], "episode 0: frame 1 cannot be decoded"),
+        (encode_png(frame(0, 1)[:8]), "frame 1 has shape .8, 16, 3., expected"),
+    ],
+)
+def test_frame_that_is_no_picture_of_the_right_size_is_named(tmp_path, png, match):
+    episode = random_walk(0, 20)
+    episode.image[1] = png
+    layout = tfds_board.Layout(tmp_path, (1, 1), episodes_per_shard=1)
+    for shard, content in zip(layout.shards(), (episode, random_walk(1, 20))):
+        tfds_board.write_shard(shard, [content], SIZE, SIZE)
+    tfds_board.write_info(layout, SIZE, SIZE, "one bad frame")
+    refused(match, tmp_path)
+
+
 def test_too_few_episodes_are_refused(tmp_path):
     write_data(tmp_path / "few", train=1, val=1, steps=(2,))
     refused("longest of 1 train episodes has 2 actions", tmp_path / "few")
