@@ -229,9 +229,16 @@ def first_frames(episodes: Sequence[Episode]) -> Int[np.ndarray, " N+1"]:
 
 
 def stack_episodes(
-    episodes: Sequence[Episode], frames: UInt8[np.ndarray, "F h w 3"]
+    episodes: Sequence[Episode],
+    frames: UInt8[np.ndarray, "F h w 3"] | Sequence[UInt8[np.ndarray, "f h w 3"]],
 ) -> EpisodeArrays:
-    """Pads and stacks; `frames` holds the decoded images, one after the other."""
+    """Pads and stacks.
+
+    Args:
+      episodes: N of them.
+      frames: all decoded images one after the other, or one array per episode
+        (empty ones where pixels are not needed).
+    """
     length = np.array([len(e) for e in episodes], np.int32)
     longest = int(length.max())
 
@@ -240,7 +247,7 @@ def stack_episodes(
         return np.pad(values, width, mode=mode)
 
     return EpisodeArrays(
-        frames=frames,
+        frames=frames if isinstance(frames, np.ndarray) else np.concatenate(frames),
         first=first_frames(episodes)[:-1],
         length=length,
         block_pose=np.stack([pad(e.block_pose, longest + 1, "edge") for e in episodes]),
