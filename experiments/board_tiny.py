@@ -49,8 +49,8 @@ def get_config(arg: str = "swm") -> ml_collections.ConfigDict:
     )
     if pretrain:
         config.optimizer.schedule = "constant"  # the next stage decays
-    config.dense_weight = 1.0 if pretrain else 0.0
-    config.steps = 2000
+    config.dense_weight = 1.0
+    config.steps = 2000 if pretrain else 5000
     config.log_every = 20
     config.validate_every = 200
     config.validation_batches = 8
@@ -61,6 +61,8 @@ def get_config(arg: str = "swm") -> ml_collections.ConfigDict:
         config.steps, config.log_every, config.validate_every = 6, 1, 6
         config.checkpoint_every, config.validation_batches = 3, 1
         config.data.images = 4
+        if not pretrain:
+            config.data.rendered.images = 4
         config.model.overrides.update(
             {"depth": 1, "vision_depth": 1, "image_size": 48}  # compiles in seconds
         )
@@ -88,8 +90,10 @@ def _episodes() -> ml_collections.ConfigDict:
         {
             "source": "episodes",
             "dir": "data/board",
-            "images": 32,
+            "images": 16,
             "questions": 12,
             "queries": 36,
+            "rendered_every": 4,  # of four steps, one keeps names bound to places
+            "rendered": _rendered(),
         }
     )

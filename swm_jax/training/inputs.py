@@ -1,7 +1,9 @@
 """Batches for the loop: rendered scenes (pre-training) or stored episodes (SWM).
 
 Both are pure functions of (seed, step). Query types are the grammar's question
-types, followed by the kinds that only pre-training asks.
+types, followed by the kinds that only pre-training asks. The SWM stage may keep
+every n-th step for rendered scenes (`rendered_every`), so that names stay bound to
+places while the model learns what actions do.
 """
 
 from collections.abc import Iterator
@@ -37,13 +39,21 @@ def make_stream(
     if config.data.source == "episodes":
         from data_pipelines import batches
 
-        return batches.make_train_iterator(
+        stream = batches.make_train_iterator(
             config.data.dir,
             config.data,
             tokenizer,
             model_config,
             seed=config.seed,
             start_step=start_step,
+        )
+        every = config.data.rendered_every
+        if not every:
+            return stream
+        sample = pretraining.make_sampler(config.data.rendered, model_config, tokenizer)
+        return (
+            sample(config.seed, step) if step % every == every - 1 else batch
+            for step, batch in zip(_count(start_step), stream)
         )
     raise ValueError(
         f"unknown data source '{config.data.source}'; known: rendered, episodes"
