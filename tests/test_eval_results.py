@@ -144,6 +144,17 @@ def test_journal_of_another_configuration_is_refused(tmp_path):
     assert "choose another --output" in message and "\n" not in message
     with pytest.raises(UserError, match="model was 'model a', is 'model b'"):
         results.Journal(tmp_path, demo, "model b")
+    results.Journal(tmp_path, demo)  # a sweep without any model may go on there
+    with pytest.raises(UserError, match="model was 'model a'"):
+        results.Journal(tmp_path, demo, "model b")
+
+
+def test_a_model_may_join_a_sweep_that_had_none(tmp_path):
+    demo = configs.preset("demo")
+    results.Journal(tmp_path, demo).append("episode", vars(episode(1)))
+    assert len(results.Journal(tmp_path, demo, "model a").episodes()) == 1
+    with pytest.raises(UserError, match="model was 'model a', is 'model b'"):
+        results.Journal(tmp_path, demo, "model b")
 
 
 def test_damaged_journal_is_named(tmp_path):

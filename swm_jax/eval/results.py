@@ -207,8 +207,8 @@ class Journal:
         Args:
           folder: made if missing.
           config: its `settings()` must equal those of an existing journal.
-          identity: what the checkpoint's files are, so that another model under
-            the same path is noticed.
+          identity: of the parameters, so that another model under the same path is
+            noticed; "" if no model takes part.
         """
         self.path = folder / "journal.jsonl"
         header = {**to_json(config.settings()), "model": identity, "schema": SCHEMA}
@@ -216,7 +216,9 @@ class Journal:
             folder.mkdir(parents=True, exist_ok=True)
             self.records = self._read() if self.path.exists() else []
             if self.records:
-                self._compare(self.records.pop(0), header)
+                before = self.records.pop(0)
+                header["model"] = header["model"] or before.get("model", "")
+                self._compare(before, header)
             lines = [{"kind": "settings", **header}, *self.records]
             write_text(self.path, "".join(json.dumps(x) + "\n" for x in lines))
         except OSError as error:
@@ -244,7 +246,7 @@ class Journal:
         changed = [
             f"{k} was {old.get(k)!r}, is {new.get(k)!r}"
             for k in sorted({*old, *new})
-            if old.get(k) != new.get(k)
+            if old.get(k) != new.get(k) and not (k == "model" and not old[k])
         ]
         if changed:
             raise UserError(

@@ -40,7 +40,7 @@ def evaluate(config: EvalConfig, folder: pathlib.Path) -> dict:
         answers = _examine_answers(config, env, learned)
         journal.append("qa", answers)
     moved = journal.find("action_sensitivity")
-    if moved and set(moved["per_task"]) != set(config.tasks):
+    if moved and not {*config.tasks} <= {*moved["tasks"]}:
         moved = None
     if learned and moved is None:
         moved = _examine_actions(config, env, learned)
@@ -67,10 +67,17 @@ def evaluate(config: EvalConfig, folder: pathlib.Path) -> dict:
     )
     results.write_json(folder / "results.json", found)
     reel = films.shoot(config, env, learned, episodes, folder)
-    log = read_metrics(config.checkpoint or shipped_checkpoint()) if learned else []
-    results.write_text(folder / "report.html", report.render(found, reel, log))
+    page = report.render(found, reel, _training_log(config) if learned else [])
+    results.write_text(folder / "report.html", page)
     print(closing_text(found, folder, time.monotonic() - began), flush=True)
     return found
+
+
+def _training_log(config: EvalConfig) -> list[dict]:
+    """The metrics of a run, whether its workdir or one of its steps was named."""
+    path = pathlib.Path(config.checkpoint or shipped_checkpoint())
+    logs = (read_metrics(each) for each in (path, path.parent.parent))
+    return next(filter(None, logs), [])
 
 
 def _examine_answers(config: EvalConfig, env, learned: Learned) -> dict:

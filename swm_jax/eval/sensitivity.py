@@ -95,6 +95,7 @@ def measure(
     every = [x for row in per_task.values() for x in row["rho"]]
     return {
         **_summary(every),
+        "tasks": list(tasks),
         "scenes": len(every),
         "candidates": candidates,
         "world_model": world.name,
