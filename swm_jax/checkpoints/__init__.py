@@ -6,12 +6,13 @@ from swm_jax.checkpoints.load import (
     load_model,
     shipped_checkpoint,
 )
-from swm_jax.checkpoints.manager import CheckpointError, RunCheckpoints
+from swm_jax.checkpoints.manager import CheckpointError, RunCheckpoints, check_tree
 
 __all__ = [
     "CheckpointError",
     "LoadedModel",
     "RunCheckpoints",
+    "check_tree",
     "export_model",
     "load_model",
     "shipped_checkpoint",

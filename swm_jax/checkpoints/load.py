@@ -103,9 +103,9 @@ def load_model(path: str | Path | None = None) -> LoadedModel:
     model = metadata["model"]
     config = get_config(model["variant"], **model["overrides"])
     expected = jax.eval_shape(SemanticWorldModel(config).init_params, jax.random.key(0))
-    checkpointer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+    handler = ocp.StandardCheckpointHandler()
     try:
-        found = dict(checkpointer.metadata(step / "params").item_metadata)
+        found = dict(handler.metadata(step / "params"))
         found.pop("dense", None)
         check_tree(expected, found, str(step))
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

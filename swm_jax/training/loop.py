@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from swm_jax.checkpoints import RunCheckpoints, load_model
+from swm_jax.checkpoints import RunCheckpoints, check_tree, load_model
 from swm_jax.models import ModelConfig, SemanticWorldModel, Tokenizer, get_config
 from swm_jax.training.inputs import (
     QUERY_TYPES,
@@ -23,7 +23,12 @@ from swm_jax.training.inputs import (
 )
 from swm_jax.training.metrics import MetricsLog, Progress
 from swm_jax.training.optimizer import make_optimizer
-from swm_jax.training.sharding import make_mesh, replicated, shard_batch
+from swm_jax.training.sharding import (
+    make_mesh,
+    on_every_device,
+    replicated,
+    shard_batch,
+)
 from swm_jax.training.step import (
     Scores,
     TrainState,
@@ -37,30 +42,30 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message says at which step and why."""
 
 
+def fresh_params(
+    config: ml_collections.ConfigDict, model_config: ModelConfig
+) -> dict[str, Any]:
+    """Random parameters, dense heads beside the model's where they are trained."""
+    model_key, dense_key = jax.random.split(jax.random.key(config.seed))
+    params = dict(SemanticWorldModel(model_config).init_params(model_key))
+    if config.dense_weight:
+        params["dense"] = init_dense_heads(dense_key, model_config.vision_width)
+    return params
+
+
 def init_params(
     config: ml_collections.ConfigDict, model_config: ModelConfig
 ) -> dict[str, Any]:
-    """Fresh parameters, or those of `init_from`; dense heads where they are trained.
+    """Fresh parameters, the model's own replaced by those of `init_from`.
 
     Raises:
-      CheckpointError: `init_from` is no checkpoint of this model.
-      TrainingError: its shapes differ from this config's.
+      CheckpointError: `init_from` is no checkpoint, or of another model.
     """
-    model_key, dense_key = jax.random.split(jax.random.key(config.seed))
-    model = SemanticWorldModel(model_config)
+    params = jax.jit(lambda: fresh_params(config, model_config))()
     if config.init_from:
         loaded = load_model(config.init_from)
-        want = jax.eval_shape(model.init_params, model_key)
-        if jax.tree.map(jnp.shape, want) != jax.tree.map(jnp.shape, loaded.params):
-            raise TrainingError(
-                f"init_from {config.init_from} holds a {loaded.config.variant} model "
-                f"of other shapes than this config's {model_config.variant}"
-            )
-        params = dict(loaded.params)
-    else:
-        params = dict(jax.jit(model.init_params)(model_key))
-    if config.dense_weight:
-        params["dense"] = init_dense_heads(dense_key, model_config.vision_width)
+        check_tree(model_params(params), loaded.params, config.init_from)
+        params.update(loaded.params)
     return params
 
 
@@ -118,12 +123,15 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, f
     step = checkpoints.latest_step() or 0
     _check_same_run(checkpoints, step, metadata, workdir)
 
-    params = jax.device_put(init_params(config, model_config), replicated(mesh))
-    state = TrainState(jnp.asarray(step), params, jax.jit(optimizer.init)(params))
     if step:
-        restored = checkpoints.restore(step, state.params, state.opt_state)
-        state = TrainState(jnp.asarray(step), *restored[:2])
+        shapes = jax.eval_shape(lambda: fresh_params(config, model_config))
+        shapes = (shapes, jax.eval_shape(optimizer.init, shapes))
+        params, opt_state, _ = checkpoints.restore(step, *on_every_device(shapes, mesh))
         print(f"resumed {workdir} at step {step}", flush=True)
+    else:
+        params = jax.device_put(init_params(config, model_config), replicated(mesh))
+        opt_state = jax.jit(optimizer.init)(params)
+    state = TrainState(jnp.asarray(step), params, opt_state)
     stream = make_stream(config, model_config, tokenizer, start_step=step)
     held_out = validation_batches(config, model_config, tokenizer)
     train_step = make_train_step(

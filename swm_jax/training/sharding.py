@@ -41,6 +41,16 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def on_every_device(shapes, mesh: Mesh):
+    """Shape structs of a tree that is to be restored whole onto every device."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=replicated(mesh)
+        ),
+        shapes,
+    )
+
+
 def shard_batch(batch, mesh: Mesh):
     """Splits a pytree's leading axis over the mesh's `data` axis.
 
