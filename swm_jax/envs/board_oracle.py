@@ -18,7 +18,7 @@ from swm_jax.envs.board_model import BLOCK_BOUNDS, block_radius
 from swm_jax.envs.scene import SLOT_SHAPES, Scene
 
 CELL = 0.02  # metres
-SWEEPS = 56  # enough for detours: the map is 23 x 31 cells
+SWEEPS = 28  # the map is 23 x 31 cells; a sweep reaches further than one
 DEAR = 30.0  # metres of way that one metre inside a circle is worth
 CLEARANCE = 0.004  # metres kept from circles when walking
 STANDOFF = 0.008  # metres between a's circle and the peg before a push

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from swm_jax.envs.board import (
     PEG_CLEARANCE,
@@ -83,13 +83,7 @@ class Task:
 
     def success(self, scene: Scene) -> Bool[Array, "..."]:
         """Whether the task is achieved, for scenes with any leading axes."""
-        place = scene.block_pose[..., self.slots, :2]
-        if self.name == "reach":
-            return _distance(place[..., 0, :], scene.peg) < REACHED
-        gap = _distance(place[..., :1, :], place[..., 1:, :])
-        if self.name == "separate":
-            return jnp.all(gap > APART, -1)
-        return gap[..., 0] < TOGETHER
+        return task_success(self.name, scene, jnp.asarray(self.slots))
 
     def _start_arguments(self, env):
         here = [BLOCK_NAMES[i] for i in env.block_ids]
@@ -154,6 +148,28 @@ def make_task(
                     f"different blocks other than the {names[first]}"
                 )
     return Task(name, slots, tuple(names[slot] for slot in slots))
+
+
+@functools.partial(jax.jit, static_argnames="name")
+def task_success(
+    name: str, scene: Scene, slots: Int[Array, "... n"]
+) -> Bool[Array, "..."]:
+    """Whether a task about the blocks in `slots` is achieved.
+
+    Args:
+      name: a key of `TASK_NAMES`.
+      scene: any leading axes.
+      slots: as `Task.slots`; leading axes broadcast against the scene's.
+    """
+    lead = scene.peg.shape[:-1]
+    slots = jnp.broadcast_to(slots, (*lead, slots.shape[-1]))
+    place = jnp.take_along_axis(scene.block_pose[..., :2], slots[..., None], -2)
+    if name == "reach":
+        return _distance(place[..., 0, :], scene.peg) < REACHED
+    gap = _distance(place[..., :1, :], place[..., 1:, :])
+    if name == "separate":
+        return jnp.all(gap > APART, -1)
+    return gap[..., 0] < TOGETHER
 
 
 def cluster(
