@@ -171,24 +171,23 @@ def search(
     start, key = jax.random.split(key)
     population = _first(start, warm, state.warm, config, proposals)
 
-    def score(population):
+    def iteration(carry, key):
+        population, mean, std, _, _ = carry
         values, bad = evaluate(population)
         top, index = jax.lax.top_k(values, max(config.keep, 1))
         kept = jnp.take_along_axis(population, index[..., None, None], 1)
-        return values, kept, top[:, 0], bad.sum(1)
-
-    def iteration(carry, key):
-        population, values, kept, mean, std = carry
         mean, std = refit(population, values, mean, std, config)
         std = jnp.clip(std, config.min_std, config.action_limit)
-        population = _next(key, mean, std, kept, config)
-        values, kept, best, bad = score(population)
-        return (population, values, kept, mean, std), (best, bad)
+        following = _next(key, mean, std, kept, config)
+        return (following, mean, std, population, values), (top[:, 0], bad.sum(1))
 
-    values, kept, best, bad = score(population)
-    carry = (population, values, kept, warm, jnp.full_like(warm, config.init_std))
-    (population, values, _, _, _), (bests, bads) = jax.lax.scan(
-        iteration, carry, jax.random.split(key, config.iterations - 1)
+    # The world model is traced once; the last iteration draws a population in vain.
+    values = jnp.zeros(population.shape[:2])
+    std = jnp.full_like(warm, config.init_std)
+    (_, _, _, population, values), (best, bad) = jax.lax.scan(
+        iteration,
+        (population, warm, std, population, values),
+        jax.random.split(key, config.iterations),
     )
     chosen = jnp.argmax(values, 1)[:, None]
     plan = jnp.take_along_axis(population, chosen[..., None, None], 1)[:, 0]
@@ -196,8 +195,8 @@ def search(
         value=jnp.take_along_axis(values, chosen, 1)[:, 0],
         values=values,
         candidates=population,
-        best=jnp.concatenate([best[None], bests]),
-        nan_candidates=bad + bads.sum(0),
+        best=best,
+        nan_candidates=bad.sum(0),
     )
 
 
