@@ -155,7 +155,7 @@ def test_full_layout_is_a_bidirectional_prefix_with_a_causal_answer():
         for target in range(length):
             for source in range(length):
                 sees = source <= newline or source <= target
-                sees = sees and (source not in padding) or source == target
+                sees = (sees and source not in padding) or source == target
                 moved = influence[query, target, query, source] != 0.0
                 assert moved == sees, (query, target, source)
         others = [r for r in range(len(QUERIES)) if r != query]

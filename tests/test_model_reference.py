@@ -4,6 +4,8 @@ The reference knows no segments: it walks over one plain sequence, token by toke
 with a dense table of who sees whom.
 """
 
+import operator
+
 import jax
 import numpy as np
 import pytest
@@ -53,7 +55,7 @@ def decode(params, x, positions, sees):
     depth, heads = layers["attn"]["q_einsum"]["w"].shape[:2]
     kv_heads = layers["attn"]["kv_einsum"]["w"].shape[2]
     for i in range(depth):
-        p = jax.tree.map(lambda w: w[i], layers)
+        p = jax.tree.map(operator.itemgetter(i), layers)
         attn, mlp = p["attn"], p["mlp"]
         y = [rms_norm(t, p["pre_attention_norm"]["scale"]) for t in x]
         out = x.copy()
@@ -89,19 +91,18 @@ def see_image(params, image, patch):
     x = np.stack(x) + params["pos_embedding"][0]
     blocks = params["Transformer"]["encoderblock"]
     for layer in range(blocks["LayerNorm_0"]["scale"].shape[0]):
-        p = jax.tree.map(lambda w: w[layer], blocks)
+        p = jax.tree.map(operator.itemgetter(layer), blocks)
         attn, mlp = p["MultiHeadDotProductAttention_0"], p["MlpBlock_0"]
-        y = [layer_norm(t, p["LayerNorm_0"]) for t in x]
+        y = np.stack([layer_norm(t, p["LayerNorm_0"]) for t in x])
         out = x + attn["out"]["bias"]
         for n in range(attn["query"]["bias"].shape[0]):
-            project = lambda t, name: (
-                t @ attn[name]["kernel"][:, n] + attn[name]["bias"][n]
+            query, key, value = (
+                y @ attn[name]["kernel"][:, n] + attn[name]["bias"][n]
+                for name in ("query", "key", "value")
             )
             for t in range(len(x)):
-                query = project(y[t], "query")
-                logits = [query @ project(s, "key") for s in y]
-                weights = softmax(np.array(logits) / np.sqrt(len(query)))
-                seen = sum(w * project(s, "value") for w, s in zip(weights, y))
+                weights = softmax(key @ query[t] / np.sqrt(key.shape[1]))
+                seen = sum(w * v for w, v in zip(weights, value))
                 out[t] += seen @ attn["out"]["kernel"][n]
         for t in range(len(x)):
             z = layer_norm(out[t], p["LayerNorm_1"])

@@ -89,49 +89,54 @@ class SemanticWorldModel(nn.Module):
 
     def __call__(self, batch: TrainBatch) -> Outputs:
         """Logits of every query's answer tokens (teacher forcing)."""
+        image, features = self.embed_image(batch.image)
+        hidden, _ = self.llm(self.training_layout(batch, image))
+        length = batch.answer_tokens.shape[-1]
+        logits = self.llm.unembed(hidden["answer"][..., -length:, :])
+        return Outputs(logits=logits, patch_features=features)
+
+    def training_layout(
+        self, batch: TrainBatch, image: Float[Array, "B P W"]
+    ) -> layouts.Layout:
+        """All queries of a batch as segments; answers are read from "answer"."""
         c, rule = self.config, self.config.positions
         self._check_actions(batch.actions)
         self._check_questions(batch.question_tokens)
-        image, features = self.embed_image(batch.image)
         actions = self.embed_actions(batch.actions)
         questions, mask = self.llm.embed(batch.question_tokens), batch.question_mask
         newline = jnp.full_like(batch.answer_tokens[..., :1], c.newline_id)
         # The answer moved right by one: each token is read one place before it.
         inputs = jnp.concatenate([newline, batch.answer_tokens[..., :-1]], -1)
-        answers, length = self.llm.embed(inputs), inputs.shape[-1]
+        answers = self.llm.embed(inputs)
         horizons, pick = batch.query_horizon, batch.query_question
-        count = actions.shape[-2]
+        asked, count = _take(mask, pick), actions.shape[-2]
         if c.layout == "full":
             parts = [
                 (image[:, None], None),
                 (actions[:, None], jnp.arange(count) < horizons[..., None]),
                 (self.llm.embed(jnp.full((1, 1, 1), c.bos_id)), None),
-                (_take(questions, pick), _take(mask, pick)),
+                (_take(questions, pick), asked),
                 (answers, None),
             ]
-            layout = layouts.full_layout("brm", parts, length)
+            return layouts.full_layout("brm", parts, inputs.shape[-1])
+        past = layouts.past_actions("b", horizons, count)
+        layout = {
+            "image": layouts.image_segment(rule, image),
+            "action": layouts.action_segment(rule, actions),
+        }
+        if c.layout == "branched":
+            layout["question"] = layouts.question_segment(rule, questions, mask)
+            select = jax.nn.one_hot(pick, questions.shape[1])
+            question = Sight("question", "br", asked[:, :, None, :], select)
         else:
-            past = layouts.past_actions("b", horizons, count)
-            asked = _take(mask, pick)
-            layout = {
-                "image": layouts.image_segment(rule, image),
-                "action": layouts.action_segment(rule, actions),
-            }
-            if c.layout == "branched":
-                layout["question"] = layouts.question_segment(rule, questions, mask)
-                select = jax.nn.one_hot(pick, questions.shape[1])
-                question = Sight("question", "br", asked[:, :, None, :], select)
-            else:
-                layout["question"] = layouts.block_question_segment(
-                    rule, "brt", _take(questions, pick), asked, past
-                )
-                question = Sight("question", "br", asked[:, :, None, :])
-            layout["answer"] = layouts.answer_segment(
-                rule, "brm", answers, horizons, question, past
+            layout["question"] = layouts.block_question_segment(
+                rule, "brt", _take(questions, pick), asked, past
             )
-        hidden, _ = self.llm(layout)
-        logits = self.llm.unembed(hidden["answer"][..., -length:, :])
-        return Outputs(logits=logits, patch_features=features)
+            question = Sight("question", "br", asked[:, :, None, :])
+        layout["answer"] = layouts.answer_segment(
+            rule, "brm", answers, horizons, question, past
+        )
+        return layout
 
     def encode(
         self,

@@ -1,0 +1,102 @@
+"""The shipped tokenizer knows the whole question grammar, a token per word."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_pipelines import train_tokenizer
+from swm_jax.models import Tokenizer, get_config
+from swm_jax.questions import grammar
+
+TOKENIZER = Tokenizer.load("tiny")
+
+
+def test_every_wording_survives_a_round_trip_and_fits_the_tiny_model():
+    longest = 0
+    for text in grammar.corpus():
+        ids = TOKENIZER.encode(text)
+        assert TOKENIZER.decode(ids) == text
+        assert len(ids) == len(text.replace("?", " ?").split()), text
+        longest = max(longest, len(ids))
+    assert longest <= get_config("tiny").max_question_tokens
+
+
+@given(st.lists(st.sampled_from(grammar.vocabulary()), min_size=1, max_size=12))
+def test_any_sequence_of_words_is_a_token_per_word(words):
+    text = " ".join(words).replace(" ?", "?")
+    if text.startswith("?"):
+        text = text[1:].lstrip() or "is"
+    ids = TOKENIZER.encode(text)
+    assert len(ids) == len(text.replace("?", " ? ").split())
+
+
+def test_special_ids_are_the_config_s():
+    config = get_config("tiny")
+    TOKENIZER.check(config)
+    assert (TOKENIZER.eos_id, TOKENIZER.bos_id, TOKENIZER.newline_id) == (1, 2, 4)
+    special = {0, 1, 2, 3, 4}
+    words = {TOKENIZER.encode(word)[0] for word in grammar.vocabulary()}
+    places = {TOKENIZER.location_id(i) for i in range(64)}
+    assert len(words) == len(grammar.vocabulary()) and len(places) == 64
+    assert not (words & places or words & special or places & special)
+    assert max(words | places) < TOKENIZER.vocab_size <= config.vocab_size
+
+
+def test_location_tokens_are_written_and_read():
+    text = "<loc0007><loc0031>"
+    ids = [TOKENIZER.location_id(7), TOKENIZER.location_id(31)]
+    assert TOKENIZER.encode(text) == ids
+    assert TOKENIZER.decode(ids) == text
+    with pytest.raises(ValueError, match=r"no location token <loc0064>"):
+        TOKENIZER.location_id(64)
+
+
+def test_batches_are_padded_right_and_masked():
+    texts = ["Did the peg move?", "yes"]
+    tokens, mask = TOKENIZER.encode_batch(texts, 6)
+    assert tokens.dtype == np.int32 and mask.dtype == bool
+    assert mask.sum(1).tolist() == [5, 1]
+    assert (tokens[~mask] == 0).all() and (tokens[mask] != 0).all()
+    assert [TOKENIZER.decode(row) for row in tokens] == texts
+    with pytest.raises(ValueError, match=r"'Did the peg move\?' has 5 tokens.* 4 "):
+        TOKENIZER.encode_batch(texts, 4)
+
+
+def test_decoding_stops_at_eos():
+    ids = [*TOKENIZER.encode("red moon"), TOKENIZER.eos_id, 99]
+    assert TOKENIZER.decode(ids) == "red moon"
+
+
+def test_unknown_words_are_spelled_and_unknown_characters_named():
+    assert len(TOKENIZER.encode("zebra")) > 1
+    with pytest.raises(ValueError, match=r"'月'.*'tiny' does not know"):
+        TOKENIZER.encode("the red 月")
+    assert TOKENIZER.answer_id("yes") != TOKENIZER.answer_id("no")
+    with pytest.raises(ValueError, match=r"'red moon' is 2 tokens.*expected 1"):
+        TOKENIZER.answer_id("red moon")
+
+
+def test_a_model_of_another_vocabulary_is_refused():
+    with pytest.raises(ValueError, match=r"more than the 100 rows of model 'tiny'"):
+        TOKENIZER.check(get_config("tiny", vocab_size=100))
+    with pytest.raises(ValueError, match=r"newline_id 4.*expects 108"):
+        TOKENIZER.check(get_config("paligemma_3b_224"))
+
+
+def test_files_that_are_no_tokenizers_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"no tokenizer 'tony'.*did you mean 'tiny'"):
+        Tokenizer.load("tony")
+    path = tmp_path / "broken.model"
+    path.write_bytes(b"not a model")
+    with pytest.raises(ValueError, match=r"broken.model is not a SentencePiece model"):
+        Tokenizer.load(path)
+    path.write_bytes(TOKENIZER.model)
+    assert Tokenizer.load(path).encode("yes") == TOKENIZER.encode("yes")
+
+
+def test_training_again_gives_the_shipped_pieces():
+    fresh = Tokenizer(train_tokenizer.train(), "fresh")
+    assert fresh.vocab_size == TOKENIZER.vocab_size
+    for text in grammar.corpus():
+        assert fresh.encode(text) == TOKENIZER.encode(text)
