@@ -185,7 +185,9 @@ class QuestionTokens:
     def make(
         cls, tokenizer: Tokenizer, block_ids: Any, length: int
     ) -> "QuestionTokens":
-        """Tokenises all questions about `block_ids`, `length` T tokens each.
+        """Tokenises all questions about `block_ids`, at most `length` tokens each.
+
+        T is the longest one's: padding that no question needs costs time.
 
         Raises:
           ValueError: a question has more tokens than that.
@@ -196,8 +198,9 @@ class QuestionTokens:
             for i in range(len(table))
             for phrasing in range(NUM_PHRASINGS)
         ]
-        tokens, _ = tokenizer.encode_batch(texts, length)
-        shape = (len(table), NUM_PHRASINGS, length)
+        tokens, mask = tokenizer.encode_batch(texts, length)
+        tokens = tokens[:, : int(mask.sum(1).max())]
+        shape = (len(table), NUM_PHRASINGS, tokens.shape[1])
         size = (int(table.type_id.max()) + 1, *(table.args.max(0) + 2))
         row = np.full(size, -1, np.int32)
         row[table.type_id, table.args[:, 0] + 1, table.args[:, 1] + 1] = np.arange(

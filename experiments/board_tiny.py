@@ -92,7 +92,7 @@ def _episodes() -> ml_collections.ConfigDict:
             "dir": "data/board",
             "images": 16,
             "questions": 12,
-            "queries": 36,
+            "queries": 72,  # several horizons a question; an answer is one token
             "rendered_every": 4,  # of four steps, one keeps names bound to places
             "rendered": _rendered(),
         }

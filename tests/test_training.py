@@ -118,7 +118,7 @@ def test_schedules_warm_up_and_end_where_they_should():
 def test_unknown_names_are_answered_with_the_nearest():
     config = board_tiny.get_config().optimizer
     config.name = "adamv"
-    with pytest.raises(ValueError, match="adamv.*did you mean 'adamw'"):
+    with pytest.raises(ValueError, match=r"adamv.*did you mean 'adamw'"):
         make_optimizer(config, 10)
     with pytest.raises(ValueError, match="did you mean 'pretrain'"):
         board_tiny.get_config("pretrian")
