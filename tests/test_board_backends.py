@@ -76,7 +76,7 @@ def test_batched_mjx_in_a_loop_finishes_in_a_fresh_process():
         text=True,
         timeout=600,
     )
-    assert done.stdout.split() == ["True", "True"], done.stderr[-2000:]
+    assert done.stdout.split()[-2:] == ["True", "True"], done.stderr[-2000:]
 
 
 def test_mjx_refuses_bad_actions_without_and_within_jit(both):

@@ -30,8 +30,11 @@ BLOCK_BOUNDS = (
     (geometry.X_BOUNDS[1] - WALL_INSET, geometry.Y_BOUNDS[1] - WALL_INSET),
 )
 PEG_MASS = 0.2  # kg, with its arm: twenty blocks' worth
-PEG_FORCE = 20.0  # newtons, limit of the servo
+PEG_FORCE = 10.0  # newtons, limit of the servo
 PEG_COVERAGE = 0.91  # of a step within one control period, from rest
+# Contacts have no friction, so that a pushed block would turn away too easily: this
+# much more inertia (blocks have 1.4 to 2.6e-6) brings turns near the reference.
+TURN_INERTIA = 1e-6  # kg m^2
 FRICTION_RADIUS = 0.0135  # metres, weighs spin against slide in the table's friction
 GRAVITY = 9.81
 # MJX has fixed sizes: pairs of collision shapes it looks at (the nearest) and contacts
@@ -50,15 +53,17 @@ def block_radius(shape: str) -> float:
 def collision_capsules(shape: str) -> tuple[Capsule, ...]:
     """Flat capsules that stand for a block's outline, in metres in its frame.
 
-    Cube and pentagon: one capsule along each side. Moon and star: end points and
-    radii fitted to the outline by least squares on the signed distance. A capsule
-    of no length is a sphere.
+    Cube and pentagon: one capsule along each side, and a core that keeps the peg,
+    squeezing them against a wall, from getting between the sides. Moon and star: end
+    points and radii fitted to the outline by least squares on the signed distance.
+    A capsule of no length is a sphere.
     """
     outline = geometry.OUTLINES[shape]
     if shape in ("cube", "pentagon"):
         corners = _inset(outline, 0.005)
         sides = zip(corners, np.roll(corners, -1, axis=0))
-        return tuple((*start, *end, 0.005) for start, end in sides)
+        sides = tuple((*start, *end, 0.005) for start, end in sides)
+        return (*sides, (0.0, 0.0, 0.0, 0.0, _inner_radius(outline) - 0.003))
     if shape == "star":
         tips = tuple((0.0, 0.0, *(0.81 * tip), 0.003) for tip in outline[::2])
         return (*tips, (0.0, 0.0, 0.0, 0.0, 0.0117))
@@ -151,7 +156,7 @@ def board_mjcf(
   <default>
     <default class="collision">
       <geom contype="1" conaffinity="1" condim="1" group="3" mass="0"
-            solref="0.02 1" solimp="0.95 0.99 0.001" rgba="1 0 1 0.4"/>
+            solref="0.02 1" solimp="0.95 0.998 0.001" rgba="1 0 1 0.4"/>
     </default>
     <default class="visual">
       <geom contype="0" conaffinity="0" group="0" mass="0"/>
@@ -208,7 +213,7 @@ def _block_xml(slot: int, name: str, visuals: bool) -> str:
         )
     yaw_inertia = geometry.BLOCK_MASS * _gyration_squared(geometry.OUTLINES[shape])
     side = yaw_inertia / 2 + geometry.BLOCK_MASS * geometry.BLOCK_HEIGHT**2 / 12
-    limit = 'solreflimit="0.02 1" solimplimit="0.95 0.99 0.001"'
+    limit = 'solreflimit="0.02 1" solimplimit="0.95 0.998 0.001"'
     return f"""
     <body name="block{slot}">
       <inertial pos="0 0 {height}" mass="{geometry.BLOCK_MASS}"
@@ -217,7 +222,8 @@ def _block_xml(slot: int, name: str, visuals: bool) -> str:
              {limit}/>
       <joint name="block{slot}_y" type="slide" axis="0 1 0" range="{low_y} {high_y}"
              {limit}/>
-      <joint name="block{slot}_yaw" type="hinge" axis="0 0 1"/>
+      <joint name="block{slot}_yaw" type="hinge" axis="0 0 1"
+             armature="{TURN_INERTIA}"/>
       {" ".join(geoms)}
     </body>"""
 
@@ -288,6 +294,13 @@ def _inset(outline: np.ndarray, distance: float) -> np.ndarray:
     before = np.roll(inward, 1, axis=0)
     cosine = (inward * before).sum(-1, keepdims=True)
     return outline + distance * (inward + before) / (1.0 + cosine)
+
+
+def _inner_radius(outline: np.ndarray) -> float:
+    """Distance from the centre to the nearest side of a convex outline."""
+    side = np.roll(outline, -1, axis=0) - outline
+    cross = outline[:, 0] * side[:, 1] - outline[:, 1] * side[:, 0]
+    return float((cross / np.linalg.norm(side, axis=-1)).min())
 
 
 def _gyration_squared(outline: np.ndarray) -> float:
