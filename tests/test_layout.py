@@ -33,6 +33,15 @@ MICRO = dict(
     max_question_tokens=4,
     max_horizon=5,
 )
+# Compiling is most of what these tests cost: skip what only makes code faster.
+quick_jit = functools.partial(
+    jax.jit,
+    compiler_options={
+        "xla_backend_optimization_level": 0,
+        "xla_llvm_disable_expensive_passes": True,
+        "xla_cpu_use_fusion_emitters": False,
+    },
+)
 QUESTION_LENGTHS = (3, 2)  # real tokens of the two questions, padded to 3
 QUERIES = ((0, 2), (1, 0), (0, 4), (1, 3))  # (question, horizon)
 ACTIONS, ANSWER = 4, 2
@@ -59,7 +68,7 @@ def batch_of_queries(seed: int = 0) -> TrainBatch:
 def measured_influence(layout_name):
     """Matrix [target, source] of gradient sizes, and the layout's segments."""
     model = SemanticWorldModel(get_config("tiny", layout=layout_name, **MICRO))
-    variables = {"params": jax.jit(model.init_params)(jax.random.key(0))}
+    variables = {"params": quick_jit(model.init_params)(jax.random.key(0))}
     batch = batch_of_queries()
 
     def build(model, batch):
@@ -81,7 +90,7 @@ def measured_influence(layout_name):
         return flat @ jax.random.normal(jax.random.key(1), (16,))
 
     tokens = {name: segment.tokens for name, segment in layout.items()}
-    gradient = jax.jit(jax.jacrev(run))(tokens)
+    gradient = quick_jit(jax.jacrev(run))(tokens)
     count = sum(t.size // 16 for t in tokens.values())
     blocks = [jnp.abs(gradient[n]).reshape(count, -1, 16).sum(-1) for n in names]
     return np.concatenate(blocks, 1), layout

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_layout import MICRO, batch_of_queries
+from test_layout import MICRO, batch_of_queries, quick_jit
 
 from swm_jax.models import (
     VARIANTS,
@@ -79,7 +79,7 @@ def test_smaller_variants_keep_their_promises():
 def test_text_and_actions_are_scaled_by_the_root_of_the_width_and_images_are_not():
     config = get_config("tiny", **{**MICRO, "action_scale": 1.0})
     model = SemanticWorldModel(config)
-    params = jax.jit(model.init_params)(jax.random.key(0))
+    params = quick_jit(model.init_params)(jax.random.key(0))
     batch = batch_of_queries()
 
     def look(model):
@@ -111,14 +111,14 @@ def test_text_and_actions_are_scaled_by_the_root_of_the_width_and_images_are_not
 def test_scanned_and_rematerialised_layers_compute_the_same(options):
     batch = batch_of_queries()
     variants = [get_config("tiny", **MICRO), get_config("tiny", **MICRO, **options)]
-    params = jax.jit(SemanticWorldModel(variants[0]).init_params)(jax.random.key(0))
+    params = quick_jit(SemanticWorldModel(variants[0]).init_params)(jax.random.key(0))
 
     def gradient(config):
         def loss(params):
             outputs = SemanticWorldModel(config).apply({"params": params}, batch)
             return jnp.square(outputs.logits).sum() + outputs.patch_features.mean()
 
-        return jax.jit(jax.grad(loss))(params)
+        return quick_jit(jax.grad(loss))(params)
 
     plain, other = map(gradient, variants)
     jax.tree.map(
@@ -131,11 +131,11 @@ def test_scanned_and_rematerialised_layers_compute_the_same(options):
 
 def test_bfloat16_activations_stay_near_float32_and_logits_are_float32():
     batch = batch_of_queries()
-    params = jax.jit(SemanticWorldModel(get_config("tiny", **MICRO)).init_params)(
+    params = quick_jit(SemanticWorldModel(get_config("tiny", **MICRO)).init_params)(
         jax.random.key(0)
     )
     logits = [
-        jax.jit(SemanticWorldModel(get_config("tiny", **MICRO, dtype=dtype)).apply)(
+        quick_jit(SemanticWorldModel(get_config("tiny", **MICRO, dtype=dtype)).apply)(
             {"params": params}, batch
         ).logits
         for dtype in ("float32", "bfloat16")

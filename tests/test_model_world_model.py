@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_layout import MICRO
+from test_layout import MICRO, quick_jit
 
 from swm_jax.models import (
     Observation,
@@ -25,9 +25,9 @@ LAYOUTS = ("branched", "block", "full")
 
 
 @functools.cache
-def world_model(layout="branched", per_pass=256):
+def world_model(layout="branched", per_pass=128):
     config = get_config("tiny", layout=layout, **MICRO)
-    params = jax.jit(SemanticWorldModel(config).init_params)(jax.random.key(1))
+    params = quick_jit(SemanticWorldModel(config).init_params)(jax.random.key(1))
     return VLMWorldModel(params, config, per_pass)
 
 
@@ -47,12 +47,16 @@ def case(seed=0):
     return Observation(image=image), questions, actions
 
 
-@functools.partial(jax.jit, static_argnums=(4, 5))
-def score(model, observation, questions, actions, horizons=HORIZONS, kind="answers"):
+def plain_score(
+    model, observation, questions, actions, horizons=HORIZONS, kind="answers"
+):
     context = model.encode(observation, questions)
     if kind == "logits":
         return model.answer_logits(context, actions, horizons)
     return model.answer_log_probs(context, actions, horizons, kind)
+
+
+score = quick_jit(plain_score, static_argnums=(4, 5))
 
 
 def uncached_logits(model, observation, questions, actions):
@@ -72,7 +76,7 @@ def uncached_logits(model, observation, questions, actions):
         answer_mask=np.ones((rows, queries.shape[1], 1), bool),
         query_type=np.zeros((rows, queries.shape[1]), np.int32),
     )
-    apply = jax.jit(SemanticWorldModel(model.config).apply)
+    apply = quick_jit(SemanticWorldModel(model.config).apply)
     logits = apply({"params": model.params}, batch).logits
     return np.asarray(
         logits.reshape(SCENES, CANDIDATES, len(HORIZONS), QUESTIONS, -1), np.float64
@@ -152,9 +156,10 @@ def test_gradients_reach_the_actions_before_the_horizon_only():
     model, (observation, questions, actions) = world_model(), case()
 
     def yes(actions):
-        return score(model, observation, questions, actions, (2,), "logits").sum()
+        logits = plain_score(model, observation, questions, actions, (2,), "logits")
+        return logits.sum()
 
-    gradient = np.abs(jax.grad(yes)(jnp.asarray(actions)))
+    gradient = np.abs(quick_jit(jax.grad(yes))(jnp.asarray(actions)))
     assert (gradient[:, :, :2] > 0).all()
     assert (gradient[:, :, 2:] == 0).all()
 
@@ -177,7 +182,7 @@ def test_a_person_gets_the_planners_answer():
     config = get_config(
         "tiny", **{**MICRO, "vocab_size": 512, "max_question_tokens": 16}
     )
-    params = jax.jit(SemanticWorldModel(config).init_params)(jax.random.key(1))
+    params = quick_jit(SemanticWorldModel(config).init_params)(jax.random.key(1))
     model = VLMWorldModel(params, config)
     text = "Is the red moon touching the blue cube?"
     observation, _, actions = case()
@@ -210,7 +215,7 @@ def test_a_person_gets_the_planners_answer():
 
 def test_bad_input_is_named():
     model, (observation, questions, actions) = world_model(), case()
-    context = model.encode(observation, questions)
+    context = quick_jit(VLMWorldModel.encode)(model, observation, questions)
     with pytest.raises(ValueError, match=r"width 3.*action_size=2"):
         model.answer_logits(context, np.zeros((2, 3, 5, 3)), (5,))
     with pytest.raises(ValueError, match=r"6 actions.*max_horizon=5"):

@@ -184,6 +184,6 @@ def get_config(variant: str, **overrides: Any) -> ModelConfig:
 
 def _check_choice(what: str, value: str, known) -> None:
     if value not in known:
-        close = difflib.get_close_matches(str(value), known, 1)
+        close = difflib.get_close_matches(str(value), known, 1, 0.4)
         hint = f" (did you mean '{close[0]}'?)" if close else ""
         raise ValueError(f"unknown {what} '{value}'{hint}; known: {', '.join(known)}")

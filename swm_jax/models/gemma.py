@@ -9,6 +9,8 @@ by H^-0.5 after RoPE, softmax in float32, gated tanh-GELU, tied embeddings whose
 inputs are multiplied by sqrt(D).
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -139,7 +141,8 @@ def _layer(params, x, cached, layout: Layout, tables, c: ModelConfig, update):
         seen = _attend(layout[name], query, keys)
         y = x[name] + jnp.einsum("...NH,NHD->...D", seen, attn["attn_vec_einsum"]["w"])
         z = rms_norm(params["pre_ffw_norm"]["scale"], y)
-        gate, up = (jnp.einsum("...D,DF->...F", z, w) for w in mlp["gating_einsum"])
+        gates = jnp.einsum("...D,cDF->...cF", z, mlp["gating_einsum"])
+        gate, up = gates[..., 0, :], gates[..., 1, :]
         out[name] = y + (jax.nn.gelu(gate) * up) @ mlp["linear"]
     return out, keys
 
@@ -147,10 +150,17 @@ def _layer(params, x, cached, layout: Layout, tables, c: ModelConfig, update):
 def _attend(
     segment: Segment, query: Float[Array, "... N H"], keys: KeyValues
 ) -> Float[Array, "... N H"]:
-    """One softmax over all keys in sight, each set read where it lies."""
+    """One softmax over all keys in sight, each set read where it lies.
+
+    Exponentials of all sets share one maximum and are normalised after the values
+    are summed, so that no set is copied into a common array.
+    """
     kv_heads = next(iter(keys.values()))[0].shape[-2]
-    shape = query.shape
-    query = query.reshape(*shape[:-2], kv_heads, -1, shape[-1])
+    # A single key head is dropped from the products: batch axes then come first
+    # on both sides, and no product has to be transposed.
+    head = "K" if kv_heads > 1 else ""
+    split = (kv_heads, -1) if kv_heads > 1 else (-1,)
+    rows = query.reshape(*query.shape[:-2], *split, query.shape[-1])
     logits, values = [], []
     for sight in segment.sight:
         key, value = keys[sight.source]
@@ -160,27 +170,31 @@ def _attend(
             key, value = (
                 jnp.einsum("brq,bqsKH->brsKH", select, x) for x in (key, value)
             )
+        if kv_heads == 1:
+            key, value = key[..., 0, :], value[..., 0, :]
         product = jnp.einsum(
-            f"{segment.axes}KGH,{sight.axes}sKH->{segment.axes}KGs", query, key
+            f"{segment.axes}{head}GH,{sight.axes}s{head}H->{segment.axes}{head}Gs",
+            rows,
+            key,
         ).astype(jnp.float32)
         if sight.mask is not None:
-            mask = sight.mask[..., None, None, :]
+            mask = sight.mask[(..., *(None,) * len(split), slice(None))]
             product = jnp.where(mask, product, _HIDDEN)
         logits.append(product)
         values.append(value)
-    weights = jax.nn.softmax(jnp.concatenate(logits, -1)).astype(query.dtype)
-    stops = [0]
-    for product in logits:
-        stops.append(stops[-1] + product.shape[-1])
+    peak = functools.reduce(jnp.maximum, [x.max(-1, keepdims=True) for x in logits])
+    weights = [jnp.exp(x - lax.stop_gradient(peak)) for x in logits]
+    total = sum(w.sum(-1, keepdims=True) for w in weights)
     seen = sum(
         jnp.einsum(
-            f"{segment.axes}KGs,{sight.axes}sKH->{segment.axes}KGH",
-            weights[..., start:stop],
+            f"{segment.axes}{head}Gs,{sight.axes}s{head}H->{segment.axes}{head}GH",
+            weight.astype(query.dtype),
             value,
+            preferred_element_type=jnp.float32,
         )
-        for sight, value, start, stop in zip(segment.sight, values, stops, stops[1:])
+        for sight, weight, value in zip(segment.sight, weights, values)
     )
-    return seen.reshape(shape)
+    return (seen / total).astype(query.dtype).reshape(query.shape)
 
 
 def _layer_shapes(c: ModelConfig):

@@ -35,7 +35,7 @@ class VLMWorldModel:
 
     params: Any
     config: ModelConfig = struct.field(pytree_node=False)
-    candidates_per_pass: int = struct.field(pytree_node=False, default=256)
+    candidates_per_pass: int = struct.field(pytree_node=False, default=128)
 
     def encode(self, observation: Observation, questions: QuestionBatch) -> Context:
         """Runs images and questions once; their keys serve all candidates."""
@@ -110,8 +110,8 @@ class VLMWorldModel:
             that the tokenizer does not know, or a question that is too long.
         """
         c = self.config
-        actions = np.asarray(actions, np.float32).reshape(len(actions), -1)
-        if not len(actions):
+        actions = np.asarray(actions, np.float32)
+        if not actions.size:
             actions = np.zeros((0, c.action_size), np.float32)
         if not np.isfinite(actions).all():
             raise ValueError("actions must be finite, got NaN or infinity")
