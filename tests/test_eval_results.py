@@ -65,6 +65,8 @@ def test_demo_preset_holds_what_it_promises():
     demo = configs.preset("demo")
     assert set(demo.tasks) == {"reach", "separate", "block_to_block"}
     assert len(demo.seeds) >= 5
+    final = set(range(6000, 6050))  # seen once, when everything is tuned
+    assert not final & set(demo.seeds)
     assert set(demo.world_models) == {"swm", "simulator", "random"}
     full = configs.preset("full")
     assert full.seeds == tuple(range(6000, 6050))
@@ -172,3 +174,13 @@ def test_output_that_is_a_file_is_refused(tmp_path):
     path.write_text("")
     with pytest.raises(UserError, match=f"cannot write to --output {path}"):
         results.Journal(path, configs.preset("demo"))
+
+
+def test_other_code_does_not_continue_a_sweep(tmp_path, monkeypatch):
+    demo = configs.preset("demo")
+    results.Journal(tmp_path, demo).append("episode", vars(episode(1)))
+    monkeypatch.setattr(results, "code_fingerprint", lambda: "edited")
+    with pytest.raises(UserError, match=r"code was .*, is 'edited'.*--restart"):
+        results.Journal(tmp_path, demo)
+    assert results.Journal(tmp_path, demo, restart=True).episodes() == []
+    assert (tmp_path / "journal.old.jsonl").exists()

@@ -36,6 +36,7 @@ _QA_EPISODES = flags.DEFINE_integer("qa_episodes", None, "Held-out episodes.")
 _SCENES = flags.DEFINE_integer(
     "sensitivity_scenes", None, "Scenes per task whose candidates are ranked."
 )
+_RESTART = flags.DEFINE_boolean("restart", False, "Begin anew in --output.")
 _VIDEO = flags.DEFINE_boolean("video", None, "Write a film per task.")
 
 
@@ -75,7 +76,7 @@ def main(argv: list[str]) -> None:
         logging.set_verbosity(logging.ERROR)
         from swm_jax.eval.run import evaluate  # late: mistakes above cost no start-up
 
-        evaluate(config, folder)
+        evaluate(config, folder, _RESTART.value)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

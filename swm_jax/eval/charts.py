@@ -53,7 +53,7 @@ def bars(
                 parts.append(
                     tag("line", x1=x, x2=x, y1=y + 1, y2=y + row - 1, class_="mark")
                 )
-            if "interval" in bar:
+            if bar.get("interval"):
                 low, high = map(axes.x, bar["interval"])
                 middle = y + row / 2
                 for x1, x2, y1, y2 in (

@@ -75,6 +75,9 @@ def _yes_logits(
 def examine(queries: Queries, logits: dict[str, np.ndarray], source: str) -> dict:
     """The `qa` part of results.json.
 
+    `types_above_majority` counts the types whose interval lies above the balanced
+    majority answer (0.5): one that merely happens to stand at 0.51 does not count.
+
     Args:
       queries: what was asked.
       logits: what `answer` returned.
@@ -91,6 +94,7 @@ def examine(queries: Queries, logits: dict[str, np.ndarray], source: str) -> dic
         TYPES[kind]: _one_type(queries, said, kinds == kind)
         for kind in np.unique(kinds)
     }
+    every = np.ones(len(truth), bool)
     by_horizon = {}
     for k, h in enumerate(queries.horizons):
         inside = queries.horizon == k
@@ -99,7 +103,7 @@ def examine(queries: Queries, logits: dict[str, np.ndarray], source: str) -> dic
         )
     return {
         "balanced_accuracy": overall["model"],
-        "interval95": _interval(said["model"], queries),
+        "interval95": _interval(said["model"], queries, every),
         "question_horizon_only": overall["question_horizon_only"],
         "no_action": overall["no_action"],
         "other_image": overall["other_image"],
@@ -109,7 +113,7 @@ def examine(queries: Queries, logits: dict[str, np.ndarray], source: str) -> dic
         "source": source,
         "per_type": per_type,
         "types_above_majority": sum(
-            row["balanced_accuracy"] > 0.5 for row in per_type.values()
+            row["interval95"][0] > row["majority"] for row in per_type.values()
         ),
         "by_horizon": by_horizon,
         "calibration": calibrate(logits["model"], truth, queries.fold),
@@ -129,6 +133,8 @@ def calibrate(
     tempered = logit / temperature
     return {
         "temperature": temperature,
+        "share_yes_said": float(probability(logit).mean()),
+        "share_yes_seen": float(truth.mean()),
         "before": statistics.reliability(probability(logit), truth),
         "after": statistics.reliability(probability(tempered), truth),
         "log_loss_before": statistics.log_loss(logit, truth),
@@ -151,6 +157,7 @@ def _one_type(queries: Queries, said: dict, inside: Bool[np.ndarray, " n"]) -> d
     share = float(queries.pool[:, asked][..., queries.table.type_id == kind].mean())
     return {
         "balanced_accuracy": accuracy["model"],
+        "interval95": _interval(said["model"], queries, inside),
         "majority": 0.5,
         "accuracy_yes": right[True],
         "accuracy_no": right[False],
@@ -163,11 +170,17 @@ def _one_type(queries: Queries, said: dict, inside: Bool[np.ndarray, " n"]) -> d
     }
 
 
-def _interval(said, queries: Queries, draws: int = 300) -> list[float]:
-    """95 % bootstrap interval over episodes, which queries of one share."""
+def _interval(said, queries: Queries, inside, draws: int = 300) -> list[float]:
+    """95 % bootstrap interval over episodes: queries about one are not independent.
+
+    Args:
+      inside: bool[n], the queries it is about.
+    """
     rng = np.random.default_rng(0)
     episode = queries.episode[queries.start]
-    groups = [np.flatnonzero(episode == e) for e in np.unique(episode)]
+    groups = [
+        np.flatnonzero(inside & (episode == e)) for e in np.unique(episode[inside])
+    ]
     values = []
     for _ in range(draws):
         pick = rng.integers(0, len(groups), len(groups))

@@ -111,7 +111,8 @@ def _tiles(results: Mapping):
         yield tile(
             f"{sum(times) / len(times):.2f} s",
             "per replan, from pixels",
-            f"{row['candidates_per_replan']} candidates each",
+            f"{row['candidates_per_replan']} candidates; one scene's share of a call "
+            f"that plans for up to {results['config'].get('episodes_parallel', 1)}",
         )
 
 
@@ -190,8 +191,9 @@ def _films(films: Mapping[str, Mapping]) -> str:
         return ""
     return section(
         "Episodes",
-        "One episode per task as the planner lived it: what happens, what the model "
-        "sees, and the probabilities it gives to the desired answers.",
+        "One episode per task, a success where there is one, so not a typical one: "
+        "what happens, what the model sees, and the probabilities it gives to the "
+        "desired answers.",
         *parts,
     )
 

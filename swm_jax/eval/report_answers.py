@@ -19,6 +19,7 @@ def questions(qa: Mapping | None) -> str:
             "label": display(name),
             "value": row["balanced_accuracy"],
             "mark": row["question_horizon_only"],
+            "interval": row.get("interval95"),
             "colour": 0,
             "text": f"{percent(row['balanced_accuracy'])} of {row['queries']}",
         }
@@ -56,7 +57,9 @@ def questions(qa: Mapping | None) -> str:
     return section(
         "Answers",
         f"{qa['queries']} questions about {qa['episodes']} held-out episodes "
-        f"({html.escape(qa['source'])}), as many yes as no in every type and horizon.",
+        f"({html.escape(qa['source'])}), as many yes as no in every type and horizon. "
+        f"{qa.get('types_above_majority', '-')} of {len(qa['per_type'])} types are "
+        "above guessing by their whole 95 % interval (bootstrap over episodes).",
         f"<div class='pair'><div>{charts_[0]}</div><div>{charts_[1]}"
         f"<ul class='note'>{notes}</ul></div></div>",
         horizons,
@@ -68,7 +71,6 @@ def calibration(qa: Mapping | None) -> str:
         return ""
     c = qa["calibration"]
     temperature = c["temperature"]
-    verdict = "too sure of itself" if temperature > 1 else "too shy"
     rows = [
         [
             "expected calibration error",
@@ -80,10 +82,11 @@ def calibration(qa: Mapping | None) -> str:
             number(c["log_loss_before"], 3),
             number(c["log_loss_after"], 3),
         ],
+        ["mean p(yes) said", number(c.get("share_yes_said")), ""],
+        ["share of yes seen", number(c.get("share_yes_seen")), ""],
     ]
     text = (
-        f"Dividing the logits by {temperature:.2f} fits best: the model is {verdict} "
-        "as it speaks."
+        f"Dividing the logits by {temperature:.2f} fits best: {_verdict(temperature)}"
     )
     return section(
         "Calibration",
@@ -95,6 +98,12 @@ def calibration(qa: Mapping | None) -> str:
         table(["", "as it speaks", "tempered"], rows),
         "</div></div>",
     )
+
+
+def _verdict(temperature: float) -> str:
+    if abs(temperature - 1.0) < 0.05:
+        return "no scale would make it better; what is off is off in one direction."
+    return f"the model is too {'sure of itself' if temperature > 1 else 'shy'}."
 
 
 def sensitivity(s: Mapping | None) -> str:

@@ -7,6 +7,7 @@ flight. `results.json` is made from it and written atomically.
 
 import dataclasses
 import datetime
+import hashlib
 import json
 import math
 import os
@@ -139,6 +140,24 @@ def versions() -> dict[str, str]:
     return found
 
 
+def code_fingerprint() -> str:
+    """Changes with any source file that an episode or an answer depends on.
+
+    Without it a sweep continued after an edit would mix two programs in one rate.
+    """
+    root = pathlib.Path(__file__).parents[1]
+    folders = ("models", "envs", "questions", "planning", "baselines")
+    files = [p for name in folders for p in sorted((root / name).glob("*.py"))]
+    files += [
+        root / "eval" / f"{name}.py"
+        for name in ("held_out", "planning", "qa", "queries", "sensitivity", "worlds")
+    ]
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 def machine() -> dict:
     """Where it ran: cores we may use, memory, accelerator, date."""
     import jax
@@ -201,7 +220,13 @@ class Journal:
     cut off by a kill is dropped. Another configuration is a `UserError`.
     """
 
-    def __init__(self, folder: pathlib.Path, config: EvalConfig, identity: str = ""):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        config: EvalConfig,
+        identity: str = "",
+        restart: bool = False,
+    ):
         """Opens or starts the journal.
 
         Args:
@@ -209,11 +234,19 @@ class Journal:
           config: its `settings()` must equal those of an existing journal.
           identity: of the parameters, so that another model under the same path is
             noticed; "" if no model takes part.
+          restart: begin anew; an older journal stays as `journal.old.jsonl`.
         """
         self.path = folder / "journal.jsonl"
-        header = {**to_json(config.settings()), "model": identity, "schema": SCHEMA}
+        header = {
+            **to_json(config.settings()),
+            "model": identity,
+            "code": code_fingerprint(),
+            "schema": SCHEMA,
+        }
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            if restart and self.path.exists():
+                os.replace(self.path, self.path.with_suffix(".old.jsonl"))
             self.records = self._read() if self.path.exists() else []
             if self.records:
                 before = self.records.pop(0)
@@ -237,7 +270,7 @@ class Journal:
                     break  # cut off by a kill while it was written
                 raise UserError(
                     f"{self.path}:{number} is not JSON: the journal is damaged; "
-                    "choose another --output, or delete it to start over"
+                    "choose another --output, or start over with --restart"
                 ) from None
         return records
 
@@ -252,7 +285,7 @@ class Journal:
             raise UserError(
                 f"--output {self.path.parent} holds a sweep with another "
                 f"configuration ({'; '.join(changed)}): choose another --output, or "
-                f"delete {self.path} to start over"
+                "start over with --restart"
             )
 
     def append(self, kind: str, value: dict) -> None:

@@ -21,8 +21,13 @@ from swm_jax.eval.worlds import Learned, load_learned, privileged
 from swm_jax.training.metrics import read_metrics
 
 
-def evaluate(config: EvalConfig, folder: pathlib.Path) -> dict:
+def evaluate(config: EvalConfig, folder: pathlib.Path, restart: bool = False) -> dict:
     """Runs what `folder` does not hold yet and writes results and report there.
+
+    Args:
+      config: what to run.
+      folder: made if missing.
+      restart: begin anew, whatever the folder holds.
 
     Returns:
       what stands in results.json.
@@ -33,7 +38,7 @@ def evaluate(config: EvalConfig, folder: pathlib.Path) -> dict:
     began = time.monotonic()
     env = envs.load("board")
     learned = load_learned(config) if "swm" in config.world_models else None
-    journal = Journal(folder, config, learned.identity if learned else "")
+    journal = Journal(folder, config, learned.identity if learned else "", restart)
     print(plan_text(config, folder, learned, journal), flush=True)
     answers = journal.find("qa")
     if learned and answers is None:
