@@ -1,6 +1,6 @@
 """Trains the shipped tokenizer on the question grammar.
 
-    python -m data_pipelines.train_tokenizer [--output FILE]
+    python -m data_pipelines.train_tokenizer [--model_file FILE]
 
 Byte-pair pieces are merged until every word of the grammar is one piece; letters and
 digits stay as pieces so that other words can be spelled. The result is a pure
@@ -21,8 +21,8 @@ from swm_jax.questions import grammar
 LOCATION_BINS = 64
 MAX_PIECES = 512  # rows of the tiny model's embedding
 
-_OUTPUT = flags.DEFINE_string(
-    "output",
+_MODEL_FILE = flags.DEFINE_string(
+    "model_file",
     str(Path(__file__).parents[1] / "swm_jax/models/assets/tiny.model"),
     "where the model goes",
 )
@@ -65,7 +65,7 @@ def train() -> bytes:
 
 def main(_) -> None:
     """Writes the model to a temporary name, then renames it."""
-    output = Path(_OUTPUT.value)
+    output = Path(_MODEL_FILE.value)
     model = train()
     part = output.with_suffix(".part")
     part.write_bytes(model)
