@@ -7,6 +7,7 @@ flight. `results.json` is made from it and written atomically.
 
 import dataclasses
 import datetime
+import functools
 import hashlib
 import json
 import math
@@ -140,6 +141,7 @@ def versions() -> dict[str, str]:
     return found
 
 
+@functools.cache  # the code that runs is the code that was there at the start
 def code_fingerprint() -> str:
     """Changes with any source file that an episode or an answer depends on.
 
