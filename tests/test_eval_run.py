@@ -12,12 +12,12 @@ import pytest
 
 from swm_jax import envs
 from swm_jax.checkpoints import RunCheckpoints, export_model
-from swm_jax.eval import held_out, planning, qa, queries, sensitivity, worlds
+from swm_jax.eval import held_out, planning, worlds
 from swm_jax.eval import results as results_
 from swm_jax.eval.config import UserError, preset
 from swm_jax.eval.run import evaluate
 from swm_jax.models import SemanticWorldModel, Tokenizer, get_config
-from swm_jax.questions import CHANGE_TYPES, TYPES
+from swm_jax.questions import TYPES
 
 SMALL = dict(vision_width=32, vision_depth=1, vision_mlp=32, width=32, depth=1, mlp=32)
 
@@ -42,11 +42,6 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope="module")
 def env():
     return envs.load("board", backend="mujoco")
-
-
-@pytest.fixture(scope="module")
-def held(env):
-    return held_out.held_out_episodes(env, 6)
 
 
 def small(**changes):
@@ -123,73 +118,6 @@ def test_a_killed_sweep_keeps_what_was_finished(env, tmp_path, monkeypatch):
     assert sorted(e.seed for e in again.episodes()) == [1, 2, 3]
     scene = planning.load_episode(tmp_path, again.episodes()[2])
     assert scene.block_pose.shape == (again.episodes()[2].steps + 1, 8, 3)
-
-
-def test_queries_are_balanced_within_type_and_horizon(held):
-    drawn = queries.draw_queries(held, (0, 8, 16), 1200)
-    for kind in np.unique(drawn.type_id):
-        for k in range(3):
-            truth = drawn.truth[(drawn.type_id == kind) & (drawn.horizon == k)]
-            assert abs(truth.sum() - (~truth).sum()) <= 0.1 * len(truth) + 1
-    now = drawn.type_id[drawn.horizon == 0]
-    changes = [TYPES.index(name) for name in CHANGE_TYPES]
-    assert not np.isin(now, changes).any()  # nothing changes in no time
-    assert len(np.unique(drawn.type_id)) >= 8
-    again = queries.draw_queries(held, (0, 8, 16), 1200)
-    np.testing.assert_array_equal(drawn.question, again.question)
-
-
-def test_the_truth_answers_almost_everything_and_only_from_image_and_actions(env, held):
-    drawn = queries.draw_queries(held, (0, 8, 16), 1200)
-    truth = worlds.privileged("simulator", env)
-    found = qa.examine(drawn, qa.answer(truth, drawn), "a test")
-    assert found["balanced_accuracy"] > 0.95
-    # Told that nothing is done, it says nothing changes: half of the changes are.
-    for name in CHANGE_TYPES:
-        if name in found["per_type"]:
-            assert found["per_type"][name]["no_action"] < 0.65
-    assert found["other_image"] < 0.75
-    assert found["question_horizon_only"] < 0.7
-
-
-def test_guessing_by_frequency_finds_a_shortcut_that_is_there(held):
-    drawn = queries.draw_queries(held, (8,), 1200)
-    # Make the answer a function of the question: the table must see through it.
-    leaky = np.broadcast_to(np.arange(drawn.pool.shape[2]) % 2 == 0, drawn.pool.shape)
-    fake = dataclasses.replace(
-        drawn, pool=np.array(leaky), truth=drawn.question % 2 == 0
-    )
-    assert (queries.guess_from_question(fake) == fake.truth).mean() > 0.97
-
-
-def test_short_episodes_are_refused(held):
-    short = held.replace(length=np.full_like(held.length, 5))
-    with pytest.raises(ValueError, match=r"at most 5 steps.*horizon 16"):
-        queries.draw_queries(short, (0, 16), 100)
-
-
-def test_sensitivity_of_the_truth_is_one_and_of_a_frozen_judge_nought(env, checkpoint):
-    planner = planning.make_planner(preset("demo"), "mppi")
-    measure = lambda world: sensitivity.measure(
-        env, world, planner, ("reach",), 3, 16, "published"
-    )
-    truth = measure(worlds.privileged("simulator", env))
-    np.testing.assert_allclose(truth["per_task"]["reach"]["rho"], 1.0, atol=1e-3)
-    assert truth["per_task"]["reach"]["favourite_percentile"] == 1.0
-
-    @jax.tree_util.register_static
-    class Frozen:
-        def encode(self, observation, questions):
-            return questions.type_id
-
-        def answer_log_probs(self, context, actions, horizons, normalise="answers"):
-            shape = (*actions.shape[:2], len(horizons), context.shape[1], 2)
-            return jax.numpy.full(shape, np.log(0.5))
-
-        answer_logits = answer_log_probs
-
-    frozen = measure(worlds.World("frozen", Frozen()))
-    assert frozen["mean"] == 0.0 and frozen["scenes"] == 3
 
 
 def test_best_of_n_looks_at_as_many_as_the_others(env):
@@ -289,20 +217,6 @@ def test_data_folder_that_is_missing_or_empty_is_named(tmp_path):
         held_out.stored_episodes(str(tmp_path / "nowhere"), 2)
     with pytest.raises(UserError, match=f"--data_dir {tmp_path}"):
         held_out.stored_episodes(str(tmp_path), 2)
-
-
-def test_questions_from_a_data_folder_are_about_its_held_out_split(tmp_path):
-    from data_pipelines.generate import generate
-    from experiments.generate_board import get_config as data_config
-
-    config = data_config("debug")
-    config.episodes, config.min_steps, config.max_steps = 5, 10, 12
-    generate(config, tmp_path / "data")
-    held = held_out.stored_episodes(str(tmp_path / "data"), 10)
-    assert held.actions.shape[0] == 1 and held.length[0] >= 10
-    assert held.scenes.block_pose.shape == (1, held.actions.shape[1] + 1, 8, 3)
-    drawn = queries.draw_queries(held, (0, 5, 10), 200)
-    assert len(drawn.truth) > 0
 
 
 def test_output_that_cannot_be_written_is_named(tmp_path):
