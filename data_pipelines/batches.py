@@ -30,8 +30,8 @@ from data_pipelines.episodes import DataError, EpisodeArrays
 from data_pipelines.load import load_episodes
 from data_pipelines.saqa import SaqaBatch, SaqaConfig, SaqaSampler
 from data_pipelines.saqa_pools import Horizons
-from swm_jax.models import PAD_TOKEN, ModelConfig, Tokenizer, TrainBatch
-from swm_jax.questions import ANSWERS, NUM_PHRASINGS, question_table
+from swm_jax.models import PAD_TOKEN, ModelConfig, PlaceTargets, Tokenizer, TrainBatch
+from swm_jax.questions import ANSWERS, NUM_PHRASINGS, predicates, question_table
 
 _ENDLESS = 2**40  # steps
 _SPLIT_SEED = {"train": 0, "val": 1}  # a split draws a stream of its own
@@ -155,6 +155,10 @@ def to_train_batch(
     """Adds pixels and tokens to what the sampler drew."""
     tokens, mask = words(drawn.type_id, drawn.args, drawn.phrasing)
     answer_tokens, answer_mask = answers(drawn.query_answer, drawn.query_valid)
+    args = np.take_along_axis(drawn.args, drawn.query_question[..., None], 1)
+    later = drawn.t[:, None] + drawn.query_horizon
+    scene = episodes.scene(drawn.episode[:, None], later)
+    place, has = predicates.places(drawn.query_type, args, scene)
     return TrainBatch(
         image=episodes.image(drawn.episode, drawn.t),
         actions=drawn.actions,
@@ -165,6 +169,7 @@ def to_train_batch(
         answer_tokens=answer_tokens,
         answer_mask=answer_mask,
         query_type=drawn.query_type,
+        places=PlaceTargets(mask=has & drawn.query_valid[..., None], place=place),
     )
 
 

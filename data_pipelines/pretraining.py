@@ -4,12 +4,14 @@ PaliGemma's own kinds of pre-training task on our scenes: detect an object (answ
 location tokens, row then column), describe a region (answer: the block that lies
 there), answer about the present; and dense targets for the vision tower. There are
 no actions: every query has horizon 0. A batch is a pure function of (seed, step).
+Where the objects that a question names lie is a target of its own.
 
 Axes: B images, N questions about a scene that the grammar can ask, R = Q queries,
 T question tokens, L = 2 answer tokens, P patches, h w pixels.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +23,14 @@ from data_pipelines.random_scenes import random_scenes
 from swm_jax.envs import BLOCK_NAMES, BLOCK_SETS, Scene
 from swm_jax.envs.board_geometry import BLOCK_HEIGHT
 from swm_jax.envs.render import project, render, segment
-from swm_jax.models import DenseTargets, ModelConfig, Tokenizer, TrainBatch
+from swm_jax.models import (
+    DenseTargets,
+    MentionTargets,
+    ModelConfig,
+    PlaceTargets,
+    Tokenizer,
+    TrainBatch,
+)
 from swm_jax.questions import (
     ANSWERS,
     CHANGE_TYPES,
@@ -72,6 +81,9 @@ def make_sampler(
     tokens, mask = tokenizer.encode_batch(texts, model_config.max_question_tokens)
     used = int(mask.sum(1).max())  # padding that no wording needs costs time
     tokens, mask = jnp.asarray(tokens[:, :used]), jnp.asarray(mask[:, :used])
+    named = jnp.asarray(named_objects(texts, tokenizer, used))
+    slot = jnp.full(len(OBJECT_NAMES), -1).at[objects].set(jnp.arange(len(objects)))
+    named = jnp.where(named < 0, -1, slot[named])  # of `_object_places`
     first_detection = len(type_id) * NUM_PHRASINGS
     first_region = first_detection + len(objects)
     yes_no = jnp.array([tokenizer.answer_id(answer) for answer in ANSWERS])
@@ -82,16 +94,18 @@ def make_sampler(
     size, count = model_config.image_size, config.images
 
     def ask(key: PRNGKeyArray, scene: Scene):
-        """Present questions: rows of the token table, answers, types."""
+        """Present questions: rows of the token table, answers, types, places."""
         choice_key, phrasing_key = jax.random.split(key)
         wide = predicates.expand(scene, 1)
         truth = predicates.answer(type_id, args, wide, wide)
         chosen = _balanced_choice(choice_key, type_id, truth, config.present_questions)
+        place, has = predicates.places(type_id[chosen], args[chosen], wide)
         phrasing = jax.random.randint(phrasing_key, chosen.shape, 0, NUM_PHRASINGS)
         answer = yes_no[jnp.take_along_axis(truth, chosen, 1).astype(jnp.int32)]
         answer = jnp.stack([answer, jnp.zeros_like(answer)], -1)
         valid = jnp.broadcast_to(jnp.array([True, False]), answer.shape)
-        return chosen * NUM_PHRASINGS + phrasing, answer, valid, type_id[chosen]
+        row = chosen * NUM_PHRASINGS + phrasing
+        return row, answer, valid, type_id[chosen], place, has
 
     def detect(key: PRNGKeyArray, scene: Scene):
         """Where the bases of some objects are, as (row, column) tokens."""
@@ -100,7 +114,12 @@ def make_sampler(
         bins = jnp.clip(place * len(places), 0, len(places) - 1).astype(jnp.int32)
         answer = places[bins[..., ::-1]]
         kind = jnp.full(chosen.shape, _DETECT)
-        return first_detection + chosen, answer, jnp.ones_like(answer, bool), kind
+        there = jnp.concatenate([scene.block_pose[..., :2], scene.peg[:, None]], 1)
+        there = jnp.take_along_axis(there, chosen[..., None], 1)
+        is_peg = chosen == len(objects) - 1
+        place, has = _places(jnp.where(is_peg[..., None], 0.0, there), ~is_peg, scene)
+        row = first_detection + chosen
+        return row, answer, jnp.ones_like(answer, bool), kind, place, has
 
     def describe(key: PRNGKeyArray, scene: Scene):
         """Which block lies nearest to the middle of some regions."""
@@ -111,7 +130,11 @@ def make_sampler(
         nearest = jnp.asarray(blocks)[distance.argmin(-1)]
         name = jnp.where(distance.min(-1) < IN_REGION, nearest, len(BLOCK_NAMES))
         kind = jnp.full(chosen.shape, _DESCRIBE)
-        return first_region + chosen, names[name], names_mask[name], kind
+        found = jnp.take_along_axis(
+            scene.block_pose[..., :2], distance.argmin(-1)[..., None], 1
+        )
+        place, has = _places(found, distance.min(-1) < IN_REGION, scene)
+        return first_region + chosen, names[name], names_mask[name], kind, place, has
 
     @jax.jit
     def sample(seed: Int[Array, ""], step: Int[Array, ""]) -> TrainBatch:
@@ -119,8 +142,12 @@ def make_sampler(
         scene_key, *keys = jax.random.split(key, 4)
         scene = random_scenes(scene_key, count, tuple(blocks))
         parts = [f(k, scene) for f, k in zip((ask, detect, describe), keys)]
-        row, answer, valid, kind = (jnp.concatenate(p, 1) for p in zip(*parts))
+        row, answer, valid, kind, place, has = (
+            jnp.concatenate(p, 1) for p in zip(*parts)
+        )
         queries = jnp.broadcast_to(jnp.arange(row.shape[1]), row.shape)
+        slots = named[row]
+        centre = jax.vmap(lambda places, i: places[i])(_object_places(scene), slots)
         return TrainBatch(
             image=render(scene, size, size, supersample=config.supersample),
             actions=jnp.zeros((count, 1, model_config.action_size)),
@@ -132,9 +159,26 @@ def make_sampler(
             answer_mask=valid,
             query_type=kind,
             dense=dense_targets(scene, size, model_config.patch_size),
+            mentions=MentionTargets(mask=slots >= 0, centre=centre),
+            places=PlaceTargets(mask=has, place=place),
         )
 
     return lambda seed, step: sample(jnp.asarray(seed), jnp.asarray(step))
+
+
+def named_objects(
+    texts: Sequence[str], tokenizer: Tokenizer, length: int
+) -> Int[np.ndarray, "n length"]:
+    """The object whose name ends at each token, -1 elsewhere."""
+    pattern = re.compile(rf"\b({'|'.join(OBJECT_NAMES)})\b")
+    named = np.full((len(texts), length), -1, np.int32)
+    for row, text in enumerate(texts):
+        ids = tokenizer.encode(text)
+        for match in pattern.finditer(text):
+            before = tokenizer.encode(text[: match.end()])
+            if ids[: len(before)] == before:
+                named[row, len(before) - 1] = OBJECT_NAMES.index(match[0])
+    return named
 
 
 def dense_targets(scene: Scene, size: int, patch: int) -> DenseTargets:
@@ -174,6 +218,14 @@ def _object_places(scene: Scene) -> Float[Array, "B 9 2"]:
     foot = jnp.zeros((*scene.peg.shape[:-1], 1))
     peg = jnp.concatenate([scene.peg, foot], -1)[..., None, :]
     return project(jnp.concatenate([jnp.concatenate([block, half], -1), peg], -2))
+
+
+def _places(block: Float[Array, "B n 2"], there: Bool[Array, "B n"], scene: Scene):
+    """As `predicates.places`, of queries about one block or none."""
+    peg = jnp.broadcast_to(scene.peg[:, None], block.shape)
+    place = jnp.stack([block, jnp.zeros_like(block), peg], -2)
+    mask = jnp.stack([there, jnp.zeros_like(there), jnp.ones_like(there)], -1)
+    return place, mask
 
 
 def _balanced_choice(

@@ -106,8 +106,17 @@ def test_every_answer_is_true_of_the_frames_it_is_about(data):
             said = TOKENS.decode(batch.answer_tokens[b, r])
             assert ANSWERS[int(truth)] == said, (question.text, number, t, later)
             assert batch.query_type[b, r] == index
+            places = [_place(scenes[1], block) for block in question.blocks]
+            mask = batch.places.mask[b, r]
+            np.testing.assert_array_equal(
+                batch.places.place[b, r][mask], [*places, scenes[1].peg]
+            )
             checked += 1
     assert checked > 200
+
+
+def _place(scene, block):
+    return scene.block_pose[list(scene.block_id).index(block), :2]
 
 
 def _scene(episode, t):

@@ -17,8 +17,20 @@ from hypothesis import strategies as st
 
 from experiments import board_tiny
 from swm_jax.checkpoints import CheckpointError, export_model, load_model
-from swm_jax.models import DenseTargets, TrainBatch
-from swm_jax.training.losses import answer_loss, dense_loss
+from swm_jax.models import (
+    DenseTargets,
+    MentionTargets,
+    PlaceTargets,
+    SemanticWorldModel,
+    TrainBatch,
+    get_config,
+)
+from swm_jax.training.losses import (
+    answer_loss,
+    dense_loss,
+    mention_loss,
+    place_loss,
+)
 from swm_jax.training.metrics import MetricsLog, read_metrics
 from swm_jax.training.optimizer import make_optimizer, make_schedule
 from swm_jax.training.sharding import make_mesh, shard_batch
@@ -100,6 +112,81 @@ def test_dense_loss_is_zero_for_a_sure_and_right_reader_only():
     np.testing.assert_allclose(loss, 0.4, rtol=1e-5)  # 4 x 0.1 on covered patches
     _, accuracy = dense_loss(jnp.zeros((1, 4, 22)), targets.centre, targets)
     assert accuracy == 0.0
+
+
+def test_place_and_mention_losses_are_mean_distances_of_what_counts():
+    rng = np.random.default_rng(0)
+    out, target = rng.normal(size=(2, 2, 3, 3, 2))
+    mask = np.array([[True, False, True]] * 3)[None].repeat(2, 0)
+    out, target = out[None].repeat(2, 0), target[None].repeat(2, 0)
+    distances = [
+        abs(o - t).sum() for o, t, m in zip(*map(_rows, (out, target, mask))) if m
+    ]
+    got = place_loss(jnp.asarray(out), PlaceTargets(mask, target))
+    np.testing.assert_allclose(got, np.mean(distances), rtol=1e-5)
+    got = mention_loss(jnp.asarray(out), MentionTargets(mask, target))
+    np.testing.assert_allclose(got, np.mean(distances), rtol=1e-5)
+    nothing = PlaceTargets(np.zeros_like(mask), target)
+    assert place_loss(jnp.asarray(out), nothing) == 0.0
+
+
+def _rows(x):
+    return x.reshape(18, -1)
+
+
+def test_muon_moves_every_weight_matrix_by_an_orthogonal_step():
+    config = board_tiny.get_config().optimizer
+    config.update(name="muon", schedule="constant", warmup_steps=0, weight_decay=0.0)
+    optimizer, _ = make_optimizer(config, 10)
+    model = SemanticWorldModel(get_config("tiny", depth=1, vision_depth=1))
+    shapes = jax.eval_shape(model.init_params, jax.random.key(0))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda s: rng.normal(size=s.shape).astype("f4"), shapes)
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    llm, img = updates["llm"]["layers"], updates["img"]["Transformer"]["encoderblock"]
+    vision = img["MultiHeadDotProductAttention_0"]
+    heads_last = lambda w: np.moveaxis(np.asarray(w[0]), 0, 1).reshape(128, -1)
+    matrices = {
+        "query": heads_last(llm["attn"]["q_einsum"]["w"]),
+        "out": np.asarray(llm["attn"]["attn_vec_einsum"]["w"][0]).reshape(-1, 128),
+        "key": np.asarray(llm["attn"]["kv_einsum"]["w"][0, 0, 0]),
+        "gate": np.asarray(llm["mlp"]["gating_einsum"][0, 0]),
+        "up": np.asarray(llm["mlp"]["gating_einsum"][0, 1]),
+        "down": np.asarray(llm["mlp"]["linear"][0]),
+        "vision query": np.asarray(vision["query"]["kernel"][0]).reshape(128, -1),
+        "vision out": np.asarray(vision["out"]["kernel"][0]).reshape(-1, 128),
+        "vision mlp": np.asarray(img["MlpBlock_0"]["Dense_0"]["kernel"][0]),
+    }
+    for name, matrix in matrices.items():
+        step = 0.2 * config.learning_rate * max(matrix.shape) ** 0.5
+        scale = np.linalg.svd(matrix, compute_uv=False) / step
+        assert scale.min() > 0.3 and scale.max() < 1.4, (name, scale)
+    norm = np.asarray(updates["llm"]["final_norm"]["scale"])  # AdamW's first step
+    np.testing.assert_allclose(np.abs(norm), config.learning_rate, rtol=1e-2)
+
+
+@pytest.mark.parametrize("layout", ["branched", "block", "full"])
+def test_question_features_are_those_of_the_questions_own_tokens(layout):
+    small = dict(depth=1, vision_depth=1, image_size=24, max_horizon=3)
+    model = SemanticWorldModel(get_config("tiny", layout=layout, **small))
+    rng = np.random.default_rng(1)
+    logits = np.zeros((2, 4, 2, 8))
+    tokens, mask = rng.integers(5, 400, (2, 4, 2)), np.ones((2, 4, 2), bool)
+    batch = batch_of(logits, tokens, mask, np.zeros((2, 4), int))
+    asked = rng.integers(5, 400, (2, 4, 6))
+    batch = batch.replace(
+        question_tokens=jnp.asarray(asked),
+        question_mask=jnp.ones(asked.shape, bool),
+        query_question=jnp.array([[3, 1, 0, 2]] * 2),
+        mentions=MentionTargets(
+            jnp.ones(asked.shape, bool), jnp.zeros((*asked.shape, 2))
+        ),
+    )
+    params = model.init_params(jax.random.key(0))
+    features = model.apply({"params": params}, batch).question_features
+    table = np.asarray(params["llm"]["embedder"]["input_embedding"])
+    expected = table[asked[:, [3, 1, 0, 2]]] * 128**0.5  # before layer 1 // 2 = 0
+    np.testing.assert_allclose(features, expected, rtol=1e-6)
 
 
 def test_schedules_warm_up_and_end_where_they_should():

@@ -8,7 +8,9 @@ from swm_jax.models.tokenizer import Tokenizer
 from swm_jax.models.types import (
     PAD_TOKEN,
     DenseTargets,
+    MentionTargets,
     Observation,
+    PlaceTargets,
     QuestionBatch,
     TrainBatch,
 )
@@ -19,9 +21,11 @@ __all__ = [
     "VARIANTS",
     "Context",
     "DenseTargets",
+    "MentionTargets",
     "ModelConfig",
     "Observation",
     "Outputs",
+    "PlaceTargets",
     "PositionRule",
     "QuestionBatch",
     "SemanticWorldModel",

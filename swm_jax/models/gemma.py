@@ -10,6 +10,7 @@ inputs are multiplied by sqrt(D).
 """
 
 import functools
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -33,6 +34,20 @@ _HIDDEN = -2.3819763e38  # logit of a key that must not be seen
 
 KeyValues = dict[str, tuple[Array, Array]]
 """Keys and values [..., s, K, H] by segment; with a leading depth axis outside."""
+
+
+class DecoderOutputs(NamedTuple):
+    """What a pass through the decoder gives.
+
+    Attributes:
+      hidden: normed last states of the segments that were to be read, by name.
+      cache: keys and values of the segments that were to be kept, by name.
+      middle: states of the segments asked for before layer depth // 2, by name.
+    """
+
+    hidden: dict[str, Float[Array, "... D"]]
+    cache: KeyValues
+    middle: dict[str, Float[Array, "... D"]]
 
 
 class Decoder(nn.Module):
@@ -72,7 +87,8 @@ class Decoder(nn.Module):
         cache: KeyValues | None = None,
         read: tuple[str, ...] = ("answer",),
         keep: tuple[str, ...] = (),
-    ) -> tuple[dict[str, Float[Array, "... D"]], KeyValues]:
+        middle: tuple[str, ...] = (),
+    ) -> DecoderOutputs:
         """Runs every segment of the layout through all layers.
 
         Args:
@@ -81,9 +97,7 @@ class Decoder(nn.Module):
             leading depth axis.
           read: segments whose last hidden states are wanted.
           keep: segments whose keys and values are wanted.
-
-        Returns:
-          Normed hidden states by name, and keys and values by name.
+          middle: segments whose states half way up are wanted.
         """
         c, cache = self.config, cache or {}
         params = self.layers()
@@ -103,20 +117,25 @@ class Decoder(nn.Module):
             body = layer(tuple(layout))
 
             def step(x, slices):
-                x, keys = body(slices[0], x, slices[1])
-                return x, {name: keys[name] for name in keep}
+                after, keys = body(slices[0], x, slices[1])
+                states = {name: x[name] for name in middle}
+                return after, ({name: keys[name] for name in keep}, states)
 
-            x, kept = lax.scan(step, x, (params, cache))
+            x, (kept, states) = lax.scan(step, x, (params, cache))
+            states = jax.tree.map(lambda s: s[c.depth // 2], states)
         else:
             kept, caches = [], split_layers(cache) if cache else [{}] * c.depth
             for i, (slice_, cached) in enumerate(zip(split_layers(params), caches)):
+                if i == c.depth // 2:
+                    states = {name: x[name] for name in middle}
                 # What nobody reads needs no state after the last layer.
                 update = read if i == c.depth - 1 else tuple(layout)
                 x, keys = layer(update)(slice_, x, cached)
                 kept.append({name: keys[name] for name in keep})
             kept = jax.tree.map(lambda *k: jnp.stack(k), *kept)
         scale = self.final_norm()["scale"]
-        return {name: rms_norm(scale, x[name]) for name in read}, kept
+        hidden = {name: rms_norm(scale, x[name]) for name in read}
+        return DecoderOutputs(hidden, kept, states)
 
 
 def _layer(params, x, cached, layout: Layout, tables, c: ModelConfig, update):

@@ -33,11 +33,17 @@ class Outputs:
 
     Attributes:
       logits: float32[B, R, L, V], of every answer position.
+      answer_features: float[B, R, W], last states that the first answer token is
+        read from.
       patch_features: float[B, P, D], image tower features after its last norm.
+      question_features: float[B, R, T, W], states of every query's question tokens
+        half way up the decoder; None unless the batch has targets for them.
     """
 
     logits: Float[Array, "B R L V"]
+    answer_features: Float[Array, "B R W"]
     patch_features: Float[Array, "B P D"]
+    question_features: Float[Array, "B R T W"] | None = None
 
 
 @struct.dataclass
@@ -90,10 +96,22 @@ class SemanticWorldModel(nn.Module):
     def __call__(self, batch: TrainBatch) -> Outputs:
         """Logits of every query's answer tokens (teacher forcing)."""
         image, features = self.embed_image(batch.image)
-        hidden, _ = self.llm(self.training_layout(batch, image))
+        full = self.config.layout == "full"
+        asked = "answer" if full else "question"
+        middle = (asked,) if batch.mentions is not None else ()
+        out = self.llm(self.training_layout(batch, image), middle=middle)
         length = batch.answer_tokens.shape[-1]
-        logits = self.llm.unembed(hidden["answer"][..., -length:, :])
-        return Outputs(logits=logits, patch_features=features)
+        answers = out.hidden["answer"][..., -length:, :]
+        questions = None
+        if middle:
+            questions = out.middle[asked]
+            if full:  # they stand between bos and the newline
+                end, count = -length, batch.question_tokens.shape[-1]
+                questions = questions[..., end - count : end, :]
+            elif self.config.layout == "branched":
+                questions = _take(questions, batch.query_question)
+        logits = self.llm.unembed(answers)
+        return Outputs(logits, answers[..., 0, :], features, questions)
 
     def training_layout(
         self, batch: TrainBatch, image: Float[Array, "B P W"]
@@ -157,7 +175,7 @@ class SemanticWorldModel(nn.Module):
             )
         if c.layout == "full":
             return Context(tokens, questions, question_mask, answer_ids, {})
-        _, cache = self.llm(layout, read=(), keep=tuple(layout))
+        cache = self.llm(layout, read=(), keep=tuple(layout)).cache
         return Context(None, questions, question_mask, answer_ids, cache)
 
     def imagine(
@@ -184,8 +202,8 @@ class SemanticWorldModel(nn.Module):
                 (questions, mask),
                 (newline, None),
             ]
-            hidden, _ = self.llm(layouts.full_layout("bchqm", parts, 1))
-            return hidden["answer"][..., -1, :]
+            out = self.llm(layouts.full_layout("bchqm", parts, 1))
+            return out.hidden["answer"][..., -1, :]
         past = layouts.past_actions("bc", horizons, count)
         layout = {"action": layouts.action_segment(rule, embedded)}
         if c.layout == "branched":
@@ -200,8 +218,7 @@ class SemanticWorldModel(nn.Module):
         layout["answer"] = layouts.answer_segment(
             rule, "bchqm", newline, horizons, question, past
         )
-        hidden, _ = self.llm(layout, context.cache)
-        return hidden["answer"][..., 0, :]
+        return self.llm(layout, context.cache).hidden["answer"][..., 0, :]
 
     def read_answers(
         self, hidden: Float[Array, "S N K Q W"], answer_ids: Int[Array, "S Q C"]

@@ -63,6 +63,33 @@ class DenseTargets:
 
 
 @struct.dataclass
+class MentionTargets:
+    """Where the objects that a query's question names lie (pre-training).
+
+    Attributes:
+      mask: bool[B, R, T], True on the last token of an object's name.
+      centre: float32[B, R, T, 2], image position of that object's centre in
+        [0, 1] (x right, y down).
+    """
+
+    mask: Bool[Array, "B R T"]
+    centre: Float[Array, "B R T 2"]
+
+
+@struct.dataclass
+class PlaceTargets:
+    """Where what a query asks about will be at its horizon.
+
+    Attributes:
+      mask: bool[B, R, 3], which of first block, second block and peg count.
+      place: float32[B, R, 3, 2], metres on the board.
+    """
+
+    mask: Bool[Array, "B R 3"]
+    place: Float[Array, "B R 3 2"]
+
+
+@struct.dataclass
 class TrainBatch:
     """Images with one action chunk and many queries each.
 
@@ -79,7 +106,8 @@ class TrainBatch:
       answer_tokens: int32[B, R, L], target tokens, padded right.
       answer_mask: bool[B, R, L], True on target tokens; all False on a padding query.
       query_type: int32[B, R], question type, for per-type metrics.
-      dense: optional per-patch targets (pre-training only).
+      dense, mentions, places: optional targets of patches, of the names in a
+        question and of its answer; they only help training.
     """
 
     image: UInt8[Array, "B h w 3"]
@@ -92,3 +120,5 @@ class TrainBatch:
     answer_mask: Bool[Array, "B R L"]
     query_type: Int[Array, "B R"]
     dense: DenseTargets | None = None
+    mentions: MentionTargets | None = None
+    places: PlaceTargets | None = None

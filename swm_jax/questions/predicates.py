@@ -75,10 +75,7 @@ def margin(
     arrays = (type_id, args, scene_0.block_pose, scene_h.block_pose)
     xp = _namespace(*arrays)
     type_id, args = xp.asarray(type_id), xp.asarray(args)
-    first, second = args[..., 0], args[..., 1]
-    side = type_id == TYPES.index("block_direction")
-    other = xp.where(side, second // 8, second)
-    index = xp.where(side, second % 8, second)
+    first, other, index = _arguments(type_id, args)
     a0, has_a = _find(scene_0, first)
     a, _ = _find(scene_h, first)
     b0, has_b = _find(scene_0, other)
@@ -103,6 +100,30 @@ def answer(
     return margin(type_id, args, scene_0, scene_h) > 0
 
 
+def places(
+    type_id: Int[Array, "..."], args: Int[Array, "... 2"], scene: Scene
+) -> tuple[Float[Array, "... 3 2"], Bool[Array, "... 3"]]:
+    """Where a question's first block, second block and the peg are.
+
+    Batch axes broadcast as for `margin`.
+
+    Returns:
+      Metres on the board, and which of the three there are (the peg always).
+    """
+    xp = _namespace(type_id, args, scene.block_pose)
+    type_id, args = xp.asarray(type_id), xp.asarray(args)
+    first, other, _ = _arguments(type_id, args)
+    a, has_a = _find(scene, first)
+    b, has_b = _find(scene, other)
+    has_a, has_b = (
+        has & xp.asarray(uses)[type_id]
+        for has, uses in ((has_a, USES_A), (has_b, USES_B))
+    )
+    peg = xp.broadcast_to(scene.peg, a.shape)
+    mask = xp.stack([has_a, has_b, xp.ones_like(has_a)], -1)
+    return xp.stack([a, b, peg], -2), mask
+
+
 def expand(scene: Scene, axes: int = 1) -> Scene:
     """Adds `axes` batch axes behind a scene's own, to broadcast with questions."""
     key = (Ellipsis,) + (None,) * axes
@@ -111,6 +132,15 @@ def expand(scene: Scene, axes: int = 1) -> Scene:
         block_id=scene.block_id[(*key, slice(None))],
         peg=scene.peg[(*key, slice(None))],
     )
+
+
+def _arguments(type_id, args):
+    """First block, second block, and index of a region or direction."""
+    xp = _namespace(type_id, args)
+    first, second = args[..., 0], args[..., 1]
+    side = type_id == TYPES.index("block_direction")
+    other = xp.where(side, second // 8, second)
+    return first, other, xp.where(side, second % 8, second)
 
 
 def _namespace(*arrays):

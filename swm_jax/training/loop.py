@@ -4,6 +4,7 @@ A batch is a pure function of (seed, step), and a step of (state, batch), so a r
 that was killed and resumed ends with the parameters of one that was not.
 """
 
+import contextlib
 import signal
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def fresh_params(
     model_key, dense_key = jax.random.split(jax.random.key(config.seed))
     params = dict(SemanticWorldModel(model_config).init_params(model_key))
     if config.dense_weight:
-        params["dense"] = init_dense_heads(dense_key, model_config.vision_width)
+        params["dense"] = init_dense_heads(dense_key, model_config)
     return params
 
 
@@ -102,6 +103,14 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, f
     Raises:
       TrainingError: the loss is not finite, or the workdir belongs to another model.
     """
+    Path(workdir).mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(
+        RunCheckpoints(workdir, keep=config.keep_checkpoints)
+    ) as checkpoints:
+        return _train(config, workdir, checkpoints)
+
+
+def _train(config, workdir, checkpoints: RunCheckpoints) -> dict[str, float]:
     overrides = {"layout": config.model.layout, **config.model.overrides}
     model_config = get_config(config.model.variant, **overrides)
     tokenizer = Tokenizer.load(config.model.tokenizer)
@@ -118,8 +127,6 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, f
         },
         "config": config.to_dict(),
     }
-    Path(workdir).mkdir(parents=True, exist_ok=True)
-    checkpoints = RunCheckpoints(workdir, keep=config.keep_checkpoints)
     step = checkpoints.latest_step() or 0
     _check_same_run(checkpoints, step, metadata, workdir)
 
@@ -159,11 +166,13 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, f
         while step < config.steps:
             state, metrics = train_step(state, shard_batch(next(stream), mesh))
             step += 1
-            since_log = _add(since_log, metrics.scores)
+            since_log, row = _add(since_log, metrics.scores), {}
             if step % config.log_every == 0 or step == config.steps:
                 scalars = score_scalars(since_log) | {
                     "dense_loss": float(metrics.dense_loss),
                     "dense_accuracy": float(metrics.dense_accuracy),
+                    "mention_error": float(metrics.mention_error),
+                    "place_error": float(metrics.place_error),
                     "gradient_norm": float(metrics.gradient_norm),
                     "learning_rate": float(schedule(step - 1)),
                 }
@@ -175,28 +184,29 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, f
                         "optimizer.learning_rate and resume"
                     )
                 rate, left = progress.rate(step)
-                shown = {k: scalars[k] for k in ("loss", "accuracy", "dense_accuracy")}
+                shown = {k: scalars[k] for k in ("loss", "accuracy", "place_error")}
                 print(progress.line(step, rate, left, shown), flush=True)
-                log.write(step, scalars | {"steps_per_second": rate})
+                row |= scalars | {"steps_per_second": rate}
                 since_log = None
-            if step % config.checkpoint_every == 0 or step == config.steps:
-                save(step)
             if step % config.validate_every == 0 or step == config.steps:
                 result = validate()
+                row |= result
                 if result:
-                    log.write(step, result)
                     print(
                         f"step {step} held-out "
                         f"loss {result['validation/loss']:.3f} "
                         f"accuracy {result['validation/accuracy']:.3f}",
                         flush=True,
                     )
-            if stop.requested:
+            if row:  # before the save: what a checkpoint holds is in the log
+                log.write(step, row)
+            end = stop.requested or step == config.steps
+            if end or step % config.checkpoint_every == 0:
                 save(step)
+            if stop.requested:
                 print(f"stopped by a signal, step {step} is saved", flush=True)
                 break
     finally:
-        checkpoints.close()
         log.close()
     return result
 

@@ -3,8 +3,8 @@
 Axes: B images, R queries, L answer tokens, V vocabulary, P patches, D width,
 O object classes (background, peg, blocks).
 Source: Semantic World Models train on the answer (and its eos) alone, each query
-normalised over its own tokens; the dense loss is ours (it binds names to places
-before the questions do).
+normalised over its own tokens; the dense, mention and place losses are ours (they bind
+names to places before the questions do).
 """
 
 import jax
@@ -13,7 +13,7 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float
 
-from swm_jax.models import DenseTargets, TrainBatch
+from swm_jax.models import DenseTargets, MentionTargets, PlaceTargets, TrainBatch
 
 
 @struct.dataclass
@@ -89,3 +89,25 @@ def dense_loss(
     return (loss * weight).sum() + 4.0 * (distance * shares).sum(), (
         right * shares
     ).sum()
+
+
+def mention_loss(
+    centres: Float[Array, "B R T 2"], targets: MentionTargets
+) -> Float[Array, ""]:
+    """Mean L1 distance, in image sides, of where the named objects lie.
+
+    A question about two objects is answered by comparing two places; read at the
+    names, each is one look away from the answer instead of two.
+    """
+    mask = targets.mask.astype(jnp.float32)
+    distance = jnp.abs(centres - targets.centre).sum(-1)
+    return (distance * mask).sum() / jnp.maximum(mask.sum(), 1.0)
+
+
+def place_loss(
+    places: Float[Array, "B R 3 2"], targets: PlaceTargets
+) -> Float[Array, ""]:
+    """Mean L1 distance in metres of where what a query asks about will be."""
+    mask = targets.mask.astype(jnp.float32)
+    distance = jnp.abs(places - targets.place).sum(-1)
+    return (distance * mask).sum() / jnp.maximum(mask.sum(), 1.0)

@@ -6,12 +6,27 @@ nothing. Gradients are clipped by their global norm.
 """
 
 import difflib
+import re
+from typing import Any
 
+import jax
 import ml_collections
 import optax
+from optax.contrib import MuonDimensionNumbers
 
 SCHEDULES = ("constant", "cosine", "linear")
 OPTIMIZERS = ("adamw", "muon")
+# Which axes of a weight are its input and its output, counted from the last; axes
+# before them (layers, heads of a stack) are matrices of their own. First match wins.
+_MATRICES = (
+    (r"(query|key|value)/kernel$", (-3,), (-2, -1)),
+    (r"out/kernel$", (-3, -2), (-1,)),
+    (r"Dense_\d/kernel$|img/head/kernel$", (-2,), (-1,)),
+    (r"q_einsum/w$", (-2,), (-3, -1)),
+    (r"kv_einsum/w$", (-2,), (-3, -1)),
+    (r"attn_vec_einsum/w$", (-3, -2), (-1,)),
+    (r"gating_einsum$|mlp/linear$", (-2,), (-1,)),
+)
 
 
 def _check(kind: str, name: str, known: tuple[str, ...]) -> None:
@@ -42,6 +57,20 @@ def make_schedule(config: ml_collections.ConfigDict, steps: int) -> optax.Schedu
     return optax.join_schedules([ramp, decay], [warmup])
 
 
+def _muon_dimensions(params: Any) -> Any:
+    """Dimension numbers of the weights that Muon updates, None for AdamW's."""
+
+    def rule(path, leaf):
+        name = "/".join(str(key.key) for key in path)
+        for pattern, reduction, output in _MATRICES:
+            if re.search(pattern, name):
+                axes = [tuple(a % leaf.ndim for a in g) for g in (reduction, output)]
+                return MuonDimensionNumbers(*axes)
+        return None
+
+    return jax.tree.map_with_path(rule, params)
+
+
 def make_optimizer(
     config: ml_collections.ConfigDict, steps: int
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
@@ -67,6 +96,7 @@ def make_optimizer(
             adam_b1=config.b1,
             adam_b2=config.b2,
             weight_decay=config.weight_decay,
+            muon_weight_dimension_numbers=_muon_dimensions,
             consistent_rms=0.2,  # step sizes of AdamW: one learning rate for both
         )
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), update), schedule

@@ -1,6 +1,6 @@
 """One training step as a pure function of (state, batch).
 
-Axes as in `losses`. The dense heads of pre-training live beside the model's own
+Axes as in `losses`. The heads of pre-training live beside the model's own
 parameters under the key `dense`, so that the model's tree stays big_vision's.
 """
 
@@ -13,10 +13,19 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from swm_jax.models import SemanticWorldModel, TrainBatch
-from swm_jax.training.losses import Scores, answer_loss, dense_loss
+from swm_jax.models import ModelConfig, SemanticWorldModel, TrainBatch
+from swm_jax.models.layers import rms_norm
+from swm_jax.training.losses import (
+    Scores,
+    answer_loss,
+    dense_loss,
+    mention_loss,
+    place_loss,
+)
 
 DENSE_CLASSES = 22  # bare, peg, the 20 blocks of the catalogue
+# Weights beside the dense loss: of image sides, and of metres.
+MENTION_WEIGHT, PLACE_WEIGHT = 4.0, 0.5
 
 
 @struct.dataclass
@@ -41,6 +50,8 @@ class StepMetrics:
     Attributes:
       loss: of the answers.
       dense_loss, dense_accuracy: of the patches (0 without dense targets).
+      mention_error: of the names (0 without mention targets), in image sides.
+      place_error: of what is asked about (0 without place targets), in metres.
       gradient_norm: before clipping.
       scores: sums by query type.
     """
@@ -48,14 +59,25 @@ class StepMetrics:
     loss: Float[Array, ""]
     dense_loss: Float[Array, ""]
     dense_accuracy: Float[Array, ""]
+    mention_error: Float[Array, ""]
+    place_error: Float[Array, ""]
     gradient_norm: Float[Array, ""]
     scores: Scores
 
 
-def init_dense_heads(key: PRNGKeyArray, width: int) -> dict[str, Array]:
-    """Linear read-outs of the patch features: object class and centre."""
-    kernel = jax.random.normal(key, (width, DENSE_CLASSES + 2)) * width**-0.5
-    return {"kernel": kernel, "bias": jnp.zeros(DENSE_CLASSES + 2)}
+def init_dense_heads(key: PRNGKeyArray, config: ModelConfig) -> dict[str, Array]:
+    """Linear read-outs of patches, of names and of answers."""
+
+    def head(key, width, outputs):
+        kernel = jax.random.normal(key, (width, outputs)) * width**-0.5
+        return {"kernel": kernel, "bias": jnp.zeros(outputs)}
+
+    patch_key, mention_key, place_key = jax.random.split(key, 3)
+    return {
+        "patch": head(patch_key, config.vision_width, DENSE_CLASSES + 2),
+        "mention": head(mention_key, config.width, 2),
+        "place": head(place_key, config.width, 6),
+    }
 
 
 def model_params(params: dict) -> dict:
@@ -66,15 +88,25 @@ def model_params(params: dict) -> dict:
 def _losses(model, params, batch: TrainBatch, num_types: int):
     outputs = model.apply({"params": model_params(params)}, batch)
     loss, scores = answer_loss(outputs.logits, batch, num_types)
-    dense, dense_accuracy = jnp.zeros(()), jnp.zeros(())
+    dense = accuracy = mention = place = jnp.zeros(())
     if batch.dense is not None:
-        heads = params["dense"]
-        out = outputs.patch_features.astype(jnp.float32) @ heads["kernel"]
-        out = out + heads["bias"]
-        dense, dense_accuracy = dense_loss(
+        out = _read_out(params["dense"]["patch"], outputs.patch_features)
+        dense, accuracy = dense_loss(
             out[..., :DENSE_CLASSES], jax.nn.sigmoid(out[..., -2:]), batch.dense
         )
-    return loss, dense, dense_accuracy, scores
+    if batch.mentions is not None:
+        states = rms_norm(0.0, outputs.question_features)
+        out = _read_out(params["dense"]["mention"], states)
+        mention = mention_loss(jax.nn.sigmoid(out), batch.mentions)
+    if batch.places is not None:
+        out = _read_out(params["dense"]["place"], outputs.answer_features)
+        out = out.reshape(*out.shape[:-1], 3, 2)
+        place = place_loss(out, batch.places)
+    return loss, dense, accuracy, mention, place, scores
+
+
+def _read_out(head, x):
+    return x.astype(jnp.float32) @ head["kernel"] + head["bias"]
 
 
 def make_train_step(
@@ -93,18 +125,22 @@ def make_train_step(
     """
 
     def loss_fn(params, batch):
-        loss, dense, accuracy, scores = _losses(model, params, batch, num_types)
-        return loss + dense_weight * dense, (loss, dense, accuracy, scores)
+        *parts, scores = _losses(model, params, batch, num_types)
+        loss, dense, _, mention, place = parts
+        dense = dense + MENTION_WEIGHT * mention + PLACE_WEIGHT * place
+        return loss + dense_weight * dense, (*parts, scores)
 
     def train_step(state, batch):
-        gradients, (loss, dense, accuracy, scores) = jax.grad(loss_fn, has_aux=True)(
-            state.params, batch
-        )
+        gradients, (loss, dense, accuracy, mention, place, scores) = jax.grad(
+            loss_fn, has_aux=True
+        )(state.params, batch)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         metrics = StepMetrics(
             loss=loss,
             dense_loss=dense,
             dense_accuracy=accuracy,
+            mention_error=mention,
+            place_error=place,
             gradient_norm=optax.global_norm(gradients),
             scores=scores,
         )
@@ -118,4 +154,4 @@ def make_eval_step(
     model: SemanticWorldModel, num_types: int
 ) -> Callable[[Any, TrainBatch], Scores]:
     """A jitted function from (params, batch) to the scores by query type."""
-    return jax.jit(lambda params, batch: _losses(model, params, batch, num_types)[3])
+    return jax.jit(lambda params, batch: _losses(model, params, batch, num_types)[-1])
