@@ -36,6 +36,7 @@ from swm_jax.training.step import (
     init_dense_heads,
     make_eval_step,
     make_train_step,
+    model_params,
 )
 
 
@@ -47,10 +48,10 @@ def fresh_params(
     config: ml_collections.ConfigDict, model_config: ModelConfig
 ) -> dict[str, Any]:
     """Random parameters, dense heads beside the model's where they are trained."""
-    model_key, dense_key = jax.random.split(jax.random.key(config.seed))
-    params = dict(SemanticWorldModel(model_config).init_params(model_key))
+    key = jax.random.key(config.seed)
+    params = dict(SemanticWorldModel(model_config).init_params(key))
     if config.dense_weight:
-        params["dense"] = init_dense_heads(dense_key, model_config)
+        params["dense"] = init_dense_heads(model_config)
     return params
 
 
