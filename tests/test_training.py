@@ -31,6 +31,7 @@ from swm_jax.training.losses import (
     mention_loss,
     place_loss,
 )
+from swm_jax.training.loop import init_params
 from swm_jax.training.metrics import MetricsLog, read_metrics
 from swm_jax.training.optimizer import MUON_RMS, make_optimizer, make_schedule
 from swm_jax.training.sharding import make_mesh, shard_batch
@@ -258,6 +259,20 @@ def test_resume_after_kill_is_bit_identical(undisturbed, tmp_path):
         np.testing.assert_array_equal(value, other, err_msg=str(key))
     steps = [row["step"] for row in read_metrics(tmp_path) if "loss" in row]
     assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_stage_begins_with_the_backbone_and_read_outs_of_zero(undisturbed):
+    config = board_tiny.get_config("debug")
+    config.init_from = str(undisturbed)
+    sizes = config.model.overrides.to_dict()
+    params = init_params(config, get_config("tiny", **sizes))
+    backbone = load_model(undisturbed).params
+    for part, tree in backbone.items():
+        jax.tree.map(np.testing.assert_array_equal, params[part], tree)
+    assert set(params) == {*backbone, "dense"}
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(params["dense"]))
+    with pytest.raises(CheckpointError, match="mlp.* has shape .*, expected"):
+        init_params(config, get_config("tiny", **sizes, mlp=64))
 
 
 def test_exported_model_holds_the_same_parameters_and_no_optimizer(
