@@ -25,13 +25,13 @@ from swm_jax.models import (
     TrainBatch,
     get_config,
 )
+from swm_jax.training.loop import init_params
 from swm_jax.training.losses import (
     answer_loss,
     dense_loss,
     mention_loss,
     place_loss,
 )
-from swm_jax.training.loop import init_params
 from swm_jax.training.metrics import MetricsLog, read_metrics
 from swm_jax.training.optimizer import MUON_RMS, make_optimizer, make_schedule
 from swm_jax.training.sharding import make_mesh, shard_batch

@@ -9,7 +9,7 @@ tokens, H actions, A action width, N candidates, K horizons, P patches, W decode
 width, V vocabulary, C answers of the answer set.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -21,7 +21,7 @@ from swm_jax.models import layout as layouts
 from swm_jax.models.config import ModelConfig
 from swm_jax.models.gemma import Decoder, KeyValues
 from swm_jax.models.layers import Params
-from swm_jax.models.layout import Sight
+from swm_jax.models.layout import Segment, Sight
 from swm_jax.models.preprocess import preprocess_image
 from swm_jax.models.siglip import ImageTower
 from swm_jax.models.types import TrainBatch
@@ -62,6 +62,21 @@ class Context:
     questions: Float[Array, "S Q T W"]
     question_mask: Bool[Array, "S Q T"]
     answer_ids: Int[Array, "S Q C"]
+    cache: KeyValues
+
+
+class Prompt(NamedTuple):
+    """Queries up to their newline, ready for answers of many tokens.
+
+    Attributes:
+      hidden: float[S, N, K, Q, W], last state of every newline: the first answer
+        token is read from it.
+      newline: the segment that ends with the newlines.
+      cache: keys and values of everything an answer sees, by segment.
+    """
+
+    hidden: Float[Array, "S N K Q W"]
+    newline: Segment
     cache: KeyValues
 
 
@@ -185,6 +200,57 @@ class SemanticWorldModel(nn.Module):
         horizons: Int[Array, " K"],
     ) -> Float[Array, "S N K Q W"]:
         """The second half: hidden states that the answers are read from."""
+        layout = self.query_layout(context, actions, horizons)
+        return self.llm(layout, context.cache).hidden["answer"][..., -1, :]
+
+    def prompt(
+        self,
+        context: Context,
+        actions: Float[Array, "S N H A"],
+        horizons: Int[Array, " K"],
+    ) -> Prompt:
+        """As `imagine`, with everything kept that answers of many tokens need."""
+        layout = self.query_layout(context, actions, horizons)
+        out = self.llm(layout, context.cache, keep=tuple(layout))
+        hidden = out.hidden["answer"][..., -1, :]
+        return Prompt(hidden, layout["answer"], {**context.cache, **out.cache})
+
+    def extend(
+        self,
+        prompt: Prompt,
+        tokens: Int[Array, "S N K Q *J M"],
+        start: Int[Array, ""] | int = 0,
+        earlier: KeyValues | None = None,
+    ) -> tuple[Float[Array, "S N K Q *J M W"], KeyValues]:
+        """Runs M answer tokens at once behind a prompt.
+
+        Args:
+          prompt: from `prompt`.
+          tokens: with an axis J where queries have several alternative answers.
+          start: answer tokens that ran before these.
+          earlier: buffer of their keys under "earlier", of which the first `start`
+            are seen; not together with J.
+
+        Returns:
+          The tokens' last states, and their keys under "reply".
+        """
+        sight, embedded = None, self.llm.embed(tokens)
+        if earlier is not None:
+            room = earlier["earlier"][0].shape[-3]
+            mask = jnp.arange(room)[None] < start
+            sight = Sight("earlier", prompt.newline.axes[:-1], mask)
+        reply = layouts.reply_segment(prompt.newline, embedded, start, sight)
+        cache = {**prompt.cache, **(earlier or {})}
+        out = self.llm({"reply": reply}, cache, read=("reply",), keep=("reply",))
+        return out.hidden["reply"], out.cache
+
+    def query_layout(
+        self,
+        context: Context,
+        actions: Float[Array, "S N H A"],
+        horizons: Int[Array, " K"],
+    ) -> layouts.Layout:
+        """What runs per candidate; "answer" ends with each query's newline."""
         c, rule = self.config, self.config.positions
         self._check_actions(actions)
         embedded = self.embed_actions(actions)
@@ -202,8 +268,7 @@ class SemanticWorldModel(nn.Module):
                 (questions, mask),
                 (newline, None),
             ]
-            out = self.llm(layouts.full_layout("bchqm", parts, 1))
-            return out.hidden["answer"][..., -1, :]
+            return layouts.full_layout("bchqm", parts, 1)
         past = layouts.past_actions("bc", horizons, count)
         layout = {"action": layouts.action_segment(rule, embedded)}
         if c.layout == "branched":
@@ -218,7 +283,7 @@ class SemanticWorldModel(nn.Module):
         layout["answer"] = layouts.answer_segment(
             rule, "bchqm", newline, horizons, question, past
         )
-        return self.llm(layout, context.cache).hidden["answer"][..., 0, :]
+        return layout
 
     def read_answers(
         self, hidden: Float[Array, "S N K Q W"], answer_ids: Int[Array, "S Q C"]
@@ -232,6 +297,10 @@ class SemanticWorldModel(nn.Module):
         """Log-probabilities of the answers among the whole vocabulary."""
         total = jax.nn.logsumexp(self.llm.unembed(hidden), -1, keepdims=True)
         return self.llm.unembed_answers(hidden, answer_ids) - total
+
+    def read_vocabulary(self, hidden: Float[Array, "... W"]) -> Float[Array, "... V"]:
+        """Log-probabilities of every token of the vocabulary."""
+        return jax.nn.log_softmax(self.llm.unembed(hidden))
 
     def embed_image(
         self, image: UInt8[Array, "B h w 3"]
