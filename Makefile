@@ -26,7 +26,9 @@ CONSTRAINTS = $(shell $(PYTHON) -c 'import sys; \
 	print("-c constraints.txt" if sys.version_info[:2] == (3, 11) else "")')
 
 TEST_WORKERS ?= 2
-TEST := JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n $(TEST_WORKERS)
+# Workers need not import PyTorch only to find that they run none of its tests.
+TEST := JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n $(TEST_WORKERS) \
+	--ignore=tests/parity
 MARKS := not gpu and not tpu_aot and not big_vision and not parity
 
 .PHONY: eval test test-slow test-parity test-big-vision fixtures lint format train \

@@ -3,7 +3,8 @@
 Two ways to resize. "bilinear" is jax's, in float32. "bicubic" is what the image
 processor of the published checkpoints does, to the last bit: Pillow's antialiased
 cubic filter in fixed point, columns first and then rows, rounded to whole levels after
-each. Its arithmetic is that of Pillow's `ImagingResample` for 8-bit images.
+each. That order is Pillow's for every image before release 13, which takes the rows of
+tall images first: another rounding of the same filter.
 """
 
 import math
