@@ -1,7 +1,10 @@
 """Sizes and constants of a model, one frozen dataclass per variant.
 
-`paligemma_3b_224` is PaliGemma's published architecture (SigLIP So400m/14 at 224 px
-and Gemma 2B); the smaller variants are the same architecture with other numbers.
+`paligemma_3b_*` is PaliGemma's published architecture (SigLIP So400m/14 and Gemma 2B),
+`paligemma2_*` PaliGemma 2's (the same tower and Gemma 2 2B, 9B or 27B), at 224, 448
+and 896 px; `tiny` and `small` are PaliGemma with other numbers.
+Source: "PaliGemma: A versatile 3B VLM for transfer" and "PaliGemma 2: A Family of
+Versatile VLMs for Transfer".
 """
 
 import dataclasses
@@ -20,8 +23,14 @@ class ModelConfig:
     Attributes:
       variant: name of the preset this started from.
       image_size, patch_size: pixels per side; images of other sizes are resized.
+      resize: how: "bilinear", or "bicubic" with Pillow's rounding, as the published
+        checkpoints' image processor does it.
       vision_width, vision_depth, vision_mlp, vision_heads: the image tower.
       width, depth, mlp, heads, kv_heads, head_dim: the decoder.
+      query_width: queries are multiplied by query_width^-0.5; 0 means head_dim.
+      attention_softcap, final_softcap: Gemma 2 squashes attention logits and the
+        vocabulary's logits x to cap * tanh(x / cap); 0 leaves them as they are.
+      post_norms: Gemma 2 also norms what attention and MLP add to a state.
       vocab_size: rows of the tied embedding; the tokenizer may not have more pieces.
       tokenizer: name or path that `Tokenizer.load` understands.
       eos_id, bos_id, newline_id: special tokens; the pad id is `PAD_TOKEN` always.
@@ -56,6 +65,11 @@ class ModelConfig:
     kv_heads: int
     head_dim: int
     vocab_size: int
+    query_width: int = 0
+    attention_softcap: float = 0.0
+    final_softcap: float = 0.0
+    post_norms: bool = False
+    resize: str = "bilinear"
     tokenizer: str = "tiny"
     eos_id: int = 1
     bos_id: int = 2
@@ -74,6 +88,7 @@ class ModelConfig:
 
     def __post_init__(self):
         _check_choice("layout", self.layout, LAYOUTS)
+        _check_choice("resize", self.resize, ("bilinear", "bicubic"))
         _check_choice("dtype", self.dtype, ("float32", "bfloat16"))
         _check_choice("remat", self.remat, ("none", "dots", "full"))
         for part, whole in (
@@ -139,26 +154,47 @@ _VARIANTS: dict[str, dict[str, Any]] = {
         action_init_std=0.03,
         action_bias_std=0.03,
     ),
-    "paligemma_3b_224": dict(
-        image_size=224,
-        patch_size=14,
-        vision_width=1152,
-        vision_depth=27,
-        vision_mlp=4304,
-        vision_heads=16,
-        width=2048,
-        depth=18,
-        mlp=16384,
-        heads=8,
-        kv_heads=1,
-        head_dim=256,
-        vocab_size=257_152,
-        tokenizer="paligemma",
-        newline_id=108,
-        max_question_tokens=32,
-        dtype="bfloat16",
-        remat="full",
-    ),
+}
+
+_SO400M = dict(
+    patch_size=14, vision_width=1152, vision_depth=27, vision_mlp=4304, vision_heads=16
+)
+_GEMMA_2B = dict(width=2048, depth=18, mlp=16_384, heads=8, kv_heads=1, head_dim=256)
+_GEMMA2 = dict(attention_softcap=50.0, final_softcap=30.0, post_norms=True)
+_GEMMA2_2B = dict(
+    **_GEMMA2, width=2304, depth=26, mlp=9216, heads=8, kv_heads=4, head_dim=256
+)
+_GEMMA2_9B = dict(
+    **_GEMMA2, width=3584, depth=42, mlp=14_336, heads=16, kv_heads=8, head_dim=256
+)
+_GEMMA2_27B = dict(
+    **_GEMMA2,
+    width=4608,
+    depth=46,
+    mlp=36_864,
+    heads=32,
+    kv_heads=16,
+    head_dim=128,
+    query_width=4608 // 32,  # this size alone scales by the width per head
+)
+_PALIGEMMA = dict(
+    vocab_size=257_152,
+    tokenizer="paligemma",
+    newline_id=108,
+    max_question_tokens=32,
+    resize="bicubic",
+    dtype="bfloat16",
+    remat="full",
+)
+_VARIANTS |= {
+    f"{name}_{size}": dict(image_size=size, **_SO400M, **decoder, **_PALIGEMMA)
+    for name, decoder in {
+        "paligemma_3b": _GEMMA_2B,
+        "paligemma2_3b": _GEMMA2_2B,
+        "paligemma2_10b": _GEMMA2_9B,
+        "paligemma2_28b": _GEMMA2_27B,
+    }.items()
+    for size in (224, 448, 896)
 }
 
 VARIANTS = tuple(_VARIANTS)

@@ -6,7 +6,14 @@ F hidden width. Depth is the leading axis of every parameter under `layers`.
 Source: "Gemma: Open Models Based on Gemini Research and Technology" and
 "PaliGemma": RMSNorm that multiplies by (1 + scale), split-half RoPE, queries scaled
 by H^-0.5 after RoPE, softmax in float32, gated tanh-GELU, tied embeddings whose
-inputs are multiplied by sqrt(D).
+inputs are multiplied by sqrt(D). Gemma 2 ("Gemma 2: Improving Open Language Models at
+a Practical Size") is the same with soft-capped logits and two more norms per layer.
+
+Gemma 2's text models let every other layer see only the last 4,096 tokens. Here every
+layer sees everything, as in big_vision, which trained PaliGemma 2. `transformers`
+exempts the prompt from the window, so up to the first answer token both give the same
+at any length, and beyond it in sequences of at most 4,096 tokens: only the later
+answer tokens at 896 px (4,096 image tokens and more) may differ from it.
 """
 
 import functools
@@ -72,14 +79,16 @@ class Decoder(nn.Module):
     def unembed(self, x: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Logits over the whole vocabulary, float32."""
         table = cast(self.embedder()["input_embedding"], x.dtype)
-        return jnp.einsum("...d,vd->...v", x, table).astype(jnp.float32)
+        logits = jnp.einsum("...d,vd->...v", x, table).astype(jnp.float32)
+        return _softcap(logits, self.config.final_softcap)
 
     def unembed_answers(
         self, x: Float[Array, "b c h q D"], answer_ids: Int[Array, "b q C"]
     ) -> Float[Array, "b c h q C"]:
         """Logits of each question's answers only, float32."""
         rows = cast(self.embedder()["input_embedding"][answer_ids], x.dtype)
-        return jnp.einsum("bchqd,bqCd->bchqC", x, rows).astype(jnp.float32)
+        logits = jnp.einsum("bchqd,bqCd->bchqC", x, rows).astype(jnp.float32)
+        return _softcap(logits, self.config.final_softcap)
 
     def __call__(
         self,
@@ -156,18 +165,29 @@ def _layer(params, x, cached, layout: Layout, tables, c: ModelConfig, update):
     out = {}
     for name in update:
         query = jnp.einsum("...D,NDH->...NH", normed[name], attn["q_einsum"]["w"])
-        query = rope(query, tables[name]) * c.head_dim**-0.5
-        seen = _attend(layout[name], query, keys)
-        y = x[name] + jnp.einsum("...NH,NHD->...D", seen, attn["attn_vec_einsum"]["w"])
+        query = rope(query, tables[name]) * (c.query_width or c.head_dim) ** -0.5
+        seen = _attend(layout[name], query, keys, c.attention_softcap)
+        added = jnp.einsum("...NH,NHD->...D", seen, attn["attn_vec_einsum"]["w"])
+        if c.post_norms:
+            added = rms_norm(params["post_attention_norm"]["scale"], added)
+        y = x[name] + added
         z = rms_norm(params["pre_ffw_norm"]["scale"], y)
         gates = jnp.einsum("...D,cDF->...cF", z, mlp["gating_einsum"])
         gate, up = gates[..., 0, :], gates[..., 1, :]
-        out[name] = y + (jax.nn.gelu(gate) * up) @ mlp["linear"]
+        added = (jax.nn.gelu(gate) * up) @ mlp["linear"]
+        if c.post_norms:
+            added = rms_norm(params["post_ffw_norm"]["scale"], added)
+        out[name] = y + added
     return out, keys
 
 
+def _softcap(logits: Float[Array, "..."], cap: float) -> Float[Array, "..."]:
+    """Squashes logits into (-cap, cap); a cap of 0 leaves them alone."""
+    return cap * jnp.tanh(logits / cap) if cap else logits
+
+
 def _attend(
-    segment: Segment, query: Float[Array, "... N H"], keys: KeyValues
+    segment: Segment, query: Float[Array, "... N H"], keys: KeyValues, cap: float
 ) -> Float[Array, "... N H"]:
     """One softmax over all keys in sight, each set read where it lies.
 
@@ -196,6 +216,7 @@ def _attend(
             rows,
             key,
         ).astype(jnp.float32)
+        product = _softcap(product, cap)
         if sight.mask is not None:
             mask = sight.mask[(..., *(None,) * len(split), slice(None))]
             product = jnp.where(mask, product, _HIDDEN)
@@ -224,6 +245,9 @@ def _layer_shapes(c: ModelConfig):
 
     depth, width = c.depth, c.width
     norm = {"scale": ((depth, width), nn.initializers.zeros)}
+    names = ["pre_attention_norm", "pre_ffw_norm"]
+    if c.post_norms:
+        names += ["post_attention_norm", "post_ffw_norm"]
     return {
         "attn": {
             "q_einsum": {"w": ((depth, c.heads, width, c.head_dim), normal(2, (1, 3)))},
@@ -241,6 +265,5 @@ def _layer_shapes(c: ModelConfig):
             "gating_einsum": ((depth, 2, width, c.mlp), normal(2, (1, 3))),
             "linear": ((depth, c.mlp, width), normal(1, 2)),
         },
-        "pre_attention_norm": norm,
-        "pre_ffw_norm": norm,
+        **{name: norm for name in names},
     }

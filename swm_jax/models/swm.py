@@ -306,7 +306,8 @@ class SemanticWorldModel(nn.Module):
         self, image: UInt8[Array, "B h w 3"]
     ) -> tuple[Float[Array, "B P W"], Float[Array, "B P D"]]:
         """Image tokens (unscaled, as published) and patch features."""
-        return self.img(preprocess_image(image, self.config.image_size))
+        c = self.config
+        return self.img(preprocess_image(image, c.image_size, c.resize))
 
     def embed_actions(self, actions: Float[Array, "... A"]) -> Float[Array, "... W"]:
         """Projected actions, scaled like text by sqrt(width)."""
