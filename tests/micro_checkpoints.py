@@ -44,7 +44,7 @@ def sentencepiece_model(pieces=PIECES, eos_id=1, bos_id=2) -> bytes:
         unk_id=3,
         model_type="bpe",
         user_defined_symbols=["\n", "yes", "no", "is", "?"]
-        + [f"<loc{i:04d}>" for i in range(pieces - 50)],
+        + [f"<loc{i:04d}>" for i in range(pieces - 40)],
         minloglevel=2,
     )
     return model.getvalue()
@@ -179,8 +179,10 @@ def big_vision_tree(found: dict, kind="gemma") -> dict:
             "ldf->lfd", each(layer + "mlp.down_proj.weight")
         ),
     }
-    ours = {"gemma": ("pre_attention", "pre_ffw"),
-            "gemma2": ("pre_attention", "post_attention", "pre_ffw", "post_ffw")}
+    ours = {
+        "gemma": ("pre_attention", "pre_ffw"),
+        "gemma2": ("pre_attention", "post_attention", "pre_ffw", "post_ffw"),
+    }
     for mine, theirs in zip(ours[kind], NORMS[kind]):
         tree[f"llm/layers/{mine}_norm/scale"] = each(f"{layer}{theirs}.weight")
     image = tower + "embeddings."
