@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 import swm_jax
 from swm_jax.checkpoints.convert import convert
@@ -91,6 +91,7 @@ def run_phase(phase: str, kind: str, folder: Path) -> None:
 def main(argv: list[str]) -> None:
     """Prints one line per measurement; exit status 1 if one is above the limit."""
     if _PHASE.value:
+        logging.set_verbosity(logging.ERROR)  # Orbax tells every file it touches
         run_phase(*_PHASE.value.split(","), Path(argv[1]))
         return
     worst = 0.0

@@ -35,6 +35,7 @@ from swm_jax.models import ModelConfig, SemanticWorldModel, Tokenizer, get_confi
 from swm_jax.models.tokenizer import TOKENIZER_FILE
 
 CHUNK_BYTES = 64 << 20
+LARGE_BYTES = 256 << 20
 
 
 def find_step(path: str | Path) -> Path:
@@ -134,16 +135,26 @@ class Opened:
             struct = jax.ShapeDtypeStruct(leaf.shape, dtype(key, leaf.dtype))
             place = sharding(key, struct) if callable(sharding) else sharding
             structs[key] = struct.update(sharding=place)
-        target = unflatten(structs)
-        return self._guard(
-            lambda: ocp.PyTreeCheckpointer().restore(
-                self.step / "params",
-                args=ocp.args.PyTreeRestore(
-                    item=target,
-                    restore_args=ocp.checkpoint_utils.construct_restore_args(target),
-                    partial_restore=True,
-                ),
-            )
+        # Orbax holds what it reads twice for a moment: the large ones in turn, largest
+        # first, so that the second copy never comes on top of the whole model.
+        size = lambda key: structs[key].size * structs[key].dtype.itemsize
+        large = sorted((k for k in structs if size(k) > LARGE_BYTES), key=size)
+        groups = [[key] for key in reversed(large)]
+        groups.append([key for key in structs if key not in large])
+        arrays: dict[str, Any] = {}
+        for group in filter(None, groups):
+            target = unflatten({key: structs[key] for key in group})
+            arrays |= flatten(self._guard(lambda target=target: self._restore(target)))
+        return unflatten({key: arrays[key] for key in structs})
+
+    def _restore(self, target: Any) -> Any:
+        return ocp.PyTreeCheckpointer().restore(
+            self.step / "params",
+            args=ocp.args.PyTreeRestore(
+                item=target,
+                restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+                partial_restore=True,
+            ),
         )
 
     def _guard(self, read):
@@ -212,8 +223,11 @@ def write_orbax(
         )
     place = jax.sharding.SingleDeviceSharding(_host())
     params = to_arrays(source.leaves, place, dtype, progress)
+    largest = max(leaf.nbytes for leaf in jax.tree.leaves(params))
     handler = ocp.PyTreeCheckpointHandler(
-        save_concurrent_gb=1, use_ocdbt=False, use_compression=False
+        save_concurrent_gb=1 + largest // 10**9,
+        use_ocdbt=False,
+        use_compression=False,
     )
     chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), params)
     with ocp.Checkpointer(handler) as checkpointer:
