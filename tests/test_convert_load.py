@@ -16,6 +16,8 @@ from swm_jax.checkpoints import export_model, shipped_checkpoint
 from swm_jax.checkpoints.convert import convert
 from swm_jax.checkpoints.leaves import flatten
 from swm_jax.checkpoints.sources import open_source
+from swm_jax.eval.config import UserError, preset
+from swm_jax.eval.worlds import load_learned
 from swm_jax.models import Tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -113,6 +115,16 @@ def test_the_shipped_model_survives_every_format(tmp_path):
         assert loaded.metadata["step"] == first.metadata["step"]
         assert loaded.tokenizer.model == first.tokenizer.model
         jax.tree.map(np.testing.assert_array_equal, loaded.params, first.params)
+
+
+def test_the_evaluation_takes_a_hugging_face_folder(folder, tmp_path):
+    shipped = load_learned(preset("demo"))
+    path = convert(open_source(shipped_checkpoint()), tmp_path / "hf", "hugging_face")
+    learned = load_learned(preset("demo", checkpoint=str(path)))
+    assert learned.identity == shipped.identity
+    assert learned.facts["step"] == shipped.facts["step"]
+    with pytest.raises(UserError, match="vocabulary does not fit the board"):
+        load_learned(preset("demo", checkpoint=str(folder)))
 
 
 SHARDED = """
