@@ -63,7 +63,7 @@ def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
       CheckpointError: a tensor that says a size is missing or has too few axes.
     """
     try:
-        _, depth_2, kv_heads, _, head_dim = _axes(5, shapes, "attn/kv_einsum/w")[:5]
+        _, _, kv_heads, _, head_dim = _axes(5, shapes, "attn/kv_einsum/w")
         depth, heads, width, _ = _axes(4, shapes, "attn/q_einsum/w")
         mlp = _axes(3, shapes, "mlp/linear")[1]
         vocab, _ = shapes["llm/embedder/input_embedding"]
@@ -79,7 +79,6 @@ def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         raise CheckpointError(
             "its tensors have other axes than big_vision's"
         ) from error
-    del depth_2
     return {
         "image_size": math.isqrt(patches) * patch,
         "patch_size": patch,

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from swm_jax.checkpoints.describe import known_fields
 from swm_jax.checkpoints.leaves import check_finite as refuse_nan
 from swm_jax.checkpoints.leaves import flatten, to_arrays
 from swm_jax.checkpoints.manager import CheckpointError
@@ -135,8 +136,12 @@ def _loaded(config, params, tokenizer, metadata, sharding, whole=True) -> Loaded
         params = {**params, "action": _fresh_projector(config, sharding)}
         described = {**metadata["model"], "action": True}
         metadata = {**metadata, "model": described, "fresh": ["action"]}
-    preprocess = functools.partial(preprocess_image, size=config.image_size)
-    return LoadedModel(model, params, tokenizer, preprocess, metadata)
+    return LoadedModel(model, params, tokenizer, _preprocess(config), metadata)
+
+
+def _preprocess(config: ModelConfig) -> Callable[[Any], jax.Array]:
+    how = known_fields({"resize": getattr(config, "resize", None)})
+    return functools.partial(preprocess_image, size=config.image_size, **how)
 
 
 def _param_dtype(wanted: Any, key: str, stored: Any) -> np.dtype:
