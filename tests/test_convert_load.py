@@ -18,7 +18,7 @@ from swm_jax.checkpoints.leaves import flatten
 from swm_jax.checkpoints.sources import open_source
 from swm_jax.eval.config import UserError, preset
 from swm_jax.eval.worlds import load_learned
-from swm_jax.models import Tokenizer
+from swm_jax.models import VARIANTS, Tokenizer
 
 ROOT = Path(__file__).parents[1]
 QUICK = dict(dtype="float32", remat="none", max_horizon=4)
@@ -75,6 +75,20 @@ def test_a_plain_paligemma_gets_a_fresh_action_projector(tmp_path):
     )
     exported = export_model(converted, tmp_path / "exported")
     assert ask(swm_jax.load(exported, **QUICK)) == ask(first)
+
+
+@pytest.mark.skipif("paligemma2_3b_224" not in VARIANTS, reason="no Gemma 2 decoder")
+def test_a_gemma_2_folder_loads_with_its_constants(tmp_path):
+    config = micro.config_json("gemma2")
+    config["text_config"] |= {"query_pre_attn_scalar": 16, "final_logit_softcapping": 9}
+    path = micro.write_folder(tmp_path / "a", micro.tensors(kind="gemma2"), config)
+    loaded = swm_jax.load(path, **QUICK)
+    c = loaded.config
+    assert (c.post_norms, c.query_width) == (True, 16)
+    assert (c.attention_softcap, c.final_softcap) == (50.0, 9)
+    npz = convert(open_source(path), tmp_path / "a.npz")
+    back = convert(open_source(npz), tmp_path / "b", "hugging_face")
+    assert ask(swm_jax.load(back, **QUICK)) == ask(loaded)
 
 
 def test_parameters_keep_their_dtype_but_for_norms_that_are_added_to_one(tmp_path):
