@@ -8,6 +8,11 @@
 #   make lint       ruff                               make format      ruff, writing
 #   make train      data, pre-training, training of the tiny model (hours)
 #   make venv       only the environment               make clean       remove it
+#
+# HF is a folder with real weights, as downloaded (docs/checkpoints.md):
+#   make inspect HF=folder               what would be read, every tensor of it
+#   make convert HF=folder OUT=folder    to Orbax; OUT=file.npz for big_vision
+#   make eval HF=folder                  examine a published world model as it is
 
 SHELL := /bin/bash
 VENV := .venv
@@ -31,11 +36,20 @@ TEST := JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n $(TEST_WORKERS) \
 	--ignore=tests/parity
 MARKS := not gpu and not tpu_aot and not big_vision and not parity
 
-.PHONY: eval test test-slow test-parity test-big-vision fixtures lint format train \
-	venv clean
+.PHONY: eval inspect convert test test-slow test-parity test-big-vision fixtures \
+	lint format train venv clean
 
 eval: $(STAMP)
-	$(BIN)/python -m swm_jax.eval $(ARGS)
+	$(BIN)/python -m swm_jax.eval $(if $(HF),--checkpoint "$(HF)") $(ARGS)
+
+inspect: $(STAMP)
+	@test -n "$(HF)" || { echo "error: make inspect HF=folder"; exit 1; }
+	$(BIN)/python -m swm_jax.convert "$(HF)" --dry-run $(ARGS)
+
+convert: $(STAMP)
+	@test -n "$(HF)" -a -n "$(OUT)" || \
+		{ echo "error: make convert HF=folder OUT=destination"; exit 1; }
+	$(BIN)/python -m swm_jax.convert "$(HF)" "$(OUT)" $(ARGS)
 
 test: $(STAMP)
 	$(TEST) -m "$(MARKS) and not slow" $(ARGS)

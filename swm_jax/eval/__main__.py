@@ -16,7 +16,7 @@ _PRESET = flags.DEFINE_enum(
     "preset", "demo", sorted(PRESETS), "What the rest defaults to."
 )
 _CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "Folder of a model or of a run; default: the shipped one."
+    "checkpoint", None, "Run, model, Hugging Face folder or npz; default: shipped."
 )
 _TASKS = flags.DEFINE_list("tasks", None, "Of reach, separate, block_to_block.")
 _METHODS = flags.DEFINE_list("methods", None, "Of mppi, cem, best_of_n, random.")

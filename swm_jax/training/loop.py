@@ -65,7 +65,7 @@ def init_params(
     """
     params = jax.jit(lambda: fresh_params(config, model_config))()
     if config.init_from:
-        loaded = load_model(config.init_from)
+        loaded = load_model(config.init_from, param_dtype="float32")
         check_tree(model_params(params), loaded.params, config.init_from)
         params.update(loaded.params)
     return params
