@@ -189,6 +189,7 @@ def test_question_features_are_those_of_the_questions_own_tokens(layout):
 
 def test_schedules_warm_up_and_end_where_they_should():
     config = board_tiny.get_config().optimizer
+    config.warmup_steps = 200
     for name, end in (("linear", 0.05), ("cosine", 0.05), ("constant", 1.0)):
         config.schedule = name
         schedule = make_schedule(config, 1000)
