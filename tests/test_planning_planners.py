@@ -12,13 +12,13 @@ from swm_jax.models import Observation, QuestionBatch
 from swm_jax.planning import (
     FakeWorldModel,
     GoalArrays,
+    PlannerConfig,
     get_planner,
     planner,
     shift,
 )
 from swm_jax.planning.cem import refit_cem
 from swm_jax.planning.mppi import refit_mppi, softmax_weights
-from swm_jax.planning.search import PlannerConfig
 
 SEARCHERS = ("mppi", "cem", "best_of_n")
 TARGET = np.array([0.2, -0.1], np.float32)  # 7 of 16 steps away
@@ -247,7 +247,7 @@ def test_published_settings_are_available_by_name():
         (lambda: get_planner("cem", score="logit"), "unknown score 'logit'"),
         (lambda: get_planner("cem", action_limit=0.0), "action_limit must be positive"),
         (lambda: get_planner("cem", temperature=0.0), "temperature must be positive"),
-        (lambda: get_planner("cem", candidates=4), "candidates 4 must be >= 2"),
+        (lambda: get_planner("cem", candidates=4), "candidates 4 must be >= elites 8"),
     ],
 )
 def test_bad_settings_are_named_in_one_line(call, message):
