@@ -20,7 +20,7 @@ from swm_jax.planning import (
 from swm_jax.planning.cem import refit_cem
 from swm_jax.planning.mppi import refit_mppi, softmax_weights
 
-SEARCHERS = ("mppi", "cem", "best_of_n")
+SEARCHERS = ("mppi", "cem", "icem", "best_of_n", "random_shooting")
 TARGET = np.array([0.2, -0.1], np.float32)  # 7 of 16 steps away
 
 
@@ -39,17 +39,23 @@ def wanted(scenes=3, count=2):
     return GoalArrays(jnp.ones((scenes, count), jnp.int32), jnp.ones((scenes, count)))
 
 
-def replan(name, key=0, model=None, scenes=3, state=None, **settings):
+def replan(name, key=0, model=None, scenes=3, state=None, proposals=None, **settings):
     chosen = get_planner(name, **settings)
     model = model or FakeWorldModel(goal=jnp.array(TARGET))
     observation = Observation(image=jnp.zeros((scenes, 8, 8, 3), jnp.uint8))
     state = chosen.init_state(scenes) if state is None else state
     return chosen.plan(
-        model, observation, asked(scenes), wanted(scenes), state, jax.random.key(key)
+        model,
+        observation,
+        asked(scenes),
+        wanted(scenes),
+        state,
+        jax.random.key(key),
+        proposals,
     )
 
 
-@pytest.mark.parametrize("name", ("mppi", "cem"))
+@pytest.mark.parametrize("name", ("mppi", "cem", "icem"))
 def test_planner_reaches_the_known_optimum(name):
     actions, _, info = replan(name, candidates=128, iterations=8)
     assert actions.shape == (3, 16, 2)
