@@ -8,10 +8,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_layout import quick_jit
+from test_model_world_model import case, world_model
 from test_planning_planners import TARGET, Blind, replan
 
 from swm_jax.baselines.simulator import SimulatorWorldModel
-from swm_jax.planning import FakeWorldModel, PlannerConfig, get_planner
+from swm_jax.planning import (
+    FakeWorldModel,
+    PlannerConfig,
+    chunk_value,
+    desired_scores,
+    get_planner,
+)
 from swm_jax.planning.gradient import check_differentiable
 
 SMALL = dict(horizon=4, sub_chunk=2, execute=2, carry=0)
@@ -191,3 +199,28 @@ def test_the_goal_is_reached_from_every_start():
     starts[:, 1, :7] = TARGET / 7  # nearly there: a small gradient beside a large one
     both = alone(starts)
     np.testing.assert_allclose(both[:, :1], alone(starts[:, :1]), atol=1e-6)
+
+
+@pytest.mark.parametrize("score", ("margin", "probability"))
+def test_gradients_through_the_vlm_are_its_slopes(score):
+    observation, questions, actions = case()
+    model, answers = world_model(), jnp.array([[0, 1], [1, 1]])
+    normalise = "vocabulary" if score == "probability" else "answers"
+
+    def total(actions):
+        context = model.encode(observation, questions)
+        scores = desired_scores(
+            model, context, actions, answers, (2, 5), score, normalise
+        )
+        return chunk_value(scores, jnp.ones((2, 2)))[0].sum()
+
+    value, gradient = quick_jit(total), quick_jit(jax.grad(total))(actions)
+    for seed in range(3):
+        way = np.random.default_rng(seed).normal(size=actions.shape).astype(np.float32)
+        difference = lambda h, way=way: (
+            float(value(actions + h * way) - value(actions - h * way)) / (2 * h)
+        )
+        slope = (4 * difference(2e-3) - difference(4e-3)) / 3  # without the h^2 term
+        scale = float(jnp.linalg.norm(gradient)) * np.linalg.norm(way)
+        assert scale > 0
+        np.testing.assert_allclose((gradient * way).sum(), slope, atol=2e-3 * scale)

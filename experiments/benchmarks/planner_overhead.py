@@ -80,22 +80,16 @@ def share_of_planning() -> None:
     for name in _PLANNERS.value:
         planner = get_planner(name, candidates=count, iterations=rounds)
         state, key = planner.init_state(1), jax.random.key(2)
-        plan = functools.partial(
-            lambda planner, state, model: planner.plan(
-                model, observation, questions, wanted, state, key
-            ),
-            planner,
-            state,
-        )
+        rest = observation, questions, wanted, state, key
         free = FakeWorldModel(goal=jnp.array([0.1, 0.0]))
         settings = planner.config
         shape = (rounds, 1, count, settings.horizon, settings.action_size)
         chunks = 0.01 * jax.random.normal(jax.random.key(1), shape)
         inputs = model, observation, questions, wanted, chunks, settings
         whole, scoring, unasked = side_by_side(
-            functools.partial(plan, model),
+            functools.partial(planner.plan, model, *rest),
             functools.partial(score_only, *inputs),
-            functools.partial(plan, free),
+            functools.partial(planner.plan, free, *rest),
         )
         print(
             f"{name:10}{whole * 1e3:8.1f}ms{scoring * 1e3:8.1f}ms"
