@@ -33,7 +33,7 @@ def inputs(name, key):
     proposals = jnp.full((2, 1, *chunk), 0.001 * key)
     observation = Observation(image=jnp.full((2, 4, 4, 3), key, jnp.uint8))
     return chosen, (
-        Traced(goal=goal),
+        Traced(goal=goal, scale=jnp.array(1e-3)),
         observation,
         asked(2),
         wanted(2).replace(weights=jnp.full((2, 2), 1.0 + key)),

@@ -87,7 +87,7 @@ def test_plain_ascent_follows_the_finite_differences(score, seed):
 def test_ascent_on_the_margin_reaches_the_optimum(name):
     actions, _, info = replan(
         name, model=FakeWorldModel(goal=jnp.array(GOAL)), scenes=2, score="margin",
-        candidates=8, iterations=10, learning_rate=0.003, elites=4, keep=2, **SMALL,
+        candidates=8, iterations=24, learning_rate=0.003, elites=4, keep=2, **SMALL,
     )  # fmt: skip
     assert np.all(np.asarray(info.value) > 4 - 0.15)  # 2 questions x 2 horizons x 1
     for h in (2, 4):
