@@ -205,6 +205,7 @@ def test_the_goal_is_reached_from_every_start():
 @pytest.mark.parametrize("score", ("margin", "probability"))
 def test_gradients_through_the_vlm_are_its_slopes(score):
     observation, questions, actions = case()
+    actions = 0.05 + 0.3 * actions  # norms of the model bend sharply around 0
     model, answers = world_model(), jnp.array([[0, 1], [1, 1]])
     normalise = "vocabulary" if score == "probability" else "answers"
 
@@ -221,7 +222,7 @@ def test_gradients_through_the_vlm_are_its_slopes(score):
         difference = lambda h, way=way: (
             float(value(actions + h * way) - value(actions - h * way)) / (2 * h)
         )
-        slope = (4 * difference(2e-3) - difference(4e-3)) / 3  # without the h^2 term
+        slope = (4 * difference(1e-3) - difference(2e-3)) / 3  # without the h^2 term
         scale = float(jnp.linalg.norm(gradient)) * np.linalg.norm(way)
         assert scale > 0
         np.testing.assert_allclose((gradient * way).sum(), slope, atol=2e-3 * scale)
