@@ -17,7 +17,6 @@ temperatures.
 import functools
 import importlib.util
 import os
-import statistics
 import time
 
 import swm_jax  # noqa: F401  (sets NPROC before jax starts)
@@ -42,7 +41,7 @@ from swm_jax.questions import goal_for_task
 _CANDIDATES = flags.DEFINE_integer("candidates", 1024, "Per iteration, part 1.")
 _ITERATIONS = flags.DEFINE_integer("iterations", 4, "Per replan, both parts.")
 _SAMPLES = flags.DEFINE_integer("samples", 512, "Per iteration, part 2.")
-_REPEATS = flags.DEFINE_integer("repeats", 7, "Timed calls; the median counts.")
+_REPEATS = flags.DEFINE_integer("repeats", 7, "Timed calls; the shortest counts.")
 _SEEDS = flags.DEFINE_integer("seeds", 20, "Plans per planner whose cost is averaged.")
 _PLANNERS = flags.DEFINE_list("planners", ["mppi", "cem"], "Of part 1.")
 _TEMPERATURES = (0.03, 0.1, 0.3, 1.0)  # of pytorch-mppi, in units of cost
@@ -74,7 +73,7 @@ def share_of_planning() -> None:
     observation = Observation(image=jnp.asarray(image))
     print(
         f"\n1. tiny model, {count} candidates x {rounds} iterations, "
-        f"{len(goal.questions)} questions at 2 horizons; medians of {_REPEATS.value}"
+        f"{len(goal.questions)} questions at 2 horizons; shortest of {_REPEATS.value}"
     )
     print(f"{'planner':10}{'replan':>10}{'scoring':>10}{'share':>8}{'unasked':>10}")
     for name in _PLANNERS.value:
@@ -128,7 +127,7 @@ def planners_alone() -> None:
         rows |= {f"pytorch-mppi {t}": pytorch_mppi(t) for t in _TEMPERATURES}
     print(
         f"\n2. point mass, 16 actions, {samples} samples x {rounds} iterations; cost "
-        f"of {_SEEDS.value} plans, medians of {_REPEATS.value} times"
+        f"of {_SEEDS.value} plans, shortest of {_REPEATS.value} times"
     )
     times = side_by_side(*(functools.partial(run, 0) for run in rows.values()))
     base = times[0]
@@ -227,7 +226,10 @@ def installed(*packages: str) -> bool:
 
 
 def side_by_side(*calls) -> list[float]:
-    """Median seconds of each call; turns are taken, so that all see the same load."""
+    """Shortest seconds of each call, the one that other processes disturbed least.
+
+    Turns are taken, so that all calls see the same load.
+    """
     spent = [[] for _ in calls]
     for call in calls:
         jax.block_until_ready(call())
@@ -236,7 +238,7 @@ def side_by_side(*calls) -> list[float]:
             began = time.perf_counter()
             jax.block_until_ready(call())
             seconds.append(time.perf_counter() - began)
-    return [statistics.median(seconds) for seconds in spent]
+    return [min(seconds) for seconds in spent]
 
 
 if __name__ == "__main__":
