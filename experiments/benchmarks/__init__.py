@@ -1,0 +1,1 @@
+"""Measurements: each file prints what it compares, side by side in one run."""
