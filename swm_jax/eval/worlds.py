@@ -126,7 +126,6 @@ def _check_fit(model, tokenizer, action_size: int) -> None:
     table = question_table()
     texts = [table.question(i).text for i in range(len(table))]
     try:
-        tokenizer.check(model)
         tokenizer.encode_batch(texts, model.max_question_tokens)
         for answer in ANSWERS:
             tokenizer.answer_id(answer)
