@@ -141,7 +141,7 @@ def _planning(rows: list[dict], config: Mapping) -> str:
         groups.append((display(task), bars))
     rows_ = table(
         ["task", "world model", "method", "success", "95 % interval", "episodes",
-         "steps to success", "s / replan", "candidates / replan"],
+         "steps to success", "s / replan", "candidates"],
         [
             [
                 display(r["task"]),
