@@ -39,7 +39,6 @@ quick_jit = functools.partial(
     compiler_options={
         "xla_backend_optimization_level": 0,
         "xla_llvm_disable_expensive_passes": True,
-        "xla_cpu_use_fusion_emitters": False,
     },
 )
 QUESTION_LENGTHS = (3, 2)  # real tokens of the two questions, padded to 3
