@@ -4,6 +4,7 @@ A folder is a run's workdir (its newest step is taken), one step of a run, or a
 shipped model: `params` (Orbax) beside `metadata`, nothing else.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from swm_jax.checkpoints.manager import (
     checkpoints_folder,
 )
 from swm_jax.models import ModelConfig, SemanticWorldModel, Tokenizer, get_config
+from swm_jax.models.lora import LoraRule, init_adapters, lora_rules, merge_adapters
 
 SHIPPED = "board_tiny"
 
@@ -70,7 +72,8 @@ def find_step(path: str | Path) -> Path:
     return path
 
 
-def _read_metadata(step: Path) -> dict[str, Any]:
+def read_metadata(step: Path) -> dict[str, Any]:
+    """The JSON beside the parameters of a step; CheckpointError if it is not ours."""
     try:
         metadata = json.loads((step / "metadata" / "metadata").read_text())
     except (OSError, json.JSONDecodeError) as error:
@@ -88,32 +91,49 @@ def _read_metadata(step: Path) -> dict[str, Any]:
     return metadata
 
 
-def load_model(path: str | Path | None = None) -> LoadedModel:
-    """Reads config, parameters and tokenizer of a checkpoint.
+def stored_rules(metadata: dict[str, Any]) -> tuple[LoraRule, ...]:
+    """The rules of the adapters that stand beside a checkpoint's base, if any."""
+    finetune = metadata.get("finetune", {})
+    return () if finetune.get("merged") else lora_rules(finetune.get("lora", ()))
 
-    Args:
-      path: a run's workdir, one step of it or an exported model; None takes the
-        checkpoint shipped with the package.
 
-    Raises:
-      CheckpointError: missing, half-written, damaged or of another model.
-    """
-    step = find_step(shipped_checkpoint() if path is None else path)
-    metadata = _read_metadata(step)
-    model = metadata["model"]
-    config = get_config(model["variant"], **model["overrides"])
-    expected = jax.eval_shape(SemanticWorldModel(config).init_params, jax.random.key(0))
-    handler = ocp.StandardCheckpointHandler()
-    try:
-        found = dict(handler.metadata(step / "params"))
-        found.pop("dense", None)
-        check_tree(expected, found, str(step))
-        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        target = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-            expected,
-        )
-        params = ocp.PyTreeCheckpointer().restore(
+def with_adapter_shapes(shapes: Any, metadata: dict[str, Any]) -> dict[str, Any]:
+    """The model's shapes, plus those of the adapters that the checkpoint holds."""
+    rules = stored_rules(metadata)
+    if not rules:
+        return dict(shapes)
+    make = lambda: init_adapters(jax.random.key(0), shapes, rules)
+    return {**shapes, "lora": jax.eval_shape(make)}
+
+
+def merge_stored(params: dict, metadata: dict[str, Any]) -> tuple[dict, dict[str, Any]]:
+    """(parameters with the stored adapters merged, metadata that says so)."""
+    rules = stored_rules(metadata)
+    if not rules:
+        return params, metadata
+    base = {name: tree for name, tree in params.items() if name != "lora"}
+    merge = jax.jit(lambda base, lora: merge_adapters(base, lora, rules))
+    finetune = {**metadata["finetune"], "merged": True}
+    return merge(base, params["lora"]), {**metadata, "finetune": finetune}
+
+
+def stored_shapes(step: Path) -> dict[str, Any]:
+    """Shapes of the parameters of a step, without the heads of pre-training."""
+    with _naming_damage(step):
+        found = dict(ocp.StandardCheckpointHandler().metadata(step / "params"))
+    found.pop("dense", None)
+    return found
+
+
+def restore_params(step: Path, shapes: Any) -> dict[str, Any]:
+    """The parameters of a step that have a place in a tree of shapes."""
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    target = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
+        shapes,
+    )
+    with _naming_damage(step):
+        return ocp.PyTreeCheckpointer().restore(
             step / "params",
             args=ocp.args.PyTreeRestore(
                 item=target,
@@ -121,13 +141,51 @@ def load_model(path: str | Path | None = None) -> LoadedModel:
                 partial_restore=True,
             ),
         )
-    except CheckpointError:
-        raise
+
+
+@contextlib.contextmanager
+def _naming_damage(step: Path):
+    try:
+        yield
     except Exception as error:  # Orbax and TensorStore raise many kinds
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{step}/params is damaged: {reason}") from error
+
+
+def load_model(path: str | Path | None = None) -> LoadedModel:
+    """Reads config, parameters and tokenizer of a checkpoint.
+
+    Args:
+      path: a run's workdir, one step of it or an exported model; None takes the
+        checkpoint shipped with the package. Adapters are merged into their weights.
+
+    Raises:
+      CheckpointError: missing, half-written, damaged or of another model.
+    """
+    step = find_step(shipped_checkpoint() if path is None else path)
+    metadata = read_metadata(step)
+    if "adapter" in metadata:
+        raise CheckpointError(
+            f"{step} is an adapter without its base; use load_adapter"
+        )
+    model = metadata["model"]
+    config = get_config(model["variant"], **model["overrides"])
+    shapes = jax.eval_shape(SemanticWorldModel(config).init_params, jax.random.key(0))
+    expected = with_adapter_shapes(shapes, metadata)
+    check_tree(expected, stored_shapes(step), str(step))
+    params, metadata = merge_stored(restore_params(step, expected), metadata)
     tokenizer = Tokenizer.load(model["tokenizer"])
     return LoadedModel(config, params, tokenizer, metadata)
+
+
+def write_model(folder: Path, params: Any, metadata: dict[str, Any]) -> None:
+    """Writes `params` and `metadata` into a folder that has neither."""
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        checkpointer.save(folder / "params", args=ocp.args.StandardSave(params))
+    (folder / "metadata").mkdir()
+    (folder / "metadata" / "metadata").write_text(
+        json.dumps(metadata, indent=2, sort_keys=True) + "\n"
+    )
 
 
 def export_model(source: str | Path, destination: str | Path) -> Path:
@@ -147,14 +205,7 @@ def export_model(source: str | Path, destination: str | Path) -> Path:
     destination.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=destination.parent, prefix=".export-"))
     try:
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-            checkpointer.save(
-                staging / "params", args=ocp.args.StandardSave(loaded.params)
-            )
-        (staging / "metadata").mkdir()
-        (staging / "metadata" / "metadata").write_text(
-            json.dumps(loaded.metadata, indent=2, sort_keys=True) + "\n"
-        )
+        write_model(staging, loaded.params, loaded.metadata)
         kept = [p for p in destination.glob("*") if p.is_file()]
         for file in kept:  # the model card and curves stay
             shutil.copy2(file, staging / file.name)

@@ -11,9 +11,12 @@ copied: one image's keys serve all questions, candidates and horizons.
     full      one bidirectional prefix per query: image, actions, bos, question,
               newline; the answer is causal (the published model)
 
+An answer's own tokens can also run later, behind a newline whose keys are kept: that
+is how a sequence that is cached up to its newline grows (`reply_segment`).
+
 Axis letters: b images or scenes, i image tokens, q questions, t question tokens,
 a actions, r training queries, c candidates, h horizons, m answer tokens (newline
-first), s key tokens.
+first), j alternative answers to one query, s key tokens.
 """
 
 import dataclasses
@@ -111,6 +114,42 @@ def answer_segment(
     positions = rule.answers(horizons, count)
     sight = (Sight("image", "b"), question, actions, own)
     return Segment(axes, tokens, positions, sight)
+
+
+def reply_segment(
+    newline: Segment,
+    tokens: Float[Array, "... m W"],
+    start: Int[Array, ""] | int = 0,
+    earlier: Sight | None = None,
+) -> Segment:
+    """Answer tokens behind a segment whose last token is the newline.
+
+    They see what the newline sees and the newline itself, whose keys are cached under
+    the segment's name, "answer"; and one another, causally.
+
+    Args:
+      newline: a segment of newlines, or of whole prompts that end with one.
+      tokens: of the newline's leading axes, with or without an axis j of alternative
+        answers behind them.
+      start: answer tokens that ran before these.
+      earlier: their keys, if any did.
+    """
+    lead = newline.axes[:-1]
+    if tokens.ndim - 2 > len(lead):
+        lead += "j"
+    # The newline's row of every mask serves all tokens; j goes in front of it.
+    gap = (None,) * (len(lead) - len(newline.axes) + 1)
+    row = lambda mask: mask[(..., *gap, slice(-1, None), slice(None))]
+    seen = tuple(
+        dataclasses.replace(s, mask=None if s.mask is None else row(s.mask))
+        for s in newline.sight
+    )
+    count = tokens.shape[-2]
+    own = Sight("reply", lead, jnp.tri(count, dtype=bool))
+    seen += (own,) if earlier is None else (earlier, own)
+    behind = newline.positions[(..., *gap, slice(-1, None))] + 1 + start
+    positions = behind + jnp.arange(count, dtype=jnp.int32)
+    return Segment(lead + "m", tokens, positions, seen)
 
 
 def past_actions(axes: str, horizons: Int[Array, "..."], count: int) -> Sight:

@@ -54,14 +54,14 @@ class Context:
       image: float[S, P, W], image tokens (None where `cache` serves instead).
       questions: float[S, Q, T, W], embedded questions.
       question_mask: bool[S, Q, T].
-      answer_ids: int32[S, Q, C].
+      answer_ids: int32[S, Q, C], or int32[S, Q, C, L] (see `QuestionBatch`).
       cache: keys and values of the segments that have run, by name.
     """
 
     image: Float[Array, "S P W"] | None
     questions: Float[Array, "S Q T W"]
     question_mask: Bool[Array, "S Q T"]
-    answer_ids: Int[Array, "S Q C"]
+    answer_ids: Int[Array, "S Q C *L"]
     cache: KeyValues
 
 
@@ -161,7 +161,7 @@ class SemanticWorldModel(nn.Module):
         image: UInt8[Array, "S h w 3"],
         question_tokens: Int[Array, "S Q T"],
         question_mask: Bool[Array, "S Q T"],
-        answer_ids: Int[Array, "S Q C"],
+        answer_ids: Int[Array, "S Q C *L"],
     ) -> Context:
         """The first half for planning: everything that no candidate changes."""
         c, rule = self.config, self.config.positions
@@ -185,6 +185,16 @@ class SemanticWorldModel(nn.Module):
         horizons: Int[Array, " K"],
     ) -> Float[Array, "S N K Q W"]:
         """The second half: hidden states that the answers are read from."""
+        layout = self.query_layout(context, actions, horizons)
+        return self.llm(layout, context.cache).hidden["answer"][..., -1, :]
+
+    def query_layout(
+        self,
+        context: Context,
+        actions: Float[Array, "S N H A"],
+        horizons: Int[Array, " K"],
+    ) -> layouts.Layout:
+        """What runs per candidate; "answer" ends with each query's newline."""
         c, rule = self.config, self.config.positions
         self._check_actions(actions)
         embedded = self.embed_actions(actions)
@@ -202,8 +212,7 @@ class SemanticWorldModel(nn.Module):
                 (questions, mask),
                 (newline, None),
             ]
-            out = self.llm(layouts.full_layout("bchqm", parts, 1))
-            return out.hidden["answer"][..., -1, :]
+            return layouts.full_layout("bchqm", parts, 1)
         past = layouts.past_actions("bc", horizons, count)
         layout = {"action": layouts.action_segment(rule, embedded)}
         if c.layout == "branched":
@@ -218,7 +227,7 @@ class SemanticWorldModel(nn.Module):
         layout["answer"] = layouts.answer_segment(
             rule, "bchqm", newline, horizons, question, past
         )
-        return self.llm(layout, context.cache).hidden["answer"][..., 0, :]
+        return layout
 
     def read_answers(
         self, hidden: Float[Array, "S N K Q W"], answer_ids: Int[Array, "S Q C"]

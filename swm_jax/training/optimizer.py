@@ -16,6 +16,7 @@ from optax.contrib import MuonDimensionNumbers
 
 SCHEDULES = ("constant", "cosine", "linear")
 OPTIMIZERS = ("adamw", "muon")
+SCHEDULE_FIELDS = ("learning_rate", "warmup_steps", "schedule", "final_fraction")
 # Which axes of a weight are its input and its output, counted from the last; axes
 # before them (layers, heads of a stack) are matrices of their own. First match wins.
 _MATRICES = (
@@ -72,7 +73,9 @@ def _muon_dimensions(params: Any) -> Any:
 
 
 def make_optimizer(
-    config: ml_collections.ConfigDict, steps: int
+    config: ml_collections.ConfigDict,
+    steps: int,
+    pace: optax.GradientTransformation | None = None,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optimizer and its learning-rate schedule (the latter for the log).
 
@@ -80,23 +83,27 @@ def make_optimizer(
       config: name, learning_rate, warmup_steps, schedule, final_fraction, b1, b2,
         weight_decay, clip_norm.
       steps: training steps in all.
+      pace: multiplies updates in place of the schedule, for parts that move at
+        their own rates (`Finetune.scale_by_pace`).
 
     Raises:
       ValueError: an unknown optimizer or schedule.
     """
     _check("optimizer", config.name, OPTIMIZERS)
     schedule = make_schedule(config, steps)
+    rate = schedule if pace is None else 1.0
     if config.name == "adamw":
         update = optax.adamw(
-            schedule, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay
+            rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay
         )
     else:
         update = optax.contrib.muon(
-            schedule,
+            rate,
             adam_b1=config.b1,
             adam_b2=config.b2,
             weight_decay=config.weight_decay,
             muon_weight_dimension_numbers=_muon_dimensions,
             consistent_rms=0.2,  # step sizes of AdamW: one learning rate for both
         )
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), update), schedule
+    update = [update] if pace is None else [update, pace]
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), *update), schedule
