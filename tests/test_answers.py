@@ -221,8 +221,7 @@ def talker():
 
 
 def test_words_in_words_out():
-    model, tokenizer = talker(), Tokenizer.load("tiny")
-    observation, _, actions = case()
+    model, (observation, _, actions) = talker(), case()
     text = "Is the red moon touching the blue cube?"
     choices = ("red moon", "red", "the blue cube")
     heard = model.answer(observation.image[0], actions[0, 0], text, choices)
@@ -241,19 +240,25 @@ def test_words_in_words_out():
     assert batch.texts.shape == (2, 2, 2)
     for choice, p in batch.at(0, 1, 0).alternatives.items():
         np.testing.assert_allclose(p, heard.alternatives[choice], atol=1e-6)
-    free = model.answer(observation.image[0], [], text, None, length=3)
-    again = model.answer(
-        observation.image[0],
-        [],
-        text,
-        (free.text, "red"),
-        normalise="vocabulary",
-        end=free.complete,
-    )
-    assert tokenizer.encode(free.text)
+
+
+def test_written_answers_are_the_decoded_tokens():
+    model, tokenizer = talker(), Tokenizer.load("tiny")
+    observation, questions, _ = case()
+    text = "Is the red moon touching the blue cube?"
+    heard = model.answer(observation.image[0], [], text, None, length=3)
+    tokens, mask = tokenizer.encode_batch([text], 16)
+    one = dataclasses.replace(questions, tokens=tokens[None], mask=mask[None])
+    seen = dataclasses.replace(observation, image=observation.image[:1])
+    still = np.zeros((1, 1, 5, 2), np.float32)
+    said = written(model, seen, one, still, 3)
+    first = lambda x: np.asarray(x)[0, 0, 0, 0]  # the horizon 0
+    assert heard.text == tokenizer.decode(first(said.tokens))
     np.testing.assert_allclose(
-        again.alternatives[free.text], free.probability, rtol=1e-4
+        heard.probability, np.exp(first(said.log_probs)), rtol=1e-4
     )
+    assert heard.complete == first(said.complete)
+    assert heard.alternatives == {heard.text: heard.probability}
 
 
 def test_answer_sets_are_encoded_by_length_and_refused_by_name():

@@ -113,6 +113,7 @@ def answer_batch(
     """
     c = model.config
     images, actions = np.asarray(images), np.asarray(actions, np.float32)
+    horizons = tuple(int(h) for h in horizons)
     _check(c, images, actions, questions, horizons)
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
@@ -226,7 +227,7 @@ def _check(config, images, actions, questions, horizons) -> None:
         )
     if not horizons or min(horizons) < 0 or max(horizons) > count:
         raise ValueError(
-            f"horizons {tuple(horizons)} do not fit {count} actions, "
+            f"horizons {horizons} do not fit {count} actions, "
             f"expected values in 0..{count}"
         )
     sizes = len(images), len(actions), len(questions)

@@ -72,7 +72,8 @@ class Finetune:
                     f"finetune schedule {pattern!r} has the unknown field "
                     f"'{unknown[0]}'; known: {', '.join(SCHEDULE_FIELDS)}"
                 )
-        return cls(tuple((p, f and dict(f)) for p, f in schedules), lora)
+        rules = [(p, None if f is None else dict(f)) for p, f in schedules]
+        return cls(tuple(rules), lora)
 
     def describe(self) -> dict[str, list]:
         """The rules as JSON, for a checkpoint's metadata."""
