@@ -196,7 +196,10 @@ class VLMWorldModel:
         padding = passes * size - candidates
 
         def split(x):
-            x = jnp.concatenate([x, x[:, :padding]], 1)
+            if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):  # there is no zero key
+                x = jnp.concatenate([x, x[:, :padding]], 1)
+            else:
+                x = jnp.pad(x, ((0, 0), (0, padding), *((0, 0),) * (x.ndim - 2)))
             x = x.reshape(scenes, passes, size, *x.shape[2:])
             return jnp.moveaxis(x, 1, 0)
 
