@@ -192,7 +192,6 @@ class VLMWorldModel:
         if passes == 1:
             return score(*inputs)
         size = -(-candidates // passes)  # equal passes, little padding
-
         padding = passes * size - candidates
 
         def split(x):
