@@ -76,7 +76,9 @@ def bicubic_taps(
         centre = (i + 0.5) * scale
         first = max(int(centre - reach + 0.5), 0)
         last = min(int(centre + reach + 0.5), count)
-        kernel = [_cubic((tap - centre + 0.5) / stretch) for tap in range(first, last)]
+        kernel = [
+            _cubic((tap - centre + 0.5) / stretch) for tap in range(first, last)
+        ]
         total = sum(kernel)
         taps[: last - first, i] = np.arange(first, last)
         for k, value in enumerate(kernel):
