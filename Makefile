@@ -2,14 +2,23 @@
 #
 #   make eval       examine the shipped checkpoint: results/demo/report.html
 #   make test       all tests but the slow ones        make test-slow   those
+#   make test-parity        our models beside PyTorch's (installs the extra parity)
+#   make test-big-vision    and beside big_vision's, from a checkout on PYTHONPATH
+#   make fixtures   write again what make test holds the models against
 #   make lint       ruff                               make format      ruff, writing
 #   make train      data, pre-training, training of the tiny model (hours)
 #   make venv       only the environment               make clean       remove it
+#
+# HF is a folder with real weights, as downloaded (docs/checkpoints.md):
+#   make inspect HF=folder               what would be read, every tensor of it
+#   make convert HF=folder OUT=folder    to Orbax; OUT=file.npz for big_vision
+#   make eval HF=folder                  examine a published world model as it is
 
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PARITY_STAMP := $(VENV)/.installed-parity
 RUNS ?= runs
 DATA ?= data/board
 
@@ -22,19 +31,41 @@ CONSTRAINTS = $(shell $(PYTHON) -c 'import sys; \
 	print("-c constraints.txt" if sys.version_info[:2] == (3, 11) else "")')
 
 TEST_WORKERS ?= 2
-TEST := JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n $(TEST_WORKERS)
-MARKS := not gpu and not tpu_aot and not big_vision
+# Workers need not import PyTorch only to find that they run none of its tests.
+TEST := JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n $(TEST_WORKERS) \
+	--ignore=tests/parity
+MARKS := not gpu and not tpu_aot and not big_vision and not parity
 
-.PHONY: eval test test-slow lint format train venv clean
+.PHONY: eval inspect convert test test-slow test-parity test-big-vision fixtures \
+	lint format train venv clean
 
 eval: $(STAMP)
-	$(BIN)/python -m swm_jax.eval $(ARGS)
+	$(BIN)/python -m swm_jax.eval $(if $(HF),--checkpoint "$(HF)") $(ARGS)
+
+inspect: $(STAMP)
+	@test -n "$(HF)" || { echo "error: make inspect HF=folder"; exit 1; }
+	$(BIN)/python -m swm_jax.convert "$(HF)" --dry-run $(ARGS)
+
+convert: $(STAMP)
+	@test -n "$(HF)" -a -n "$(OUT)" || \
+		{ echo "error: make convert HF=folder OUT=destination"; exit 1; }
+	$(BIN)/python -m swm_jax.convert "$(HF)" "$(OUT)" $(ARGS)
 
 test: $(STAMP)
 	$(TEST) -m "$(MARKS) and not slow" $(ARGS)
 
 test-slow: $(STAMP)
 	$(TEST) -m "$(MARKS) and slow" $(ARGS)
+
+# One process: what the models gave is shared between tests.
+test-parity: $(PARITY_STAMP)
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m parity tests/parity $(ARGS)
+
+test-big-vision: $(STAMP)
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m big_vision tests $(ARGS)
+
+fixtures: $(PARITY_STAMP)
+	JAX_PLATFORMS=cpu PYTHONPATH=.:tests:tests/parity $(BIN)/python -m write_fixtures
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -63,6 +94,11 @@ $(STAMP): setup.cfg requirements.txt constraints.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		$(CONSTRAINTS) -e '.[dev]'
 	touch $(STAMP)
+
+$(PARITY_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		$(CONSTRAINTS) -e '.[dev,parity]'
+	touch $(PARITY_STAMP)
 
 clean:
 	rm -rf $(VENV)

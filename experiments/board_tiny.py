@@ -36,9 +36,9 @@ def get_config(arg: str = "swm") -> ml_collections.ConfigDict:
     config.mesh = ml_collections.ConfigDict({"data": -1})
     config.optimizer = ml_collections.ConfigDict(
         {
-            "name": "adamw",
+            "name": "muon",
             "learning_rate": 1e-3,
-            "warmup_steps": 200,
+            "warmup_steps": 100,
             "schedule": "cosine",
             "final_fraction": 0.05,
             "b1": 0.9,
@@ -52,7 +52,7 @@ def get_config(arg: str = "swm") -> ml_collections.ConfigDict:
     # Parts at their own pace or frozen, adapters: see swm_jax/training/finetune.py.
     config.finetune = ml_collections.ConfigDict({"schedules": (), "lora": ()})
     config.dense_weight = 1.0
-    config.steps = 2000 if pretrain else 5000
+    config.steps = 1500 if pretrain else 8000
     config.log_every = 20
     config.validate_every = 200
     config.validation_batches = 8

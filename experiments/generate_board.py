@@ -1,6 +1,6 @@
 """The board's data set: what `python -m data_pipelines.generate` makes.
 
-generate_board.py           1,200 episodes of about 40 frames, minutes on a laptop
+generate_board.py           2,000 episodes of about 40 frames, minutes on a laptop
 generate_board.py:large     20,000 episodes, for accelerators
 generate_board.py:debug     4 short episodes, for tests
 """
@@ -24,7 +24,7 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.name = "board"
     config.seed = 0
-    config.episodes = 1200
+    config.episodes = 2000
     config.val_share = 0.1  # episodes, the last ones
     config.episodes_per_shard = 60
     config.min_steps = 32  # actions; a length is drawn for every episode

@@ -11,3 +11,13 @@ import os
 os.environ.setdefault("NPROC", "8")
 
 __version__ = "0.1.0"
+
+
+def load(path=None, **options):
+    """Model, parameters, tokenizer and preprocessing of a checkpoint of any format.
+
+    See `swm_jax.checkpoints.load_model`, which this calls; jax starts only then.
+    """
+    from swm_jax.checkpoints import load_model
+
+    return load_model(path, **options)

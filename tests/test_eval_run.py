@@ -14,9 +14,10 @@ from swm_jax import envs
 from swm_jax.checkpoints import RunCheckpoints, export_model
 from swm_jax.eval import held_out, planning, worlds
 from swm_jax.eval import results as results_
-from swm_jax.eval.config import UserError, preset
+from swm_jax.eval.config import CLIMBERS, METHODS, UserError, preset
 from swm_jax.eval.run import evaluate
 from swm_jax.models import SemanticWorldModel, Tokenizer, get_config
+from swm_jax.planning import get_planner
 from swm_jax.questions import TYPES
 
 SMALL = dict(vision_width=32, vision_depth=1, vision_mlp=32, width=32, depth=1, mlp=32)
@@ -124,6 +125,20 @@ def test_best_of_n_looks_at_as_many_as_the_others(env):
     config = preset("demo", candidates=16, iterations=3)
     budget = lambda m: planning.make_planner(config, m).config.candidates_per_replan
     assert {budget(m) for m in ("mppi", "cem", "best_of_n")} == {48}
+
+
+def test_methods_are_planners_and_those_that_need_gradients_are_known():
+    for method in METHODS:
+        assert get_planner(method).needs_gradient == (method in CLIMBERS)
+        for few in (1, 2, 5, 9):  # settings that follow the number of candidates
+            config = preset("demo", candidates=few, world_models=("swm",))
+            planning.make_planner(config, method)
+
+
+def test_gradients_of_the_simulator_are_refused_before_anything_runs():
+    with pytest.raises(UserError, match=r"hybrid climbs gradients.*--world_models swm"):
+        preset("demo", methods=("mppi", "hybrid"), world_models=("swm", "simulator"))
+    preset("demo", methods=("mppi", "hybrid"), world_models=("swm", "random"))
 
 
 def test_demo_looks_at_no_more_than_400_candidates_a_replan():

@@ -19,8 +19,10 @@ from swm_jax.checkpoints import (
     load_adapter,
     load_model,
 )
-from swm_jax.checkpoints.load import write_model
+from swm_jax.checkpoints.convert import convert
 from swm_jax.checkpoints.manager import FORMAT, FORMAT_VERSION
+from swm_jax.checkpoints.sources import open_source
+from swm_jax.checkpoints.step_folder import write_model
 from swm_jax.models import SemanticWorldModel, get_config
 from swm_jax.training import TrainingError, train
 from swm_jax.training.finetune import Finetune, join
@@ -30,7 +32,11 @@ from swm_jax.training.step import TrainState, make_train_step
 LORA = (("llm/layers/attn/.*", {"rank": 2, "alpha": 4.0}),)
 OPTIMIZER = board_tiny.get_config().optimizer
 OPTIMIZER.update(
-    learning_rate=1e-3, warmup_steps=0, schedule="constant", weight_decay=0.0
+    name="adamw",
+    learning_rate=1e-3,
+    warmup_steps=0,
+    schedule="constant",
+    weight_decay=0.0,
 )
 
 
@@ -145,6 +151,8 @@ def debug_config(base):
     config = board_tiny.get_config("pretrain_debug")
     config.init_from = str(base)
     config.finetune.lora = LORA
+    # Nobody acts in this stage: decay moves the projector, which has no gradient.
+    config.optimizer.update(name="adamw", weight_decay=0.1)
     config.model.overrides.update(width=32, mlp=32, vision_width=32, vision_mlp=32)
     return config
 
@@ -209,6 +217,23 @@ def test_a_run_with_adapters_is_read_and_exported_merged(run, tmp_path):
     assert_same(load_model(workdir).params, shipped.params)
     again = load_model(export_model(tmp_path / "model", tmp_path / "again"))
     assert_same(shipped.params, again.params)
+    converted = load_model(convert(open_source(workdir), tmp_path / "model.npz"))
+    assert_same(shipped.params, converted.params)
+
+
+def test_a_run_with_adapters_is_rounded_once_and_placed_like_any_other(run):
+    _, workdir, _ = run
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    asked = []
+
+    def place(key, struct):
+        asked.append(key)
+        return device
+
+    loaded = load_model(workdir, param_dtype="bfloat16", sharding=place)
+    exact = load_model(workdir).params
+    assert_same(jax.tree.map(lambda x: x.astype("bfloat16"), exact), loaded.params)
+    assert set(asked) == set(flat(exact))
 
 
 def test_an_adapter_travels_without_its_base(run, tmp_path):

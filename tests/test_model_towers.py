@@ -1,5 +1,7 @@
 """Variants, parameter trees, scales, images, and the ways to run the layers."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,13 +9,13 @@ import pytest
 from test_layout import MICRO, batch_of_queries, quick_jit
 
 from swm_jax.models import (
-    VARIANTS,
     SemanticWorldModel,
     get_config,
     preprocess_image,
 )
 
 
+@functools.cache
 def shapes(variant):
     model = SemanticWorldModel(get_config(variant))
     tree = jax.eval_shape(model.init_params, jax.random.key(0))
@@ -23,11 +25,6 @@ def shapes(variant):
 
 def count(shapes, prefix=""):
     return sum(np.prod(s, dtype=int) for n, s in shapes.items() if n.startswith(prefix))
-
-
-def test_paligemma_has_the_published_number_of_parameters():
-    tree = shapes("paligemma_3b_224")
-    assert count(tree) - count(tree, "action/") == 2_923_335_408
 
 
 def test_paligemma_has_big_vision_s_tree():
@@ -69,11 +66,58 @@ def test_paligemma_has_big_vision_s_tree():
     assert tree == expected
 
 
-def test_smaller_variants_keep_their_promises():
+@pytest.mark.parametrize(
+    "name, parameters",
+    {
+        "paligemma_3b_224": 2_923_335_408,
+        "paligemma_3b_448": 2_924_220_144,
+        "paligemma_3b_896": 2_927_759_088,
+        "paligemma2_3b_224": 3_032_094_960,
+        "paligemma2_10b_224": 9_662_409_456,
+        "paligemma2_28b_224": 27_650_192_112,
+    }.items(),
+)
+def test_published_sizes_have_the_published_number_of_parameters(name, parameters):
+    tree = shapes(name)
+    assert count(tree) - count(tree, "action/") == parameters
+
+
+def test_paligemma_2_adds_two_norms_to_each_layer_and_groups_the_keys():
+    first, second = shapes("paligemma_3b_224"), shapes("paligemma2_3b_224")
+    assert {name: second[name] for name in set(second) - set(first)} == {
+        "llm/layers/post_attention_norm/scale": (26, 2304),
+        "llm/layers/post_ffw_norm/scale": (26, 2304),
+    }
+    assert not set(first) - set(second)
+    image = {name for name in first if name.startswith("img/")} - {
+        "img/head/kernel",
+        "img/head/bias",
+    }
+    assert all(first[name] == second[name] for name in image)  # the same tower
+    changed = {n: second[n] for n in first if "llm/" in n and "norm" not in n}
+    assert changed == {
+        "llm/embedder/input_embedding": (257_152, 2304),
+        "llm/layers/attn/q_einsum/w": (26, 8, 2304, 256),
+        "llm/layers/attn/kv_einsum/w": (26, 2, 4, 2304, 256),
+        "llm/layers/attn/attn_vec_einsum/w": (26, 8, 256, 2304),
+        "llm/layers/mlp/gating_einsum": (26, 2, 2304, 9216),
+        "llm/layers/mlp/linear": (26, 9216, 2304),
+    }
+
+
+def test_smaller_variants_are_paligemma_with_other_numbers():
     assert count(shapes("tiny")) <= 4_000_000
     assert 40_000_000 <= count(shapes("small")) <= 100_000_000
-    for variant in VARIANTS:
+    for variant in ("tiny", "small"):
         assert set(shapes(variant)) == set(shapes("paligemma_3b_224"))
+
+
+def test_image_sizes_change_only_the_positions_of_patches():
+    for name in ("paligemma_3b", "paligemma2_3b", "paligemma2_10b", "paligemma2_28b"):
+        base = shapes(f"{name}_224")
+        for size in (448, 896):
+            other = {**base, "img/pos_embedding": (1, (size // 14) ** 2, 1152)}
+            assert shapes(f"{name}_{size}") == other
 
 
 def test_text_and_actions_are_scaled_by_the_root_of_the_width_and_images_are_not():
@@ -175,6 +219,8 @@ def test_what_is_no_image_is_refused(image):
 def test_unknown_names_are_met_with_the_nearest_known():
     with pytest.raises(ValueError, match=r"model variant 'tyni'.*did you mean 'tiny'"):
         get_config("tyni")
+    with pytest.raises(ValueError, match=r"did you mean 'paligemma2_3b_224'"):
+        get_config("paligema2_3b_224")
     with pytest.raises(ValueError, match=r"did you mean 'max_horizon'"):
         get_config("tiny", max_horizn=3)
     with pytest.raises(ValueError, match=r"layout 'branchd'.*did you mean 'branched'"):

@@ -7,8 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swm_jax.planning import FakeWorldModel, chunk_value, desired_scores
+from swm_jax.models import Observation
+from swm_jax.planning import (
+    FakeWorldModel,
+    GoalArrays,
+    chunk_value,
+    desired_scores,
+    get_planner,
+)
 from swm_jax.planning.noise import coloured_noise, mixing_matrix, strokes
+from swm_jax.planning.question_batch import goal_batch
+from swm_jax.questions import FreeQuestion, make_goal, question
 
 
 @given(st.integers(1, 40), st.floats(0.0, 4.0))
@@ -101,3 +110,75 @@ def test_scores_follow_from_the_margin(answer):
         score("log_probability"), -np.logaddexp(0, -margin), atol=1e-3
     )
     np.testing.assert_allclose(score("tanh_margin"), np.tanh(margin / 4), atol=1e-3)
+
+
+class Table:
+    """Logits of a table [S, Q, C], whatever the actions are."""
+
+    def __init__(self, logits):
+        self.logits = jnp.asarray(logits)
+
+    def answer_logits(self, context, actions, horizons):
+        shape = (*actions.shape[:2], len(horizons), *self.logits.shape[1:])
+        return jnp.broadcast_to(self.logits[:, None, None], shape)
+
+    def answer_log_probs(self, context, actions, horizons, normalise="answers"):
+        logits = self.answer_logits(context, actions, horizons)
+        spare = 0.0 if normalise == "answers" else 3.0  # mass on other words
+        return jax.nn.log_softmax(logits) - spare
+
+
+@given(st.integers(0, 2**31 - 1))
+def test_answers_that_only_fill_up_the_array_take_no_share(seed):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(1, 2, 3))
+    logits[0, 0, 2] = logits[0, 0, 1]  # the first question has two answers
+    offered = np.array([[[True, True, False], [True, True, True]]])
+    answers = np.array([[rng.integers(2), rng.integers(3)]])
+    score = lambda name, normalise="answers": np.asarray(
+        desired_scores(
+            Table(logits), None, jnp.zeros((1, 1, 4, 2)), jnp.asarray(answers), (4,),
+            name, normalise, offered=jnp.asarray(offered),
+        )
+    )[0, 0, 0]  # fmt: skip
+    for q, count in ((0, 2), (1, 3)):
+        row, wanted = logits[0, q, :count], answers[0, q]
+        others = np.delete(row, wanted)
+        p = np.exp(row[wanted]) / np.exp(row).sum()
+        margin = row[wanted] - np.log(np.exp(others).sum())
+        np.testing.assert_allclose(score("probability")[q], p, rtol=1e-4)
+        np.testing.assert_allclose(score("log_probability")[q], np.log(p), atol=1e-4)
+        np.testing.assert_allclose(score("margin")[q], margin, atol=1e-4)
+        whole = np.exp(logits[0, q, wanted] - 3.0) / np.exp(logits[0, q]).sum()
+        published = score("probability", "vocabulary")[q]
+        np.testing.assert_allclose(published, whole, rtol=1e-4)
+
+
+def test_goals_of_several_answer_sets_share_one_batch():
+    many = FreeQuestion("How many blocks touch the peg?")
+    touch = question("peg_touching", "red moon")
+    goals = [
+        make_goal([(touch, "yes", 1.0), (many, "2", 0.5, ("0", "1", "2"))]),
+        make_goal([(touch, "no", 1.0)]),
+    ]
+    batch, arrays = goal_batch(goals)
+    assert batch.answer_ids.shape == (2, 2, 3)
+    assert arrays.answers.tolist() == [[1, 2], [0, 0]]
+    assert arrays.offered.tolist() == [
+        [[True, True, False], [True, True, True]],
+        [[True, True, False], [True, True, False]],
+    ]
+    assert batch.type_id[0, 1] == -1  # no predicate knows it
+    assert goal_batch(goals[1:])[1].offered is None
+
+
+def test_a_world_model_with_another_number_of_answers_is_refused():
+    offered = jnp.ones((1, 1, 3), bool)
+    ids = np.zeros((1, 1), np.int32)
+    model = FakeWorldModel(goal=jnp.zeros(2))
+    goal = GoalArrays(ids, np.ones((1, 1), np.float32), offered)
+    batch, _ = goal_batch([make_goal([(question("peg_moved"), "yes", 1.0)])])
+    planner = get_planner("best_of_n")
+    look = Observation(image=jnp.zeros((1, 1, 1, 3), jnp.uint8))
+    with pytest.raises(ValueError, match="among 2 answers, the goal offers 3"):
+        planner.plan(model, look, batch, goal, planner.init_state(1), jax.random.key(0))

@@ -1,1 +1,1 @@
-"""Measurements that a reader can repeat."""
+"""Measurements: each file prints what it compares, side by side in one run."""

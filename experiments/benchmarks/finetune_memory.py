@@ -99,7 +99,7 @@ def batch_shapes(config: ModelConfig, images: int, questions: int, queries: int)
 def measure(config: ModelConfig, rules: Mapping[str, Any], batch: TrainBatch) -> Memory:
     """Compiles the train step of a model and a fine-tuning choice."""
     run = board_tiny.get_config()
-    run.dense_weight = 0.0
+    run.dense_weight, run.optimizer.name = 0.0, "adamw"
     run.finetune.update(rules)
     finetune = Finetune.from_config(run)
     pace = finetune.scale_by_pace(run.optimizer, 1000) if finetune.schedules else None

@@ -67,6 +67,9 @@ class SimulatorWorldModel:
     logit_limit: float = 0.0
     seed: int = 0
 
+    # Contacts are solved behind a host callback or in a loop without a fixed end.
+    differentiable = False
+
     def encode(
         self, observation: Observation, questions: QuestionBatch
     ) -> SimulatorContext:

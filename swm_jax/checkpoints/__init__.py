@@ -1,4 +1,4 @@
-"""Checkpoints: saving and resuming runs, loading and shipping models."""
+"""Checkpoints: saving and resuming runs; loading, converting, shipping models."""
 
 from swm_jax.checkpoints.adapters import export_adapter, load_adapter
 from swm_jax.checkpoints.load import (

@@ -18,8 +18,19 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from swm_jax.checkpoints import load
+from swm_jax.checkpoints.load import LoadedModel, load_model, loaded_model
 from swm_jax.checkpoints.manager import CheckpointError, check_tree
+from swm_jax.checkpoints.step_folder import (
+    find_step,
+    merge_stored,
+    read_metadata,
+    restore_params,
+    stored_rules,
+    stored_shapes,
+    stored_tokenizer,
+    with_adapter_shapes,
+    write_model,
+)
 from swm_jax.models import SemanticWorldModel, get_config
 from swm_jax.models.lora import first_match
 
@@ -37,9 +48,9 @@ def export_adapter(source: str | Path, destination: str | Path) -> Path:
     Raises:
       CheckpointError: the source has no adapters, or the destination exists.
     """
-    step = load.find_step(source)
-    metadata = load.read_metadata(step)
-    if not load.stored_rules(metadata) or "adapter" in metadata:
+    step = find_step(source)
+    metadata = read_metadata(step)
+    if not stored_rules(metadata) or "adapter" in metadata:
         raise CheckpointError(
             f"{step} has no base with adapters beside it: it was trained without "
             "config.finetune.lora, or is exported already"
@@ -49,7 +60,7 @@ def export_adapter(source: str | Path, destination: str | Path) -> Path:
         raise CheckpointError(f"{destination} exists already")
     model = metadata["model"]
     shapes = _shapes(get_config(model["variant"], **model["overrides"]), metadata)
-    params = load.restore_params(step, shapes)
+    params = restore_params(step, shapes)
     moved, frozen = _split(params, metadata)
     metadata["adapter"] = {
         "base": metadata["config"]["init_from"],
@@ -58,7 +69,8 @@ def export_adapter(source: str | Path, destination: str | Path) -> Path:
     destination.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=destination.parent, prefix=".export-"))
     try:
-        load.write_model(staging, unflatten_dict(moved, sep="/"), metadata)
+        tree = unflatten_dict(moved, sep="/")
+        write_model(staging, tree, metadata, stored_tokenizer(step, metadata))
         os.chmod(staging, 0o755)
         os.replace(staging, destination)
     finally:
@@ -66,9 +78,7 @@ def export_adapter(source: str | Path, destination: str | Path) -> Path:
     return destination
 
 
-def load_adapter(
-    path: str | Path, base: str | Path | None = None
-) -> "load.LoadedModel":
+def load_adapter(path: str | Path, base: str | Path | None = None) -> LoadedModel:
     """Reads an exported adapter and merges it into its base.
 
     Args:
@@ -79,8 +89,8 @@ def load_adapter(
     Raises:
       CheckpointError: no adapter, or another base than it was trained on.
     """
-    step = load.find_step(path)
-    metadata = load.read_metadata(step)
+    step = find_step(path)
+    metadata = read_metadata(step)
     if "adapter" not in metadata:
         raise CheckpointError(f"{step} is not an exported adapter; use load_model")
     base = base or metadata["adapter"]["base"]
@@ -89,12 +99,12 @@ def load_adapter(
             f"{step} does not say what it was trained on; give the checkpoint of its "
             "base"
         )
-    loaded = load.load_model(base)
+    loaded = load_model(base, param_dtype="float32")  # as training reads it
     model = metadata["model"]
     config = get_config(model["variant"], **model["overrides"])
     shapes, _ = _split(_shapes(config, metadata), metadata)
     target = unflatten_dict(shapes, sep="/")
-    check_tree(target, load.stored_shapes(step), str(step))
+    check_tree(target, stored_shapes(step), str(step))
     expected = jax.eval_shape(SemanticWorldModel(config).init_params, jax.random.key(0))
     check_tree(expected, loaded.params, str(base))
     _, frozen = _split(loaded.params, metadata)
@@ -103,10 +113,12 @@ def load_adapter(
             f"{step} was trained on other parameters than those of {base}: their "
             "checksums differ"
         )
-    moved = load.restore_params(step, target)
+    moved = restore_params(step, target)
     flat = flatten_dict(loaded.params, sep="/") | flatten_dict(moved, sep="/")
-    params, metadata = load.merge_stored(unflatten_dict(flat, sep="/"), metadata)
-    return load.LoadedModel(config, params, loaded.tokenizer, metadata)
+    params, metadata = merge_stored(unflatten_dict(flat, sep="/"), metadata)
+    tokenizer = stored_tokenizer(step, metadata)
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return loaded_model(config, params, tokenizer, metadata, place)
 
 
 def fingerprint(params: Mapping[str, Any]) -> int:
@@ -122,7 +134,7 @@ def fingerprint(params: Mapping[str, Any]) -> int:
 def _shapes(config, metadata) -> dict[str, Any]:
     init = SemanticWorldModel(config).init_params
     shapes = jax.eval_shape(init, jax.random.key(0))
-    return load.with_adapter_shapes(shapes, metadata)
+    return with_adapter_shapes(shapes, metadata)
 
 
 def _split(tree: Mapping, metadata) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,29 +1,30 @@
-"""From a folder to a model that answers: reading and shipping checkpoints.
+"""From a path to a model that answers, whatever wrote the checkpoint."""
 
-A folder is a run's workdir (its newest step is taken), one step of a run, or a
-shipped model: `params` (Orbax) beside `metadata`, nothing else.
-"""
-
-import contextlib
-import json
+import functools
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import orbax.checkpoint as ocp
+import jax.numpy as jnp
+import numpy as np
 
-from swm_jax.checkpoints.manager import (
-    FORMAT,
-    FORMAT_VERSION,
-    CheckpointError,
-    check_tree,
-    checkpoints_folder,
+from swm_jax.checkpoints.leaves import check_finite as refuse_nan
+from swm_jax.checkpoints.leaves import flatten, to_arrays
+from swm_jax.checkpoints.manager import CheckpointError
+from swm_jax.checkpoints.orbax_folder import Opened
+from swm_jax.checkpoints.sources import detect, open_source, split_subtree
+from swm_jax.checkpoints.step_folder import write_model
+from swm_jax.models import (
+    ModelConfig,
+    SemanticWorldModel,
+    Tokenizer,
+    VLMWorldModel,
+    preprocess_image,
 )
-from swm_jax.models import ModelConfig, SemanticWorldModel, Tokenizer, get_config
-from swm_jax.models.lora import LoraRule, init_adapters, lora_rules, merge_adapters
 
 SHIPPED = "board_tiny"
 
@@ -32,16 +33,29 @@ class LoadedModel(NamedTuple):
     """What `load_model` returns.
 
     Attributes:
-      config: the model's config; its layout is the one it was trained in.
-      params: float32 tree of `img`, `llm`, `action`.
-      tokenizer: the one it was trained with.
-      metadata: format, step, stage, model, training config.
+      model: the module; `model.config` is its config.
+      params: tree of `img`, `llm`, `action`.
+      tokenizer: the one it was trained with; None if neither the checkpoint nor the
+        caller has one.
+      preprocess: uint8 images of any size -> float32[..., size, size, 3].
+      metadata: model, and what else is known: step, stage, training config.
     """
 
-    config: ModelConfig
+    model: SemanticWorldModel
     params: Any
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
+    preprocess: Callable[[Any], jax.Array]
     metadata: dict[str, Any]
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's config; its layout is the one it was trained in."""
+        return self.model.config
+
+    @property
+    def world_model(self) -> VLMWorldModel:
+        """The model as planners see it; `world_model.answer` asks it in words."""
+        return VLMWorldModel(self.params, self.config)
 
 
 def shipped_checkpoint(name: str = SHIPPED) -> Path:
@@ -49,155 +63,141 @@ def shipped_checkpoint(name: str = SHIPPED) -> Path:
     return Path(__file__).parents[1] / "assets" / name
 
 
-def find_step(path: str | Path) -> Path:
-    """The folder that holds `params` and `metadata` for a path a user gives.
+def load_model(
+    path: str | Path | None = None,
+    *,
+    variant: str | None = None,
+    tokenizer: Tokenizer | str | Path | None = None,
+    param_dtype: Any = None,
+    sharding: Any = None,
+    check_finite: bool = True,
+    **overrides: Any,
+) -> LoadedModel:
+    """Reads a checkpoint of any format straight to where it belongs.
 
-    Raises:
-      CheckpointError: nothing there, nothing complete there.
-    """
-    path = Path(path).absolute()
-    if not path.exists():
-        raise CheckpointError(f"checkpoint folder {path} does not exist")
-    steps = checkpoints_folder(path) if checkpoints_folder(path).is_dir() else path
-    numbered = [p for p in steps.glob("*") if p.name.isdigit()]
-    if numbered:
-        path = max(numbered, key=lambda p: int(p.name))
-    missing = [item for item in ("params", "metadata") if not (path / item).is_dir()]
-    if missing:
-        raise CheckpointError(
-            f"{path} is not a complete checkpoint: no {' and no '.join(missing)} in "
-            "it; give a run's --workdir, one of its checkpoints/<step> or an exported "
-            "model"
-        )
-    return path
-
-
-def read_metadata(step: Path) -> dict[str, Any]:
-    """The JSON beside the parameters of a step; CheckpointError if it is not ours."""
-    try:
-        metadata = json.loads((step / "metadata" / "metadata").read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{step}/metadata cannot be read: {error}") from error
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{step} was not written by {FORMAT}: its metadata says format "
-            f"{metadata.get('format')!r}"
-        )
-    if metadata["format_version"] != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{step} has format version {metadata['format_version']}, this release "
-            f"reads {FORMAT_VERSION}"
-        )
-    return metadata
-
-
-def stored_rules(metadata: dict[str, Any]) -> tuple[LoraRule, ...]:
-    """The rules of the adapters that stand beside a checkpoint's base, if any."""
-    finetune = metadata.get("finetune", {})
-    return () if finetune.get("merged") else lora_rules(finetune.get("lora", ()))
-
-
-def with_adapter_shapes(shapes: Any, metadata: dict[str, Any]) -> dict[str, Any]:
-    """The model's shapes, plus those of the adapters that the checkpoint holds."""
-    rules = stored_rules(metadata)
-    if not rules:
-        return dict(shapes)
-    make = lambda: init_adapters(jax.random.key(0), shapes, rules)
-    return {**shapes, "lora": jax.eval_shape(make)}
-
-
-def merge_stored(params: dict, metadata: dict[str, Any]) -> tuple[dict, dict[str, Any]]:
-    """(parameters with the stored adapters merged, metadata that says so)."""
-    rules = stored_rules(metadata)
-    if not rules:
-        return params, metadata
-    base = {name: tree for name, tree in params.items() if name != "lora"}
-    merge = jax.jit(lambda base, lora: merge_adapters(base, lora, rules))
-    finetune = {**metadata["finetune"], "merged": True}
-    return merge(base, params["lora"]), {**metadata, "finetune": finetune}
-
-
-def stored_shapes(step: Path) -> dict[str, Any]:
-    """Shapes of the parameters of a step, without the heads of pre-training."""
-    with _naming_damage(step):
-        found = dict(ocp.StandardCheckpointHandler().metadata(step / "params"))
-    found.pop("dense", None)
-    return found
-
-
-def restore_params(step: Path, shapes: Any) -> dict[str, Any]:
-    """The parameters of a step that have a place in a tree of shapes."""
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    target = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-        shapes,
-    )
-    with _naming_damage(step):
-        return ocp.PyTreeCheckpointer().restore(
-            step / "params",
-            args=ocp.args.PyTreeRestore(
-                item=target,
-                restore_args=ocp.checkpoint_utils.construct_restore_args(target),
-                partial_restore=True,
-            ),
-        )
-
-
-@contextlib.contextmanager
-def _naming_damage(step: Path):
-    try:
-        yield
-    except Exception as error:  # Orbax and TensorStore raise many kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{step}/params is damaged: {reason}") from error
-
-
-def load_model(path: str | Path | None = None) -> LoadedModel:
-    """Reads config, parameters and tokenizer of a checkpoint.
+    A plain PaliGemma has no action projector: a fresh one is drawn from a fixed key,
+    and `metadata["fresh"]` says so. Adapters of a run are merged into their weights.
 
     Args:
-      path: a run's workdir, one step of it or an exported model; None takes the
-        checkpoint shipped with the package. Adapters are merged into their weights.
+      path: a run's workdir, one step of it, an exported model, a Hugging Face folder
+        or an `.npz`; None takes the checkpoint shipped with the package.
+      variant: for an npz that does not describe its model; None compares shapes.
+      tokenizer: a SentencePiece model, for a checkpoint without one.
+      param_dtype: of the parameters; None keeps the stored ones, save that the scales
+        of RMS norms, which are added to 1, become float32.
+      sharding: of all parameters, or a function of (key, shape struct); None puts
+        them on the first local device. Every host reads only its part.
+      check_finite: refuse NaN and infinity.
+      **overrides: fields of `ModelConfig` that differ from the checkpoint's.
 
     Raises:
       CheckpointError: missing, half-written, damaged or of another model.
     """
-    step = find_step(shipped_checkpoint() if path is None else path)
-    metadata = read_metadata(step)
-    if "adapter" in metadata:
-        raise CheckpointError(
-            f"{step} is an adapter without its base; use load_adapter"
+    path = shipped_checkpoint() if path is None else Path(path)
+    if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
+        tokenizer = Tokenizer.load(tokenizer)
+    if sharding is None:
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    dtype = functools.partial(_param_dtype, param_dtype)
+    if detect(split_subtree(path)[0]) == "orbax":
+        opened = Opened(path, tokenizer, overrides)
+        params = opened.read(sharding, dtype)
+        if check_finite:
+            _check_params(params, str(opened.step))
+        return loaded_model(
+            opened.config, params, opened.tokenizer, opened.metadata, sharding
         )
-    model = metadata["model"]
-    config = get_config(model["variant"], **model["overrides"])
-    shapes = jax.eval_shape(SemanticWorldModel(config).init_params, jax.random.key(0))
-    expected = with_adapter_shapes(shapes, metadata)
-    check_tree(expected, stored_shapes(step), str(step))
-    params, metadata = merge_stored(restore_params(step, expected), metadata)
-    tokenizer = Tokenizer.load(model["tokenizer"])
-    return LoadedModel(config, params, tokenizer, metadata)
-
-
-def write_model(folder: Path, params: Any, metadata: dict[str, Any]) -> None:
-    """Writes `params` and `metadata` into a folder that has neither."""
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-        checkpointer.save(folder / "params", args=ocp.args.StandardSave(params))
-    (folder / "metadata").mkdir()
-    (folder / "metadata" / "metadata").write_text(
-        json.dumps(metadata, indent=2, sort_keys=True) + "\n"
+    source = open_source(
+        path,
+        variant=variant,
+        tokenizer=tokenizer,
+        check_finite=check_finite,
+        **overrides,
+    )
+    stored = {key: leaf.dtype for key, leaf in source.leaves.items()}
+    params = to_arrays(source.leaves, sharding, lambda key: dtype(key, stored[key]))
+    whole = not split_subtree(path)[1]
+    return loaded_model(
+        source.config, params, source.tokenizer, dict(source.metadata), sharding, whole
     )
 
 
+def loaded_model(
+    config: ModelConfig,
+    params: Any,
+    tokenizer: Tokenizer | None,
+    metadata: dict[str, Any],
+    sharding: Any,
+    whole: bool = True,
+) -> LoadedModel:
+    """What a caller gets; a fresh action projector where a whole model has none.
+
+    Raises:
+      CheckpointError: a tokenizer of another vocabulary.
+    """
+    model = SemanticWorldModel(config)
+    if tokenizer is not None:
+        try:
+            tokenizer.check(config)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
+    if whole and "action" not in params:
+        params = {**params, "action": _fresh_projector(config, sharding)}
+        described = {**metadata["model"], "action": True}
+        metadata = {**metadata, "model": described, "fresh": ["action"]}
+    preprocess = functools.partial(
+        preprocess_image, size=config.image_size, resize=config.resize
+    )
+    return LoadedModel(model, params, tokenizer, preprocess, metadata)
+
+
+def _param_dtype(wanted: Any, key: str, stored: Any) -> np.dtype:
+    if wanted is not None:
+        return jnp.dtype(wanted)
+    return jnp.dtype("float32" if _rms_scale(key) else stored)
+
+
+def _rms_scale(key: str) -> bool:
+    return key.startswith("llm/") and key.endswith("norm/scale")
+
+
+def _check_params(params: Any, where: str) -> None:
+    for key, leaf in flatten(params).items():
+        for shard in leaf.addressable_shards:
+            if shard.replica_id == 0:
+                for rows in np.atleast_1d(np.asarray(shard.data)):
+                    refuse_nan(f"{where}: {key}", rows)
+
+
+def _fresh_projector(config: ModelConfig, sharding: Any) -> dict[str, jax.Array]:
+    normal = jax.random.normal
+    kernel, bias = jax.random.split(jax.random.key(0))
+    leaves = {
+        "kernel": config.action_init_std
+        * normal(kernel, (config.action_size, config.width)),
+        "bias": config.action_bias_std * normal(bias, (config.width,)),
+    }
+    for name, leaf in leaves.items():
+        struct = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+        place = sharding(f"action/{name}", struct) if callable(sharding) else sharding
+        leaves[name] = jax.make_array_from_callback(
+            leaf.shape, place, lambda index, leaf=leaf: np.asarray(leaf)[index]
+        )
+    return leaves
+
+
 def export_model(source: str | Path, destination: str | Path) -> Path:
-    """Writes what inference needs of a checkpoint (no optimizer) to a new folder.
+    """Writes what inference needs of a run (no optimizer) to a new folder.
 
     Args:
-      source: anything `load_model` reads.
+      source: a run, a step of it or an exported model.
       destination: must not exist yet, or be an exported model to replace.
 
     Returns:
       The destination.
     """
+    if detect(Path(source)) != "orbax":
+        raise CheckpointError(f"{source} is no run: use python -m swm_jax.convert")
     loaded = load_model(source)
     destination = Path(destination).absolute()
     if destination.exists() and not (destination / "params").is_dir():
@@ -205,10 +205,11 @@ def export_model(source: str | Path, destination: str | Path) -> Path:
     destination.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=destination.parent, prefix=".export-"))
     try:
-        write_model(staging, loaded.params, loaded.metadata)
+        write_model(staging, loaded.params, loaded.metadata, loaded.tokenizer)
         kept = [p for p in destination.glob("*") if p.is_file()]
         for file in kept:  # the model card and curves stay
-            shutil.copy2(file, staging / file.name)
+            if not (staging / file.name).exists():
+                shutil.copy2(file, staging / file.name)
         if destination.exists():
             shutil.rmtree(destination)
         os.chmod(staging, 0o755)

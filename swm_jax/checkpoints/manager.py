@@ -10,6 +10,7 @@ Steps appear under their name only when complete (Orbax renames them), so a kill
 save leaves nothing that could be mistaken for a checkpoint.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,17 @@ def check_tree(expected: Any, found: Any, where: str) -> None:
         jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
-    want, have = flatten(expected), flatten(found)
+    check_shapes(flatten(expected), flatten(found), where)
+
+
+def check_shapes(
+    want: Mapping[str, tuple[int, ...]], have: Mapping[str, tuple[int, ...]], where: str
+) -> None:
+    """The same for shapes by key.
+
+    Raises:
+      CheckpointError: names the first keys that are missing, left over or misshapen.
+    """
     problems = [f"{key} is missing" for key in sorted(want.keys() - have.keys())]
     problems += [f"{key} is left over" for key in sorted(have.keys() - want.keys())]
     problems += [
@@ -145,7 +156,10 @@ def check_tree(expected: Any, found: Any, where: str) -> None:
         if want[key] != have[key]
     ]
     if problems:
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise CheckpointError(
-            f"{where} does not hold this model: {'; '.join(problems[:3])}{more}"
-        )
+        raise CheckpointError(f"{where} does not hold this model: {listed(problems)}")
+
+
+def listed(problems: Sequence[str]) -> str:
+    """The first three problems in one line, and how many more there are."""
+    more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+    return "; ".join(problems[:3]) + more

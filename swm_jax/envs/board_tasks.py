@@ -174,7 +174,7 @@ def task_success(
 
 def cluster(
     key: Key[Array, ""], slots: Array, rounds: int = 32
-) -> tuple[Float[Array, "n 2"], Float[Array, "n"]]:
+) -> tuple[Float[Array, "n 2"], Float[Array, " n"]]:
     """Lays blocks against the first: touching it, overlapping nothing.
 
     Every further block comes from a random side, at a random yaw, and is pushed in

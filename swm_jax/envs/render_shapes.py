@@ -37,7 +37,7 @@ BLOCK_OUTLINES = np.stack(
 
 
 def place_outlines(
-    pose: Float[Array, "K 3"], block_id: Int[Array, "K"]
+    pose: Float[Array, "K 3"], block_id: Int[Array, " K"]
 ) -> Float[Array, "K E 2"]:
     """Corners of the blocks in the board frame, counter-clockwise, metres."""
     corners = jnp.asarray(BLOCK_OUTLINES)[block_id]

@@ -10,16 +10,16 @@ import sys
 
 from absl import app, flags, logging
 
-from swm_jax.eval.config import PRESETS, UserError, parse_seeds, preset
+from swm_jax.eval.config import METHODS, PRESETS, UserError, parse_seeds, preset
 
 _PRESET = flags.DEFINE_enum(
     "preset", "demo", sorted(PRESETS), "What the rest defaults to."
 )
 _CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "Folder of a model or of a run; default: the shipped one."
+    "checkpoint", None, "Run, model, Hugging Face folder or npz; default: shipped."
 )
 _TASKS = flags.DEFINE_list("tasks", None, "Of reach, separate, block_to_block.")
-_METHODS = flags.DEFINE_list("methods", None, "Of mppi, cem, best_of_n, random.")
+_METHODS = flags.DEFINE_list("methods", None, f"Of {', '.join(METHODS)}.")
 _WORLD_MODELS = flags.DEFINE_list("world_models", None, "Of swm, simulator, random.")
 _SEEDS = flags.DEFINE_string("seeds", None, "Such as 6000:6050 (end excluded) or 1,2.")
 _GOAL = flags.DEFINE_string("goal", None, "Questions of the goals: published, shaped.")

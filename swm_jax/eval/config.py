@@ -12,7 +12,19 @@ import re
 from collections.abc import Sequence
 
 TASKS = ("reach", "separate", "block_to_block")
-METHODS = ("mppi", "cem", "best_of_n", "random")
+METHODS = (
+    "mppi",
+    "cem",
+    "icem",
+    "best_of_n",
+    "random_shooting",
+    "gradient",
+    "hybrid",
+    "mppi_published",
+    "gradient_board",
+    "random",
+)
+CLIMBERS = ("gradient", "hybrid", "gradient_board")  # these need gradients
 WORLD_MODELS = ("swm", "simulator", "random")
 GOALS = ("published", "shaped")
 AXES = ("tasks", "methods", "world_models", "seeds")
@@ -120,6 +132,12 @@ def preset(name: str, **overrides) -> EvalConfig:
             raise UserError(f"--{axis} is empty, expected some of {', '.join(known)}")
         for value in values:
             one_of(axis.replace("_", " ")[:-1], value, known)
+    climbers = [m for m in config.methods if m in CLIMBERS]
+    if climbers and "simulator" in config.world_models:
+        raise UserError(
+            f"--methods {climbers[0]} climbs gradients, and the world model simulator "
+            "has none; name it with --world_models swm"
+        )
     one_of("goal", config.goal, GOALS)
     for field in ("candidates", "iterations", "execute", "max_steps"):
         _at_least(field, getattr(config, field), 0)

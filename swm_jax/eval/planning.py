@@ -28,16 +28,17 @@ def make_planner(config: EvalConfig, method: str) -> Planner:
     given = {k: v for k in names if (v := getattr(config, k))}
     if method == "random":
         given = {k: v for k, v in given.items() if k == "execute"}
-    if method == "best_of_n" and "iterations" in given:
+    if method in ("best_of_n", "random_shooting") and "iterations" in given:
         # One population of the same size as all rounds of the others together.
         iterations = given.pop("iterations")
         base = get_planner(method).config.candidates
         if "candidates" in given:
             base = given["candidates"] * iterations
         given["candidates"] = base
-    smallest = given.get("candidates")
-    if smallest and smallest < 8:
-        given |= {"keep": min(4, smallest - 1), "elites": smallest}
+    if few := given.get("candidates"):
+        own = get_planner(method).config
+        given["keep"] = min(own.keep, few - 1)
+        given |= {k: min(getattr(own, k), few) for k in ("elites", "carry", "refine")}
     return get_planner(method, **given)
 
 

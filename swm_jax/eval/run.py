@@ -155,9 +155,10 @@ def plan_text(
     ]
     if learned:
         f = learned.facts
+        step = f"step {f['step']}, " if f["step"] is not None else ""
         lines.append(
             f"  model         {f['variant']}, {f['parameters'] / 1e6:.1f} M "
-            f"parameters, step {f['step']}, {f['name']}"
+            f"parameters, {step}{f['name']}"
         )
     lines.append(f"  output        {folder}")
     return "\n".join(lines)

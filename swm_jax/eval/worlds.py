@@ -118,6 +118,11 @@ def _check_fit(model, tokenizer, action_size: int) -> None:
             f"the checkpoint's actions have {model.action_size} numbers, "
             f"the board's have {action_size}: it is a model of another robot"
         )
+    if tokenizer is None:
+        raise UserError(
+            "the checkpoint has no tokenizer: convert it with "
+            "python -m swm_jax.convert SRC DST --tokenizer FILE"
+        )
     table = question_table()
     texts = [table.question(i).text for i in range(len(table))]
     try:

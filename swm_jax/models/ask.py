@@ -157,7 +157,7 @@ def answer_batch(
 
 def encode_answers(
     tokenizer: Tokenizer, answers: Sequence[str], end: bool | None = None
-) -> Int[np.ndarray, "C *L"]:
+) -> Int[np.ndarray, " C *L"]:
     """Token ids of an answer set, as `QuestionBatch` wants them.
 
     Args:

@@ -3,7 +3,8 @@
 Two ways to resize. "bilinear" is jax's, in float32. "bicubic" is what the image
 processor of the published checkpoints does, to the last bit: Pillow's antialiased
 cubic filter in fixed point, columns first and then rows, rounded to whole levels after
-each. Its arithmetic is that of Pillow's `ImagingResample` for 8-bit images.
+each. That order is Pillow's for every image before release 13, which takes the rows of
+tall images first: another rounding of the same filter.
 """
 
 import math
@@ -76,9 +77,7 @@ def bicubic_taps(
         centre = (i + 0.5) * scale
         first = max(int(centre - reach + 0.5), 0)
         last = min(int(centre + reach + 0.5), count)
-        kernel = [
-            _cubic((tap - centre + 0.5) / stretch) for tap in range(first, last)
-        ]
+        kernel = [_cubic((tap - centre + 0.5) / stretch) for tap in range(first, last)]
         total = sum(kernel)
         taps[: last - first, i] = np.arange(first, last)
         for k, value in enumerate(kernel):

@@ -18,6 +18,8 @@ from jaxtyping import Bool, Int
 from swm_jax.models.config import ModelConfig
 from swm_jax.models.types import PAD_TOKEN
 
+TOKENIZER_FILE = "tokenizer.model"  # its name in a Hugging Face folder
+
 _ASSETS = Path(__file__).parent / "assets"
 
 
@@ -48,8 +50,17 @@ class Tokenizer:
 
     @classmethod
     def load(cls, name_or_path: str | Path = "tiny") -> "Tokenizer":
-        """Loads a shipped tokenizer by name, or any SentencePiece model by path."""
+        """Loads a shipped tokenizer by name, or a SentencePiece model by path.
+
+        Args:
+          name_or_path: a name, a file, or a folder that holds `tokenizer.model`.
+
+        Raises:
+          ValueError: nothing there, or not a SentencePiece model.
+        """
         path = Path(name_or_path)
+        if (path / TOKENIZER_FILE).is_file():
+            path = path / TOKENIZER_FILE
         if not path.is_file():
             known = shipped_tokenizers()
             if str(name_or_path) not in known:
@@ -79,8 +90,21 @@ class Tokenizer:
 
     @property
     def newline_id(self) -> int:
-        """Ends a question."""
-        return self._pieces.PieceToId("\n")
+        """Ends a question; a piece of its own, 108 in PaliGemma's vocabulary.
+
+        Raises:
+          ValueError: the vocabulary has no such piece.
+        """
+        result = self._pieces.PieceToId("\n")
+        if result == self._pieces.unk_id():
+            raise ValueError(f"tokenizer '{self.name}' has no piece for a newline")
+        return result
+
+    @property
+    def shipped(self) -> bool:
+        """Whether the package has this model under this name."""
+        path = _ASSETS / f"{Path(self.name).name}.model"
+        return path.is_file() and path.stem == self.name
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without bos, eos or newline.

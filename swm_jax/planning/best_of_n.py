@@ -5,7 +5,7 @@ Axes: S scenes, N candidates, H actions of a chunk, A action width.
 
 from jaxtyping import Array, Float
 
-from swm_jax.planning.search import PlannerConfig
+from swm_jax.planning.config import PlannerConfig
 
 
 def refit_nothing(

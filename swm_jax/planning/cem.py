@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from swm_jax.planning.search import PlannerConfig
+from swm_jax.planning.config import PlannerConfig
 
 
 def refit_cem(

@@ -21,6 +21,7 @@ from swm_jax.envs.render import render
 from swm_jax.models import Observation
 from swm_jax.planning.controller import Controller
 from swm_jax.planning.planner import Planner
+from swm_jax.planning.proposals import Proposals
 from swm_jax.planning.protocol import WorldModel
 from swm_jax.planning.question_batch import Tokenizes
 from swm_jax.questions.goals import goal_for_task
@@ -86,6 +87,7 @@ def run_episodes(
     look: Any = None,
     max_steps: int | None = None,
     parallel: int = 16,
+    policy: Proposals | None = None,
     on_end: Callable[[EpisodeResult], None] | None = None,
 ) -> list[EpisodeResult]:
     """Runs every (task name, seed) once and returns the results in that order.
@@ -100,6 +102,7 @@ def run_episodes(
       look: camera and colours of the picture; None for the default.
       max_steps: overrides the task's own limit.
       parallel: S, at most; fewer when fewer episodes are left.
+      policy: base policy whose proposals the planner starts from.
       on_end: called with every result as soon as it exists.
     """
     if goal is None:
@@ -138,7 +141,7 @@ def run_episodes(
         goals = [slots[i][1].goal for i in padded]
         count = max(count, *map(_question_count, goals))
         controller = Controller(
-            planner, world_model, tokenizer, question_length, question_count=count
+            planner, world_model, tokenizer, question_length, count, policy
         )
         observation = Observation(
             image=draw(env.scene(seen)), scene=seen if image_size is None else None
@@ -197,10 +200,7 @@ def _result(slot: _Slot, planner: Planner, spent: float) -> EpisodeResult:
 
 def _question_count(goal) -> int:
     """Q of a goal, or of the largest goal it may turn into."""
-    options = getattr(goal, "options", None)
-    if options is None and hasattr(goal, "stages"):
-        options = [stage.goal for stage in goal.stages]
-    return max(len(each.questions) for each in options or [goal])
+    return max(len(each.questions) for each in getattr(goal, "options", (goal,)))
 
 
 def _painter(image_size, look):

@@ -18,7 +18,11 @@ Normalise = Literal["vocabulary", "answers"]
 
 @runtime_checkable
 class WorldModel(Protocol):
-    """Answers questions about the state after the first h actions of a chunk."""
+    """Answers questions about the state after the first h actions of a chunk.
+
+    Implementations through which no gradient reaches the actions say so with an
+    attribute `differentiable = False`; planners that need gradients then refuse.
+    """
 
     def encode(self, observation: Observation, questions: QuestionBatch) -> Any:
         """Does once per replan what no candidate changes.

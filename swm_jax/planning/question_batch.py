@@ -14,7 +14,7 @@ import numpy as np
 
 from swm_jax.models import QuestionBatch
 from swm_jax.planning.value import GoalArrays, check_goal
-from swm_jax.questions import ANSWERS, TYPES, Question
+from swm_jax.questions import ANSWERS, FreeQuestion, Question
 
 
 class Tokenizes(Protocol):
@@ -28,10 +28,11 @@ class Tokenizes(Protocol):
 
 
 def question_batch(
-    questions: Sequence[Sequence[Question]],
+    questions: Sequence[Sequence[Question | FreeQuestion]],
     tokenizer: Tokenizes | None = None,
     length: int | None = None,
     count: int | None = None,
+    answer_sets: Sequence[Sequence[tuple[str, ...]]] | None = None,
 ) -> QuestionBatch:
     """Stacks one list of questions per scene.
 
@@ -40,6 +41,8 @@ def question_batch(
       tokenizer: None leaves `tokens` empty (T = 1), which is enough for a simulator.
       length: T, the model's `max_question_tokens`; needed with a tokenizer.
       count: Q, at least the longest list; None takes exactly that.
+      answer_sets: the words to choose from, one tuple per question; None for yes and
+        no everywhere. Shorter sets repeat their last answer up to C, the longest.
 
     Raises:
       ValueError: no scenes, a scene without questions, or more than `count`.
@@ -50,14 +53,18 @@ def question_batch(
     count = max(sizes) if count is None else count
     if max(sizes) > count:
         raise ValueError(f"{max(sizes)} questions in a scene, room for {count}")
-    padded = [[*each, *[each[-1]] * (count - len(each))] for each in questions]
+    padded = [_pad(each, count) for each in questions]
+    if answer_sets is None:
+        answer_sets = [[ANSWERS] * n for n in sizes]
+    offered = [_pad(each, count) for each in answer_sets]
+    widest = max(len(words) for each in offered for words in each)
     shape = (len(padded), count)
-    type_id = np.array([[TYPES.index(q.type) for q in each] for each in padded])
+    type_id = np.array([[q.type_id for q in each] for each in padded])
     args = np.array([[q.args for q in each] for each in padded])
     if tokenizer is None:
         tokens = np.zeros((*shape, 1), np.int32)
         mask = np.zeros((*shape, 1), bool)
-        answers = np.arange(len(ANSWERS))
+        answers = [[_pad(range(len(w)), widest) for w in each] for each in offered]
     else:
         if length is None:
             raise ValueError("a tokenizer needs the length of a padded question")
@@ -66,13 +73,17 @@ def question_batch(
         tokens, mask = map(np.asarray, tokenizer.encode_batch(distinct, length))
         rows = np.searchsorted(distinct, texts).reshape(shape)
         tokens, mask = tokens[rows], mask[rows]
-        answers = np.array([tokenizer.answer_id(answer) for answer in ANSWERS])
+        ids = {w: tokenizer.answer_id(w) for each in offered for w in sum(each, ())}
+        answers = [
+            [_pad([ids[w] for w in words], widest) for words in each]
+            for each in offered
+        ]
     return QuestionBatch(
         tokens=tokens.astype(np.int32),
         mask=mask.astype(bool),
         type_id=type_id.astype(np.int32),
         args=args.astype(np.int32),
-        answer_ids=np.broadcast_to(answers, (*shape, len(ANSWERS))).astype(np.int32),
+        answer_ids=np.array(answers, np.int32),
     )
 
 
@@ -87,13 +98,27 @@ def goal_batch(
     Raises:
       ValueError: as `question_batch`, or weights that are all zero or not finite.
     """
-    batch = question_batch([g.questions for g in goals], tokenizer, length, count)
+    sets = [
+        getattr(g, "answer_sets", None) or (ANSWERS,) * len(g.questions) for g in goals
+    ]
+    batch = question_batch([g.questions for g in goals], tokenizer, length, count, sets)
     count = batch.type_id.shape[1]
     answers = np.zeros((len(goals), count), np.int32)
     weights = np.zeros((len(goals), count), np.float32)
     for s, goal in enumerate(goals):
         answers[s, : len(goal.questions)] = np.asarray(goal.answers)
         weights[s, : len(goal.questions)] = np.asarray(goal.weights)
-    arrays = GoalArrays(answers, weights)
+    sizes = np.array([[len(words) for words in _pad(each, count)] for each in sets])
+    widest = batch.answer_ids.shape[-1]
+    # One size for all, as with yes and no, needs no mask.
+    offered = None
+    if (sizes != widest).any():
+        offered = np.arange(widest) < sizes[..., None]
+    arrays = GoalArrays(answers, weights, offered)
     check_goal(arrays)
     return batch, arrays
+
+
+def _pad(items: Sequence, count: int) -> list:
+    """The items, the last one repeated up to `count`."""
+    return [*items, *[items[-1]] * (count - len(items))]

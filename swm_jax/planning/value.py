@@ -36,10 +36,13 @@ class GoalArrays:
     Attributes:
       answers: int32[S, Q], index of the desired answer of each question.
       weights: float32[S, Q]; 0 on padding questions, at least one not zero per scene.
+      offered: bool[S, Q, C], False where an answer only fills up the array because
+        another question has more of them; None if all count.
     """
 
     answers: Int[Array, "S Q"]
     weights: Float[Array, "S Q"]
+    offered: Bool[Array, "S Q C"] | None = None
 
 
 def check_goal(goal: GoalArrays) -> None:
@@ -72,24 +75,33 @@ def desired_scores(
     score: Score = "log_probability",
     normalise: Normalise = "answers",
     scale: float = 4.0,
+    offered: Bool[Array, "S Q C"] | None = None,
 ) -> Float[Array, "S N K Q"]:
     """Score of the desired answer to every question at every horizon.
 
     Args:
       scale: margin, in logits, at which `tanh_margin` begins to saturate.
+      offered: see `GoalArrays`.
 
     Raises:
-      ValueError: `score` is unknown.
+      ValueError: `score` is unknown, or the world model knows another number of
+        answers than the goal offers.
     """
     if score not in SCORES:
         raise ValueError(f"unknown score {score!r}, expected one of {SCORES}")
     if score.endswith("probability"):
         log_probs = world_model.answer_log_probs(context, actions, horizons, normalise)
         desired = _pick(log_probs, answers)
+        if offered is not None and normalise == "answers":
+            # Answers that fill up the array took a share; give it back.
+            left = _without(log_probs, ~_over(offered, log_probs))
+            desired = desired - jax.nn.logsumexp(left, -1)
         return jnp.exp(desired) if score == "probability" else desired
     logits = world_model.answer_logits(context, actions, horizons)
     hot = jax.nn.one_hot(answers, logits.shape[-1], dtype=bool)[:, None, None]
-    others = jax.nn.logsumexp(jnp.where(hot, -jnp.inf, logits), -1)
+    if offered is not None:
+        hot = hot | ~_over(offered, logits)
+    others = jax.nn.logsumexp(_without(logits, hot), -1)
     margin = _pick(logits, answers) - others
     return jnp.tanh(margin / scale) if score == "tanh_margin" else margin
 
@@ -107,9 +119,31 @@ def chunk_value(
       those candidates.
     """
     counts = (weights != 0)[:, None, None]
-    bad = jnp.any(~jnp.isfinite(scores) & counts, (2, 3))
+    bad = unusable_answers(scores, weights).any(-1)
     values = jnp.einsum("snkq,sq->sn", jnp.where(counts, scores, 0.0), weights)
     return jnp.where(bad, -jnp.inf, values), bad
+
+
+def unusable_answers(
+    scores: Float[Array, "S N K Q"], weights: Float[Array, "S Q"]
+) -> Bool[Array, "S N Q"]:
+    """Questions that count and whose score is NaN or an infinity at some horizon."""
+    return ~jnp.isfinite(scores).all(2) & (weights != 0)[:, None]
+
+
+def _over(offered, x):
+    """`offered` over the axes [S, N, K, Q, C] of `x`."""
+    if offered.shape[-1] != x.shape[-1]:
+        raise ValueError(
+            f"the world model chooses among {x.shape[-1]} answers, the goal offers "
+            f"{offered.shape[-1]}"
+        )
+    return offered[:, None, None]
+
+
+def _without(x, mask):
+    """Minus infinity where `mask`."""
+    return jnp.where(mask, -jnp.inf, x)
 
 
 def _pick(x: Float[Array, "S N K Q C"], answers: Int[Array, "S Q"]) -> jax.Array:

@@ -2,13 +2,12 @@
 
 from swm_jax.questions import predicates
 from swm_jax.questions.board_words import DIRECTIONS, REGION_POINTS, REGIONS, SIDES
+from swm_jax.questions.free import FreeQuestion
 from swm_jax.questions.goals import (
     PRESETS,
     TASKS,
     Goal,
     SidedGoal,
-    Stage,
-    StagedGoal,
     goal_for_task,
     make_goal,
     neighbours,
@@ -31,6 +30,7 @@ from swm_jax.questions.grammar import (
     vocabulary,
 )
 from swm_jax.questions.predicates import CHANGE_TYPES, TYPES
+from swm_jax.questions.stages import STAGE_RULES, Stage, StagedGoal
 from swm_jax.questions.table import QuestionTable, question_table, type_arguments
 
 __all__ = [
@@ -46,8 +46,10 @@ __all__ = [
     "REGIONS",
     "REGION_POINTS",
     "SIDES",
+    "STAGE_RULES",
     "TASKS",
     "TYPES",
+    "FreeQuestion",
     "Goal",
     "Question",
     "QuestionTable",

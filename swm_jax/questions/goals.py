@@ -7,9 +7,10 @@ noise instead of a base policy: get to the block, get behind it, bring it nearer
 number of questions of a preset depends only on the task and the number of names,
 never on the scene, so that nothing recompiles.
 
-A goal may depend on what is true now: `StagedGoal` and `SidedGoal` list questions
-about the `present`, and `given` their answers they return the `Goal` to plan for.
-Whoever plans asks its own world model, so no goal needs to be told where things are.
+A goal may depend on what is true now: `SidedGoal` (and `stages.StagedGoal`) list
+questions about the `present`, and `given` their answers they return the `Goal` to
+plan for. Whoever plans asks its own world model, so no goal needs to be told where
+things are.
 
 Axes: Q questions of a goal, P questions about the present.
 """
@@ -30,7 +31,13 @@ from swm_jax.questions.board_words import (
     nearest_direction,
     opposite,
 )
-from swm_jax.questions.grammar import ANSWERS, Question, check_on_board, question
+from swm_jax.questions.free import FreeQuestion
+from swm_jax.questions.grammar import (
+    ANSWERS,
+    Question,
+    check_on_board,
+    question,
+)
 
 TASKS = ("reach", "separate", "block_to_block")
 PRESETS = ("published", "shaped")
@@ -62,16 +69,19 @@ class Goal:
 
     Attributes:
       questions: Q questions about the future scene.
-      answers: int32[Q], index into `ANSWERS` of each desired answer.
+      answers: int32[Q], index of each desired answer in its answer set.
       weights: float32[Q], at least one not zero.
+      answer_sets: Q tuples of at least two words to choose from; None for `ANSWERS`
+        everywhere. Question types that the simulator knows are answered by those.
 
     Raises:
-      ValueError: no questions, or answers and weights that do not fit them.
+      ValueError: no questions, or answers, weights and answer sets that do not fit.
     """
 
-    questions: tuple[Question, ...]
+    questions: tuple[Question | FreeQuestion, ...]
     answers: Int[np.ndarray, " Q"]
     weights: Float[np.ndarray, " Q"]
+    answer_sets: tuple[tuple[str, ...], ...] | None = None
 
     def __post_init__(self):
         answers = np.asarray(self.answers, np.int32)
@@ -87,8 +97,16 @@ class Goal:
                 f"a goal of {count} questions needs {count} answers and weights, got "
                 f"shapes {answers.shape} and {weights.shape}"
             )
-        if not np.isin(answers, range(len(ANSWERS))).all():
-            raise ValueError(f"answers index {ANSWERS}, got {answers.tolist()}")
+        sets = self.answer_sets
+        sets = (ANSWERS,) * count if sets is None else tuple(map(tuple, sets))
+        object.__setattr__(self, "answer_sets", sets)
+        if len(sets) != count:
+            raise ValueError(f"{count} questions need {count} answer sets")
+        for each, answer in zip(sets, answers):
+            if len(each) < 2 or len(set(each)) < len(each):
+                raise ValueError(f"an answer set needs distinct answers, got {each}")
+            if not 0 <= answer < len(each):
+                raise ValueError(f"answers index {each}, got {answers.tolist()}")
         if not np.isfinite(weights).all() or not weights.any():
             raise ValueError(
                 f"weights must be finite and not all zero, got {weights.tolist()}"
@@ -97,55 +115,11 @@ class Goal:
     def describe(self) -> str:
         """One line per question: weight, words, desired answer."""
         return "\n".join(
-            f"{weight:+.2f}  {asked.text}  {ANSWERS[answer]}"
-            for asked, answer, weight in zip(self.questions, self.answers, self.weights)
+            f"{weight:+.2f}  {asked.text}  {offered[answer]}"
+            for asked, answer, weight, offered in zip(
+                self.questions, self.answers, self.weights, self.answer_sets
+            )
         )
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Stage:
-    """A goal, and the question about the present that ends it.
-
-    Attributes:
-      goal: what to plan for during this stage.
-      done: asked about the present frame; None on a last stage.
-      threshold: probability of "yes" to `done` above which the next stage begins.
-    """
-
-    goal: Goal
-    done: Question | None = None
-    threshold: float = 0.9
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class StagedGoal:
-    """Goals one after the other; a stage that is undone comes back.
-
-    Attributes:
-      stages: at least one; all but the last need a `done`.
-    """
-
-    stages: tuple[Stage, ...]
-
-    def __post_init__(self):
-        if not self.stages or any(stage.done is None for stage in self.stages[:-1]):
-            raise ValueError("every stage but the last needs a question that ends it")
-
-    @property
-    def present(self) -> tuple[Question, ...]:
-        """What to ask about now."""
-        return tuple(stage.done for stage in self.stages[:-1])
-
-    def given(self, margins: Float[np.ndarray, " P"]) -> Goal:
-        """The goal of the first stage that is not over.
-
-        Args:
-          margins: logit of yes minus logit of no of every present question.
-        """
-        for stage, margin in zip(self.stages, margins):
-            if not margin > np.log(stage.threshold / (1 - stage.threshold)):
-                return stage.goal
-        return self.stages[-1].goal
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -175,7 +149,11 @@ class SidedGoal:
         return (*sides, *places)
 
     def given(self, margins: Float[np.ndarray, " P"]) -> Goal:
-        """The goal for the most likely direction; arguments as for `StagedGoal`."""
+        """The goal for the most likely direction.
+
+        Args:
+          margins: logit of yes minus logit of no of every present question.
+        """
         margins = np.nan_to_num(np.asarray(margins, np.float64))
         near, here, there = np.split(margins, [len(DIRECTIONS), len(margins) - 9])
         way = _expected_place(there) - _expected_place(here)
@@ -189,22 +167,27 @@ def _expected_place(margins):
     return weights @ REGION_POINTS / weights.sum()
 
 
-def make_goal(items: Sequence[tuple[Question, str, float]], block_ids=None) -> Goal:
-    """A goal from (question, "yes" or "no", weight) triples.
+def make_goal(items: Sequence[tuple], block_ids=None) -> Goal:
+    """A goal from (question, desired answer, weight) triples.
 
     Args:
-      items: at least one triple.
+      items: at least one triple; a fourth member is the answer set, where the
+        question is not answered by yes or no.
       block_ids: ids of the blocks on the board, to refuse questions about others.
     """
-    for asked, answer, _ in items:
-        if answer not in ANSWERS:
-            raise ValueError(f"desired answer must be one of {ANSWERS}, got {answer!r}")
-        if block_ids is not None:
+    items = [(*item, ANSWERS)[:4] for item in items]
+    for asked, answer, _, offered in items:
+        if answer not in offered:
+            raise ValueError(
+                f"desired answer must be one of {tuple(offered)}, got {answer!r}"
+            )
+        if block_ids is not None and isinstance(asked, Question):
             check_on_board(asked, block_ids)
     return Goal(
-        tuple(asked for asked, _, _ in items),
-        np.array([ANSWERS.index(answer) for _, answer, _ in items], np.int32),
-        np.array([weight for _, _, weight in items], np.float32),
+        tuple(asked for asked, _, _, _ in items),
+        np.array([offered.index(answer) for _, answer, _, offered in items], np.int32),
+        np.array([weight for _, _, weight, _ in items], np.float32),
+        tuple(tuple(offered) for _, _, _, offered in items),
     )
 
 

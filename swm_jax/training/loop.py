@@ -48,11 +48,11 @@ def fresh_params(
     config: ml_collections.ConfigDict, model_config: ModelConfig
 ) -> dict[str, Any]:
     """Random parameters; dense heads and adapters beside the model's, if trained."""
-    model_key, dense_key = jax.random.split(jax.random.key(config.seed))
-    params = dict(SemanticWorldModel(model_config).init_params(model_key))
+    key = jax.random.key(config.seed)
+    params = dict(SemanticWorldModel(model_config).init_params(key))
     if config.dense_weight:
-        params["dense"] = init_dense_heads(dense_key, model_config)
-    lora_key = jax.random.fold_in(jax.random.key(config.seed), 2)
+        params["dense"] = init_dense_heads(model_config)
+    lora_key = jax.random.fold_in(key, 2)
     return Finetune.from_config(config).with_adapters(lora_key, params)
 
 
@@ -66,7 +66,7 @@ def init_params(
     """
     params = jax.jit(lambda: fresh_params(config, model_config))()
     if config.init_from:
-        loaded = load_model(config.init_from)
+        loaded = load_model(config.init_from, param_dtype="float32")
         check_tree(model_params(params), loaded.params, config.init_from)
         params.update(loaded.params)
     return params

@@ -17,6 +17,9 @@ from optax.contrib import MuonDimensionNumbers
 SCHEDULES = ("constant", "cosine", "linear")
 OPTIMIZERS = ("adamw", "muon")
 SCHEDULE_FIELDS = ("learning_rate", "warmup_steps", "schedule", "final_fraction")
+# Root mean square of a weight matrix's step, in learning rates. 0.2 is AdamW's (Liu
+# et al., "Muon is scalable for LLM training"); small models take larger steps.
+MUON_RMS = 0.6
 # Which axes of a weight are its input and its output, counted from the last; axes
 # before them (layers, heads of a stack) are matrices of their own. First match wins.
 _MATRICES = (
@@ -103,7 +106,7 @@ def make_optimizer(
             adam_b2=config.b2,
             weight_decay=config.weight_decay,
             muon_weight_dimension_numbers=_muon_dimensions,
-            consistent_rms=0.2,  # step sizes of AdamW: one learning rate for both
+            consistent_rms=MUON_RMS,
         )
     update = [update] if pace is None else [update, pace]
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), *update), schedule

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int
 
 from swm_jax.models import ModelConfig, SemanticWorldModel, TrainBatch
 from swm_jax.models.layers import rms_norm
@@ -27,7 +27,7 @@ from swm_jax.training.losses import (
 
 DENSE_CLASSES = 22  # bare, peg, the 20 blocks of the catalogue
 # Weights beside the dense loss: of image sides, and of metres.
-MENTION_WEIGHT, PLACE_WEIGHT = 4.0, 0.5
+MENTION_WEIGHT, PLACE_WEIGHT = 4.0, 1.0
 FULL = Finetune()
 
 
@@ -68,18 +68,20 @@ class StepMetrics:
     scores: Scores
 
 
-def init_dense_heads(key: PRNGKeyArray, config: ModelConfig) -> dict[str, Array]:
-    """Linear read-outs of patches, of names and of answers."""
+def init_dense_heads(config: ModelConfig) -> dict[str, Any]:
+    """Linear read-outs of patches, of names and of answers.
 
-    def head(key, width, outputs):
-        kernel = jax.random.normal(key, (width, outputs)) * width**-0.5
-        return {"kernel": kernel, "bias": jnp.zeros(outputs)}
+    They start at zero, so that a stage begins without disturbing what the model
+    has learnt: its first steps teach the read-outs alone.
+    """
 
-    patch_key, mention_key, place_key = jax.random.split(key, 3)
+    def head(width, outputs):
+        return {"kernel": jnp.zeros((width, outputs)), "bias": jnp.zeros(outputs)}
+
     return {
-        "patch": head(patch_key, config.vision_width, DENSE_CLASSES + 2),
-        "mention": head(mention_key, config.width, 2),
-        "place": head(place_key, config.width, 6),
+        "patch": head(config.vision_width, DENSE_CLASSES + 2),
+        "mention": head(config.width, 2),
+        "place": head(config.width, 6),
     }
 
 

@@ -1,0 +1,119 @@
+"""From one checkpoint format to another, a block at a time.
+
+Dtypes stay as they are stored unless another one is asked for, so a round trip gives
+the same bits. The result is written under a temporary name beside its destination
+and renamed when complete: whatever goes wrong, nothing half-written is left.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from swm_jax.checkpoints.huggingface import SHARD_BYTES, write_folder
+from swm_jax.checkpoints.leaves import DTYPES, Source
+from swm_jax.checkpoints.manager import CheckpointError
+from swm_jax.checkpoints.npz import write_npz
+from swm_jax.checkpoints.orbax_folder import write_orbax
+from swm_jax.checkpoints.sources import FORMATS
+
+
+def target_format(destination: Path) -> str:
+    """The format that a destination's name asks for."""
+    return "npz" if destination.suffix == ".npz" else "orbax"
+
+
+def convert(
+    source: Source,
+    destination: str | Path,
+    target: str | None = None,
+    dtype: str | None = None,
+    progress: Callable[[int], None] = lambda count: None,
+    shard_bytes: int = SHARD_BYTES,
+) -> Path:
+    """Writes a source in another format.
+
+    Args:
+      source: from `open_source`.
+      destination: must not exist.
+      target: one of `FORMATS`; None follows the destination's name.
+      dtype: of all parameters, one of `DTYPES`; None keeps the stored ones.
+      progress: told the bytes of every piece that is done.
+      shard_bytes: largest safetensors file.
+
+    Returns:
+      The destination.
+
+    Raises:
+      CheckpointError: a tensor cannot be read or does not fit; nothing is written.
+    """
+    destination = Path(destination).absolute()
+    target = target or target_format(destination)
+    if target not in FORMATS:
+        raise CheckpointError(f"unknown format {target!r}, expected {FORMATS}")
+    if dtype is not None and dtype not in DTYPES:
+        raise CheckpointError(f"unknown dtype {dtype!r}, expected {', '.join(DTYPES)}")
+    if destination.exists():
+        raise CheckpointError(f"{destination} exists; nothing is overwritten")
+    kind: np.dtype | None = DTYPES[dtype] if dtype else None
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=destination.parent, prefix=".convert-"))
+    result = staging / destination.name
+    try:
+        if target == "npz":
+            own = {k: v for k, v in source.metadata.items() if k != "tokenizer"}
+            model = source.tokenizer and source.tokenizer.model
+            for count in write_npz(result, source.leaves, kind, own, model):
+                progress(count)
+        else:
+            result.mkdir()
+            if target == "orbax":
+                write_orbax(result, source, kind, progress)
+            else:
+                for count in write_folder(result, source, kind, shard_bytes):
+                    progress(count)
+        os.replace(result, destination)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return destination
+
+
+def listing(source: Source) -> str:
+    """What would be read, one line per parameter, and a summary."""
+    leaves = source.leaves
+    width = max(map(len, leaves))
+    lines = []
+    for key, leaf in leaves.items():
+        many = f" .. {leaf.origin[-1]}" if len(leaf.origin) > 1 else ""
+        shape = "x".join(map(str, leaf.shape))
+        lines.append(
+            f"{key:{width}}  {leaf.dtype!s:8}  {shape:20}  {leaf.origin[0]}{many}"
+        )
+    lines.append(summary(source))
+    return "\n".join(lines)
+
+
+def summary(source: Source) -> str:
+    """What was opened, in a few lines."""
+    c, leaves = source.config, source.leaves.values()
+    count = sum(leaf.size for leaf in leaves)
+    tensors = sum(len(leaf.origin) for leaf in leaves)
+    dtypes = sorted({str(leaf.dtype) for leaf in leaves})
+    tokenizer = source.tokenizer
+    words = f"{tokenizer.vocab_size} pieces" if tokenizer else "none found"
+    lines = [
+        f"{source.path}: {source.kind}, {tensors} tensors, {count:,} parameters, "
+        f"{', '.join(dtypes)}, {source_bytes(source) / 1e9:.2f} GB",
+        f"  model      {c.variant}, {c.image_size} px, width {c.width}, "
+        f"depth {c.depth}, vocabulary {c.vocab_size:,}, layout {c.layout}",
+        f"  tokenizer  {words}; eos {c.eos_id}, bos {c.bos_id}, newline {c.newline_id}",
+    ]
+    return "\n".join(lines + [f"  note       {note}" for note in source.notes])
+
+
+def source_bytes(source: Source) -> int:
+    """Bytes of all parameters as stored."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in source.leaves.values())

@@ -1,0 +1,148 @@
+"""Settings of every planner, in one frozen dataclass.
+
+Axes: H actions of a chunk, A action width, N candidates, I iterations, E candidates
+kept, K candidates refined by gradient.
+"""
+
+import dataclasses
+from typing import Literal
+
+from swm_jax.planning.protocol import Normalise
+from swm_jax.planning.value import SCORES, Score
+
+OPTIMIZERS = ("sgd", "adam")
+_AT_LEAST = {
+    **dict.fromkeys(("horizon", "sub_chunk", "action_size", "execute"), 1),
+    **dict.fromkeys(("candidates", "iterations"), 1),
+    **dict.fromkeys(("keep", "carry", "elites", "refine", "refine_steps"), 0),
+    **dict.fromkeys(("init_std", "min_std", "gradient_clip"), 0),
+}
+_POSITIVE = ("action_limit", "temperature", "margin_scale", "learning_rate")
+_SHARES = ("stroke_fraction", "fresh_fraction", "around_kept", "momentum")
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannerConfig:
+    """Settings of every planner; frozen and hashable, hence static under jit.
+
+    Attributes:
+      horizon: H, actions per chunk.
+      sub_chunk: questions are asked after every `sub_chunk` actions.
+      action_size: A.
+      action_limit: candidates are clamped to +- this (metres per step).
+      candidates: N, per iteration; how many starts a gradient planner climbs from.
+      iterations: I, populations per replan; steps of a gradient planner.
+      execute: actions carried out before the next replan.
+      score: what candidates are ranked by, see `swm_jax.planning.value`.
+      objective: score that gradients climb; None for `score` itself. A saturated
+        probability has no gradient; the margin behind it does, with the same ranking
+        per question.
+      normalise: "answers", or "vocabulary" for the published probabilities.
+      margin_scale: logits at which the score `tanh_margin` saturates.
+      init: first population: "noise", "uniform" over the box (published), or
+        "proposals": those of the base policy, then noise around them in turn.
+      init_std: spread of the first population (metres per step).
+      min_std: the spread never falls below this.
+      noise_exponent: colour of the noise, see `coloured_noise`.
+      stroke_fraction: share of the first population that are strokes.
+      fresh_fraction: share of the first population drawn around standing still
+        instead of around the last plan.
+      keep: E, best candidates so far that return in the next population.
+      carry: best candidates of the last population that return, shifted by what has
+        been executed, in the first population of the next replan (iCEM).
+      mean_last: the mean itself is a candidate of the last population (iCEM).
+      around_kept: share of later populations drawn around single kept candidates
+        instead of around the mean: keeps several ways of doing it alive.
+      warm_start: begin at the last plan, shifted by what has been executed.
+      temperature: MPPI, see `temperature_unit`.
+      temperature_unit: "value" (published), or "spread": temperature times the
+        standard deviation of the population's values, which suits any goal.
+      elites: CEM, candidates that the next population is fitted to.
+      momentum: CEM, share of the old mean and spread that stays.
+      optimizer: gradient, "sgd" or "adam".
+      learning_rate: gradient; metres per unit of gradient (sgd), metres per step
+        (adam).
+      gradient_clip: limit on the norm of a whole chunk's gradient, 0 for none.
+      best_seen: gradient; also rank the best chunk on each start's way, not only
+        the one it ended at (published: only that).
+      refine: K, best candidates that a hybrid planner refines by gradient.
+      refine_steps: gradient steps of that refinement.
+
+    Raises:
+      ValueError: a value out of bounds, in one line.
+    """
+
+    horizon: int = 16
+    sub_chunk: int = 8
+    action_size: int = 2
+    action_limit: float = 0.03
+    candidates: int = 64
+    iterations: int = 4
+    execute: int = 4
+    score: Score = "log_probability"
+    objective: Score | None = None
+    normalise: Normalise = "answers"
+    margin_scale: float = 4.0
+    init: Literal["noise", "uniform", "proposals"] = "noise"
+    init_std: float = 0.02
+    min_std: float = 0.004
+    noise_exponent: float = 2.0
+    stroke_fraction: float = 0.4
+    fresh_fraction: float = 0.2
+    keep: int = 4
+    carry: int = 0
+    mean_last: bool = False
+    around_kept: float = 0.4
+    warm_start: bool = True
+    temperature: float = 0.3
+    temperature_unit: Literal["value", "spread"] = "spread"
+    elites: int = 8
+    momentum: float = 0.1
+    optimizer: Literal["sgd", "adam"] = "adam"
+    learning_rate: float = 0.004
+    gradient_clip: float = 0.0
+    best_seen: bool = True
+    refine: int = 0
+    refine_steps: int = 0
+
+    def __post_init__(self):
+        for name, known in (
+            ("score", SCORES),
+            ("objective", (None, *SCORES)),
+            ("normalise", ("answers", "vocabulary")),
+            ("init", ("noise", "uniform", "proposals")),
+            ("temperature_unit", ("value", "spread")),
+            ("optimizer", OPTIMIZERS),
+        ):
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"unknown {name} {value!r}, expected one of {known}")
+        for name, least in _AT_LEAST.items():
+            if not least <= (value := getattr(self, name)) < float("inf"):
+                raise ValueError(f"planner {name} must be >= {least}, got {value}")
+        for name in _POSITIVE:
+            if not 0 < (value := getattr(self, name)) < float("inf"):
+                raise ValueError(f"planner {name} must be positive, got {value}")
+        for name in _SHARES:
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise ValueError(f"planner {name} must be in 0..1, got {value}")
+        if self.horizon % self.sub_chunk or self.execute > self.horizon:
+            raise ValueError(
+                f"planner horizon {self.horizon} must be a multiple of sub_chunk "
+                f"{self.sub_chunk} and at least execute {self.execute}"
+            )
+        for name in ("keep", "carry", "elites", "refine"):
+            if getattr(self, name) > self.candidates:
+                raise ValueError(
+                    f"planner candidates {self.candidates} must be >= {name} "
+                    f"{getattr(self, name)}"
+                )
+
+    @property
+    def horizons(self) -> tuple[int, ...]:
+        """Sub-chunk ends L, 2 L, .., H: when the questions are asked."""
+        return tuple(range(self.sub_chunk, self.horizon + 1, self.sub_chunk))
+
+    @property
+    def candidates_per_replan(self) -> int:
+        """Chunks looked at; not counting a gradient planner's closing ranking."""
+        return self.candidates * self.iterations + self.refine * self.refine_steps

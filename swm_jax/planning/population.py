@@ -1,0 +1,106 @@
+"""Populations: what candidates are before and between the looks at them.
+
+Axes: S scenes, N candidates, H actions of a chunk, A action width, M proposals of a
+base policy, E candidates kept.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key
+
+from swm_jax.planning.config import PlannerConfig
+from swm_jax.planning.noise import coloured_noise, strokes
+from swm_jax.planning.state import PlannerState
+
+
+def first_population(
+    key: Key[Array, ""],
+    state: PlannerState,
+    config: PlannerConfig,
+    proposals: Float[Array, "S M H A"] | None = None,
+) -> Float[Array, "S N H A"]:
+    """Proposals, last plan, standing still, strokes, noise around both.
+
+    With `init="uniform"` only proposals and uniform chunks, with "proposals" the
+    proposals and noise around them. What was carried over takes places of noise.
+    """
+    warm = _where(state.warm, state.plan, 0.0)
+    shape = (warm.shape[0], config.candidates, *warm.shape[1:])
+    bold, fine = jax.random.split(key)
+    if config.init == "uniform":
+        limit = config.action_limit
+        population = jax.random.uniform(fine, shape, minval=-limit, maxval=limit)
+    else:
+        cloud = config.init_std * coloured_noise(fine, shape, config.noise_exponent)
+        population = cloud + _centres(warm, config, proposals)
+    if config.init != "proposals":
+        population = _with_strokes(bold, population, config)
+    fixed = [] if proposals is None else [proposals]
+    if config.init == "noise":
+        fixed += [warm[:, None], jnp.zeros_like(warm)[:, None]]
+    if config.carry:
+        at = sum(x.shape[1] for x in fixed)
+        drawn = population[:, at : at + config.carry]
+        fixed.append(_where(state.warm, state.kept[:, : drawn.shape[1]], drawn))
+    if fixed:
+        given = jnp.concatenate(fixed, 1)[:, : config.candidates]
+        population = population.at[:, : given.shape[1]].set(given)
+    return jnp.clip(population, -config.action_limit, config.action_limit)
+
+
+def next_population(
+    key: Key[Array, ""],
+    mean: Float[Array, "S H A"],
+    std: Float[Array, "S H A"],
+    kept: Float[Array, "S E H A"],
+    config: PlannerConfig,
+    with_mean: Bool[Array, ""],
+) -> Float[Array, "S N H A"]:
+    """The kept candidates, then noise around the mean or around one of them.
+
+    Args:
+      kept: best candidates so far, at least `config.keep`.
+      with_mean: the mean takes the last place; only with `config.mean_last`.
+    """
+    drawn = config.candidates - config.keep
+    shape = (mean.shape[0], drawn, *mean.shape[1:])
+    noise = coloured_noise(key, shape, config.noise_exponent)
+    centre = jnp.broadcast_to(mean[:, None], shape)
+    local = round(config.around_kept * drawn) if config.keep else 0
+    if local:
+        # A single way of doing it needs finer noise than the spread over all ways.
+        turns = jnp.arange(local) % config.keep
+        centre = centre.at[:, :local].set(kept[:, turns])
+        fine = jnp.minimum(std, config.init_std / 2)[:, None]
+        spread = jnp.broadcast_to(std[:, None], shape).at[:, :local].set(fine)
+    else:
+        spread = std[:, None]
+    population = centre + spread * noise
+    if config.keep:
+        population = jnp.concatenate([kept[:, : config.keep], population], 1)
+    if config.mean_last and drawn:
+        last = jnp.where(with_mean, mean, population[:, -1])
+        population = population.at[:, -1].set(last)
+    return jnp.clip(population, -config.action_limit, config.action_limit)
+
+
+def _centres(warm, config, proposals):
+    """What noise is drawn around: the last plan, standing still, or proposals."""
+    places = jnp.arange(config.candidates)
+    if config.init == "proposals":
+        return proposals[:, places % proposals.shape[1]]
+    fresh = round(config.fresh_fraction * config.candidates)
+    return (places >= fresh)[None, :, None, None] * warm[:, None]
+
+
+def _with_strokes(key, population, config):
+    scenes, candidates, *chunk = population.shape
+    if not (count := round(config.stroke_fraction * candidates)):
+        return population
+    lines = strokes(key, (scenes, count, *chunk), config.action_limit)
+    return population.at[:, candidates - count :].set(lines)
+
+
+def _where(scene_mask, a, b):
+    """Picks per scene, whatever axes follow."""
+    return jnp.where(scene_mask.reshape(-1, *[1] * (a.ndim - 1)), a, b)

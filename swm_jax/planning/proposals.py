@@ -1,0 +1,76 @@
+"""Chunks that a base policy proposes, made safe to plan with.
+
+Proposals are an array [S, M, H, A], or anything that is called with (observation,
+key) and returns one. A callable that is itself a pytree (a `flax.struct.dataclass`
+with `__call__`, a `jax.tree_util.Partial`) runs inside the replan's jit with its
+leaves as arguments, so new parameters do not recompile; a plain function is called
+before it, which is how a policy on the host takes part.
+
+Axes: S scenes, M proposals, N candidates, H actions of a chunk, A action width.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from swm_jax.models import Observation
+from swm_jax.planning.config import PlannerConfig
+
+Proposals = Float[Array, "S M H A"] | Callable[[Observation, Key[Array, ""]], Array]
+
+_SEED = 0x9E37  # folded into the replan's key, so that its own draws stay as they are
+
+
+def call_outside(
+    proposals: Proposals | None, observation: Observation, key: Key[Array, ""]
+) -> Proposals | None:
+    """Asks a policy that cannot be an argument of a jit; passes the others on."""
+    if callable(proposals) and jax.tree_util.all_leaves([proposals]):
+        return proposals(observation, jax.random.fold_in(key, _SEED))
+    return proposals
+
+
+def call_inside(
+    proposals: Proposals | None,
+    observation: Observation,
+    key: Key[Array, ""],
+    scenes: int,
+    config: PlannerConfig,
+) -> tuple[Float[Array, "S M H A"] | None, Int[Array, " S"]]:
+    """The chunks inside the action limits, and how many had to be put there.
+
+    Numbers that are not finite become 0: one of them in a candidate that weighs
+    nothing would still spoil a weighted mean.
+
+    Raises:
+      ValueError: no proposals where the planner needs some, more than it has
+        candidates, or another shape.
+    """
+    if proposals is None:
+        if config.init == "proposals":
+            raise ValueError(
+                "a planner with init='proposals' needs proposals of a base policy"
+            )
+        return None, jnp.zeros(scenes, jnp.int32)
+    if callable(proposals):
+        proposals = proposals(observation, jax.random.fold_in(key, _SEED))
+    chunks = jnp.asarray(proposals, jnp.float32)
+    want = (scenes, config.horizon, config.action_size)
+    if chunks.ndim != 4 or (chunks.shape[0], *chunks.shape[2:]) != want:
+        raise ValueError(
+            f"proposals are {chunks.shape}, expected {want[0], 'M', *want[1:]} "
+            "[S, M, H, A]"
+        )
+    if not 1 <= chunks.shape[1] <= config.candidates:
+        raise ValueError(
+            f"{chunks.shape[1]} proposals per scene, expected 1 to {config.candidates} "
+            "(planner candidates)"
+        )
+    limit = config.action_limit
+    finite = jnp.isfinite(chunks)
+    # A rounding error beyond the limit is clamped too, but is not worth a word.
+    fine = finite & (jnp.abs(chunks) <= limit * (1 + 1e-5))
+    clamped = (~fine.all((2, 3))).sum(1)
+    return jnp.clip(jnp.where(finite, chunks, 0.0), -limit, limit), clamped
