@@ -49,6 +49,8 @@ def get_config(arg: str = "swm") -> ml_collections.ConfigDict:
     )
     if pretrain:
         config.optimizer.schedule = "constant"  # the next stage decays
+    # Parts at their own pace or frozen, adapters: see swm_jax/training/finetune.py.
+    config.finetune = ml_collections.ConfigDict({"schedules": (), "lora": ()})
     config.dense_weight = 1.0
     config.steps = 1500 if pretrain else 8000
     config.log_every = 20

@@ -36,7 +36,8 @@ def folder(tmp_path_factory):
 def ask(loaded):
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     actions = np.array([[0.1, -0.2], [0.3, 0.1]])
-    return loaded.world_model.answer(image, actions, "is?", tokenizer=loaded.tokenizer)
+    model, tokenizer = loaded.world_model, loaded.tokenizer
+    return model.answer(image, actions, "is?", tokenizer=tokenizer).alternatives
 
 
 def test_every_format_loads_and_gives_the_same_answer(folder, tmp_path):

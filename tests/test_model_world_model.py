@@ -199,10 +199,11 @@ def test_a_person_gets_the_planners_answer():
     expected = np.exp(score(model, one, questions, actions[:1, :1], (0, 4)))
     for k, count in enumerate((0, 4)):
         answer = model.answer(observation.image[0], actions[0, 0, :count], text)
-        assert list(answer) == ["no", "yes"]
+        assert list(answer.alternatives) == ["no", "yes"]
         np.testing.assert_allclose(
-            list(answer.values()), expected[0, 0, k, 0], atol=1e-6
+            list(answer.alternatives.values()), expected[0, 0, k, 0], atol=1e-6
         )
+        assert answer.text == ["no", "yes"][expected[0, 0, k, 0].argmax()]
     bad = actions[0, 0].copy()
     bad[1, 0] = np.nan
     with pytest.raises(ValueError, match="finite, got NaN"):

@@ -1,5 +1,6 @@
 """Checkpoints: saving and resuming runs; loading, converting, shipping models."""
 
+from swm_jax.checkpoints.adapters import export_adapter, load_adapter
 from swm_jax.checkpoints.load import (
     LoadedModel,
     export_model,
@@ -13,7 +14,9 @@ __all__ = [
     "LoadedModel",
     "RunCheckpoints",
     "check_tree",
+    "export_adapter",
     "export_model",
+    "load_adapter",
     "load_model",
     "shipped_checkpoint",
 ]

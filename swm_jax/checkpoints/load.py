@@ -1,7 +1,6 @@
 """From a path to a model that answers, whatever wrote the checkpoint."""
 
 import functools
-import json
 import os
 import shutil
 import tempfile
@@ -12,13 +11,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 
 from swm_jax.checkpoints.leaves import check_finite as refuse_nan
 from swm_jax.checkpoints.leaves import flatten, to_arrays
 from swm_jax.checkpoints.manager import CheckpointError
 from swm_jax.checkpoints.orbax_folder import Opened
 from swm_jax.checkpoints.sources import detect, open_source, split_subtree
+from swm_jax.checkpoints.step_folder import write_model
 from swm_jax.models import (
     ModelConfig,
     SemanticWorldModel,
@@ -26,7 +25,6 @@ from swm_jax.models import (
     VLMWorldModel,
     preprocess_image,
 )
-from swm_jax.models.tokenizer import TOKENIZER_FILE
 
 SHIPPED = "board_tiny"
 
@@ -78,7 +76,7 @@ def load_model(
     """Reads a checkpoint of any format straight to where it belongs.
 
     A plain PaliGemma has no action projector: a fresh one is drawn from a fixed key,
-    and `metadata["fresh"]` says so.
+    and `metadata["fresh"]` says so. Adapters of a run are merged into their weights.
 
     Args:
       path: a run's workdir, one step of it, an exported model, a Hugging Face folder
@@ -106,7 +104,7 @@ def load_model(
         params = opened.read(sharding, dtype)
         if check_finite:
             _check_params(params, str(opened.step))
-        return _loaded(
+        return loaded_model(
             opened.config, params, opened.tokenizer, opened.metadata, sharding
         )
     source = open_source(
@@ -119,12 +117,24 @@ def load_model(
     stored = {key: leaf.dtype for key, leaf in source.leaves.items()}
     params = to_arrays(source.leaves, sharding, lambda key: dtype(key, stored[key]))
     whole = not split_subtree(path)[1]
-    return _loaded(
+    return loaded_model(
         source.config, params, source.tokenizer, dict(source.metadata), sharding, whole
     )
 
 
-def _loaded(config, params, tokenizer, metadata, sharding, whole=True) -> LoadedModel:
+def loaded_model(
+    config: ModelConfig,
+    params: Any,
+    tokenizer: Tokenizer | None,
+    metadata: dict[str, Any],
+    sharding: Any,
+    whole: bool = True,
+) -> LoadedModel:
+    """What a caller gets; a fresh action projector where a whole model has none.
+
+    Raises:
+      CheckpointError: a tokenizer of another vocabulary.
+    """
     model = SemanticWorldModel(config)
     if tokenizer is not None:
         try:
@@ -195,16 +205,7 @@ def export_model(source: str | Path, destination: str | Path) -> Path:
     destination.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=destination.parent, prefix=".export-"))
     try:
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-            checkpointer.save(
-                staging / "params", args=ocp.args.StandardSave(loaded.params)
-            )
-        (staging / "metadata").mkdir()
-        (staging / "metadata" / "metadata").write_text(
-            json.dumps(loaded.metadata, indent=2, sort_keys=True) + "\n"
-        )
-        if loaded.tokenizer and not loaded.tokenizer.shipped:
-            (staging / TOKENIZER_FILE).write_bytes(loaded.tokenizer.model)
+        write_model(staging, loaded.params, loaded.metadata, loaded.tokenizer)
         kept = [p for p in destination.glob("*") if p.is_file()]
         for file in kept:  # the model card and curves stay
             if not (staging / file.name).exists():

@@ -1,10 +1,9 @@
-"""Our own folders: `params` (Orbax) beside `metadata` (JSON), and a tokenizer.
+"""Our own folders as models to read and to write.
 
 A folder is a run's workdir (its newest step is taken), one step of a run, or an
-exported model.
+exported model. Adapters are merged into their weights.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,17 @@ from swm_jax.checkpoints.manager import (
     FORMAT_VERSION,
     CheckpointError,
     check_tree,
-    checkpoints_folder,
+)
+from swm_jax.checkpoints.step_folder import (
+    find_step,
+    merge_stored,
+    merged_metadata,
+    read_metadata,
+    restore_params,
+    stored_shapes,
+    stored_tokenizer,
+    with_adapter_shapes,
+    write_description,
 )
 from swm_jax.models import ModelConfig, SemanticWorldModel, Tokenizer, get_config
 from swm_jax.models.tokenizer import TOKENIZER_FILE
@@ -38,58 +47,12 @@ CHUNK_BYTES = 64 << 20
 LARGE_BYTES = 256 << 20
 
 
-def find_step(path: str | Path) -> Path:
-    """The folder that holds `params` and `metadata` for a path a user gives.
-
-    Raises:
-      CheckpointError: nothing there, nothing complete there.
-    """
-    path = Path(path).absolute()
-    if not path.exists():
-        raise CheckpointError(f"checkpoint folder {path} does not exist")
-    steps = checkpoints_folder(path) if checkpoints_folder(path).is_dir() else path
-    numbered = [p for p in steps.glob("*") if p.name.isdigit()]
-    if numbered:
-        path = max(numbered, key=lambda p: int(p.name))
-    missing = [item for item in ("params", "metadata") if not (path / item).is_dir()]
-    if missing:
-        raise CheckpointError(
-            f"{path} is not a complete checkpoint: no {' and no '.join(missing)} in "
-            "it; give a run's --workdir, one of its checkpoints/<step> or an exported "
-            "model"
-        )
-    return path
-
-
-def read_metadata(step: Path) -> dict[str, Any]:
-    """What stands beside the parameters of a step.
-
-    Raises:
-      CheckpointError: not readable, of another program or another release.
-    """
-    try:
-        metadata = json.loads((step / "metadata" / "metadata").read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{step}/metadata cannot be read: {error}") from error
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{step} was not written by {FORMAT}: its metadata says format "
-            f"{metadata.get('format')!r}"
-        )
-    if metadata["format_version"] != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{step} has format version {metadata['format_version']}, this release "
-            f"reads {FORMAT_VERSION}"
-        )
-    return metadata
-
-
 class Opened:
     """A folder whose keys and shapes were compared with its model's.
 
     Attributes:
-      step, metadata, config, tokenizer: what was found.
-      stored: shape structs of the stored tree.
+      step, metadata, config, tokenizer: what was found, adapters counted as merged.
+      stored: shape structs of the model's tree, as stored.
     """
 
     def __init__(
@@ -99,29 +62,30 @@ class Opened:
         overrides: Mapping[str, Any],
     ):
         self.step = find_step(path)
-        self.metadata = read_metadata(self.step)
-        model = self.metadata["model"]
+        self._described = metadata = read_metadata(self.step)
+        if "adapter" in metadata:
+            raise CheckpointError(
+                f"{self.step} is an adapter without its base; use load_adapter"
+            )
+        self.metadata = merged_metadata(metadata)
+        model = metadata["model"]
         self.config: ModelConfig = get_config(
             model["variant"], **{**model["overrides"], **overrides}
         )
         init = SemanticWorldModel(self.config).init_params
         expected = dict(jax.eval_shape(init, jax.random.key(0)))
-        found = self._guard(
-            lambda: dict(ocp.StandardCheckpointHandler().metadata(self.step / "params"))
-        )
-        found.pop("dense", None)
         if not model.get("action", True):  # a plain PaliGemma
             expected.pop("action")
-        check_tree(expected, found, str(self.step))
-        self.stored = jax.tree.map(
+        found = stored_shapes(self.step)
+        check_tree(with_adapter_shapes(expected, metadata), found, str(self.step))
+        found = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), found
         )
-        for key, leaf in flatten(self.stored).items():
+        for key, leaf in flatten(found).items():
             check_dtype(f"{self.step}: {key}", np.dtype(leaf.dtype))
-        if tokenizer is None:
-            own = self.step / TOKENIZER_FILE
-            tokenizer = Tokenizer.load(own if own.is_file() else model["tokenizer"])
-        self.tokenizer = tokenizer
+        self._adapters = found.pop("lora", {})
+        self.stored = found
+        self.tokenizer = tokenizer or stored_tokenizer(self.step, metadata)
 
     def read(self, sharding: Any, dtype: Any) -> dict[str, Any]:
         """The parameters, each device's part only.
@@ -130,41 +94,42 @@ class Opened:
           sharding: of all leaves, or (key, shape struct) -> sharding.
           dtype: (key, stored dtype) -> dtype.
         """
-        structs = {}
-        for key, leaf in flatten(self.stored).items():
+        if not self._adapters:
+            return self._read(self.stored, sharding, dtype)
+        # Rounded once, after the sum; the factors are small and whole on every host.
+        as_stored = lambda key, stored: stored
+        host = jax.sharding.SingleDeviceSharding(_host())
+        adapters = self._read({"lora": self._adapters}, host, as_stored)["lora"]
+        adapted = {key.rpartition("/")[0] for key in flatten(adapters)}
+        params = self._read(
+            self.stored,
+            sharding,
+            lambda key, stored: (as_stored if key in adapted else dtype)(key, stored),
+        )
+        params["lora"] = jax.tree.map(np.asarray, adapters)
+        merged = flatten(merge_stored(params, self._described)[0])
+        stored = flatten(self.stored)
+        for key in adapted:
+            merged[key] = merged[key].astype(dtype(key, stored[key].dtype))
+        return unflatten(merged)
+
+    def _read(self, structs: Any, sharding: Any, dtype: Any) -> dict[str, Any]:
+        wanted = {}
+        for key, leaf in flatten(structs).items():
             struct = jax.ShapeDtypeStruct(leaf.shape, dtype(key, leaf.dtype))
             place = sharding(key, struct) if callable(sharding) else sharding
-            structs[key] = struct.update(sharding=place)
+            wanted[key] = struct.update(sharding=place)
         # Orbax holds what it reads twice for a moment: the large ones in turn, largest
         # first, so that the second copy never comes on top of the whole model.
-        size = lambda key: structs[key].size * structs[key].dtype.itemsize
-        large = sorted((k for k in structs if size(k) > LARGE_BYTES), key=size)
+        size = lambda key: wanted[key].size * wanted[key].dtype.itemsize
+        large = sorted((k for k in wanted if size(k) > LARGE_BYTES), key=size)
         groups = [[key] for key in reversed(large)]
-        groups.append([key for key in structs if key not in large])
+        groups.append([key for key in wanted if key not in large])
         arrays: dict[str, Any] = {}
         for group in filter(None, groups):
-            target = unflatten({key: structs[key] for key in group})
-            arrays |= flatten(self._guard(lambda target=target: self._restore(target)))
-        return unflatten({key: arrays[key] for key in structs})
-
-    def _restore(self, target: Any) -> Any:
-        return ocp.PyTreeCheckpointer().restore(
-            self.step / "params",
-            args=ocp.args.PyTreeRestore(
-                item=target,
-                restore_args=ocp.checkpoint_utils.construct_restore_args(target),
-                partial_restore=True,
-            ),
-        )
-
-    def _guard(self, read):
-        try:
-            return read()
-        except CheckpointError:
-            raise
-        except Exception as error:  # Orbax and TensorStore raise many kinds
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise CheckpointError(f"{self.step}/params is damaged: {reason}") from error
+            target = unflatten({key: wanted[key] for key in group})
+            arrays |= flatten(restore_params(self.step, target))
+        return unflatten({key: arrays[key] for key in wanted})
 
 
 def open_orbax(
@@ -239,21 +204,15 @@ def write_orbax(
         "action": "action/kernel" in source.leaves,
         "tokenizer": source.tokenizer.name,
     }
-    if source.tokenizer.shipped:
-        model["tokenizer"] = source.tokenizer.name
-    else:
+    if not source.tokenizer.shipped:
         model["tokenizer"] = TOKENIZER_FILE
-        (folder / TOKENIZER_FILE).write_bytes(source.tokenizer.model)
     metadata = {
         **source.metadata,
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "model": model,
     }
-    (folder / "metadata").mkdir()
-    (folder / "metadata" / "metadata").write_text(
-        json.dumps(metadata, indent=2, sort_keys=True) + "\n"
-    )
+    write_description(folder, metadata, source.tokenizer)
 
 
 def _host() -> jax.Device:

@@ -1,5 +1,7 @@
 """Vision-language models that answer questions about the future."""
 
+from swm_jax.models.answers import Written
+from swm_jax.models.ask import Answer, Answers, answer_batch
 from swm_jax.models.config import VARIANTS, ModelConfig, get_config
 from swm_jax.models.positions import PositionRule
 from swm_jax.models.preprocess import preprocess_image
@@ -19,6 +21,8 @@ from swm_jax.models.world_model import VLMWorldModel
 __all__ = [
     "PAD_TOKEN",
     "VARIANTS",
+    "Answer",
+    "Answers",
     "Context",
     "DenseTargets",
     "MentionTargets",
@@ -32,6 +36,8 @@ __all__ = [
     "Tokenizer",
     "TrainBatch",
     "VLMWorldModel",
+    "Written",
+    "answer_batch",
     "get_config",
     "preprocess_image",
 ]

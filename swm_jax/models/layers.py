@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from swm_jax.models.config import ModelConfig
+from swm_jax.models.lora import Adapted, factorisation
 
 _POLICIES = {
     "dots": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
@@ -22,7 +23,11 @@ _POLICIES = {
 
 
 class Params(nn.Module):
-    """Declares a nested dict of (shape, initializer) and returns its values."""
+    """Declares a nested dict of (shape, initializer) and returns its values.
+
+    A weight for which the collection `lora` has an adapter comes with it; `cast`
+    merges them.
+    """
 
     shapes: Any
 
@@ -32,15 +37,22 @@ class Params(nn.Module):
         for name, spec in self.shapes.items():
             if isinstance(spec, tuple):
                 shape, initializer = spec
-                values[name] = self.param(name, initializer, shape)
+                value = self.param(name, initializer, shape)
+                if self.has_variable("lora", name):
+                    product = factorisation("/".join((*self.path, name)))
+                    pair = self.get_variable("lora", name)
+                    value = Adapted(value, pair["a"], pair["b"], product)
+                values[name] = value
             else:
                 values[name] = Params(spec, name=name)()
         return values
 
 
 def cast(tree: Any, dtype: Any) -> Any:
-    """The tree in the dtype of the computation."""
-    return jax.tree.map(lambda x: x.astype(dtype), tree)
+    """The tree in the dtype of the computation, adapters merged into their weights."""
+    adapted = lambda x: isinstance(x, Adapted)
+    plain = lambda x: x.merged() if adapted(x) else x
+    return jax.tree.map(lambda x: plain(x).astype(dtype), tree, is_leaf=adapted)
 
 
 def layer_norm(params: dict, x: Float[Array, "... D"]) -> Float[Array, "... D"]:

@@ -9,7 +9,7 @@ tokens, H actions, A action width, N candidates, K horizons, P patches, W decode
 width, V vocabulary, C answers of the answer set.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -21,7 +21,7 @@ from swm_jax.models import layout as layouts
 from swm_jax.models.config import ModelConfig
 from swm_jax.models.gemma import Decoder, KeyValues
 from swm_jax.models.layers import Params
-from swm_jax.models.layout import Segment, Sight
+from swm_jax.models.layout import Sight
 from swm_jax.models.preprocess import preprocess_image
 from swm_jax.models.siglip import ImageTower
 from swm_jax.models.types import TrainBatch
@@ -54,29 +54,14 @@ class Context:
       image: float[S, P, W], image tokens (None where `cache` serves instead).
       questions: float[S, Q, T, W], embedded questions.
       question_mask: bool[S, Q, T].
-      answer_ids: int32[S, Q, C].
+      answer_ids: int32[S, Q, C], or int32[S, Q, C, L] (see `QuestionBatch`).
       cache: keys and values of the segments that have run, by name.
     """
 
     image: Float[Array, "S P W"] | None
     questions: Float[Array, "S Q T W"]
     question_mask: Bool[Array, "S Q T"]
-    answer_ids: Int[Array, "S Q C"]
-    cache: KeyValues
-
-
-class Prompt(NamedTuple):
-    """Queries up to their newline, ready for answers of many tokens.
-
-    Attributes:
-      hidden: float[S, N, K, Q, W], last state of every newline: the first answer
-        token is read from it.
-      newline: the segment that ends with the newlines.
-      cache: keys and values of everything an answer sees, by segment.
-    """
-
-    hidden: Float[Array, "S N K Q W"]
-    newline: Segment
+    answer_ids: Int[Array, "S Q C *L"]
     cache: KeyValues
 
 
@@ -176,7 +161,7 @@ class SemanticWorldModel(nn.Module):
         image: UInt8[Array, "S h w 3"],
         question_tokens: Int[Array, "S Q T"],
         question_mask: Bool[Array, "S Q T"],
-        answer_ids: Int[Array, "S Q C"],
+        answer_ids: Int[Array, "S Q C *L"],
     ) -> Context:
         """The first half for planning: everything that no candidate changes."""
         c, rule = self.config, self.config.positions
@@ -202,47 +187,6 @@ class SemanticWorldModel(nn.Module):
         """The second half: hidden states that the answers are read from."""
         layout = self.query_layout(context, actions, horizons)
         return self.llm(layout, context.cache).hidden["answer"][..., -1, :]
-
-    def prompt(
-        self,
-        context: Context,
-        actions: Float[Array, "S N H A"],
-        horizons: Int[Array, " K"],
-    ) -> Prompt:
-        """As `imagine`, with everything kept that answers of many tokens need."""
-        layout = self.query_layout(context, actions, horizons)
-        out = self.llm(layout, context.cache, keep=tuple(layout))
-        hidden = out.hidden["answer"][..., -1, :]
-        return Prompt(hidden, layout["answer"], {**context.cache, **out.cache})
-
-    def extend(
-        self,
-        prompt: Prompt,
-        tokens: Int[Array, "S N K Q *J M"],
-        start: Int[Array, ""] | int = 0,
-        earlier: KeyValues | None = None,
-    ) -> tuple[Float[Array, "S N K Q *J M W"], KeyValues]:
-        """Runs M answer tokens at once behind a prompt.
-
-        Args:
-          prompt: from `prompt`.
-          tokens: with an axis J where queries have several alternative answers.
-          start: answer tokens that ran before these.
-          earlier: buffer of their keys under "earlier", of which the first `start`
-            are seen; not together with J.
-
-        Returns:
-          The tokens' last states, and their keys under "reply".
-        """
-        sight, embedded = None, self.llm.embed(tokens)
-        if earlier is not None:
-            room = earlier["earlier"][0].shape[-3]
-            mask = jnp.arange(room)[None] < start
-            sight = Sight("earlier", prompt.newline.axes[:-1], mask)
-        reply = layouts.reply_segment(prompt.newline, embedded, start, sight)
-        cache = {**prompt.cache, **(earlier or {})}
-        out = self.llm({"reply": reply}, cache, read=("reply",), keep=("reply",))
-        return out.hidden["reply"], out.cache
 
     def query_layout(
         self,
@@ -297,10 +241,6 @@ class SemanticWorldModel(nn.Module):
         """Log-probabilities of the answers among the whole vocabulary."""
         total = jax.nn.logsumexp(self.llm.unembed(hidden), -1, keepdims=True)
         return self.llm.unembed_answers(hidden, answer_ids) - total
-
-    def read_vocabulary(self, hidden: Float[Array, "... W"]) -> Float[Array, "... V"]:
-        """Log-probabilities of every token of the vocabulary."""
-        return jax.nn.log_softmax(self.llm.unembed(hidden))
 
     def embed_image(
         self, image: UInt8[Array, "B h w 3"]

@@ -37,14 +37,15 @@ class QuestionBatch:
       type_id: int32[S, Q], index of the question type in the grammar.
       args: int32[S, Q, 2], arguments of the type (block ids, region, direction);
         -1 where the type takes fewer.
-      answer_ids: int32[S, Q, C], token id of each answer of the answer set.
+      answer_ids: int32[S, Q, C], token id of each answer of the answer set; or
+        int32[S, Q, C, L], answers of several tokens, padded right with `PAD_TOKEN`.
     """
 
     tokens: Int[Array, "S Q T"]
     mask: Bool[Array, "S Q T"]
     type_id: Int[Array, "S Q"]
     args: Int[Array, "S Q 2"]
-    answer_ids: Int[Array, "S Q C"]
+    answer_ids: Int[Array, "S Q C *L"]
 
 
 @struct.dataclass

@@ -16,6 +16,7 @@ import numpy as np
 
 from swm_jax.checkpoints import RunCheckpoints, check_tree, load_model
 from swm_jax.models import ModelConfig, SemanticWorldModel, Tokenizer, get_config
+from swm_jax.training.finetune import Finetune, count_parameters, model_params
 from swm_jax.training.inputs import (
     QUERY_TYPES,
     data_position,
@@ -36,7 +37,6 @@ from swm_jax.training.step import (
     init_dense_heads,
     make_eval_step,
     make_train_step,
-    model_params,
 )
 
 
@@ -47,12 +47,13 @@ class TrainingError(RuntimeError):
 def fresh_params(
     config: ml_collections.ConfigDict, model_config: ModelConfig
 ) -> dict[str, Any]:
-    """Random parameters, dense heads beside the model's where they are trained."""
+    """Random parameters; dense heads and adapters beside the model's, if trained."""
     key = jax.random.key(config.seed)
     params = dict(SemanticWorldModel(model_config).init_params(key))
     if config.dense_weight:
         params["dense"] = init_dense_heads(model_config)
-    return params
+    lora_key = jax.random.fold_in(key, 2)
+    return Finetune.from_config(config).with_adapters(lora_key, params)
 
 
 def init_params(
@@ -118,7 +119,8 @@ def _train(config, workdir, checkpoints: RunCheckpoints) -> dict[str, float]:
     tokenizer.check(model_config)
     model = SemanticWorldModel(model_config)
     mesh = make_mesh(config.mesh)
-    optimizer, schedule = make_optimizer(config.optimizer, config.steps)
+    finetune = Finetune.from_config(config)
+    optimizer, schedule, paces = _optimizer(config, finetune)
     metadata = {
         "stage": config.stage,
         "model": {
@@ -128,24 +130,34 @@ def _train(config, workdir, checkpoints: RunCheckpoints) -> dict[str, float]:
         },
         "config": config.to_dict(),
     }
+    if finetune != Finetune():
+        metadata["finetune"] = finetune.describe()
     step = checkpoints.latest_step() or 0
     _check_same_run(checkpoints, step, metadata, workdir)
 
     if step:
         shapes = jax.eval_shape(lambda: fresh_params(config, model_config))
-        shapes = (shapes, jax.eval_shape(optimizer.init, shapes))
+        moving = finetune.split(shapes)[0]
+        shapes = (shapes, jax.eval_shape(optimizer.init, moving))
         params, opt_state, _ = checkpoints.restore(step, *on_every_device(shapes, mesh))
         print(f"resumed {workdir} at step {step}", flush=True)
     else:
         params = jax.device_put(init_params(config, model_config), replicated(mesh))
-        opt_state = jax.jit(optimizer.init)(params)
+        moving = finetune.split(params)[0]
+        opt_state = jax.jit(optimizer.init)(moving)
+    if finetune != Finetune():
+        print(
+            f"{count_parameters(moving):,} of {count_parameters(params):,} parameters "
+            "move",
+            flush=True,
+        )
     state = TrainState(jnp.asarray(step), params, opt_state)
     stream = make_stream(config, model_config, tokenizer, start_step=step)
     held_out = validation_batches(config, model_config, tokenizer)
     train_step = make_train_step(
-        model, optimizer, len(QUERY_TYPES), config.dense_weight
+        model, optimizer, len(QUERY_TYPES), config.dense_weight, finetune
     )
-    eval_step = make_eval_step(model, len(QUERY_TYPES))
+    eval_step = make_eval_step(model, len(QUERY_TYPES), finetune)
     log = MetricsLog(workdir, resume_step=step)
     progress = Progress(step, config.steps, config.data.images)
     stop = _StopOnSignal()
@@ -176,6 +188,10 @@ def _train(config, workdir, checkpoints: RunCheckpoints) -> dict[str, float]:
                     "place_error": float(metrics.place_error),
                     "gradient_norm": float(metrics.gradient_norm),
                     "learning_rate": float(schedule(step - 1)),
+                }
+                scalars |= {
+                    f"learning_rate/{pattern}": float(pace(step - 1))
+                    for pattern, pace in paces.items()
                 }
                 if not np.isfinite([scalars["loss"], scalars["gradient_norm"]]).all():
                     raise TrainingError(
@@ -212,16 +228,26 @@ def _train(config, workdir, checkpoints: RunCheckpoints) -> dict[str, float]:
     return result
 
 
+def _optimizer(config, finetune: Finetune):
+    """The optimizer, the learning rate in general, and that of every part."""
+    steps, pace = config.steps, None
+    if finetune.schedules:
+        pace = finetune.scale_by_pace(config.optimizer, steps)
+    paces = finetune.pace(config.optimizer, steps)
+    return *make_optimizer(config.optimizer, steps, pace), paces
+
+
 def _check_same_run(checkpoints, step, metadata, workdir) -> None:
-    """A workdir goes on with the model and stage it began with."""
+    """A workdir goes on with the model, stage and moving parts it began with."""
     if not step:
         return
     before = checkpoints.metadata(step)
-    for key in ("stage", "model"):
-        if before[key] != metadata[key]:
+    for key in ("stage", "model", "finetune"):
+        if before.get(key) != metadata.get(key):
             raise TrainingError(
                 f"{workdir} holds a run of another config: its {key} is "
-                f"{before[key]}, this config's {metadata[key]}; use another --workdir"
+                f"{before.get(key)}, this config's {metadata.get(key)}; use another "
+                "--workdir"
             )
 
 

@@ -16,6 +16,7 @@ from optax.contrib import MuonDimensionNumbers
 
 SCHEDULES = ("constant", "cosine", "linear")
 OPTIMIZERS = ("adamw", "muon")
+SCHEDULE_FIELDS = ("learning_rate", "warmup_steps", "schedule", "final_fraction")
 # Root mean square of a weight matrix's step, in learning rates. 0.2 is AdamW's (Liu
 # et al., "Muon is scalable for LLM training"); small models take larger steps.
 MUON_RMS = 0.6
@@ -75,7 +76,9 @@ def _muon_dimensions(params: Any) -> Any:
 
 
 def make_optimizer(
-    config: ml_collections.ConfigDict, steps: int
+    config: ml_collections.ConfigDict,
+    steps: int,
+    pace: optax.GradientTransformation | None = None,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optimizer and its learning-rate schedule (the latter for the log).
 
@@ -83,23 +86,27 @@ def make_optimizer(
       config: name, learning_rate, warmup_steps, schedule, final_fraction, b1, b2,
         weight_decay, clip_norm.
       steps: training steps in all.
+      pace: multiplies updates in place of the schedule, for parts that move at
+        their own rates (`Finetune.scale_by_pace`).
 
     Raises:
       ValueError: an unknown optimizer or schedule.
     """
     _check("optimizer", config.name, OPTIMIZERS)
     schedule = make_schedule(config, steps)
+    rate = schedule if pace is None else 1.0
     if config.name == "adamw":
         update = optax.adamw(
-            schedule, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay
+            rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay
         )
     else:
         update = optax.contrib.muon(
-            schedule,
+            rate,
             adam_b1=config.b1,
             adam_b2=config.b2,
             weight_decay=config.weight_decay,
             muon_weight_dimension_numbers=_muon_dimensions,
             consistent_rms=MUON_RMS,
         )
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), update), schedule
+    update = [update] if pace is None else [update, pace]
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), *update), schedule

@@ -1,7 +1,8 @@
 """One training step as a pure function of (state, batch).
 
-Axes as in `losses`. The heads of pre-training live beside the model's own
-parameters under the key `dense`, so that the model's tree stays big_vision's.
+Axes as in `losses`. The heads of pre-training live beside the model's own parameters
+under the key `dense`, adapters under `lora`, so that the model's tree stays
+big_vision's. Gradients and optimizer states exist for what moves only.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from swm_jax.models import ModelConfig, SemanticWorldModel, TrainBatch
 from swm_jax.models.layers import rms_norm
+from swm_jax.training.finetune import Finetune, join
 from swm_jax.training.losses import (
     Scores,
     answer_loss,
@@ -26,6 +28,7 @@ from swm_jax.training.losses import (
 DENSE_CLASSES = 22  # bare, peg, the 20 blocks of the catalogue
 # Weights beside the dense loss: of image sides, and of metres.
 MENTION_WEIGHT, PLACE_WEIGHT = 4.0, 1.0
+FULL = Finetune()
 
 
 @struct.dataclass
@@ -34,7 +37,7 @@ class TrainState:
 
     Attributes:
       step: int32[], steps done.
-      params: the model's tree, plus `dense` while pre-training.
+      params: the model's tree, plus `dense` while pre-training and `lora`.
       opt_state: the optimizer's.
     """
 
@@ -82,13 +85,8 @@ def init_dense_heads(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def model_params(params: dict) -> dict:
-    """The model's own tree, without the dense heads."""
-    return {name: tree for name, tree in params.items() if name != "dense"}
-
-
-def _losses(model, params, batch: TrainBatch, num_types: int):
-    outputs = model.apply({"params": model_params(params)}, batch)
+def _losses(model, params, batch: TrainBatch, num_types: int, finetune: Finetune):
+    outputs = model.apply(finetune.variables(params), batch)
     loss, scores = answer_loss(outputs.logits, batch, num_types)
     dense = accuracy = mention = place = jnp.zeros(())
     if batch.dense is not None:
@@ -116,6 +114,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     num_types: int,
     dense_weight: float = 1.0,
+    finetune: Finetune = FULL,
 ) -> Callable[[TrainState, TrainBatch], tuple[TrainState, StepMetrics]]:
     """A jitted step; the state's buffers are donated.
 
@@ -124,19 +123,22 @@ def make_train_step(
       optimizer: an optax transformation.
       num_types: query types told apart in the scores.
       dense_weight: weight of the dense loss where a batch has dense targets.
+      finetune: what moves; the optimizer's state is of `finetune.split(params)[0]`.
     """
 
-    def loss_fn(params, batch):
-        *parts, scores = _losses(model, params, batch, num_types)
+    def loss_fn(moving, frozen, batch):
+        params = join(moving, frozen)
+        *parts, scores = _losses(model, params, batch, num_types, finetune)
         loss, dense, _, mention, place = parts
         dense = dense + MENTION_WEIGHT * mention + PLACE_WEIGHT * place
         return loss + dense_weight * dense, (*parts, scores)
 
     def train_step(state, batch):
+        moving, frozen = finetune.split(state.params)
         gradients, (loss, dense, accuracy, mention, place, scores) = jax.grad(
             loss_fn, has_aux=True
-        )(state.params, batch)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        )(moving, frozen, batch)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, moving)
         metrics = StepMetrics(
             loss=loss,
             dense_loss=dense,
@@ -146,14 +148,18 @@ def make_train_step(
             gradient_norm=optax.global_norm(gradients),
             scores=scores,
         )
-        params = optax.apply_updates(state.params, updates)
+        params = join(optax.apply_updates(moving, updates), frozen)
         return TrainState(state.step + 1, params, opt_state), metrics
 
     return jax.jit(train_step, donate_argnums=0)
 
 
 def make_eval_step(
-    model: SemanticWorldModel, num_types: int
+    model: SemanticWorldModel, num_types: int, finetune: Finetune = FULL
 ) -> Callable[[Any, TrainBatch], Scores]:
     """A jitted function from (params, batch) to the scores by query type."""
-    return jax.jit(lambda params, batch: _losses(model, params, batch, num_types)[-1])
+
+    def evaluate(params, batch):
+        return _losses(model, params, batch, num_types, finetune)[-1]
+
+    return jax.jit(evaluate)

@@ -1,0 +1,147 @@
+"""Checkpoints of runs with adapters (LoRA): read merged, or shipped as an adapter.
+
+A run stores the base and, under `lora`, the adapters; `metadata["finetune"]` has the
+rules. Reading such a checkpoint merges them, so that evaluation and `export_model` need
+to know nothing of adapters. `export_adapter` writes only what training moved: the
+adapters and whatever else was not frozen, such as the action projector.
+"""
+
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from swm_jax.checkpoints.load import LoadedModel, load_model, loaded_model
+from swm_jax.checkpoints.manager import CheckpointError, check_tree
+from swm_jax.checkpoints.step_folder import (
+    find_step,
+    merge_stored,
+    read_metadata,
+    restore_params,
+    stored_rules,
+    stored_shapes,
+    stored_tokenizer,
+    with_adapter_shapes,
+    write_model,
+)
+from swm_jax.models import SemanticWorldModel, get_config
+from swm_jax.models.lora import first_match
+
+
+def export_adapter(source: str | Path, destination: str | Path) -> Path:
+    """Writes what a run with adapters changed, without its base.
+
+    Args:
+      source: the run's workdir or one of its steps.
+      destination: must not exist yet.
+
+    Returns:
+      The destination, for `load_adapter`.
+
+    Raises:
+      CheckpointError: the source has no adapters, or the destination exists.
+    """
+    step = find_step(source)
+    metadata = read_metadata(step)
+    if not stored_rules(metadata) or "adapter" in metadata:
+        raise CheckpointError(
+            f"{step} has no base with adapters beside it: it was trained without "
+            "config.finetune.lora, or is exported already"
+        )
+    destination = Path(destination).absolute()
+    if destination.exists():
+        raise CheckpointError(f"{destination} exists already")
+    model = metadata["model"]
+    shapes = _shapes(get_config(model["variant"], **model["overrides"]), metadata)
+    params = restore_params(step, shapes)
+    moved, frozen = _split(params, metadata)
+    metadata["adapter"] = {
+        "base": metadata["config"]["init_from"],
+        "base_crc32": fingerprint(frozen),
+    }
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=destination.parent, prefix=".export-"))
+    try:
+        tree = unflatten_dict(moved, sep="/")
+        write_model(staging, tree, metadata, stored_tokenizer(step, metadata))
+        os.chmod(staging, 0o755)
+        os.replace(staging, destination)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return destination
+
+
+def load_adapter(path: str | Path, base: str | Path | None = None) -> LoadedModel:
+    """Reads an exported adapter and merges it into its base.
+
+    Args:
+      path: what `export_adapter` wrote.
+      base: anything `load_model` reads; None takes the path that the run started
+        from.
+
+    Raises:
+      CheckpointError: no adapter, or another base than it was trained on.
+    """
+    step = find_step(path)
+    metadata = read_metadata(step)
+    if "adapter" not in metadata:
+        raise CheckpointError(f"{step} is not an exported adapter; use load_model")
+    base = base or metadata["adapter"]["base"]
+    if not base:
+        raise CheckpointError(
+            f"{step} does not say what it was trained on; give the checkpoint of its "
+            "base"
+        )
+    loaded = load_model(base, param_dtype="float32")  # as training reads it
+    model = metadata["model"]
+    config = get_config(model["variant"], **model["overrides"])
+    shapes, _ = _split(_shapes(config, metadata), metadata)
+    target = unflatten_dict(shapes, sep="/")
+    check_tree(target, stored_shapes(step), str(step))
+    expected = jax.eval_shape(SemanticWorldModel(config).init_params, jax.random.key(0))
+    check_tree(expected, loaded.params, str(base))
+    _, frozen = _split(loaded.params, metadata)
+    if fingerprint(frozen) != metadata["adapter"]["base_crc32"]:
+        raise CheckpointError(
+            f"{step} was trained on other parameters than those of {base}: their "
+            "checksums differ"
+        )
+    moved = restore_params(step, target)
+    flat = flatten_dict(loaded.params, sep="/") | flatten_dict(moved, sep="/")
+    params, metadata = merge_stored(unflatten_dict(flat, sep="/"), metadata)
+    tokenizer = stored_tokenizer(step, metadata)
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return loaded_model(config, params, tokenizer, metadata, place)
+
+
+def fingerprint(params: Mapping[str, Any]) -> int:
+    """A checksum of names and bytes of a flat tree."""
+    value = 0
+    for name in sorted(params):
+        value = zlib.crc32(name.encode(), value)
+        array = np.ascontiguousarray(np.asarray(params[name]))
+        value = zlib.crc32(array.view(np.uint8).reshape(-1), value)
+    return value
+
+
+def _shapes(config, metadata) -> dict[str, Any]:
+    init = SemanticWorldModel(config).init_params
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    return with_adapter_shapes(shapes, metadata)
+
+
+def _split(tree: Mapping, metadata) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(what moved, what was frozen) of a tree, flat."""
+    rules = metadata["finetune"]["schedules"]
+    patterns = [pattern for pattern, _ in rules]
+    flat = flatten_dict(dict(tree), sep="/")
+    frozen = {n for n in flat if rules[first_match(patterns, n)][1] is None}
+    moved = {n: leaf for n, leaf in flat.items() if n not in frozen}
+    return moved, {n: flat[n] for n in frozen}

@@ -1,0 +1,246 @@
+"""Questions and answers in words: the batched form that programs call.
+
+One call asks every question of every scene at every horizon, in one jitted pass over
+shared keys. Texts become tokens on the host, answers become texts there; the number of
+actions is an argument of the compiled program, so asking about more or fewer of them
+does not compile again.
+
+Axes: S scenes, h w pixels, H actions, A action width, K horizons, Q questions,
+C answers of the answer set, L tokens of a padded answer.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+
+from swm_jax.models.tokenizer import Tokenizer
+from swm_jax.models.types import PAD_TOKEN, Observation, QuestionBatch
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a person hears.
+
+    Attributes:
+      text: the most likely answer, or the text that the model wrote.
+      probability: how sure the model is of it.
+      alternatives: the probability of each answer of the set, in its order; of a
+        written text only its own.
+      complete: False for a written text that was cut off before its end.
+    """
+
+    text: str
+    probability: float
+    alternatives: dict[str, float]
+    complete: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """What a program hears.
+
+    Attributes:
+      texts: str[S, K, Q], the most likely answers or what the model wrote.
+      probabilities: float32[S, K, Q], of those.
+      complete: bool[S, K, Q], False for written texts that were cut off.
+      choices: the C answers of the set; None if the model wrote.
+      choice_probabilities: float32[S, K, Q, C]; None if the model wrote.
+    """
+
+    texts: np.ndarray
+    probabilities: Float[np.ndarray, "S K Q"]
+    complete: np.ndarray
+    choices: tuple[str, ...] | None = None
+    choice_probabilities: Float[np.ndarray, "S K Q C"] | None = None
+
+    def at(self, scene: int, horizon: int, question: int) -> Answer:
+        """The answer to one query."""
+        i = scene, horizon, question
+        text, probability = str(self.texts[i]), float(self.probabilities[i])
+        alternatives = {text: probability}
+        if self.choices is not None:
+            each = map(float, self.choice_probabilities[i])
+            alternatives = dict(zip(self.choices, each))
+        return Answer(text, probability, alternatives, bool(self.complete[i]))
+
+
+def answer_batch(
+    model,
+    images: UInt8[np.ndarray, "S h w 3"],
+    actions: Float[np.ndarray, "S H A"],
+    questions: Sequence[Sequence[str]],
+    horizons: Sequence[int],
+    answers: Sequence[str] | None = ("no", "yes"),
+    *,
+    normalise: str = "answers",
+    end: bool | None = None,
+    length: int | None = None,
+    key: PRNGKeyArray | None = None,
+    temperature: float = 1.0,
+    tokenizer: Tokenizer | None = None,
+) -> Answers:
+    """Asks the same number of questions about each of S scenes.
+
+    Args:
+      model: a `VLMWorldModel`.
+      images: RGB, any size.
+      actions: raw action units, H at most the model's `max_horizon`.
+      questions: S lists of Q questions, in words.
+      horizons: K numbers of actions that will have been done, each in 0..H.
+      answers: what to choose from, each of one or more tokens; None lets the model
+        answer in its own words.
+      normalise: "answers" renormalises over `answers`, "vocabulary" gives the
+        probability among all texts.
+      end: whether an answer of the set includes its end; None takes it in if any
+        answer has several tokens ("red" must not contain "red moon"). Models of
+        one-token answers need never have learnt where an answer ends.
+      length: most tokens of a written text, its end included; None takes the
+        config's `max_answer_tokens`.
+      key: samples the written texts, which depend on nothing else; None takes the
+        most likely token every time.
+      temperature: of the sampling, above 0.
+      tokenizer: the model's; None loads the one that the config names.
+
+    Raises:
+      ValueError: shapes that do not fit one another or the model, actions that are
+        not finite, horizons beyond them, words that the tokenizer does not know,
+        questions that are too long, or answers that are empty or the same.
+    """
+    c = model.config
+    images, actions = np.asarray(images), np.asarray(actions, np.float32)
+    horizons = tuple(int(h) for h in horizons)
+    _check(c, images, actions, questions, horizons)
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}")
+    tokenizer = tokenizer or Tokenizer.load(c.tokenizer)
+    tokenizer.check(c)
+    shape = len(images), len(questions[0])
+    texts = [text for each in questions for text in each]
+    tokens, mask = tokenizer.encode_batch(texts, c.max_question_tokens)
+    ids = np.zeros(1, np.int32)
+    if answers is not None:
+        ids = encode_answers(tokenizer, answers, end)
+    batch = QuestionBatch(
+        tokens=tokens.reshape(*shape, -1),
+        mask=mask.reshape(*shape, -1),
+        type_id=np.zeros(shape, np.int32),
+        args=np.full((*shape, 2), -1, np.int32),
+        answer_ids=np.broadcast_to(ids, (*shape, *ids.shape)),
+    )
+    chunk = np.zeros((len(images), 1, c.max_horizon, c.action_size), np.float32)
+    chunk[:, 0, : actions.shape[1]] = actions
+    inputs = model, Observation(image=images), batch, chunk
+    ends = np.asarray(horizons, np.int32)
+    if answers is not None:
+        log_probs = _choose(*inputs, ends, normalise=normalise)
+        chances = np.exp(np.asarray(log_probs))
+        best = chances.argmax(-1)
+        return Answers(
+            texts=np.array(answers, object)[best],
+            probabilities=chances.max(-1),
+            complete=np.ones(best.shape, bool),
+            choices=tuple(answers),
+            choice_probabilities=chances,
+        )
+    length = c.max_answer_tokens if length is None else length
+    written = jax.device_get(_write(*inputs, ends, key, temperature, length=length))
+    said = np.empty(written.tokens.shape[:-1], object)
+    for i in np.ndindex(said.shape):
+        said[i] = tokenizer.decode(written.tokens[i])
+    return Answers(said, np.exp(written.log_probs), written.complete)
+
+
+def encode_answers(
+    tokenizer: Tokenizer, answers: Sequence[str], end: bool | None = None
+) -> Int[np.ndarray, " C *L"]:
+    """Token ids of an answer set, as `QuestionBatch` wants them.
+
+    Args:
+      tokenizer: the model's.
+      answers: in words.
+      end: whether each ends with eos; None: if any has several tokens.
+
+    Returns:
+      int32[C] if every answer is one token, else int32[C, L] padded right with
+      `PAD_TOKEN`.
+
+    Raises:
+      ValueError: no answers, an empty one, two of the same tokens, or words that
+        the tokenizer does not know.
+    """
+    rows = [tokenizer.encode(answer) for answer in answers]
+    if not rows:
+        raise ValueError("an answer set needs at least one answer, got none")
+    seen: dict[tuple[int, ...], str] = {}
+    for answer, row in zip(answers, rows):
+        if not row:
+            raise ValueError(f"answer {answer!r} has no token")
+        if tuple(row) in seen:
+            raise ValueError(
+                f"answers {seen[tuple(row)]!r} and {answer!r} are the same tokens"
+            )
+        seen[tuple(row)] = answer
+    if end is None:
+        end = max(map(len, rows)) > 1
+    if end:
+        rows = [[*row, tokenizer.eos_id] for row in rows]
+    ids = np.full((len(rows), max(map(len, rows))), PAD_TOKEN, np.int32)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = row
+    return ids if ids.shape[1] > 1 else ids[:, 0]
+
+
+@functools.partial(jax.jit, static_argnames="normalise")
+def _choose(
+    model, observation, questions, chunk, ends, normalise: str
+) -> Float[Array, "S K Q C"]:
+    context, ends = model.encode(observation, questions), jnp.asarray(ends)
+    return model.answer_log_probs(context, chunk, ends, normalise)[:, 0]
+
+
+@functools.partial(jax.jit, static_argnames="length")
+def _write(model, observation, questions, chunk, ends, key, temperature, length: int):
+    context, ends = model.encode(observation, questions), jnp.asarray(ends)
+    written = model.write(context, chunk, ends, length, key, temperature)
+    return jax.tree.map(lambda x: x[:, 0], written)
+
+
+def _check(config, images, actions, questions, horizons) -> None:
+    """Raises a ValueError that names what does not fit."""
+    if actions.ndim != 3 or actions.shape[-1] != config.action_size:
+        raise ValueError(
+            f"actions have shape {list(actions.shape)}, expected [scenes, count, "
+            f"action_size={config.action_size}]"
+        )
+    if not np.isfinite(actions).all():
+        raise ValueError("actions must be finite, got NaN or infinity")
+    count = actions.shape[1]
+    if count > config.max_horizon:
+        raise ValueError(
+            f"{count} actions are more than the model's "
+            f"max_horizon={config.max_horizon}"
+        )
+    if not horizons or min(horizons) < 0 or max(horizons) > count:
+        raise ValueError(
+            f"horizons {horizons} do not fit {count} actions, "
+            f"expected values in 0..{count}"
+        )
+    sizes = len(images), len(actions), len(questions)
+    if len(set(sizes)) > 1 or not sizes[0]:
+        raise ValueError(
+            f"{sizes[0]} images, {sizes[1]} chunks of actions and {sizes[2]} lists of "
+            "questions: expected one of each per scene"
+        )
+    if isinstance(questions, str) or any(isinstance(each, str) for each in questions):
+        raise ValueError("questions must be a list of questions per scene, got a text")
+    asked = sorted({len(each) for each in questions})
+    if len(asked) > 1 or not asked[0]:
+        raise ValueError(
+            f"scenes have {' and '.join(map(str, asked))} questions, expected the "
+            "same number, at least one, for all"
+        )

@@ -1,0 +1,179 @@
+"""What training moves: everything, parts at their own pace, or adapters.
+
+`config.finetune` holds two lists of (regex, rule), written as big_vision writes them;
+the whole name of a parameter must match, and the first match counts:
+
+    config.finetune.schedules = (
+        ("img/.*", None),                              # frozen
+        ("llm/.*", {"learning_rate": 1e-6}),           # the rest as config.optimizer
+        (".*", {}),
+    )
+    config.finetune.lora = (("llm/layers/.*", {"rank": 16, "alpha": 16.0}),)
+
+Without schedules everything moves as `config.optimizer` says; with adapters and no
+schedules only they move, and what begins at random (the action projector, the heads of
+pre-training). Frozen parameters get neither gradients nor optimizer state.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from swm_jax.models.lora import (
+    LoraRule,
+    check_patterns,
+    first_match,
+    init_adapters,
+    lora_rules,
+    scale_adapters,
+)
+from swm_jax.training.optimizer import SCHEDULE_FIELDS, make_schedule
+
+_WITH_ADAPTERS = (("(lora|action|dense)/.*", {}), (".*", None))
+_BESIDE_THE_MODEL = ("dense", "lora")
+
+
+@dataclasses.dataclass(frozen=True)
+class Finetune:
+    """Which parameters move, how fast, and through which adapters.
+
+    Attributes:
+      schedules: (regex, fields of the optimizer's config that differ, or None for
+        frozen); empty: all parameters move alike.
+      lora: rules for adapters; empty: there are none.
+    """
+
+    schedules: tuple[tuple[str, Mapping[str, Any] | None], ...] = ()
+    lora: tuple[LoraRule, ...] = ()
+
+    @classmethod
+    def from_config(cls, config: ml_collections.ConfigDict) -> "Finetune":
+        """Reads `config.finetune`, which may be missing.
+
+        Raises:
+          ValueError: rules with unknown fields.
+        """
+        finetune = config.get("finetune", None) or {}
+        lora = lora_rules(finetune.get("lora", ()))
+        schedules = tuple(finetune.get("schedules", ()))
+        if lora and not schedules:
+            schedules = _WITH_ADAPTERS
+        for pattern, fields in schedules:
+            unknown = sorted(set(fields or {}) - set(SCHEDULE_FIELDS))
+            if unknown:
+                raise ValueError(
+                    f"finetune schedule {pattern!r} has the unknown field "
+                    f"'{unknown[0]}'; known: {', '.join(SCHEDULE_FIELDS)}"
+                )
+        rules = [(p, None if f is None else dict(f)) for p, f in schedules]
+        return cls(tuple(rules), lora)
+
+    def describe(self) -> dict[str, list]:
+        """The rules as JSON, for a checkpoint's metadata."""
+        lora = [[r.pattern, {"rank": r.rank, "alpha": r.alpha}] for r in self.lora]
+        return {"schedules": [list(rule) for rule in self.schedules], "lora": lora}
+
+    def with_adapters(self, key: PRNGKeyArray, params: Mapping) -> dict[str, Any]:
+        """The parameters, with fresh adapters under `lora` if there are rules.
+
+        Raises:
+          ValueError: a rule that matches nothing.
+        """
+        params = dict(params)
+        if self.lora:
+            params["lora"] = init_adapters(key, model_params(params), self.lora)
+        self._rules(params)
+        return params
+
+    def variables(self, params: Mapping) -> dict[str, Any]:
+        """What the model's `apply` wants of the trained tree."""
+        variables = {"params": model_params(params)}
+        if self.lora:
+            variables["lora"] = scale_adapters(params["lora"], self.lora)
+        return variables
+
+    def split(self, params: Mapping) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(what moves, what is frozen), each a nested dict with its own leaves only."""
+        rules = self._rules(params)
+        flat = flatten_dict(dict(params), sep="/")
+        moves = lambda name: (
+            rules[name] is None or (self.schedules[rules[name]][1] is not None)
+        )
+        trained = {name: p for name, p in flat.items() if moves(name)}
+        frozen = {name: p for name, p in flat.items() if not moves(name)}
+        if not frozen:
+            return dict(params), {}
+        if not trained:
+            raise ValueError("the finetune schedules freeze every parameter")
+        return unflatten_dict(trained, sep="/"), unflatten_dict(frozen, sep="/")
+
+    def pace(
+        self, optimizer: ml_collections.ConfigDict, steps: int
+    ) -> dict[str, optax.Schedule]:
+        """The learning-rate schedule of every rule that moves something."""
+        schedules = {}
+        for pattern, fields in self.schedules:
+            if fields is not None and pattern not in schedules:
+                own = ml_collections.ConfigDict({**optimizer.to_dict(), **fields})
+                schedules[pattern] = make_schedule(own, steps)
+        return schedules
+
+    def scale_by_pace(
+        self, optimizer: ml_collections.ConfigDict, steps: int
+    ) -> optax.GradientTransformation:
+        """Multiplies updates of learning rate 1 by the rate of their rule."""
+        schedules = self.pace(optimizer, steps)
+
+        def update(updates, count: Int[Array, ""], params=None):
+            rates = {pattern: s(count) for pattern, s in schedules.items()}
+            rules = self._rules(updates, strict=False)
+            flat = flatten_dict(dict(updates), sep="/")
+            pace = {name: rates[self.schedules[rules[name]][0]] for name in flat}
+            flat = {name: u * pace[name].astype(u.dtype) for name, u in flat.items()}
+            return unflatten_dict(flat, sep="/"), optax.safe_increment(count)
+
+        return optax.GradientTransformation(
+            lambda params: jnp.zeros((), jnp.int32), update
+        )
+
+    def _rules(self, params: Mapping, strict: bool = True) -> dict[str, int | None]:
+        """The schedule rule of every parameter; None without schedules."""
+        names = list(flatten_dict(dict(params), sep="/"))
+        if not self.schedules:
+            return dict.fromkeys(names)
+        patterns = [pattern for pattern, _ in self.schedules]
+        if strict:
+            check_patterns("finetune schedule", patterns, names)
+        rules = {name: first_match(patterns, name) for name in names}
+        missed = [name for name, rule in rules.items() if rule is None]
+        if missed:
+            raise ValueError(
+                f"no finetune schedule matches {missed[0]} (and {len(missed) - 1} "
+                "more parameters); end the list with ('.*', {}) or ('.*', None)"
+            )
+        return rules
+
+
+def join(trained: Mapping, frozen: Mapping) -> dict[str, Any]:
+    """The tree that `Finetune.split` took apart."""
+    if not frozen:
+        return dict(trained)
+    flat = flatten_dict(dict(trained), sep="/") | flatten_dict(dict(frozen), sep="/")
+    return unflatten_dict(flat, sep="/")
+
+
+def model_params(params: Mapping) -> dict[str, Any]:
+    """The model's own tree, without dense heads and adapters."""
+    return {k: tree for k, tree in params.items() if k not in _BESIDE_THE_MODEL}
+
+
+def count_parameters(tree: Any) -> int:
+    """Numbers in a tree of arrays or shape structs."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
