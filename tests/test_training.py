@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_pipelines.pretraining import make_sampler
 from experiments import board_tiny
 from swm_jax.checkpoints import CheckpointError, export_model, load_model
 from swm_jax.models import (
@@ -22,10 +23,12 @@ from swm_jax.models import (
     MentionTargets,
     PlaceTargets,
     SemanticWorldModel,
+    Tokenizer,
     TrainBatch,
     get_config,
 )
-from swm_jax.training.loop import init_params
+from swm_jax.training.inputs import QUERY_TYPES
+from swm_jax.training.loop import fresh_params, init_params
 from swm_jax.training.losses import (
     answer_loss,
     dense_loss,
@@ -35,6 +38,7 @@ from swm_jax.training.losses import (
 from swm_jax.training.metrics import MetricsLog, read_metrics
 from swm_jax.training.optimizer import MUON_RMS, make_optimizer, make_schedule
 from swm_jax.training.sharding import make_mesh, shard_batch
+from swm_jax.training.step import make_eval_step
 
 ROOT = Path(__file__).parents[1]
 
@@ -277,6 +281,21 @@ def test_a_stage_begins_with_the_backbone_and_read_outs_of_zero(undisturbed):
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(params["dense"]))
     with pytest.raises(CheckpointError, match=r"mlp.* has shape .*, expected"):
         init_params(config, get_config("tiny", **sizes, mlp=64))
+
+
+def test_without_read_outs_the_answers_alone_are_scored():
+    config = board_tiny.get_config("pretrain_debug")
+    config.dense_weight = 0.0
+    model_config = get_config("tiny", **config.model.overrides)
+    params = fresh_params(config, model_config)
+    assert "dense" not in params
+    sample = make_sampler(config.data, model_config, Tokenizer.load("tiny"))
+    evaluate = make_eval_step(SemanticWorldModel(model_config), len(QUERY_TYPES))
+    scores = evaluate(params, sample(0, 0))
+    data = config.data
+    queries = data.detections + data.descriptions + data.present_questions
+    assert scores.count.sum() == data.images * queries
+    assert np.isfinite(scores.loss).all() and scores.loss.sum() > 0
 
 
 def test_exported_model_holds_the_same_parameters_and_no_optimizer(

@@ -89,17 +89,20 @@ def _losses(model, params, batch: TrainBatch, num_types: int, finetune: Finetune
     outputs = model.apply(finetune.variables(params), batch)
     loss, scores = answer_loss(outputs.logits, batch, num_types)
     dense = accuracy = mention = place = jnp.zeros(())
+    heads = params.get("dense")
+    if heads is None:  # the answers alone
+        return loss, dense, accuracy, mention, place, scores
     if batch.dense is not None:
-        out = _read_out(params["dense"]["patch"], outputs.patch_features)
+        out = _read_out(heads["patch"], outputs.patch_features)
         dense, accuracy = dense_loss(
             out[..., :DENSE_CLASSES], jax.nn.sigmoid(out[..., -2:]), batch.dense
         )
     if batch.mentions is not None:
         states = rms_norm(0.0, outputs.question_features)
-        out = _read_out(params["dense"]["mention"], states)
+        out = _read_out(heads["mention"], states)
         mention = mention_loss(jax.nn.sigmoid(out), batch.mentions)
     if batch.places is not None:
-        out = _read_out(params["dense"]["place"], outputs.answer_features)
+        out = _read_out(heads["place"], outputs.answer_features)
         out = out.reshape(*out.shape[:-1], 3, 2)
         place = place_loss(out, batch.places)
     return loss, dense, accuracy, mention, place, scores
