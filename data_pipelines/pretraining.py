@@ -114,10 +114,8 @@ def make_sampler(
         bins = jnp.clip(place * len(places), 0, len(places) - 1).astype(jnp.int32)
         answer = places[bins[..., ::-1]]
         kind = jnp.full(chosen.shape, _DETECT)
-        there = jnp.concatenate([scene.block_pose[..., :2], scene.peg[:, None]], 1)
-        there = jnp.take_along_axis(there, chosen[..., None], 1)
-        is_peg = chosen == len(objects) - 1
-        place, has = _places(jnp.where(is_peg[..., None], 0.0, there), ~is_peg, scene)
+        block = jnp.minimum(chosen, len(blocks) - 1)  # the peg, last, is no block
+        place, has = _places(block, chosen < len(blocks), scene)
         row = first_detection + chosen
         return row, answer, jnp.ones_like(answer, bool), kind, place, has
 
@@ -130,10 +128,8 @@ def make_sampler(
         nearest = jnp.asarray(blocks)[distance.argmin(-1)]
         name = jnp.where(distance.min(-1) < IN_REGION, nearest, len(BLOCK_NAMES))
         kind = jnp.full(chosen.shape, _DESCRIBE)
-        found = jnp.take_along_axis(
-            scene.block_pose[..., :2], distance.argmin(-1)[..., None], 1
-        )
-        place, has = _places(found, distance.min(-1) < IN_REGION, scene)
+        there = distance.min(-1) < IN_REGION
+        place, has = _places(distance.argmin(-1), there, scene)
         return first_region + chosen, names[name], names_mask[name], kind, place, has
 
     @jax.jit
@@ -220,8 +216,9 @@ def _object_places(scene: Scene) -> Float[Array, "B 9 2"]:
     return project(jnp.concatenate([jnp.concatenate([block, half], -1), peg], -2))
 
 
-def _places(block: Float[Array, "B n 2"], there: Bool[Array, "B n"], scene: Scene):
-    """As `predicates.places`, of queries about one block or none."""
+def _places(slot: Int[Array, "B n"], there: Bool[Array, "B n"], scene: Scene):
+    """As `predicates.places`, of queries about the block in a slot or none."""
+    block = jnp.take_along_axis(scene.block_pose[..., :2], slot[..., None], 1)
     peg = jnp.broadcast_to(scene.peg[:, None], block.shape)
     place = jnp.stack([block, jnp.zeros_like(block), peg], -2)
     mask = jnp.stack([there, jnp.zeros_like(there), jnp.ones_like(there)], -1)

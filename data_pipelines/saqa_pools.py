@@ -20,7 +20,7 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from swm_jax.questions import CHANGE_TYPES, TYPES, type_arguments
+from swm_jax.questions import CHANGE_TYPES, TYPES, predicates, type_arguments
 from swm_jax.questions.predicates import RULES, USES_A, USES_B, Points
 
 SLOTS = 8
@@ -101,10 +101,9 @@ def name_blocks(
     swap: Bool[np.ndarray, "..."],
 ) -> Int[np.ndarray, "... 2"]:
     """Arguments as `Question.args`: block ids for slots; `swap` takes the twin."""
-    first, second = rows[..., 0], rows[..., 1]
+    first, other, direction = predicates.arguments(type_id, rows)
     side = type_id == TYPES.index("block_direction")
     pair = np.array(USES_B)[type_id]
-    other, direction = np.where(side, second // 8, second), second % 8
     swap = swap & pair
     named = lambda slot: np.take_along_axis(
         block_id, np.clip(slot, 0, SLOTS - 1)[..., None], -1
@@ -112,7 +111,7 @@ def name_blocks(
     a = named(np.where(swap, other, first))
     b = named(np.where(swap, first, other))
     direction = np.where(swap, (direction + 4) % 8, direction)
-    tail = np.where(side, b * 8 + direction, np.where(pair, b, second))
+    tail = np.where(side, b * 8 + direction, np.where(pair, b, direction))
     return np.stack([np.where(first < 0, -1, a), tail], -1).astype(np.int32)
 
 

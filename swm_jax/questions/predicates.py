@@ -75,7 +75,7 @@ def margin(
     arrays = (type_id, args, scene_0.block_pose, scene_h.block_pose)
     xp = _namespace(*arrays)
     type_id, args = xp.asarray(type_id), xp.asarray(args)
-    first, other, index = _arguments(type_id, args)
+    first, other, index = arguments(type_id, args)
     a0, has_a = _find(scene_0, first)
     a, _ = _find(scene_h, first)
     b0, has_b = _find(scene_0, other)
@@ -112,7 +112,7 @@ def places(
     """
     xp = _namespace(type_id, args, scene.block_pose)
     type_id, args = xp.asarray(type_id), xp.asarray(args)
-    first, other, _ = _arguments(type_id, args)
+    first, other, _ = arguments(type_id, args)
     a, has_a = _find(scene, first)
     b, has_b = _find(scene, other)
     has_a, has_b = (
@@ -134,7 +134,9 @@ def expand(scene: Scene, axes: int = 1) -> Scene:
     )
 
 
-def _arguments(type_id, args):
+def arguments(
+    type_id: Int[Array, "..."], args: Int[Array, "... 2"]
+) -> tuple[Int[Array, "..."], Int[Array, "..."], Int[Array, "..."]]:
     """First block, second block, and index of a region or direction."""
     xp = _namespace(type_id, args)
     first, second = args[..., 0], args[..., 1]

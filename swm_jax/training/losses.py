@@ -99,15 +99,18 @@ def mention_loss(
     A question about two objects is answered by comparing two places; read at the
     names, each is one look away from the answer instead of two.
     """
-    mask = targets.mask.astype(jnp.float32)
-    distance = jnp.abs(centres - targets.centre).sum(-1)
-    return (distance * mask).sum() / jnp.maximum(mask.sum(), 1.0)
+    return _mean_distance(centres, targets.centre, targets.mask)
 
 
 def place_loss(
     places: Float[Array, "B R 3 2"], targets: PlaceTargets
 ) -> Float[Array, ""]:
     """Mean L1 distance in metres of where what a query asks about will be."""
-    mask = targets.mask.astype(jnp.float32)
-    distance = jnp.abs(places - targets.place).sum(-1)
+    return _mean_distance(places, targets.place, targets.mask)
+
+
+def _mean_distance(points, targets, mask):
+    """L1 distance where the mask is True; 0 if it is nowhere."""
+    mask = mask.astype(jnp.float32)
+    distance = jnp.abs(points - targets).sum(-1)
     return (distance * mask).sum() / jnp.maximum(mask.sum(), 1.0)
