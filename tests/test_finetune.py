@@ -236,6 +236,12 @@ def test_a_run_with_adapters_is_rounded_once_and_placed_like_any_other(run):
     assert set(asked) == set(flat(exact))
 
 
+def everywhere():
+    """A sharding that is not the one that `load_model` falls back to."""
+    mesh = jax.make_mesh((jax.device_count(),), ("fsdp",))
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+
 def test_an_adapter_travels_without_its_base(run, tmp_path):
     base, workdir, config = run
     adapter = export_adapter(workdir, tmp_path / "adapter")
@@ -246,6 +252,12 @@ def test_an_adapter_travels_without_its_base(run, tmp_path):
         loaded = load_adapter(adapter, where)
         assert_same(expected.params, loaded.params)
         assert loaded.config == expected.config
+    place = everywhere()
+    rounded = load_adapter(adapter, param_dtype="bfloat16", sharding=place).params
+    assert_same(load_model(workdir, param_dtype="bfloat16").params, rounded)
+    for leaf in jax.tree.leaves(rounded):
+        assert leaf.sharding.is_equivalent_to(place, leaf.ndim)
+        assert leaf.sharding.mesh == place.mesh
     other = write_base(tmp_path / "other", config, seed=6)
     with pytest.raises(
         CheckpointError, match=r"other parameters than those of .*other"

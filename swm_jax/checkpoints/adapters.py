@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import NamedSharding, PartitionSpec
 
 from swm_jax.checkpoints.load import LoadedModel, load_model, loaded_model
 from swm_jax.checkpoints.manager import CheckpointError, check_tree
@@ -78,13 +79,22 @@ def export_adapter(source: str | Path, destination: str | Path) -> Path:
     return destination
 
 
-def load_adapter(path: str | Path, base: str | Path | None = None) -> LoadedModel:
+def load_adapter(
+    path: str | Path,
+    base: str | Path | None = None,
+    *,
+    param_dtype: Any = None,
+    sharding: Any = None,
+) -> LoadedModel:
     """Reads an exported adapter and merges it into its base.
 
     Args:
       path: what `export_adapter` wrote.
       base: anything `load_model` reads; None takes the path that the run started
         from.
+      param_dtype: of the parameters, rounded after the sum; None keeps float32.
+      sharding: of all parameters, or a function of (key, shape struct); None puts
+        them on the first local device.
 
     Raises:
       CheckpointError: no adapter, or another base than it was trained on.
@@ -99,7 +109,10 @@ def load_adapter(path: str | Path, base: str | Path | None = None) -> LoadedMode
             f"{step} does not say what it was trained on; give the checkpoint of its "
             "base"
         )
-    loaded = load_model(base, param_dtype="float32")  # as training reads it
+    if sharding is None:
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    # In float32, as training reads it.
+    loaded = load_model(base, param_dtype="float32", sharding=sharding)
     model = metadata["model"]
     config = get_config(model["variant"], **model["overrides"])
     shapes, _ = _split(_shapes(config, metadata), metadata)
@@ -113,12 +126,28 @@ def load_adapter(path: str | Path, base: str | Path | None = None) -> LoadedMode
             f"{step} was trained on other parameters than those of {base}: their "
             "checksums differ"
         )
-    moved = restore_params(step, target)
-    flat = flatten_dict(loaded.params, sep="/") | flatten_dict(moved, sep="/")
+    flat = flatten_dict(loaded.params, sep="/")
+    flat |= _restore_beside(step, shapes, flat)
     params, metadata = merge_stored(unflatten_dict(flat, sep="/"), metadata)
+    if param_dtype is not None:
+        params = jax.tree.map(lambda leaf: leaf.astype(param_dtype), params)
     tokenizer = stored_tokenizer(step, metadata)
-    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return loaded_model(config, params, tokenizer, metadata, place)
+    return loaded_model(config, params, tokenizer, metadata, sharding)
+
+
+def _restore_beside(step: Path, shapes: Mapping[str, Any], base: Mapping[str, Any]):
+    """What training moved, flat, where the base lies; factors whole on its devices."""
+
+    def place(key, leaf):
+        if not key.startswith("lora/"):
+            return leaf.update(sharding=base[key].sharding)
+        where = base[key.removeprefix("lora/").rpartition("/")[0]].sharding
+        if isinstance(where, NamedSharding):
+            where = NamedSharding(where.mesh, PartitionSpec())
+        return leaf.update(sharding=where)
+
+    placed = {key: place(key, leaf) for key, leaf in shapes.items()}
+    return flatten_dict(restore_params(step, unflatten_dict(placed, sep="/")), sep="/")
 
 
 def fingerprint(params: Mapping[str, Any]) -> int:

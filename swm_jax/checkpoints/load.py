@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swm_jax.checkpoints.leaves import check_finite as refuse_nan
-from swm_jax.checkpoints.leaves import flatten, to_arrays
+from swm_jax.checkpoints.leaves import to_arrays
 from swm_jax.checkpoints.manager import CheckpointError
 from swm_jax.checkpoints.orbax_folder import Opened
 from swm_jax.checkpoints.sources import detect, open_source, split_subtree
@@ -101,9 +100,7 @@ def load_model(
     dtype = functools.partial(_param_dtype, param_dtype)
     if detect(split_subtree(path)[0]) == "orbax":
         opened = Opened(path, tokenizer, overrides)
-        params = opened.read(sharding, dtype)
-        if check_finite:
-            _check_params(params, str(opened.step))
+        params = opened.read(sharding, dtype, check_finite)
         return loaded_model(
             opened.config, params, opened.tokenizer, opened.metadata, sharding
         )
@@ -159,14 +156,6 @@ def _param_dtype(wanted: Any, key: str, stored: Any) -> np.dtype:
 
 def _rms_scale(key: str) -> bool:
     return key.startswith("llm/") and key.endswith("norm/scale")
-
-
-def _check_params(params: Any, where: str) -> None:
-    for key, leaf in flatten(params).items():
-        for shard in leaf.addressable_shards:
-            if shard.replica_id == 0:
-                for rows in np.atleast_1d(np.asarray(shard.data)):
-                    refuse_nan(f"{where}: {key}", rows)
 
 
 def _fresh_projector(config: ModelConfig, sharding: Any) -> dict[str, jax.Array]:

@@ -4,6 +4,7 @@ A folder is a run's workdir (its newest step is taken), one step of a run, or an
 exported model. Adapters are merged into their weights.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,7 @@ from swm_jax.checkpoints.describe import overrides_of
 from swm_jax.checkpoints.leaves import (
     Leaf,
     Source,
-    bounds,
     check_dtype,
-    check_finite,
     flatten,
     to_arrays,
     unflatten,
@@ -29,12 +28,12 @@ from swm_jax.checkpoints.manager import (
     CheckpointError,
     check_tree,
 )
+from swm_jax.checkpoints.orbax_arrays import stored_leaves
 from swm_jax.checkpoints.step_folder import (
     find_step,
     merge_stored,
     merged_metadata,
     read_metadata,
-    restore_params,
     stored_shapes,
     stored_tokenizer,
     with_adapter_shapes,
@@ -44,7 +43,6 @@ from swm_jax.models import ModelConfig, SemanticWorldModel, Tokenizer, get_confi
 from swm_jax.models.tokenizer import TOKENIZER_FILE
 
 CHUNK_BYTES = 64 << 20
-LARGE_BYTES = 256 << 20
 
 
 class Opened:
@@ -53,6 +51,7 @@ class Opened:
     Attributes:
       step, metadata, config, tokenizer: what was found, adapters counted as merged.
       stored: shape structs of the model's tree, as stored.
+      adapters: the same of adapters beside it, not merged yet; often none.
     """
 
     def __init__(
@@ -83,28 +82,30 @@ class Opened:
         )
         for key, leaf in flatten(found).items():
             check_dtype(f"{self.step}: {key}", np.dtype(leaf.dtype))
-        self._adapters = found.pop("lora", {})
+        self.adapters = found.pop("lora", {})
         self.stored = found
         self.tokenizer = tokenizer or stored_tokenizer(self.step, metadata)
 
-    def read(self, sharding: Any, dtype: Any) -> dict[str, Any]:
+    def read(self, sharding: Any, dtype: Any, check: bool = True) -> dict[str, Any]:
         """The parameters, each device's part only.
 
         Args:
           sharding: of all leaves, or (key, shape struct) -> sharding.
           dtype: (key, stored dtype) -> dtype.
+          check: refuse NaN and infinity.
         """
-        if not self._adapters:
-            return self._read(self.stored, sharding, dtype)
+        if not self.adapters:
+            return self._read(self.stored, sharding, dtype, check)
         # Rounded once, after the sum; the factors are small and whole on every host.
         as_stored = lambda key, stored: stored
         host = jax.sharding.SingleDeviceSharding(_host())
-        adapters = self._read({"lora": self._adapters}, host, as_stored)["lora"]
+        adapters = self._read({"lora": self.adapters}, host, as_stored, check)["lora"]
         adapted = {key.rpartition("/")[0] for key in flatten(adapters)}
         params = self._read(
             self.stored,
             sharding,
             lambda key, stored: (as_stored if key in adapted else dtype)(key, stored),
+            check,
         )
         params["lora"] = jax.tree.map(np.asarray, adapters)
         merged = flatten(merge_stored(params, self._described)[0])
@@ -113,23 +114,13 @@ class Opened:
             merged[key] = merged[key].astype(dtype(key, stored[key].dtype))
         return unflatten(merged)
 
-    def _read(self, structs: Any, sharding: Any, dtype: Any) -> dict[str, Any]:
-        wanted = {}
-        for key, leaf in flatten(structs).items():
-            struct = jax.ShapeDtypeStruct(leaf.shape, dtype(key, leaf.dtype))
-            place = sharding(key, struct) if callable(sharding) else sharding
-            wanted[key] = struct.update(sharding=place)
-        # Orbax holds what it reads twice for a moment: the large ones in turn, largest
-        # first, so that the second copy never comes on top of the whole model.
-        size = lambda key: wanted[key].size * wanted[key].dtype.itemsize
-        large = sorted((k for k in wanted if size(k) > LARGE_BYTES), key=size)
-        groups = [[key] for key in reversed(large)]
-        groups.append([key for key in wanted if key not in large])
-        arrays: dict[str, Any] = {}
-        for group in filter(None, groups):
-            target = unflatten({key: wanted[key] for key in group})
-            arrays |= flatten(restore_params(self.step, target))
-        return unflatten({key: arrays[key] for key in wanted})
+    def leaves(self, structs: Any, check: bool) -> dict[str, Leaf]:
+        """Stored arrays that are read when they are asked for."""
+        return stored_leaves(self.step, flatten(structs), check)
+
+    def _read(self, structs: Any, sharding: Any, dtype: Any, check: bool):
+        leaves = self.leaves(structs, check)
+        return to_arrays(leaves, sharding, lambda key: dtype(key, leaves[key].dtype))
 
 
 def open_orbax(
@@ -139,27 +130,27 @@ def open_orbax(
     check: bool,
     read: bool = True,
 ) -> Source:
-    """Opens one of our folders as a source of leaves; `read` brings them into memory.
+    """Opens one of our folders as a source of leaves.
+
+    Adapters are merged at once, unless `read` is False: nothing may be read then.
 
     Raises:
       CheckpointError: missing, half-written, damaged or of another model.
     """
     opened = Opened(path, tokenizer, overrides)
-    structs = flatten(opened.stored)
-    arrays: dict[str, Any] = {}
-    if read:
+    leaves = opened.leaves(opened.stored, check)
+    if read and opened.adapters:
         place = jax.sharding.SingleDeviceSharding(_host())
-        arrays = flatten(opened.read(place, lambda key, dtype: dtype))
+        arrays = flatten(opened.read(place, lambda key, dtype: dtype, check))
 
-    def leaf(key, struct):
-        def blocks(index):
-            block = np.asarray(arrays[key])[bounds(index, struct.shape)]
-            if check:
-                check_finite(f"{opened.step}: {key}", block)
-            yield tuple(slice(0, n) for n in block.shape), block
+        def merged(key, leaf):
+            def blocks(index):
+                block = np.asarray(arrays[key])[index]
+                yield tuple(slice(0, n) for n in block.shape), block
 
-        return Leaf(struct.shape, np.dtype(struct.dtype), blocks, (key,))
+            return dataclasses.replace(leaf, blocks=blocks)
 
+        leaves = {key: merged(key, leaf) for key, leaf in leaves.items()}
     config = opened.config
     model = {"variant": config.variant, "overrides": overrides_of(config)}
     metadata = {k: v for k, v in opened.metadata.items() if k[:6] != "format"}
@@ -167,7 +158,7 @@ def open_orbax(
         "orbax",
         opened.step,
         config,
-        {key: leaf(key, struct) for key, struct in structs.items()},
+        leaves,
         opened.tokenizer,
         {**metadata, "model": model},
     )
