@@ -26,7 +26,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Bool, Int
 
-from data_pipelines.episodes import DataError, EpisodeArrays
+from data_pipelines.arrays import EpisodeArrays
+from data_pipelines.episodes import DataError
 from data_pipelines.load import load_episodes
 from data_pipelines.saqa import SaqaBatch, SaqaConfig, SaqaSampler
 from data_pipelines.saqa_pools import Horizons
