@@ -252,7 +252,7 @@ def _validate_labels(labels: Labels, steps: int, need) -> None:
         good = bool(good and (end <= steps).all())
         need(good, "frame of a label", f"{end.min()}..{end.max()}", f"0..{steps}")
         low, high = labels.confidence.min(), labels.confidence.max()
-        need(0 <= low and high <= 1, "confidence", (low, high), "in 0..1")
+        need(low >= 0 and high <= 1, "confidence", (low, high), "in 0..1")
         need(all(labels.question), "question of a label", "empty", "words")
         need(all(labels.answer), "answer of a label", "empty", "words")
 

@@ -126,6 +126,17 @@ def read_episodes(
     return [episode for _, _, episode in _records(data_dir, split, skipped)]
 
 
+def first_episode(data_dir: str | Path, split: str = "train") -> Episode:
+    """The first whole episode of a split: what kind of data are these?
+
+    Raises:
+      DataError: what `load_episodes` raises; no whole episode.
+    """
+    for _, _, episode in _records(data_dir, split, []):
+        return episode
+    raise DataError(f"{data_dir}: no whole episode in split '{split}'")
+
+
 def _records(data_dir, split, skipped):
     """(shard, index in it, episode) of a split."""
     builder = open_dataset(data_dir)
