@@ -283,7 +283,8 @@ def make_member(
     except ValueError as error:
         raise DataError(f"{name}: {error}") from error
     blocks = np.unique(episodes.block_id)
-    words = QuestionTokens.make(tokenizer, blocks, model_config.max_question_tokens)
+    longest = model_config.max_question_tokens
+    words = QuestionTokens.make(tokenizer, blocks, longest, episodes.domain)
     answers = AnswerTokens.make(tokenizer, eos)
 
     def of_scenes(seed, step, images, rows):
@@ -319,10 +320,14 @@ def to_train_batch(
     """Adds pixels and tokens to what the sampler drew."""
     tokens, mask = words(drawn.type_id, drawn.args, drawn.phrasing)
     answer_tokens, answer_mask = answers(drawn.query_answer, drawn.query_valid)
-    args = np.take_along_axis(drawn.args, drawn.query_question[..., None], 1)
-    later = drawn.t[:, None] + drawn.query_horizon
-    scene = episodes.scene(drawn.episode[:, None], later)
-    place, has = predicates.places(drawn.query_type, args, scene)
+    places = None
+    if episodes.domain == "board":
+        args = np.take_along_axis(drawn.args, drawn.query_question[..., None], 1)
+        later = drawn.t[:, None] + drawn.query_horizon
+        scene = episodes.scene(drawn.episode[:, None], later)
+        place, has = predicates.places(drawn.query_type, args, scene)
+        mask = has & drawn.query_valid[..., None]
+        places = PlaceTargets(mask=mask, place=place)
     return TrainBatch(
         image=episodes.image(drawn.episode, drawn.t),
         actions=drawn.actions,
@@ -333,7 +338,7 @@ def to_train_batch(
         answer_tokens=answer_tokens,
         answer_mask=answer_mask,
         query_type=drawn.query_type,
-        places=PlaceTargets(mask=has & drawn.query_valid[..., None], place=place),
+        places=places,
     )
 
 
@@ -352,7 +357,11 @@ class QuestionTokens:
 
     @classmethod
     def make(
-        cls, tokenizer: Tokenizer, block_ids: Any, length: int
+        cls,
+        tokenizer: Tokenizer,
+        block_ids: Any,
+        length: int,
+        domain: str = "board",
     ) -> "QuestionTokens":
         """Tokenises all questions about `block_ids`, at most `length` tokens each.
 
@@ -361,7 +370,7 @@ class QuestionTokens:
         Raises:
           ValueError: a question has more tokens than that.
         """
-        table = question_table(tuple(int(i) for i in block_ids))
+        table = question_table(tuple(int(i) for i in block_ids), domain)
         texts = [
             table.question(i, phrasing).text
             for i in range(len(table))

@@ -7,6 +7,8 @@ gets its answers from a labeller (`labellers`).
     domain           state per frame                         action
     board            block_pose (8, 3), peg (2);             2, metres per step
                      block_id (8) once per episode
+    cube             block_pose (n, 7), gripper (6);         5, of -1..1
+                     block_id (n) once per episode
     language_table   effector (2), effector_target (2)       2, metres per step
     other            proprio (any width), or nothing         any width, own units
 """
@@ -19,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from swm_jax.envs.board_geometry import ACTION_LIMIT
-from swm_jax.envs.scene import BLOCK_NAMES, Scene
+from swm_jax.envs.scene import BLOCK_NAMES, CubeScene, Scene
 
 POLICIES = ("oracle", "noisy", "random", "contact", "smooth")  # of the board
 _REACH = 1.0  # metres: a pose farther out than this is a simulation that blew up
@@ -77,6 +79,22 @@ def _check_board(state: Mapping[str, np.ndarray], need: Need) -> None:
     need(reach < _REACH, "farthest block", f"{reach:.2f} m", f"below {_REACH} m")
 
 
+def _check_cube(state: Mapping[str, np.ndarray], need: Need) -> None:
+    ids, pose = state["block_id"], state["block_pose"]
+    known = ((ids >= 0) & (ids < len(BLOCK_NAMES))).all()
+    need(known, "block_id", ids.tolist(), f"ids below {len(BLOCK_NAMES)}")
+    different = len(set(ids.tolist())) == len(ids) >= 1
+    need(different, "block_id", ids.tolist(), "different cubes")
+    need(pose.shape[1] == len(ids), "cubes", pose.shape[1], len(ids))
+    for name, place in (("cube", pose[..., :3]), ("gripper", state["gripper"][:, :3])):
+        reach = np.abs(place).max()
+        good = reach < 2 * _REACH
+        need(good, f"farthest {name}", f"{reach:.2f} m", f"below {2 * _REACH} m")
+    size = np.linalg.norm(pose[..., 3:], axis=-1)
+    unit = (np.abs(size - 1) < 1e-3).all()
+    need(unit, "length of a quaternion", size.reshape(-1)[size.argmax()], "1")
+
+
 DOMAINS = {
     domain.name: domain
     for domain in (
@@ -92,6 +110,18 @@ DOMAINS = {
             policies=POLICIES,
             scene=Scene,
             check=_check_board,
+        ),
+        Domain(
+            name="cube",
+            state={
+                "block_pose": Field((None, 7)),
+                "gripper": Field((6,)),
+                "block_id": Field((None,), "int32", per_frame=False),
+            },
+            action_size=5,
+            action_limit=1.0,
+            scene=CubeScene,
+            check=_check_cube,
         ),
         Domain(
             name="language_table",

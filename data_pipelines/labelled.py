@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from data_pipelines.arrays import EpisodeArrays
 from data_pipelines.episodes import DataError
 from swm_jax.models import PAD_TOKEN, Tokenizer, TrainBatch
-from swm_jax.questions import TYPES, parse
+from swm_jax.questions import ALL_TYPES, parse
 
 
 @struct.dataclass
@@ -185,6 +185,6 @@ def _encode_answers(tokenizer: Tokenizer, texts: Sequence[str], eos: bool):
 
 def _type_of(text: str, other: int) -> int:
     try:
-        return TYPES.index(parse(str(text)).type)
+        return ALL_TYPES.index(parse(str(text)).type)
     except ValueError:
         return other
