@@ -32,6 +32,7 @@ from swm_jax.models import (
     TrainBatch,
 )
 from swm_jax.questions import (
+    ALL_TYPES,
     ANSWERS,
     CHANGE_TYPES,
     NOTHING,
@@ -47,11 +48,11 @@ from swm_jax.questions import (
     region_prompt,
 )
 
-QUERY_TYPES = (*TYPES, "detect", "describe")
+QUERY_TYPES = (*ALL_TYPES, "detect", "describe")
 ANSWER_LENGTH = 2
 IN_REGION = 0.1  # metres to a region's point within which a block "lies there"
 COVERED = 0.06  # share of a patch's pixels that an object needs to own the patch
-_DETECT, _DESCRIBE = len(TYPES), len(TYPES) + 1
+_DETECT, _DESCRIBE = len(ALL_TYPES), len(ALL_TYPES) + 1
 _PEG = OBJECT_NAMES.index("peg")
 
 

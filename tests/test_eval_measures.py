@@ -9,7 +9,7 @@ import pytest
 from swm_jax import envs
 from swm_jax.eval import held_out, planning, qa, queries, sensitivity, worlds
 from swm_jax.eval.config import preset
-from swm_jax.questions import CHANGE_TYPES, TYPES
+from swm_jax.questions import ALL_TYPES, CHANGE_TYPES
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_queries_are_balanced_within_type_and_horizon(held):
             truth = drawn.truth[(drawn.type_id == kind) & (drawn.horizon == k)]
             assert abs(truth.sum() - (~truth).sum()) <= 0.1 * len(truth) + 1
     now = drawn.type_id[drawn.horizon == 0]
-    changes = [TYPES.index(name) for name in CHANGE_TYPES]
+    changes = [ALL_TYPES.index(name) for name in CHANGE_TYPES]
     assert not np.isin(now, changes).any()  # nothing changes in no time
     assert len(np.unique(drawn.type_id)) >= 8
     again = queries.draw_queries(held, (0, 8, 16), 1200)

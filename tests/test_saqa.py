@@ -11,7 +11,14 @@ from data_pipelines.saqa_balance import pool_report
 from data_pipelines.saqa_pools import Horizons, margins, name_blocks, slot_questions
 from swm_jax.envs import BLOCK_SETS, Scene
 from swm_jax.envs.board_geometry import X_BOUNDS, Y_BOUNDS
-from swm_jax.questions import CHANGE_TYPES, TYPES, Question, parse, predicates
+from swm_jax.questions import (
+    ALL_TYPES,
+    CHANGE_TYPES,
+    TYPES,
+    Question,
+    parse,
+    predicates,
+)
 
 SHAPE = dict(images=16, questions=12, queries=36)
 
@@ -160,7 +167,7 @@ def test_horizons_of_the_planner_are_asked_more(batches):
     count = np.bincount(h, minlength=17)
     assert (count > 0).all()
     assert count[8] > 2 * count[5:8].mean() and count[16] > 2 * count[9:16].mean()
-    change = np.isin(kind, [TYPES.index(name) for name in CHANGE_TYPES])
+    change = np.isin(kind, [ALL_TYPES.index(name) for name in CHANGE_TYPES])
     assert (h[change] >= 1).all() and (h[~change] == 0).any()
 
 
@@ -171,7 +178,7 @@ def test_the_present_frame_alone_does_not_answer_questions_about_later(sampler):
         kind, h, answer, now = pooled(
             [other.sample_batch(0, step, **SHAPE) for step in range(15)]
         )
-        later = (h > 4) & ~np.isin(kind, [TYPES.index(n) for n in CHANGE_TYPES])
+        later = (h > 4) & ~np.isin(kind, [ALL_TYPES.index(n) for n in CHANGE_TYPES])
         return (answer != now)[later].mean()
 
     assert share(0.6) > share(0.0) + 0.1

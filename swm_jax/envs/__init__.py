@@ -3,14 +3,26 @@
 from swm_jax.envs import board_geometry
 from swm_jax.envs.board import BoardEnv, State
 from swm_jax.envs.registry import default_config, env_names, load
-from swm_jax.envs.scene import BLOCK_NAMES, BLOCK_SETS, COLOURS, SHAPES, Scene
+from swm_jax.envs.scene import (
+    BLOCK_NAMES,
+    BLOCK_SETS,
+    COLOURS,
+    CUBES,
+    SHAPES,
+    AnyScene,
+    CubeScene,
+    Scene,
+)
 
 __all__ = [
     "BLOCK_NAMES",
     "BLOCK_SETS",
     "COLOURS",
+    "CUBES",
     "SHAPES",
+    "AnyScene",
     "BoardEnv",
+    "CubeScene",
     "Scene",
     "State",
     "board_geometry",

@@ -1,8 +1,9 @@
-"""A scene: named object poses on the board, in metres and radians.
+"""A scene: named object poses, in metres and radians.
 
-Block names and sets follow Language-Table and the Semantic World Models paper.
-A block id indexes `BLOCK_NAMES`; both block sets hold the same shapes in the same
-slots, so one physics model serves both and only colours differ.
+`Scene` is the board's, `CubeScene` the cube arm's. Block names and sets follow
+Language-Table and the Semantic World Models paper. A block id indexes `BLOCK_NAMES`
+in both; both block sets of the board hold the same shapes in the same slots, so one
+physics model serves both and only colours differ.
 """
 
 from flax import struct
@@ -68,3 +69,39 @@ class Scene:
     block_pose: Float[Array, "... 8 3"]
     block_id: Int[Array, "... 8"]
     peg: Float[Array, "... 2"]
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The leading axes."""
+        return self.peg.shape[:-1]
+
+
+# What lies on the cube arm's table, in this order; the first n of them for n cubes.
+# (The paper's "yellow" cube is the one that OGBench paints orange.)
+CUBES = tuple(map(block_id, ("red cube", "blue cube", "yellow cube", "green cube")))
+
+
+@struct.dataclass
+class CubeScene:
+    """Poses of everything within the cube arm's reach; any leading batch axes.
+
+    Attributes:
+      block_pose: float32[..., n, 7], x, y, z of each cube's centre in metres and its
+        orientation as a unit quaternion w, x, y, z.
+      block_id: int32[..., n], index into `BLOCK_NAMES` of each cube.
+      gripper: float32[..., 6], x, y, z of the point between the finger pads (metres),
+        yaw (radians), and how far the pads on its left (+y of the gripper) and right
+        stand from that point (metres).
+    """
+
+    block_pose: Float[Array, "... n 7"]
+    block_id: Int[Array, "... n"]
+    gripper: Float[Array, "... 6"]
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The leading axes."""
+        return self.gripper.shape[:-1]
+
+
+AnyScene = Scene | CubeScene

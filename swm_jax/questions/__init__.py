@@ -1,4 +1,4 @@
-"""Questions about the board: their words, their truth, and goals made of them."""
+"""Questions about scenes: their words, their truth, and goals made of them."""
 
 from swm_jax.questions import predicates
 from swm_jax.questions.board_words import DIRECTIONS, REGION_POINTS, REGIONS, SIDES
@@ -29,15 +29,23 @@ from swm_jax.questions.grammar import (
     region_prompt,
     vocabulary,
 )
-from swm_jax.questions.predicates import CHANGE_TYPES, TYPES
+from swm_jax.questions.predicates import (
+    ALL_TYPES,
+    CHANGE_TYPES,
+    DOMAINS,
+    TYPES,
+    domain_of,
+)
 from swm_jax.questions.stages import STAGE_RULES, Stage, StagedGoal
 from swm_jax.questions.table import QuestionTable, question_table, type_arguments
 
 __all__ = [
+    "ALL_TYPES",
     "ANSWERS",
     "CHANGE_TYPES",
     "DESCRIBE",
     "DIRECTIONS",
+    "DOMAINS",
     "NOTHING",
     "NUM_PHRASINGS",
     "OBJECT_NAMES",
@@ -59,6 +67,7 @@ __all__ = [
     "check_on_board",
     "corpus",
     "detection_prompt",
+    "domain_of",
     "goal_for_task",
     "make_goal",
     "neighbours",

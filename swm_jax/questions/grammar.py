@@ -16,6 +16,14 @@ directions `DIRECTIONS`.
     block_moved_direction, peg_direction      (block a, direction)
     peg_moved_direction                       (-1, direction)
     peg_moved                                 (-1, -1)
+    cube_grasped, gripper_touching,
+    gripper_closer, cube_lifted               (cube a, -1)
+    cubes_touching, cubes_closer,
+    cube_on_top: a on top of b                (cube a, cube b)
+
+A type belongs to a domain, the board or the cube arm. Some wordings serve both
+("Is the blue cube touching the green cube?"): which is meant is said by the picture,
+and `parse` is told.
 """
 
 import dataclasses
@@ -24,9 +32,16 @@ import functools
 import re
 from collections.abc import Iterable, Iterator
 
-from swm_jax.envs.scene import BLOCK_NAMES, COLOURS, SHAPES
+from swm_jax.envs.scene import BLOCK_NAMES, COLOURS, CUBES, SHAPES
 from swm_jax.questions.board_words import DIRECTIONS, REGIONS, SIDES
-from swm_jax.questions.predicates import TYPES, USES_A, USES_B
+from swm_jax.questions.cube_words import CUBE_PHRASINGS
+from swm_jax.questions.predicates import (
+    ALL_TYPES,
+    DOMAINS,
+    USES_A,
+    USES_B,
+    domain_of,
+)
 
 ANSWERS = ("no", "yes")  # the index of an answer is its truth value
 MAX_WORDS = 14
@@ -117,6 +132,7 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
         "Is the {a} apart from the {b}?",
         "Are the {a} and the {b} apart?",
     ),
+    **CUBE_PHRASINGS,
 }
 NEEDS_SECOND = {  # what the second argument counts: its number of values
     "block_region": len(REGIONS),
@@ -127,6 +143,9 @@ NEEDS_SECOND = {  # what the second argument counts: its number of values
     "block_touching": len(BLOCK_NAMES),
     "blocks_closer": len(BLOCK_NAMES),
     "blocks_apart": len(BLOCK_NAMES),
+    "cubes_touching": len(BLOCK_NAMES),
+    "cubes_closer": len(BLOCK_NAMES),
+    "cube_on_top": len(BLOCK_NAMES),
 }
 
 NUM_PHRASINGS = min(len(forms) for forms in PHRASINGS.values())  # every type has these
@@ -139,10 +158,10 @@ NOTHING = "nothing"  # what lies in an empty region
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """A question about the board, as a program and as words.
+    """A question about a scene, as a program and as words.
 
     Attributes:
-      type: one of `TYPES`.
+      type: one of `ALL_TYPES`.
       args: as in the table at the top of this file.
       phrasing: index into `PHRASINGS[type]`, 0 is the canonical wording.
     """
@@ -152,10 +171,9 @@ class Question:
     phrasing: int = 0
 
     def __post_init__(self):
-        if self.type not in TYPES:
-            raise ValueError(
-                f"unknown question type {self.type!r}{_did_you_mean(self.type, TYPES)}"
-            )
+        if self.type not in ALL_TYPES:
+            near = _did_you_mean(self.type, ALL_TYPES)
+            raise ValueError(f"unknown question type {self.type!r}{near}")
         object.__setattr__(self, "args", tuple(int(x) for x in self.args))
         object.__setattr__(self, "phrasing", int(self.phrasing))
         first, second = self.args
@@ -178,8 +196,13 @@ class Question:
 
     @property
     def type_id(self) -> int:
-        """Index of the type in `TYPES`."""
-        return TYPES.index(self.type)
+        """Index of the type in `ALL_TYPES`."""
+        return ALL_TYPES.index(self.type)
+
+    @property
+    def domain(self) -> str:
+        """The domain the question is about, "board" or "cube"."""
+        return domain_of(self.type)
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -215,7 +238,7 @@ def question(
     be called "up left" or "top left".
 
     Args:
-      type: one of `TYPES`.
+      type: one of `ALL_TYPES`.
       *names: blocks, then the region or direction.
       phrasing: index of the wording.
       on_board: ids of the blocks on the table, to refuse questions about others.
@@ -224,9 +247,10 @@ def question(
       ValueError: an unknown type or name (with the nearest known one), the wrong
         number of names, or a block that is not on the board.
     """
-    if type not in TYPES:
-        raise ValueError(f"unknown question type {type!r}{_did_you_mean(type, TYPES)}")
-    type_id = TYPES.index(type)
+    if type not in ALL_TYPES:
+        near = _did_you_mean(type, ALL_TYPES)
+        raise ValueError(f"unknown question type {type!r}{near}")
+    type_id = ALL_TYPES.index(type)
     kinds = ["block"] * (USES_A[type_id] + USES_B[type_id])
     kinds += ["region"] * (type == "block_region") + ["direction"] * (
         "direction" in type
@@ -260,25 +284,36 @@ def check_on_board(question: Question, block_ids: Iterable[int]) -> None:
             )
 
 
-def parse(text: str) -> Question:
+def parse(text: str, domain: str = "board") -> Question:
     """The question that `text` prints: the inverse of `Question.text`.
 
     Case, spaces and the question mark do not matter.
 
+    Args:
+      text: the words.
+      domain: what it is asked about, a key of `DOMAINS`.
+
     Raises:
       ValueError: no phrasing fits; names the unknown block or the nearest wording.
     """
+    check_domain(domain)
     words = " ".join(text.lower().replace("?", " ").split())
-    for type, phrasing, pattern in _patterns(strict=True):
+    for type, phrasing, pattern in _patterns(domain, strict=True):
         if found := pattern.fullmatch(words):
             return question(type, *_ordered(found), phrasing=phrasing)
-    for _, _, pattern in _patterns(strict=False):
+    for _, _, pattern in _patterns(domain, strict=False):
         if found := pattern.fullmatch(words):
             for key, name in found.groupdict().items():
                 _lookup(_KINDS[key], name)  # raises and names what is unknown
-    forms = [p for each in PHRASINGS.values() for p in each]
+    forms = [form for type in DOMAINS[domain] for form in PHRASINGS[type]]
     near = difflib.get_close_matches(text, forms, 1, 0.3) or forms
     raise ValueError(f"cannot read the question {text!r}, did you mean {near[0]!r}?")
+
+
+def check_domain(domain: str) -> None:
+    """Raises a ValueError unless `domain` is a key of `DOMAINS`."""
+    if domain not in DOMAINS:
+        raise ValueError(f"unknown domain {domain!r}{_did_you_mean(domain, DOMAINS)}")
 
 
 def phrasings(question: Question) -> tuple[Question, ...]:
@@ -301,15 +336,22 @@ def region_prompt(region: str | int) -> str:
     return f"describe the {REGIONS[index]} of the board"
 
 
-def corpus() -> Iterator[str]:
+def corpus(domains: Iterable[str] = ("board",)) -> Iterator[str]:
     """Every wording with every name that fits it once: all words of the language.
 
     Enough to train a tokenizer on; pairs of names are not enumerated, each block,
     region and direction appears in every slot of every phrasing.
+
+    Args:
+      domains: keys of `DOMAINS`. The board's alone is what the shipped tokenizer
+        was trained on.
     """
-    blocks = BLOCK_NAMES
-    for forms in PHRASINGS.values():
-        for form in forms:
+    domains = tuple(domains)
+    for domain in domains:
+        check_domain(domain)
+    for domain, type in ((d, type) for d in domains for type in DOMAINS[d]):
+        blocks = [BLOCK_NAMES[i] for i in CUBES] if domain == "cube" else BLOCK_NAMES
+        for form in PHRASINGS[type]:
             for i in range(len(blocks)):
                 yield form.format(
                     a=blocks[i],
@@ -318,16 +360,17 @@ def corpus() -> Iterator[str]:
                     s=SIDES[i % len(SIDES)],
                     d=DIRECTIONS[i % len(DIRECTIONS)],
                 )
-    yield from map(detection_prompt, OBJECT_NAMES)
-    yield from map(region_prompt, REGIONS)
-    yield DESCRIBE
-    yield NOTHING
+    if "board" in domains:
+        yield from map(detection_prompt, OBJECT_NAMES)
+        yield from map(region_prompt, REGIONS)
+        yield DESCRIBE
+        yield NOTHING
     yield from ANSWERS
 
 
-def vocabulary() -> tuple[str, ...]:
+def vocabulary(domains: Iterable[str] = ("board",)) -> tuple[str, ...]:
     """The distinct words of the language in alphabetical order, "?" among them."""
-    text = " ".join(corpus()).replace("?", " ?")
+    text = " ".join(corpus(domains)).replace("?", " ?")
     return tuple(sorted(set(text.split())))
 
 
@@ -336,14 +379,14 @@ _NAMES = {"a": BLOCK_NAMES, "b": BLOCK_NAMES, "r": REGIONS, "s": SIDES, "d": DIR
 
 
 @functools.cache
-def _patterns(strict):
-    """(type, phrasing, regular expression) of every wording.
+def _patterns(domain, strict):
+    """(type, phrasing, regular expression) of every wording of a domain.
 
     Longer names come first in an alternation ("top left" before "top").
     """
     result = []
-    for type, forms in PHRASINGS.items():
-        for i, form in enumerate(forms):
+    for type in DOMAINS[domain]:
+        for i, form in enumerate(PHRASINGS[type]):
             pattern = form.lower().rstrip("?")
             for key, names in _NAMES.items():
                 some = r"[\w-]+ [\w-]+" if key in "ab" else r"[\w-]+(?: [\w-]+)?"

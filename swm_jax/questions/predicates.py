@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from swm_jax.envs.scene import Scene
+from swm_jax.envs.scene import AnyScene, CubeScene, Scene
+from swm_jax.questions import cube_predicates
 from swm_jax.questions.board_words import (
     DIRECTION_TOLERANCE,
     DIRECTION_VECTORS,
@@ -54,8 +55,8 @@ class Points(NamedTuple):
 def margin(
     type_id: Int[Array, "..."],
     args: Int[Array, "... 2"],
-    scene_0: Scene,
-    scene_h: Scene,
+    scene_0: AnyScene,
+    scene_h: AnyScene,
 ) -> Float[Array, "..."]:
     """Signed margin in metres of every question, > 0 exactly when yes.
 
@@ -64,14 +65,17 @@ def margin(
     `expand(scene, 1)` and `type_id[:, None, None]`.
 
     Args:
-      type_id: index into `TYPES`.
+      type_id: index into `ALL_TYPES`.
       args: as `grammar.Question.args`.
       scene_0: the scene where the actions begin.
-      scene_h: the scene asked about.
+      scene_h: the scene asked about, of the same domain.
 
     Returns:
-      Metres; NaN where a question names a block that is not on the board.
+      Metres; NaN where a question names a block that is not there, and where it
+      belongs to the other domain.
     """
+    if isinstance(scene_h, CubeScene):
+        return cube_predicates.margin(type_id, args, scene_0, scene_h, len(TYPES))
     arrays = (type_id, args, scene_0.block_pose, scene_h.block_pose)
     xp = _namespace(*arrays)
     type_id, args = xp.asarray(type_id), xp.asarray(args)
@@ -93,8 +97,8 @@ def margin(
 def answer(
     type_id: Int[Array, "..."],
     args: Int[Array, "... 2"],
-    scene_0: Scene,
-    scene_h: Scene,
+    scene_0: AnyScene,
+    scene_h: AnyScene,
 ) -> Bool[Array, "..."]:
     """True where the answer is yes; arguments as for `margin`."""
     return margin(type_id, args, scene_0, scene_h) > 0
@@ -124,14 +128,10 @@ def places(
     return xp.stack([a, b, peg], -2), mask
 
 
-def expand(scene: Scene, axes: int = 1) -> Scene:
+def expand(scene: AnyScene, axes: int = 1) -> AnyScene:
     """Adds `axes` batch axes behind a scene's own, to broadcast with questions."""
-    key = (Ellipsis,) + (None,) * axes
-    return Scene(
-        block_pose=scene.block_pose[(*key, slice(None), slice(None))],
-        block_id=scene.block_id[(*key, slice(None))],
-        peg=scene.peg[(*key, slice(None))],
-    )
+    key = (slice(None),) * len(scene.batch_shape) + (None,) * axes
+    return jax.tree.map(lambda x: x[key], scene)
 
 
 def arguments(
@@ -226,10 +226,20 @@ RULES = {
     "blocks_apart": lambda p, k: _length(p.a - p.b) - APART,
 }
 TYPES = tuple(RULES)
-USES_A = tuple(name not in ("peg_moved", "peg_moved_direction") for name in TYPES)
+# Ids of the board's types come first and are kept: checkpoints and data count on them.
+ALL_TYPES = TYPES + cube_predicates.CUBE_TYPES
+DOMAINS = {"board": TYPES, "cube": cube_predicates.CUBE_TYPES}
+# Whether a type names a first and a second block, by index into `ALL_TYPES`.
+USES_A = tuple(name not in ("peg_moved", "peg_moved_direction") for name in ALL_TYPES)
 USES_B = tuple(
     name in ("block_touching", "block_direction", "blocks_closer", "blocks_apart")
-    for name in TYPES
+    or name in cube_predicates.USES_SECOND
+    for name in ALL_TYPES
 )
 # Questions about change: the answer at horizon 0 is always no.
-CHANGE_TYPES = tuple(name for name in TYPES if "closer" in name or "moved" in name)
+CHANGE_TYPES = tuple(n for n in ALL_TYPES if "closer" in n or "moved" in n)
+
+
+def domain_of(type: str) -> str:
+    """The domain, a key of `DOMAINS`, of a question type."""
+    return next(name for name, types in DOMAINS.items() if type in types)

@@ -1,6 +1,6 @@
-"""All questions that can be asked about a set of blocks, as arrays.
+"""All questions of a domain that can be asked about a set of blocks, as arrays.
 
-Axis: NQ questions. Eight blocks have 849.
+Axis: NQ questions. Eight blocks of the board have 849, four cubes 52.
 """
 
 import numpy as np
@@ -9,8 +9,8 @@ from jaxtyping import Int
 
 from swm_jax.envs.scene import BLOCK_SETS
 from swm_jax.questions.board_words import DIRECTIONS, REGIONS
-from swm_jax.questions.grammar import Question
-from swm_jax.questions.predicates import TYPES, USES_A, USES_B
+from swm_jax.questions.grammar import Question, check_domain
+from swm_jax.questions.predicates import ALL_TYPES, DOMAINS, USES_A, USES_B
 
 
 @struct.dataclass
@@ -18,7 +18,7 @@ class QuestionTable:
     """Questions in the form that predicates read.
 
     Attributes:
-      type_id: int32[NQ], index into `TYPES`, ascending.
+      type_id: int32[NQ], index into `ALL_TYPES`, ascending.
       args: int32[NQ, 2], as `Question.args`.
     """
 
@@ -30,13 +30,18 @@ class QuestionTable:
 
     def question(self, index: int, phrasing: int = 0) -> Question:
         """Row `index` as a `Question`."""
-        return Question(TYPES[self.type_id[index]], tuple(self.args[index]), phrasing)
+        kind = ALL_TYPES[self.type_id[index]]
+        return Question(kind, tuple(self.args[index]), phrasing)
 
 
-def question_table(block_ids=BLOCK_SETS["standard"]) -> QuestionTable:
-    """Every question about the given blocks, pairs in both orders."""
-    parts = [type_arguments(name, block_ids) for name in TYPES]
-    type_id = np.repeat(np.arange(len(TYPES)), [len(p) for p in parts])
+def question_table(
+    block_ids=BLOCK_SETS["standard"], domain: str = "board"
+) -> QuestionTable:
+    """Every question of a domain about the given blocks, pairs in both orders."""
+    check_domain(domain)
+    parts = [type_arguments(name, block_ids) for name in DOMAINS[domain]]
+    first = ALL_TYPES.index(DOMAINS[domain][0])
+    type_id = np.repeat(np.arange(len(parts)), [len(p) for p in parts]) + first
     return QuestionTable(type_id.astype(np.int32), np.concatenate(parts))
 
 
@@ -45,7 +50,7 @@ def type_arguments(
 ) -> Int[np.ndarray, "n 2"]:
     """int32[n, 2], the arguments of every question of one type."""
     blocks = [int(i) for i in block_ids]
-    index = TYPES.index(name)
+    index = ALL_TYPES.index(name)
     firsts = blocks if USES_A[index] else [-1]
     if USES_B[index]:
         sides = len(DIRECTIONS) if name == "block_direction" else 1
@@ -61,4 +66,4 @@ def type_arguments(
         rows = [(a, k) for a in firsts for k in range(count)]
     else:
         rows = [(a, -1) for a in firsts]
-    return np.array(rows, np.int32)
+    return np.array(rows, np.int32).reshape(-1, 2)  # one cube has no pairs

@@ -1,0 +1,110 @@
+"""Sizes, bounds, colours and camera of the cube arm: one source for physics and pixels.
+
+Workspace, cubes, action scales and the camera `front_pixels` are those of OGBench's
+visual-cube tasks. The UR5e is reduced to what touches cubes: a hand that slides along
+x, y, z, turns about z, and closes two fingers. Axes: x points away from the robot's
+base towards the camera, y to the robot's left, z up; the table's top is z = 0.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+WORKSPACE_LOW = (0.25, -0.35, 0.02)  # metres, of the point between the pads
+WORKSPACE_HIGH = (0.6, 0.35, 0.35)
+START_LOW = (0.25, -0.35, 0.20)  # where that point may be after a reset
+START_HIGH = (0.6, 0.35, 0.35)
+CUBE_LOW = (0.3, -0.3)  # where cubes may lie after a reset
+CUBE_HIGH = (0.55, 0.3)
+WALLS_LOW = (0.223, -0.377)  # cubes cannot leave this box
+WALLS_HIGH = (0.627, 0.377)
+
+CUBE_HALF = 0.02  # metres
+CUBE_DENSITY = 1240.0  # kg / m^3
+ACTION_SCALE = (0.05, 0.05, 0.05, 0.3, 1.0)  # x, y, z metres, yaw radians, gripper
+MAX_GAP = 0.0425  # metres from the pinch point to an open finger's pad
+# A finger is a box; its inner face is the pad. Half sizes along the gripper's x, y, z
+# and the height of its centre above the pinch point.
+FINGER_HALF = (0.011, 0.005, 0.03)
+FINGER_RAISE = 0.016  # the finger spans -0.014 .. 0.046 about the pinch point
+PALM_HALF = (0.02, 0.06, 0.015)
+PALM_RAISE = 0.061
+
+CAMERA_POSITION = (1.053, -0.014, 0.639)
+CAMERA_RIGHT = (0.0, 1.0, 0.0)
+CAMERA_UP = (-0.628, 0.001, 0.778)
+CAMERA_FOVY = 45.0  # degrees
+
+
+def rotation_matrix(quaternion):
+    """[..., 3, 3] of unit quaternions [..., 4] (w, x, y, z); numpy or JAX arrays."""
+    w, x, y, z = (quaternion[..., i] for i in range(4))
+    rows = (
+        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+    )
+    xp = array_namespace(quaternion)
+    return xp.stack([xp.stack(row, -1) for row in rows], -2)
+
+
+def yaw_matrix(yaw):
+    """[..., 3, 3], a turn about z."""
+    xp = array_namespace(yaw)
+    cos, sin, zero = xp.cos(yaw), xp.sin(yaw), xp.zeros_like(yaw)
+    rows = ((cos, -sin, zero), (sin, cos, zero), (zero, zero, zero + 1))
+    return xp.stack([xp.stack(row, -1) for row in rows], -2)
+
+
+def array_namespace(*arrays):
+    """jnp when one of the arrays is JAX's, else numpy."""
+    return jnp if any(isinstance(each, jax.Array) for each in arrays) else np
+
+
+def finger_boxes(gripper):
+    """Centres [..., 2, 3] of the left and right finger, and rotations [..., 3, 3].
+
+    Args:
+      gripper: [..., 6], as `CubeScene.gripper`.
+    """
+    xp = array_namespace(gripper)
+    turn = yaw_matrix(gripper[..., 3])
+    offset = xp.stack(
+        [gripper[..., 4] + FINGER_HALF[1], -gripper[..., 5] - FINGER_HALF[1]], -1
+    )
+    across = turn[..., None, :, 1] * offset[..., None]
+    up = xp.asarray(np.array([0.0, 0.0, FINGER_RAISE], np.float32))
+    return gripper[..., None, :3] + across + up, turn
+
+
+def box_gap(centre_a, rotation_a, half_a, centre_b, rotation_b, half_b):
+    """Metres between two boxes in any orientation; negative if they overlap.
+
+    The largest separation along the 15 axes of the separating axis theorem: its sign
+    is exact, and so is its size where a face is nearest; between two corners the boxes
+    may be farther apart than this.
+
+    Args:
+      centre_a, centre_b: [..., 3].
+      rotation_a, rotation_b: [..., 3, 3], columns are the box's axes.
+      half_a, half_b: three half sizes.
+    """
+    xp = array_namespace(centre_a, rotation_a, centre_b, rotation_b)
+    half_a, half_b = (xp.asarray(np.array(h, np.float32)) for h in (half_a, half_b))
+    # Sums of products rather than einsum: TPUs would round them to bfloat16.
+    dot = lambda u, v: (u * v).sum(-1)
+    columns = lambda r: xp.swapaxes(r, -1, -2)  # [..., axis, 3]
+    a, b = xp.broadcast_arrays(columns(rotation_a), columns(rotation_b))
+    way = centre_b - centre_a  # may have more leading axes than the rotations
+    axes = [a[..., i, :] for i in range(3)] + [b[..., i, :] for i in range(3)]
+    for i in range(3):
+        for j in range(3):
+            axes.append(xp.cross(a[..., i, :], b[..., j, :]))
+    axes = xp.stack(axes, -2)  # [..., 15, 3]
+    length = xp.sqrt(xp.maximum(dot(axes, axes), 1e-12))
+    reach = (xp.abs(dot(axes[..., None, :], a[..., None, :, :])) * half_a).sum(-1)
+    reach = reach + (xp.abs(dot(axes[..., None, :], b[..., None, :, :])) * half_b).sum(
+        -1
+    )
+    apart = (xp.abs(dot(axes, way[..., None, :])) - reach) / length
+    return xp.where(length > 1e-3, apart, -xp.inf).max(-1)
