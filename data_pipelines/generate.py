@@ -256,7 +256,7 @@ def _claim_config(config: ml_collections.ConfigDict, output: Path) -> None:
             raise DataError(f"{path} is damaged: {error}") from error
         if (output / "dataset_info.json").exists():
             before["schema_version"] = SCHEMA_VERSION  # finished: older is as good
-        difference = _first_difference(before, wanted)
+        difference = first_difference(before, wanted)
         if difference:
             field, old, new = difference
             raise DataError(
@@ -278,13 +278,13 @@ def _claim_config(config: ml_collections.ConfigDict, output: Path) -> None:
     os.replace(partial, path)
 
 
-def _first_difference(old: Any, new: Any, name: str = "") -> tuple | None:
+def first_difference(old: Any, new: Any, name: str = "") -> tuple | None:
     """The first field, by name, in which two nested dicts differ."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return None if old == new else (name or "its content", old, new)
     for key in sorted({*old, *new}):
         child = f"{name}.{key}" if name else key
-        found = _first_difference(old.get(key), new.get(key), child)
+        found = first_difference(old.get(key), new.get(key), child)
         if found:
             return found
     return None

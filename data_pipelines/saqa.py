@@ -35,7 +35,7 @@ from data_pipelines.saqa_pools import (
 )
 from swm_jax.questions import ALL_TYPES, NUM_PHRASINGS, Question
 
-_SPARE = 1.35  # proposals per question: the same one may be proposed twice
+SPARE = 1.35  # proposals per question: the same one may be proposed twice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +119,8 @@ class SaqaSampler:
       pools: where each kind of answer can be found.
       types: names of the types asked about, those of the episodes' domain.
       is_change: bool[types], whether a type compares with the present.
+      anchors, anchor_weights: rare cells with their starts, and how often each is
+        drawn.
     """
 
     def __init__(self, episodes: Episodes, config: SaqaConfig | None = None):
@@ -127,7 +129,7 @@ class SaqaSampler:
         self.pools = build_pools(episodes, self.horizons, self.config.pool_starts)
         self.types, self.is_change = self.pools.types, self.pools.is_change
         self._slots = int(np.asarray(episodes.block_id).shape[-1])
-        self._anchors, self._anchor_weights = self._rare_cells()
+        self.anchors, self.anchor_weights = self._rare_cells()
         self._balances = {}
 
     def sample_batch(
@@ -181,10 +183,10 @@ class SaqaSampler:
         cell = np.full((images, 4), -1)
         chosen = rng.random(images) < self.config.anchor_share
         u = rng.random(images)
-        if self._anchors:
-            picks = rng.choice(len(self._anchors), images, p=self._anchor_weights)
+        if self.anchors:
+            picks = rng.choice(len(self.anchors), images, p=self.anchor_weights)
             for b in np.flatnonzero(chosen):
-                cell[b], members = self._anchors[picks[b]]
+                cell[b], members = self.anchors[picks[b]]
                 row[b] = members[int(u[b] * len(members))]
         return row, cell
 
@@ -248,7 +250,7 @@ class SaqaSampler:
         images, types, buckets = weights.shape
         total = np.cumsum(weights.reshape(images, -1), -1)
         total /= np.maximum(total[:, -1:], 1e-9)
-        count = int(np.ceil(questions * _SPARE)) + 1
+        count = int(np.ceil(questions * SPARE)) + 1
         # One draw in each P-th of the unit interval, in random order: little noise.
         u = (np.arange(count) + rng.random((images, count))) / count
         u = rng.permuted(u, axis=-1)

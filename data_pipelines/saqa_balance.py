@@ -26,7 +26,7 @@ _CHOICE_ROUNDS, _QUERY_ROUNDS = 12, 8
 _WANT_YES = 0.6  # how far the rarer answer is favoured before images are passed over
 _WANT_LIMITS = (0.1, 0.9)
 _MOST_UNEVEN = 1.15  # counts of the two answers
-_KEEP_STILL = 0.3  # factor for images in which no answer to a type changes
+KEEP_STILL = 0.3  # factor for images in which no answer to a type changes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Balance:
         keep = np.where(no & yes, 1.0, np.where(no | yes, keep, 0.0))
         still = ~has[..., 1].any(-1) & ~self.is_change[:, None]
         still[..., 0] = False  # at horizon 0 nothing can change
-        return keep * self.kind_weights * np.where(still, _KEEP_STILL, 1.0)
+        return keep * self.kind_weights * np.where(still, KEEP_STILL, 1.0)
 
 
 def calibrate(sampler: Any, questions: int, queries: int) -> Balance:

@@ -4,14 +4,18 @@ board_tiny.py:pretrain   the backbone, on rendered scenes without any action:
                          detect objects, describe regions, answer about the
                          present, and a dense loss on the image patches
 board_tiny.py            the semantic world model, on stored episodes
-board_tiny.py:debug      a few steps of either (`pretrain_debug`), for tests
+board_tiny.py:device     the same on an accelerator: 20,000 simulated episodes, whose
+                         batches are drawn and rendered on the device
+board_tiny.py:debug      a few steps of any (`pretrain_debug`, `device_debug`)
 """
 
 import difflib
 
 import ml_collections
 
-ARGS = ("swm", "pretrain", "debug", "pretrain_debug")
+from experiments import generate_board
+
+ARGS = ("swm", "pretrain", "device", "debug", "pretrain_debug", "device_debug")
 
 
 def get_config(arg: str = "swm") -> ml_collections.ConfigDict:
@@ -59,6 +63,9 @@ def get_config(arg: str = "swm") -> ml_collections.ConfigDict:
     config.checkpoint_every = 200
     config.keep_checkpoints = 2
     config.data = _rendered() if pretrain else _episodes()
+    if arg.startswith("device"):
+        config.data.update(_simulated("debug" if arg.endswith("debug") else "large"))
+        config.data.images, config.steps = 64, 20_000
     if arg.endswith("debug"):
         config.steps, config.log_every, config.validate_every = 6, 1, 6
         config.checkpoint_every, config.validation_batches = 3, 1
@@ -82,6 +89,17 @@ def _rendered() -> ml_collections.ConfigDict:
             "descriptions": 3,  # what is in a region?
             "present_questions": 12,
             "location_bins": 32,
+            "supersample": 2,
+        }
+    )
+
+
+def _simulated(size: str) -> ml_collections.ConfigDict:
+    return ml_collections.ConfigDict(
+        {
+            "source": "simulated",
+            "dir": "data/board_poses.npz",  # made if it is not there
+            "simulate": generate_board.get_config(size),
             "supersample": 2,
         }
     )

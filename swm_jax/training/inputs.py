@@ -1,6 +1,10 @@
-"""Batches for the loop: rendered scenes (pre-training) or stored episodes (SWM).
+"""Batches for the loop, by `config.data.source`.
 
-Both are pure functions of (seed, step). Query types are the grammar's question
+    rendered    scenes without any action (pre-training), made on the device
+    episodes    stored episodes, with their frames or labels
+    simulated   poses that were simulated once; all else is made on the device
+
+All are pure functions of (seed, step). Query types are the grammar's question
 types, followed by the kinds that only pre-training asks. The SWM stage may keep
 every n-th step for rendered scenes (`rendered_every`), so that names stay bound to
 places while the model learns what actions do.
@@ -28,8 +32,10 @@ def action_metadata(config: ml_collections.ConfigDict) -> dict[str, Any]:
     Raises:
       ValueError: data that cannot be read.
     """
-    if config.data.source != "episodes":
+    if config.data.source == "rendered":
         return {}
+    if config.data.source == "simulated":
+        return {"board": {"kind": "raw", "size": 2}}
     from data_pipelines import batches
 
     kind = config.data.get("actions", "raw")
@@ -61,16 +67,21 @@ def make_stream(
             seed=config.seed,
             start_step=start_step,
         )
-        every = config.data.rendered_every
-        if not every:
-            return stream
-        sample = pretraining.make_sampler(config.data.rendered, model_config, tokenizer)
-        return (
-            sample(config.seed, step) if step % every == every - 1 else batch
-            for step, batch in zip(_count(start_step), stream)
+    elif config.data.source == "simulated":
+        draw = _simulated(config, model_config, tokenizer, "train")
+        stream = (draw(2 * config.seed, step) for step in _count(start_step))
+    else:
+        raise ValueError(
+            f"unknown data source '{config.data.source}'; known: rendered, episodes, "
+            "simulated"
         )
-    raise ValueError(
-        f"unknown data source '{config.data.source}'; known: rendered, episodes"
+    every = config.data.rendered_every
+    if not every:
+        return stream
+    sample = pretraining.make_sampler(config.data.rendered, model_config, tokenizer)
+    return (
+        sample(config.seed, step) if step % every == every - 1 else batch
+        for step, batch in zip(_count(start_step), stream)
     )
 
 
@@ -82,6 +93,11 @@ def validation_batches(
         sample = pretraining.make_sampler(config.data, model_config, tokenizer)
         seed = config.seed + 1_000_003  # another stream of scenes
         return [sample(seed, step) for step in range(config.validation_batches)]
+    if config.data.source == "simulated":
+        draw = _simulated(config, model_config, tokenizer, "val")
+        return [
+            draw(2 * config.seed + 1, step) for step in range(config.validation_batches)
+        ]
     from data_pipelines import batches
 
     stream = batches.make_train_iterator(
@@ -94,6 +110,18 @@ def validation_batches(
         split="val",
     )
     return [next(stream) for _ in range(config.validation_batches)]
+
+
+def _simulated(config, model_config, tokenizer, split):
+    """(seed, step) -> a batch of simulated episodes."""
+    from data_pipelines import device_saqa, simulated
+
+    episodes = simulated.simulated_episodes(
+        config.data.simulate, config.data.dir, split
+    )
+    return device_saqa.make_batch_function(
+        episodes, config.data, tokenizer, model_config
+    )
 
 
 def _count(start: int) -> Iterator[int]:
