@@ -72,6 +72,7 @@ def test_a_full_disk_leaves_nothing_half_written(config, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_training_draws_from_the_file(path, tmp_path):
     config = board_tiny.get_config("device_debug")
     config.data.simulate.backend = "mujoco"
