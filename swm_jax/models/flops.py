@@ -196,7 +196,7 @@ def train_step_flops(
 
 
 def _scoring_runs(c, candidates, horizons, questions, actions, question_tokens):
-    """Segments that run per candidate, as `SemanticWorldModel.query_layout` has them."""
+    """What runs per candidate, as `SemanticWorldModel.query_layout` has it."""
     image, queries = c.image_tokens, candidates * horizons * questions
     if c.layout == "full":
         length = image + actions + 1 + question_tokens + 1
