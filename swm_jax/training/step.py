@@ -24,6 +24,7 @@ from swm_jax.training.losses import (
     mention_loss,
     place_loss,
 )
+from swm_jax.training.sharding import replicated
 
 DENSE_CLASSES = 22  # bare, peg, the 20 blocks of the catalogue
 # Weights beside the dense loss: of image sides, and of metres.
@@ -118,6 +119,7 @@ def make_train_step(
     num_types: int,
     dense_weight: float = 1.0,
     finetune: Finetune = FULL,
+    shardings: TrainState | None = None,
 ) -> Callable[[TrainState, TrainBatch], tuple[TrainState, StepMetrics]]:
     """A jitted step; the state's buffers are donated.
 
@@ -127,6 +129,8 @@ def make_train_step(
       num_types: query types told apart in the scores.
       dense_weight: weight of the dense loss where a batch has dense targets.
       finetune: what moves; the optimizer's state is of `finetune.split(params)[0]`.
+      shardings: where the state lies and stays (from `state_shardings`); None leaves
+        it to the compiler.
     """
 
     def loss_fn(moving, frozen, batch):
@@ -154,7 +158,10 @@ def make_train_step(
         params = join(optax.apply_updates(moving, updates), frozen)
         return TrainState(state.step + 1, params, opt_state), metrics
 
-    return jax.jit(train_step, donate_argnums=0)
+    if shardings is None:
+        return jax.jit(train_step, donate_argnums=0)
+    whole = replicated(shardings.step.mesh)
+    return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, whole))
 
 
 def make_eval_step(
