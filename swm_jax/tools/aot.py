@@ -40,7 +40,7 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", "experiments/board_3b.py", "Experiment config file."
 )
 _TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "Chip and shape of the slice.")
-_PROGRAMS = flags.DEFINE_list("programs", PROGRAMS, f"Of {', '.join(PROGRAMS)}.")
+_PROGRAMS = flags.DEFINE_list("programs", list(PROGRAMS), f"Of {', '.join(PROGRAMS)}.")
 _SCENES = flags.DEFINE_integer(
     "scenes", 0, "Scenes planned for at once; 0 takes one per chip.", 0
 )
@@ -163,7 +163,7 @@ def describe(analysis: Analysis, slice_: Slice) -> str:
     lines = [f"\n{program.name}, compiled in {analysis.compile_seconds:.0f} s"]
     counted = ", ".join(f"{count:,} {what}" for what, count in program.work.items())
     lines.append(
-        f"  {program.parameters:,} parameters; {program.flops / 1e12:,.1f} TFLOP for "
+        f"  {program.parameters:,} parameters; {program.flops / 1e12:,.3g} TFLOP for "
         f"{counted}"
     )
     if not analysis.fits:
@@ -174,8 +174,8 @@ def describe(analysis: Analysis, slice_: Slice) -> str:
         lines.append(
             f"  {row['kind']} over {' and '.join(row['axes']) or 'no axis'} "
             f"({row['devices']} chips): {row['count']} times, "
-            f"{row['received'] / 1e9:.2f} GB received per chip, the largest of "
-            f"{row['largest'] / 1e6:.1f} MB"
+            f"{_bytes(row['received'])} received per chip, the largest of "
+            f"{_bytes(row['largest'])}"
         )
     for name in analysis.unknown_loops:
         lines.append(f"  loop {name} counts once: its length is not in the program")
@@ -204,20 +204,19 @@ def describe(analysis: Analysis, slice_: Slice) -> str:
 def verdict(found: list[Analysis], config: ml_collections.ConfigDict) -> str:
     """One line: "fits" or "does not fit", with the reason."""
     parts = [
-        f"{each.program.name} {each.needed / 1e9:.1f} of {each.available / 1e9:.1f} GB "
-        "per chip"
+        f"{each.program.name} {_bytes(each.needed)} of {_bytes(each.available)}"
         for each in found
         if each.fits
     ]
     reasons = [
-        f"{each.program.name} needs {each.needed / 1e9:.1f} of "
-        f"{each.available / 1e9:.1f} GB per chip; {advice(each, config)}"
+        f"{each.program.name} needs {_bytes(each.needed)} of "
+        f"{_bytes(each.available)} per chip; {advice(each, config)}"
         for each in found
         if not each.fits
     ]
     if reasons:
         return "does not fit: " + "; ".join(reasons)
-    return "fits: " + ", ".join(parts)
+    return "fits: " + ", ".join(parts) + " per chip"
 
 
 def mfu(analysis: Analysis, slice_: Slice, seconds: float) -> float:
@@ -259,7 +258,15 @@ def as_json(analysis: Analysis, slice_: Slice) -> dict[str, Any]:
 
 
 def _sizes(sizes) -> str:
-    return ", ".join(f"{name} {size / 1e9:.2f} GB" for name, size in sizes.items())
+    return ", ".join(f"{name} {_bytes(size)}" for name, size in sizes.items() if size)
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if abs(size) < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.2f} GB"
 
 
 def _ms(seconds: float) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from swm_jax import envs
+from swm_jax.envs.render import render
 from swm_jax.models import (
     ModelConfig,
     Observation,
@@ -166,7 +167,7 @@ def loop_program(config: ml_collections.ConfigDict, mesh: Mesh, scenes: int) -> 
     height, width = frame_size(config, model)
 
     def turn(world_model, questions, goal, states, plan, key):
-        image = envs.render(env.scene(states), height, width, supersample=2)
+        image = render(env.scene(states), height, width, supersample=2)
         seen = Observation(image=image)
         chunk, plan, _ = planner.plan(world_model, seen, questions, goal, plan, key)
         actions = jnp.swapaxes(chunk[:, : planner.config.execute], 0, 1)

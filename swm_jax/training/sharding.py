@@ -20,6 +20,7 @@ A rule is one of
 
 import difflib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -51,13 +52,14 @@ DEFAULT_RULES: Rules = (
 
 
 def make_mesh(
-    axes: Mapping[str, int], devices: Sequence[jax.Device] | None = None
+    axes: Mapping[str, int | str], devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
     """A mesh in the order of `axes`, logical constraints allowed (Auto axes).
 
     Args:
       axes: size of each axis, for example {"data": -1, "tensor": 2}; at most one -1,
-        "what is left".
+        "what is left"; "<=16" is the largest divisor of the devices up to 16, so that
+        one config suits a laptop and a pod.
       devices: all of this run's by default; those of a topology to compile for.
 
     Raises:
@@ -70,7 +72,7 @@ def make_mesh(
                 f"unknown mesh axis {name!r}{_hint(name)}; known: {', '.join(AXES)}"
             )
     count = jax.device_count() if devices is None else len(devices)
-    sizes = dict(axes)
+    sizes = {name: _size(name, size, count) for name, size in axes.items()}
     free = [name for name, size in sizes.items() if size == -1]
     fixed = math.prod(size for size in sizes.values() if size != -1)
     wrong = any(size < 1 and size != -1 for size in sizes.values()) or len(free) > 1
@@ -246,6 +248,19 @@ def _largest(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     # Of equal ones the last: the first is the depth of stacked layers.
     best = max(fits, key=lambda i: (shape[i], i))
     return PartitionSpec(*(None,) * best, "fsdp")
+
+
+def _size(name: str, size: int | str, devices: int) -> int:
+    """An axis's size; "<=n" is the largest divisor of the devices up to n."""
+    text = str(size).strip()
+    limit = text.removeprefix("<=")
+    if not re.fullmatch(r"-?\d+", limit):
+        raise ValueError(
+            f"mesh axis {name!r} has size {size!r}, expected a number or '<=16'"
+        )
+    if limit == text:
+        return int(size)
+    return max((n for n in range(1, int(limit) + 1) if devices % n == 0), default=0)
 
 
 def _entry(entry: Any) -> tuple[str, ...]:
