@@ -1,4 +1,4 @@
-"""Launchers: what they would run, what they refuse, and that they go on after a loss."""
+"""Launchers: what they would run, what they refuse, and how they survive a loss."""
 
 import os
 import shlex
@@ -60,7 +60,7 @@ def test_shellcheck_has_nothing_to_say():
 def test_a_tpu_slice_is_asked_for_by_its_product_name(topology, accelerator, runtime):
     flags = [*WHERE, *BUCKET, "--topology", topology, "--dry-run"]
     create = commands(launch("tpu_vm.sh", *flags))[2]
-    assert create[:6] == "gcloud compute tpus queued-resources create swm".split()
+    assert create[:6] == shlex.split("gcloud compute tpus queued-resources create swm")
     assert f"--accelerator-type={accelerator}" in create
     assert f"--runtime-version={runtime}" in create
     assert "--spot" not in create
@@ -73,7 +73,7 @@ def test_training_flags_reach_every_worker_as_they_were_written():
     assert "--worker=all" in ssh
     command = ssh[-1].removeprefix("--command=").split("&&")[-1].split("2>&1")[0]
     assert shlex.split(command) == [
-        *"python -m swm_jax.train --config experiments/board_3b.py".split(),
+        *shlex.split("python -m swm_jax.train --config experiments/board_3b.py"),
         *BUCKET,
         odd,
     ]
@@ -136,8 +136,8 @@ def test_slurm_starts_one_process_per_gpu_or_per_node(tmp_path):
     assert {"--nodes=4", "--ntasks-per-node=8", "--gpus-per-node=8"} <= set(batch)
     assert {"--requeue", "--signal=TERM@120"} <= set(batch)
     assert shlex.split(batch[-1]) == [
-        *"srun --kill-on-bad-exit=1 python -m swm_jax.train".split(),
-        *"--config experiments/board_3b.py --workdir /shared/run".split(),
+        *shlex.split("srun --kill-on-bad-exit=1 python -m swm_jax.train"),
+        *shlex.split("--config experiments/board_3b.py --workdir /shared/run"),
         "--config.seed=1",
     ]
     per_node = commands(launch("slurm.sh", *flags, "--processes", "node"))[1]
@@ -268,7 +268,7 @@ def test_xpk_gets_the_same_training_command():
             "--xpk-cluster",
             "pods",
             "--dry-run",
-        )  # fmt: skip
+        )
     )
     assert command[:4] == ["xpk", "workload", "create", "--cluster=pods"]
     assert "--tpu-type=v5litepod-16" in command
