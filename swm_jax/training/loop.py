@@ -127,9 +127,10 @@ def _train(config, workdir, checkpoints: RunCheckpoints) -> dict[str, float]:
         len(QUERY_TYPES),
         config.dense_weight,
         finetune,
-        jax.tree.map(lambda leaf: leaf.sharding, target),
+        accumulate=config.get("accumulate", 1),
+        shardings=jax.tree.map(lambda leaf: leaf.sharding, target),
     )
-    eval_step = make_eval_step(model, len(QUERY_TYPES), finetune)
+    eval_step = make_eval_step(model, len(QUERY_TYPES), finetune, mesh)
     log = MetricsLog(workdir, resume_step=step)
     progress = Progress(step, config.steps, config.data.images)
     stop = _StopOnSignal()
