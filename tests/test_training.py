@@ -28,7 +28,6 @@ from swm_jax.models import (
     get_config,
 )
 from swm_jax.training.inputs import QUERY_TYPES
-from swm_jax.training.loop import fresh_params, init_params
 from swm_jax.training.losses import (
     answer_loss,
     dense_loss,
@@ -38,6 +37,7 @@ from swm_jax.training.losses import (
 from swm_jax.training.metrics import MetricsLog, read_metrics
 from swm_jax.training.optimizer import MUON_RMS, make_optimizer, make_schedule
 from swm_jax.training.sharding import make_mesh, shard_batch
+from swm_jax.training.state import fresh_params, init_params
 from swm_jax.training.step import make_eval_step
 
 ROOT = Path(__file__).parents[1]
@@ -218,7 +218,7 @@ def test_mesh_and_batch_sizes_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match="does not fit 1 devices"):
         make_mesh({"data": 3})
     with pytest.raises(ValueError, match="-1"):
-        make_mesh({"data": -1, "model": -1})
+        make_mesh({"data": -1, "fsdp": -1})
     mesh = make_mesh({"data": -1})
     batch = shard_batch({"x": np.arange(4)}, mesh)
     np.testing.assert_array_equal(batch["x"], np.arange(4))

@@ -27,8 +27,8 @@ from experiments import board_tiny
 from swm_jax.models import VARIANTS, ModelConfig, TrainBatch, get_config
 from swm_jax.models.swm import SemanticWorldModel
 from swm_jax.training.finetune import Finetune, count_parameters
-from swm_jax.training.loop import fresh_params
 from swm_jax.training.optimizer import make_optimizer
+from swm_jax.training.state import fresh_params
 from swm_jax.training.step import TrainState, make_train_step
 
 _VARIANT = flags.DEFINE_enum("variant", "tiny", VARIANTS, "Model size.")

@@ -7,16 +7,15 @@ that was killed and resumed ends with the parameters of one that was not.
 import contextlib
 import signal
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from swm_jax.checkpoints import RunCheckpoints, check_tree, load_model
-from swm_jax.models import ModelConfig, SemanticWorldModel, Tokenizer, get_config
-from swm_jax.training.finetune import Finetune, count_parameters, model_params
+from swm_jax.checkpoints import RunCheckpoints
+from swm_jax.models import SemanticWorldModel, Tokenizer, get_config
+from swm_jax.training.finetune import Finetune, count_parameters
 from swm_jax.training.inputs import (
     QUERY_TYPES,
     action_metadata,
@@ -26,16 +25,11 @@ from swm_jax.training.inputs import (
 )
 from swm_jax.training.metrics import MetricsLog, Progress
 from swm_jax.training.optimizer import make_optimizer
-from swm_jax.training.sharding import (
-    make_mesh,
-    on_every_device,
-    replicated,
-    shard_batch,
-)
+from swm_jax.training.sharding import make_mesh, shard_batch
+from swm_jax.training.state import abstract_state, initial_state
 from swm_jax.training.step import (
     Scores,
     TrainState,
-    init_dense_heads,
     make_eval_step,
     make_train_step,
 )
@@ -43,34 +37,6 @@ from swm_jax.training.step import (
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says at which step and why."""
-
-
-def fresh_params(
-    config: ml_collections.ConfigDict, model_config: ModelConfig
-) -> dict[str, Any]:
-    """Random parameters; dense heads and adapters beside the model's, if trained."""
-    key = jax.random.key(config.seed)
-    params = dict(SemanticWorldModel(model_config).init_params(key))
-    if config.dense_weight:
-        params["dense"] = init_dense_heads(model_config)
-    lora_key = jax.random.fold_in(key, 2)
-    return Finetune.from_config(config).with_adapters(lora_key, params)
-
-
-def init_params(
-    config: ml_collections.ConfigDict, model_config: ModelConfig
-) -> dict[str, Any]:
-    """Fresh parameters, the model's own replaced by those of `init_from`.
-
-    Raises:
-      CheckpointError: `init_from` is no checkpoint, or of another model.
-    """
-    params = jax.jit(lambda: fresh_params(config, model_config))()
-    if config.init_from:
-        loaded = load_model(config.init_from, param_dtype="float32")
-        check_tree(model_params(params), loaded.params, config.init_from)
-        params.update(loaded.params)
-    return params
 
 
 def score_scalars(scores: Scores, prefix: str = "") -> dict[str, float]:
@@ -138,29 +104,36 @@ def _train(config, workdir, checkpoints: RunCheckpoints) -> dict[str, float]:
     step = checkpoints.latest_step() or 0
     _check_same_run(checkpoints, step, metadata, workdir)
 
+    target = abstract_state(config, model_config, optimizer, mesh)
     if step:
-        shapes = jax.eval_shape(lambda: fresh_params(config, model_config))
-        moving = finetune.split(shapes)[0]
-        shapes = (shapes, jax.eval_shape(optimizer.init, moving))
-        params, opt_state, _ = checkpoints.restore(step, *on_every_device(shapes, mesh))
+        params, opt_state, _ = checkpoints.restore(
+            step, target.params, target.opt_state
+        )
+        state = TrainState(
+            jax.device_put(jnp.int32(step), target.step.sharding), params, opt_state
+        )
         print(f"resumed {workdir} at step {step}", flush=True)
     else:
-        params = jax.device_put(init_params(config, model_config), replicated(mesh))
-        moving = finetune.split(params)[0]
-        opt_state = jax.jit(optimizer.init)(moving)
+        state = initial_state(config, model_config, optimizer, target)
     if finetune != Finetune():
+        moving, total = finetune.split(target.params)[0], target.params
         print(
-            f"{count_parameters(moving):,} of {count_parameters(params):,} parameters "
+            f"{count_parameters(moving):,} of {count_parameters(total):,} parameters "
             "move",
             flush=True,
         )
-    state = TrainState(jnp.asarray(step), params, opt_state)
     stream = make_stream(config, model_config, tokenizer, start_step=step)
     held_out = validation_batches(config, model_config, tokenizer)
     train_step = make_train_step(
-        model, optimizer, len(QUERY_TYPES), config.dense_weight, finetune
+        model,
+        optimizer,
+        len(QUERY_TYPES),
+        config.dense_weight,
+        finetune,
+        accumulate=config.get("accumulate", 1),
+        shardings=jax.tree.map(lambda leaf: leaf.sharding, target),
     )
-    eval_step = make_eval_step(model, len(QUERY_TYPES), finetune)
+    eval_step = make_eval_step(model, len(QUERY_TYPES), finetune, mesh)
     log = MetricsLog(workdir, resume_step=step)
     progress = Progress(step, config.steps, config.data.images)
     stop = _StopOnSignal()

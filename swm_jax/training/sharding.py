@@ -1,39 +1,94 @@
-"""Device meshes and where a batch lies on them.
+"""Sharding as data: a mesh from the config, and (regex, rule) lists for parameters.
 
-Axis sizes come from the config; one of them may be -1 ("what is left"). Batches
-are split along `data`; parameters are replicated.
+    config.mesh = {"data": -1, "fsdp": 4, "tensor": 2}       # order as on the devices
+    config.sharding = (("llm/embedder/.*", ("tensor", "fsdp")), ("img/.*", "fsdp"))
+
+Three axes are known: batches are split over `data` and `fsdp`; parameters and
+optimizer states over `fsdp` (gathered layer by layer where they are used) and `tensor`
+(vocabulary, heads and hidden width stay apart, activations are exchanged). An axis
+that a mesh leaves out has one device. The first rule whose regex matches a parameter's
+whole name counts, big_vision's way; the config's rules stand before `DEFAULT_RULES`.
+A rule is one of
+
+    "replicate"      every device holds the parameter whole
+    "fsdp"           the largest dimension that `fsdp` divides is split over it;
+                     parameters of less than `MIN_SIZE` numbers stay whole
+    a tuple          an entry per dimension, the depth of stacked layers included:
+                     None, an axis, or a tuple of axes. "axis?" splits where it
+                     divides; "axis" that does not divide is an error
 """
 
+import difflib
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from swm_jax.models.lora import check_patterns, first_match
 
-def make_mesh(axes: Mapping[str, int]) -> Mesh:
-    """A mesh over all devices, logical constraints allowed (Auto axes).
+AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = ("data", "fsdp")
+MIN_SIZE = 2**18
+Rule = tuple[str, Any]
+Rules = Sequence[Rule]
+
+DEFAULT_RULES: Rules = (
+    ("llm/embedder/input_embedding", ("tensor?", "fsdp?")),
+    ("llm/layers/attn/q_einsum/w", (None, "tensor?", "fsdp?", None)),
+    ("llm/layers/attn/kv_einsum/w", (None, None, "tensor?", "fsdp?", None)),
+    ("llm/layers/attn/attn_vec_einsum/w", (None, "tensor?", None, "fsdp?")),
+    ("llm/layers/mlp/gating_einsum", (None, None, "fsdp?", "tensor?")),
+    ("llm/layers/mlp/linear", (None, "tensor?", "fsdp?")),
+    ("img/.*/(query|key|value)/kernel", (None, "fsdp?", "tensor?", None)),
+    ("img/.*/out/kernel", (None, "tensor?", None, "fsdp?")),
+    ("img/.*/Dense_0/kernel", (None, "fsdp?", "tensor?")),
+    ("img/.*/Dense_1/kernel", (None, "tensor?", "fsdp?")),
+    (".*", "fsdp"),
+)
+
+
+def make_mesh(
+    axes: Mapping[str, int | str], devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """A mesh in the order of `axes`, logical constraints allowed (Auto axes).
 
     Args:
-      axes: size of each axis, for example {"data": -1}; at most one -1.
+      axes: size of each axis, for example {"data": -1, "tensor": 2}; at most one -1,
+        "what is left"; "<=16" is the largest divisor of the devices up to 16, so that
+        one config suits a laptop and a pod.
+      devices: all of this run's by default; those of a topology to compile for.
 
     Raises:
-      ValueError: sizes that do not multiply to the number of devices.
+      ValueError: an unknown axis, or sizes that do not multiply to the number of
+        devices.
     """
-    devices = jax.device_count()
-    sizes = dict(axes)
+    for name in axes:
+        if name not in AXES:
+            raise ValueError(
+                f"unknown mesh axis {name!r}{_hint(name)}; known: {', '.join(AXES)}"
+            )
+    count = jax.device_count() if devices is None else len(devices)
+    sizes = {name: _size(name, size, count) for name, size in axes.items()}
     free = [name for name, size in sizes.items() if size == -1]
     fixed = math.prod(size for size in sizes.values() if size != -1)
-    if len(free) > 1 or (free and devices % fixed) or (not free and fixed != devices):
+    wrong = any(size < 1 and size != -1 for size in sizes.values()) or len(free) > 1
+    if wrong or (count % fixed if free else fixed != count):
         raise ValueError(
-            f"mesh {sizes} does not fit {devices} devices: sizes must multiply to "
-            f"{devices}, and one of them may be -1"
+            f"mesh {sizes} does not fit {count} devices: sizes must multiply to "
+            f"{count}, and one of them may be -1"
         )
     if free:
-        sizes[free[0]] = devices // fixed
-    kinds = (AxisType.Auto,) * len(sizes)
-    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=kinds)
+        sizes[free[0]] = count // fixed
+    return jax.make_mesh(
+        tuple(sizes.values()),
+        tuple(sizes),
+        axis_types=(AxisType.Auto,) * len(sizes),
+        devices=devices,
+    )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -41,31 +96,185 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def on_every_device(shapes, mesh: Mesh):
-    """Shape structs of a tree that is to be restored whole onto every device."""
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=replicated(mesh)
-        ),
-        shapes,
+def param_shardings(shapes: Any, rules: Rules, mesh: Mesh) -> Any:
+    """Where each parameter lies.
+
+    Args:
+      shapes: nested dict of arrays or shape structs.
+      rules: the config's (regex, rule) pairs; `DEFAULT_RULES` follow them.
+      mesh: from `make_mesh`.
+
+    Returns:
+      The same tree of NamedShardings.
+
+    Raises:
+      ValueError: a rule that matches nothing, names an unknown axis, or splits a
+        dimension that its axis does not divide.
+    """
+    rules = tuple((pattern, rule) for pattern, rule in rules)
+    patterns = [pattern for pattern, _ in rules]
+    if patterns:
+        check_patterns("sharding rule", patterns, list(_named_leaves(shapes)))
+    return jax.tree.map_with_path(
+        lambda path, leaf: param_sharding(_name(path), leaf.shape, rules, mesh), shapes
     )
 
 
-def shard_batch(batch, mesh: Mesh):
-    """Splits a pytree's leading axis over the mesh's `data` axis.
+def param_sharding(
+    name: str, shape: tuple[int, ...], rules: Rules, mesh: Mesh
+) -> NamedSharding:
+    """Where one parameter lies; see `param_shardings`."""
+    rules = (*rules, *DEFAULT_RULES)
+    pattern, rule = rules[first_match([pattern for pattern, _ in rules], name)]
+    where = f"sharding rule {pattern!r} for {name} of shape {tuple(shape)}"
+    if rule == "replicate":
+        return replicated(mesh)
+    if rule == "fsdp":
+        return NamedSharding(mesh, _largest(shape, mesh))
+    if isinstance(rule, str) or len(rule) > len(shape):
+        raise ValueError(
+            f"{where} is {rule!r}, expected 'replicate', 'fsdp' or a tuple of at most "
+            f"{len(shape)} entries"
+        )
+    spec, used = [], set()
+    for size, entry in zip(shape, rule):
+        axes = []
+        for axis in () if entry is None else _entry(entry):
+            optional, axis = axis.endswith("?"), axis.removesuffix("?")
+            if axis not in AXES:
+                raise ValueError(
+                    f"{where} names the unknown axis {axis!r}{_hint(axis)}; known: "
+                    f"{', '.join(AXES)}"
+                )
+            if axis in used:
+                raise ValueError(f"{where} uses the axis {axis!r} twice")
+            devices = mesh.shape.get(axis, 1)
+            if size % (devices * math.prod(mesh.shape[a] for a in axes)):
+                if optional:
+                    continue
+                raise ValueError(
+                    f"{where} splits {size} over the axis {axis!r} of {devices} "
+                    f"devices, which does not divide it; '{axis}?' keeps such "
+                    "dimensions whole"
+                )
+            used.add(axis)
+            if devices > 1:
+                axes.append(axis)
+        spec.append(tuple(axes) if len(axes) > 1 else axes[0] if axes else None)
+    return NamedSharding(mesh, PartitionSpec(*spec))
+
+
+def state_shardings(state: Any, rules: Rules, mesh: Mesh) -> Any:
+    """Where a whole train state lies: optimizer states beside their parameters.
+
+    A leaf belongs to the parameter whose name its own path ends with. With the
+    parameter's shape it is split alike, as the moments of Adam and Muon are; with one
+    dimension less, as the factors of Adafactor, like the dimensions it kept. Counters
+    and everything else are replicated.
+
+    Args:
+      state: a `TrainState` of arrays or shape structs (anything with `params`).
+
+    Raises:
+      ValueError: as `param_shardings`.
+    """
+    shardings = _named_leaves(param_shardings(state.params, rules, mesh))
+    shapes = {name: leaf.shape for name, leaf in _named_leaves(state.params).items()}
+
+    def place(path, leaf):
+        parts = _name(path).split("/")
+        endings = ("/".join(parts[i:]) for i in range(len(parts)))
+        name = next((ending for ending in endings if ending in shapes), None)
+        if name is None:
+            return replicated(mesh)
+        spec = tuple(shardings[name].spec)
+        spec += (None,) * (len(shapes[name]) - len(spec))
+        if leaf.shape == shapes[name]:
+            return shardings[name]
+        for i in range(len(spec)):
+            if leaf.shape == (*shapes[name][:i], *shapes[name][i + 1 :]):
+                return NamedSharding(mesh, PartitionSpec(*spec[:i], *spec[i + 1 :]))
+        return replicated(mesh)
+
+    return jax.tree.map_with_path(place, state)
+
+
+def with_shardings(shapes: Any, shardings: Any) -> Any:
+    """Shape structs that say where an array is to be restored or compiled for."""
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=place
+        ),
+        shapes,
+        shardings,
+    )
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Leading axes of batches are split over `data` and `fsdp`."""
+    axes = tuple(axis for axis in BATCH_AXES if axis in mesh.shape)
+    return NamedSharding(mesh, PartitionSpec(axes))
+
+
+def batch_shards(mesh: Mesh) -> int:
+    """Parts into which a batch is split."""
+    return math.prod(mesh.shape.get(axis, 1) for axis in BATCH_AXES)
+
+
+def shard_batch(batch: Any, mesh: Mesh) -> Any:
+    """Splits a pytree's leading axis over the mesh's `data` and `fsdp` axes.
 
     Args:
       batch: pytree of host arrays, the whole global batch.
-      mesh: has an axis `data`.
+      mesh: from `make_mesh`.
 
     Raises:
-      ValueError: images that do not divide by the `data` axis.
+      ValueError: images that do not divide by the axes.
     """
-    sharding = NamedSharding(mesh, PartitionSpec("data"))
     size = {np.shape(leaf)[0] for leaf in jax.tree.leaves(batch)}
-    if any(n % mesh.shape["data"] for n in size):
+    if any(n % batch_shards(mesh) for n in size):
         raise ValueError(
-            f"a batch of {sorted(size)} images does not divide by the mesh's data "
-            f"axis of {mesh.shape['data']} devices"
+            f"a batch of {sorted(size)} images does not divide by the mesh's data and "
+            f"fsdp axes of {batch_shards(mesh)} devices"
         )
-    return jax.tree.map(lambda leaf: jax.device_put(leaf, sharding), batch)
+    return jax.device_put(batch, batch_sharding(mesh))
+
+
+def _largest(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    devices = mesh.shape.get("fsdp", 1)
+    fits = [i for i, n in enumerate(shape) if n % devices == 0]
+    if devices == 1 or not fits or math.prod(shape) < MIN_SIZE:
+        return PartitionSpec()
+    # Of equal ones the last: the first is the depth of stacked layers.
+    best = max(fits, key=lambda i: (shape[i], i))
+    return PartitionSpec(*(None,) * best, "fsdp")
+
+
+def _size(name: str, size: int | str, devices: int) -> int:
+    """An axis's size; "<=n" is the largest divisor of the devices up to n."""
+    text = str(size).strip()
+    limit = text.removeprefix("<=")
+    if not re.fullmatch(r"-?\d+", limit):
+        raise ValueError(
+            f"mesh axis {name!r} has size {size!r}, expected a number or '<=16'"
+        )
+    if limit == text:
+        return int(size)
+    return max((n for n in range(1, int(limit) + 1) if devices % n == 0), default=0)
+
+
+def _entry(entry: Any) -> tuple[str, ...]:
+    return (entry,) if isinstance(entry, str) else tuple(entry)
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _named_leaves(tree: Any) -> dict[str, Any]:
+    return {_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _hint(name: str) -> str:
+    close = difflib.get_close_matches(name, AXES, 1, 0.5)
+    return f" (did you mean '{close[0]}'?)" if close else ""

@@ -1,0 +1,403 @@
+"""Training speed: labels/s, tokens/s and MFU of ways to train on the device at hand.
+
+    python -m experiments.benchmarks.train --preset cpu       # 1 layer, 3 minutes
+    python -m experiments.benchmarks.train --preset h200      # the 3B model, 8 minutes
+    python -m experiments.benchmarks.train --preset h200 --data data/board
+
+A label is one answered question. The ways, in one process, one after the other and
+`--rounds` times in turn, each with the same weights and its own AdamW step:
+
+    packed      24 questions and horizons per image, layout `branched`
+    single      one question per sequence, layout `full`: ours, the published way
+    reference   the same in PyTorch: `transformers` and a Trainer-like loop
+    lora        packed, adapters on both towers (preset h200)
+
+All of them compute logits only where answers are read. Before it measures, the program
+compares the loss of every query between single and reference. MFU is operations counted
+from shapes over the paper rate of the chip (of a known one); "of measured" is the same,
+with what rematerialisation computes again, over the rate of a large matrix product
+measured here. With `--data` the input pipeline is measured alone: it should make
+examples twice as fast as the fastest way eats them.
+"""
+
+import dataclasses
+import gc
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+from absl import app, flags
+
+from experiments import board_3b
+from experiments.benchmarks.packing import one_question_per_sequence, random_batch
+from swm_jax.models import ModelConfig, SemanticWorldModel, TrainBatch, flops
+from swm_jax.tools.programs import model_config, train_tokens
+from swm_jax.training.finetune import Finetune
+from swm_jax.training.optimizer import make_optimizer
+from swm_jax.training.sharding import make_mesh, shard_batch
+from swm_jax.training.state import abstract_state, initial_state
+from swm_jax.training.step import make_train_step
+
+_PRESET = flags.DEFINE_enum(
+    "preset", "cpu", ("cpu", "h200", "tiny"), "What to measure."
+)
+_WAYS = flags.DEFINE_list("ways", [], "Of the preset's ways; empty: all of them.")
+_ROUNDS = flags.DEFINE_integer("rounds", 2, "How often each way is measured.", 1)
+_SECONDS = flags.DEFINE_float("seconds", 0.0, "Of each measurement; 0: one step.", 0)
+_DATA = flags.DEFINE_string("data", "", "Data set, to measure the input pipeline.")
+_JSON = flags.DEFINE_string("json", "", "Also write the rows to this file.")
+
+# Paper rates of bfloat16 matrix products without sparsity, FLOP/s, by device kind.
+PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12} | {
+    "TPU v4": 275e12, "TPU v5 lite": 197e12, "TPU v5": 459e12, "TPU v6 lite": 918e12
+}  # fmt: skip
+QUERIES, QUESTIONS = 24, 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """What one preset measures.
+
+    Attributes:
+      overrides: fields of the model that differ from the 3B model's.
+      images: of a packed batch.
+      accumulate: parts of it that run one after the other.
+      sequences: of a step of the ways with one question each.
+      micro_batch: of those, how many PyTorch runs at once.
+      ways: names, in the order they are measured.
+      square: side of the matrices whose product is the measured rate.
+    """
+
+    overrides: dict[str, Any]
+    images: int
+    sequences: int
+    micro_batch: int
+    ways: tuple[str, ...]
+    square: int
+    accumulate: int = 1
+
+
+PRESETS = {
+    "cpu": Preset(
+        # One layer of each tower and a smaller table: AdamW's share stays small.
+        {"depth": 1, "vision_depth": 1, "vocab_size": 8192, "dtype": "float32",
+         "remat": "none"},
+        images=1, sequences=8, micro_batch=8,
+        ways=("packed", "single", "reference"), square=2048,
+    ),
+    "h200": Preset(
+        {}, images=96, accumulate=3, sequences=96, micro_batch=16,
+        ways=("packed", "lora", "single", "reference"), square=8192,
+    ),
+    # Seconds on a laptop: to try the program, not to learn anything.
+    "tiny": Preset(
+        {"depth": 1, "vision_depth": 1, "vocab_size": 512, "dtype": "float32",
+         "remat": "none", "image_size": 28, "width": 64, "mlp": 128, "head_dim": 16,
+         "vision_width": 64, "vision_heads": 4, "vision_mlp": 128},
+        images=2, sequences=16, micro_batch=8,
+        ways=("packed", "single", "reference", "lora"), square=256,
+    ),
+}  # fmt: skip
+
+
+@dataclasses.dataclass
+class Way:
+    """One way to train, ready to run.
+
+    Attributes:
+      step: one optimizer step; returns the loss when it is done.
+      labels, tokens, flops, executed: of one step; `executed` counts what
+        rematerialisation computes again.
+      seconds: measured steps.
+    """
+
+    name: str
+    step: Callable[[], float]
+    labels: int
+    tokens: int
+    flops: float
+    executed: float
+    seconds: list[float] = dataclasses.field(default_factory=list)
+
+
+def main(argv: list[str]) -> None:
+    """Prints a table, and what it was measured against."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
+    preset = PRESETS[_PRESET.value]
+    names = _WAYS.value or list(preset.ways)
+    for name in names:
+        if name not in preset.ways:
+            raise app.UsageError(
+                f"unknown way '{name}'; known: {', '.join(preset.ways)}"
+            )
+    rate = measured_rate(preset.square)
+    kind = jax.devices()[0].device_kind
+    print(
+        f"{_PRESET.value} on {jax.device_count()} x {kind}; jax {jax.__version__}; "
+        f"matrix products of {preset.square} run at {rate / 1e12:.3g} TFLOP/s",
+        flush=True,
+    )
+    rows = []
+    for makers in _groups(preset, names):
+        ways = [way for way in (make() for make in makers) if way is not None]
+        for _ in range(_ROUNDS.value):
+            for way in ways:
+                _measure(way)
+        for way in ways:
+            rows.append(row_of(way, rate, _peak(kind)))
+            print(_line(rows[-1]), flush=True)
+        del ways
+        gc.collect()
+        jax.clear_caches()
+    _compare(rows)
+    if _DATA.value:
+        _pipeline(preset, rows)
+    if _JSON.value:
+        Path(_JSON.value).write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def _groups(preset: Preset, names: list[str]) -> list[list[Callable[[], Way | None]]]:
+    """Ways that are measured in turn. On an accelerator one state fits at a time."""
+    makers = {
+        "packed": lambda: jax_way("packed", preset),
+        "lora": lambda: jax_way("lora", preset),
+        "single": lambda: jax_way("single", preset),
+        "reference": lambda: reference_way(preset),
+    }
+    chosen = [makers[name] for name in names]
+    return [chosen] if jax.default_backend() == "cpu" else [[m] for m in chosen]
+
+
+def experiment(preset: Preset, way: str) -> ml_collections.ConfigDict:
+    """`board_3b` as the preset and the way have it."""
+    variant = {"packed": "branched", "lora": "lora", "single": "full"}[way]
+    config = board_3b.get_config(variant)
+    config.init_from, config.steps = "", 1000
+    config.model.overrides.update(preset.overrides)
+    config.data.images = preset.images if variant != "full" else preset.sequences
+    config.accumulate = preset.accumulate
+    return config
+
+
+def batches(preset: Preset, config: ModelConfig) -> tuple[TrainBatch, TrainBatch]:
+    """A packed batch, and sequences of one question each from the same queries."""
+    images = max(preset.images, -(-preset.sequences // QUERIES))
+    batch = random_batch(config, images, QUESTIONS, QUERIES)
+    packed = jax.tree.map(lambda x: x[: preset.images], batch)
+    return packed, one_question_per_sequence(batch, preset.sequences)
+
+
+def jax_way(name: str, preset: Preset) -> Way:
+    """Our train step, compiled, on a mesh over all devices."""
+    config = experiment(preset, name)
+    model, finetune = model_config(config), Finetune.from_config(config)
+    mesh = make_mesh(config.mesh)
+    pace = None
+    if finetune.schedules:
+        pace = finetune.scale_by_pace(config.optimizer, config.steps)
+    optimizer, _ = make_optimizer(config.optimizer, config.steps, pace)
+    target = abstract_state(config, model, optimizer, mesh)
+    holder = [initial_state(config, model, optimizer, target)]
+    packed, single = batches(preset, model)
+    batch = single if name == "single" else packed
+    step = make_train_step(
+        SemanticWorldModel(model),
+        optimizer,
+        1,
+        config.dense_weight,
+        finetune,
+        accumulate=config.accumulate,
+        shardings=jax.tree.map(lambda leaf: leaf.sharding, target),
+    )
+    placed = shard_batch(batch, mesh)
+
+    def run() -> float:
+        holder[0], metrics = step(holder[0], placed)
+        return float(metrics.loss)
+
+    count = lambda again: step_flops(model, batch, again)
+    return Way(
+        name, run, batch.query_type.size, train_tokens(model, batch),
+        count(False), count(True),
+    )  # fmt: skip
+
+
+def step_flops(model: ModelConfig, batch: TrainBatch, recompute: bool) -> int:
+    """Operations of a step on a batch; see `flops.train_step_flops`."""
+    images, actions = batch.actions.shape[:2]
+    questions, length = batch.question_tokens.shape[1:]
+    queries, answers = batch.answer_tokens.shape[1:]
+    shape = (images, actions, questions, length, queries, answers)
+    return flops.train_step_flops(model, *shape, recompute=recompute)
+
+
+def reference_way(preset: Preset) -> Way | None:
+    """PyTorch's loop on the sequences of "single"; None where it cannot run."""
+    try:
+        import torch
+
+        from experiments.benchmarks.torch_reference import ReferenceModel, Trainer
+    except ImportError as error:
+        print(f"reference: left out, {error} (pip install -e '.[parity]')")
+        return None
+    if jax.default_backend() != "cpu" and not torch.cuda.is_available():
+        print("reference: left out, this PyTorch sees no GPU")
+        return None
+    config = experiment(preset, "single")
+    model = model_config(config)
+    params = jax.device_get(
+        jax.jit(SemanticWorldModel(model).init_params)(jax.random.key(config.seed))
+    )
+    cuda = torch.cuda.is_available() and jax.default_backend() != "cpu"
+    torch_model = ReferenceModel(model, params).to("cuda" if cuda else "cpu")
+    trainer = Trainer(
+        torch_model, config.optimizer.learning_rate, preset.micro_batch, autocast=cuda
+    )
+    batch = batches(preset, model)[1]
+    queries = [(i, 0) for i in range(len(batch.image))]
+    if not cuda:
+        print(_agreement(model, params, torch_model, batch, queries), flush=True)
+    del params
+    executed = float(step_flops(model, batch, False))
+    tokens = torch_model.tokens(batch, queries)
+    return Way(
+        "reference", lambda: trainer.step(batch, queries), len(queries), tokens,
+        executed, executed,
+    )  # fmt: skip
+
+
+def _agreement(model, params, torch_model, batch, queries) -> str:
+    """How far the two ways with one question per sequence are apart."""
+    import torch
+
+    few = queries[:4]
+    part = jax.tree.map(lambda x: x[: len(few)], batch)
+    ours = query_losses(model, params, part)[:, 0]
+    with torch.no_grad():
+        theirs = torch_model.query_loss(part, few).numpy()
+    gap = np.abs(ours - theirs).max()
+    return (
+        f"loss of the same queries, single against reference: {len(few)} queries, "
+        f"largest difference {gap:.1e} of {theirs.mean():.3f}"
+    )
+
+
+def query_losses(model: ModelConfig, params: Any, batch: TrainBatch) -> np.ndarray:
+    """float32[B, R]: each query's mean cross-entropy over its answer tokens."""
+    run = jax.jit(lambda p, b: SemanticWorldModel(model).apply({"params": p}, b).logits)
+    loss = optax.softmax_cross_entropy_with_integer_labels(
+        run(params, batch), batch.answer_tokens
+    )
+    mask = np.asarray(batch.answer_mask, np.float32)
+    return np.asarray((loss * mask).sum(-1) / mask.sum(-1))
+
+
+def measured_rate(side: int) -> float:
+    """FLOP/s of one large matrix product, in the dtype that training uses here."""
+    dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    x = jnp.ones((side, side), dtype)
+    product = jax.jit(lambda x: (x @ x) * 1e-4)
+    jax.block_until_ready(product(x))
+    best, started = np.inf, time.perf_counter()
+    while time.perf_counter() - started < 2.0:
+        begun = time.perf_counter()
+        for _ in range(4):
+            x = product(x)
+        jax.block_until_ready(x)
+        best = min(best, (time.perf_counter() - begun) / 4)
+    return 2 * side**3 / best
+
+
+def row_of(way: Way, rate: float, peak: float | None) -> dict[str, Any]:
+    """A way's speed, from the median of its measured steps."""
+    seconds = statistics.median(way.seconds)
+    devices = 1 if way.name == "reference" else jax.device_count()
+    return {
+        "way": way.name,
+        "labels per step": way.labels,
+        "seconds per step": seconds,
+        "labels/s": way.labels / seconds,
+        "tokens/s": way.tokens / seconds,
+        "TFLOP/s": way.flops / seconds / 1e12,
+        "MFU": None if peak is None else way.flops / seconds / (peak * devices),
+        "of measured": way.executed / seconds / (rate * devices),
+        "steps": len(way.seconds),
+    }
+
+
+def _measure(way: Way) -> None:
+    """Steps for `--seconds`; the first step ever compiles and is not counted."""
+    if not way.seconds:
+        print(f"{way.name}: first loss {way.step():.3f}", flush=True)
+    started = time.perf_counter()
+    while True:
+        begun = time.perf_counter()
+        way.step()
+        now = time.perf_counter()
+        way.seconds.append(now - begun)
+        if now - started >= _SECONDS.value:
+            return
+
+
+def _line(row: dict[str, Any]) -> str:
+    mfu = "" if row["MFU"] is None else f"MFU {100 * row['MFU']:.1f} %, "
+    return (
+        f"{row['way']:10} {row['labels/s']:10.2f} labels/s {row['tokens/s']:12,.0f} "
+        f"tokens/s, {mfu}{100 * row['of measured']:.0f} % of the measured rate; "
+        f"{row['labels per step']} labels in {row['seconds per step']:.3f} s"
+    )
+
+
+def _compare(rows: list[dict[str, Any]]) -> None:
+    by_name = {row["way"]: row["labels/s"] for row in rows}
+    for base in ("single", "reference"):
+        if base in by_name and "packed" in by_name:
+            ratio = by_name["packed"] / by_name[base]
+            print(f"packed gives {ratio:.1f} x the labels/s of {base}", flush=True)
+
+
+def _pipeline(preset: Preset, rows: list[dict[str, Any]]) -> None:
+    """Images/s of the input pipeline alone, beside what the packed step eats."""
+    from data_pipelines import batches as pipeline
+    from swm_jax.models import Tokenizer
+
+    config = experiment(preset, "packed")
+    config.data.update({"questions": QUESTIONS, "queries": QUERIES, "images": 96})
+    model = dataclasses.replace(
+        model_config(config), max_horizon=16, max_question_tokens=16
+    )
+    stream = pipeline.make_train_iterator(
+        _DATA.value, config.data, Tokenizer.load("tiny"), model, seed=0
+    )
+    for _ in range(4):
+        next(stream)
+    count, started = 0, time.perf_counter()
+    while time.perf_counter() - started < 10.0:
+        count += len(next(stream).image)
+    rate = count / (time.perf_counter() - started)
+    print(
+        f"input pipeline alone ({_DATA.value}, {config.data.threads} threads): "
+        f"{rate:,.0f} images/s, {rate * QUERIES:,.0f} labels/s"
+    )
+    eaten = [row["labels/s"] / QUERIES for row in rows if row["way"] == "packed"]
+    if eaten:
+        times = rate / eaten[0]
+        word = "enough" if times >= 2 else "too slow: raise config.data.threads"
+        print(f"the packed step eats {eaten[0]:,.1f} images/s: {times:.1f} x, {word}")
+
+
+def _peak(kind: str) -> float | None:
+    return next((rate for name, rate in PEAKS.items() if name in kind), None)
+
+
+if __name__ == "__main__":
+    app.run(main)

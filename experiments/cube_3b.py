@@ -1,0 +1,35 @@
+"""Cubes and a gripper with PaliGemma 3B: the paper's settings.
+
+cube_3b.py              the `branched` layout, 16 queries per image
+cube_3b.py:full         the published layout, one question per sequence
+cube_3b.py:lora         adapters on both towers, for a single GPU
+cube_3b.py:debug        a few steps of a tiny model with the same rules, for tests
+
+As `board_3b`, whose docstring says where the settings come from, but for what the world
+is: five-dimensional actions in [-1, 1], questions up to 20 steps ahead, frames of
+224 x 224.
+"""
+
+import ml_collections
+
+from experiments import board_3b
+
+ARGS = board_3b.ARGS
+MAX_HORIZON = 20
+
+
+def get_config(arg: str = "branched") -> ml_collections.ConfigDict:
+    """The config of a variant; unknown names are refused."""
+    arg = board_3b.check_arg("cube_3b.py", arg)
+    config = board_3b.settings(arg)
+    config.name = "cube_3b"
+    config.model.overrides.update({"max_horizon": MAX_HORIZON, "action_size": 5})
+    config.data.dir = "data/cube"
+    config.data.frame = (224, 224)
+    config.planner = ml_collections.ConfigDict(
+        {"name": "mppi_published", "action_size": 5, "action_limit": 1.0}
+    )
+    if arg.endswith("debug"):
+        board_3b.shrink(config)
+        config.data.frame = (96, 96)
+    return config

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Trains on the accelerators of this machine, again and again until it is done.
+#
+#   experiments/launch/gpu.sh --workdir runs/board_3b
+#   experiments/launch/gpu.sh --config experiments/board_3b.py:lora \
+#       --workdir runs/lora --dry-run -- --config.data.images=32
+#
+# --config            experiment, experiments/board_3b.py by default
+# --workdir           logs, metrics and checkpoints; gs:// as well
+# --python            interpreter, python by default
+# --max-quick-failures  give up after so many ends within five minutes (3)
+# --dry-run           print the commands only
+
+set -euo pipefail
+source "$(dirname "$0")/common.sh"
+
+python=python
+read_flags "python" "$@"
+need workdir
+need_config
+need_command "$python" "make venv, then --python .venv/bin/python"
+
+# Gradients are freed before the next batch comes: no need to grow step by step.
+export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}
+keep_trying env XLA_PYTHON_CLIENT_MEM_FRACTION="$XLA_PYTHON_CLIENT_MEM_FRACTION" \
+    "$python" -m swm_jax.train --config "$config" --workdir "$workdir" \
+    "${train_flags[@]}"

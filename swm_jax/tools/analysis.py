@@ -1,0 +1,158 @@
+"""Compiles a program for a slice and says what it needs and how long it takes."""
+
+import dataclasses
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from swm_jax.tools.collectives import Collective, collectives
+from swm_jax.tools.hlo import parse_hlo
+from swm_jax.tools.programs import Program
+from swm_jax.tools.roofline import StepTime, step_time
+from swm_jax.tools.topology import Slice
+from swm_jax.tools.traffic import memory_traffic
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+
+
+@dataclasses.dataclass(frozen=True)
+class Analysis:
+    """What one program needs on one chip of a slice.
+
+    Attributes:
+      program: what was compiled.
+      fits: whether XLA found room for it.
+      memory: bytes by kind; empty if it does not fit.
+      needed, available: bytes in all; `available` is the chip's memory, or what XLA
+        says it may use of it.
+      collectives: largest traffic first.
+      time: the roofline; None if it does not fit.
+      line_time: the same with closed rings counted as lines.
+      unknown_loops: loops that count once because their length is not in the text.
+      compile_seconds: of tracing and compiling.
+    """
+
+    program: Program
+    fits: bool
+    memory: dict[str, int]
+    needed: int
+    available: int
+    collectives: tuple[Collective, ...] = ()
+    time: StepTime | None = None
+    line_time: StepTime | None = None
+    unknown_loops: tuple[str, ...] = ()
+    compile_seconds: float = 0.0
+
+
+def analyse(program: Program, slice_: Slice, mesh: Mesh) -> Analysis:
+    """Compiles a program and reads what came out.
+
+    Raises:
+      jax.errors.JaxRuntimeError: XLA refuses it for another reason than memory.
+    """
+    started = time.perf_counter()
+    try:
+        compiled = program.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        size = out_of_memory(str(error))
+        if size is None:
+            raise
+        spent = time.perf_counter() - started
+        return Analysis(program, False, {}, *size, compile_seconds=spent)
+    spent = time.perf_counter() - started
+    used = compiled.memory_analysis()
+    parsed = parse_hlo(compiled.as_text())
+    found = tuple(collectives(parsed, dict(mesh.shape)))
+    traffic = memory_traffic(parsed)
+    flops = program.flops / mesh.size
+    new = used.output_size_in_bytes - used.alias_size_in_bytes
+    memory = {
+        **program.held,
+        "layout of arguments": used.argument_size_in_bytes - sum(program.held.values()),
+        "temporaries": used.temp_size_in_bytes,
+        "new results": new,
+        "program": used.generated_code_size_in_bytes,
+    }
+    timed = lambda rings: step_time(slice_, mesh.devices, flops, traffic, found, rings)
+    return Analysis(
+        program=program,
+        fits=True,
+        memory=memory,
+        needed=sum(memory.values()),
+        available=int(slice_.chip.hbm_bytes),
+        collectives=found,
+        time=timed(True),
+        line_time=timed(False),
+        unknown_loops=parsed.unknown_loops,
+        compile_seconds=spent,
+    )
+
+
+def out_of_memory(message: str) -> tuple[int, int] | None:
+    """(bytes needed, bytes available) of XLA's refusal; None for other messages."""
+    match = re.search(r"Used ([\d.]+)([KMG]?) of ([\d.]+)([KMG]?) hbm", message)
+    if match is None:
+        return None
+    size = lambda number, unit: int(float(number) * _UNITS[unit])
+    return size(match[1], match[2]), size(match[3], match[4])
+
+
+def grouped(found: Sequence[Collective]) -> list[dict[str, Any]]:
+    """Collectives summed by kind and mesh axes, the largest traffic first."""
+    rows: dict[tuple[str, tuple[str, ...]], dict[str, Any]] = {}
+    for each in found:
+        row = rows.setdefault(
+            (each.kind, each.axes),
+            {
+                "kind": each.kind,
+                "axes": list(each.axes),
+                "devices": len(each.group),
+                "count": 0,
+                "received": 0.0,
+                "largest": 0,
+                "largest_op": each.op,
+            },
+        )
+        row["count"] += each.count
+        row["received"] += each.received * each.count
+        row["largest"] = max(row["largest"], each.bytes)
+    return sorted(rows.values(), key=lambda row: -row["received"])
+
+
+def weak_scaling(small: Analysis, large: Analysis) -> dict[str, float]:
+    """Time per step on the small slice over that on the large one, work per chip alike.
+
+    At best, at worst, and at worst with closed rings counted as lines, so that a ring's
+    second link does not make up for other losses.
+    """
+    return {
+        "best": small.time.best / large.time.best,
+        "worst": small.time.worst / large.time.worst,
+        "worst, rings as lines": small.line_time.worst / large.line_time.worst,
+    }
+
+
+def advice(analysis: Analysis, config: Any) -> str:
+    """What to change about a program that does not fit."""
+    held = sum(analysis.program.held.values())
+    more = "a slice of more chips"
+    if held > analysis.available:
+        return (
+            f"{held / 1e9:.1f} GB are held between steps: raise config.mesh.fsdp, take "
+            f"{more}, or move less (config.finetune, variant :lora)"
+        )
+    if analysis.program.name != "train step":
+        return f"fewer --scenes per chip, fewer candidates in config.planner, or {more}"
+    if config.model.overrides.get("remat", "full") != "full":
+        return "config.model.overrides.remat='full'"
+    parts = config.get("accumulate", 1)
+    room = analysis.available - held
+    wanted = (analysis.needed - held) / max(room, 1)
+    factor = 2
+    while factor < wanted:
+        factor *= 2
+    return f"config.accumulate={parts * factor} (now {parts}), or {more}"

@@ -1,0 +1,277 @@
+"""Compiles an experiment for a TPU slice that need not be there.
+
+    python -m swm_jax.tools.aot --topology v5e:4x4
+    python -m swm_jax.tools.aot --config experiments/cube_3b.py --topology v5p:2x2x4 \\
+        --programs train --json results/cube_v5p.json
+    python -m swm_jax.tools.aot --topology v5e:16x16 --config.data.images=1536 \\
+        --scale_from v5e:4x4
+
+The real train step, the planner's replan and a turn of the closed loop go through the
+TPU's own compiler, from shapes alone: what a chip's memory holds by kind, operations
+(counted from shapes; the compiler counts loops once), collectives by mesh axis, and
+between which bounds a step's time lies (`swm_jax.tools.roofline` has the assumptions).
+The last line says "fits" or "does not fit", and the exit status 0 or 1; 2 is a
+question that could not be asked. libtpu is needed, and nothing else: `make libtpu`.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+from absl import app, flags
+from ml_collections import config_flags
+
+from swm_jax.tools.analysis import Analysis, advice, analyse, grouped, weak_scaling
+from swm_jax.tools.programs import (
+    Program,
+    loop_program,
+    planner_program,
+    train_program,
+)
+from swm_jax.tools.roofline import HOP_SECONDS, MATMUL_SHARE
+from swm_jax.tools.topology import Slice, TopologyError, get_slice
+from swm_jax.training.sharding import make_mesh
+
+PROGRAMS = ("train", "planner", "loop")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", "experiments/board_3b.py", "Experiment config file."
+)
+_TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "Chip and shape of the slice.")
+_PROGRAMS = flags.DEFINE_list("programs", list(PROGRAMS), f"Of {', '.join(PROGRAMS)}.")
+_SCENES = flags.DEFINE_integer(
+    "scenes", 0, "Scenes planned for at once; 0 takes one per chip.", 0
+)
+_SCALE = flags.DEFINE_string(
+    "scale_from", "", "A smaller slice: weak scaling from it, images per chip alike."
+)
+_JSON = flags.DEFINE_string("json", "", "Also write everything to this file.")
+
+
+def main(argv: list[str]) -> None:
+    """Prints a report per program, then the verdict."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
+    jax.config.update("jax_platforms", "cpu")  # nothing may reach for a real device
+    try:
+        result = run(
+            _CONFIG.value, _TOPOLOGY.value, _PROGRAMS.value, _SCENES.value, _SCALE.value
+        )
+    except (TopologyError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    if _JSON.value:
+        path = Path(_JSON.value)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(path.name + ".tmp")
+        draft.write_text(json.dumps(result, indent=1) + "\n")
+        draft.replace(path)
+    print(result["verdict"])
+    sys.exit(0 if result["fits"] else 1)
+
+
+def run(
+    config: ml_collections.ConfigDict,
+    topology: str,
+    programs: list[str] = list(PROGRAMS),  # noqa: B006  (never written to)
+    scenes: int = 0,
+    scale_from: str = "",
+) -> dict[str, Any]:
+    """Compiles and prints; returns what `--json` writes.
+
+    Args:
+      config: an experiment config.
+      topology: for example "v5e:4x4".
+      programs: of `PROGRAMS`.
+      scenes: planned for at once by planner and closed loop; 0 takes one per chip.
+      scale_from: a smaller slice to compare the train step with.
+
+    Raises:
+      TopologyError: no such slice, or no libtpu.
+      ValueError: a config that does not fit the slice, or an unknown program.
+    """
+    for name in programs:
+        if name not in PROGRAMS:
+            raise ValueError(f"unknown program '{name}'; known: {', '.join(PROGRAMS)}")
+    slice_ = get_slice(topology)
+    mesh = make_mesh(config.mesh, slice_.devices)
+    scenes = scenes or slice_.chips
+    shape = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    print(
+        f"{config.name} ({config.model.variant}, layout {config.model.layout}) on "
+        f"{slice_.chips} chips of {slice_.name}, mesh {shape}; jax {jax.__version__}",
+        flush=True,
+    )
+    make = {
+        "train": lambda: train_program(config, mesh),
+        "planner": lambda: planner_program(config, mesh, scenes),
+        "loop": lambda: loop_program(config, mesh, scenes),
+    }
+    found = []
+    for name in programs:
+        found.append(analyse(make[name](), slice_, mesh))
+        print(describe(found[-1], slice_), flush=True)
+    result = {
+        "config": config.name,
+        "layout": config.model.layout,
+        "topology": slice_.name,
+        "chips": slice_.chips,
+        "mesh": dict(mesh.shape),
+        "jax": jax.__version__,
+        "programs": [as_json(each, slice_) for each in found],
+        "fits": all(each.fits for each in found),
+        "verdict": verdict(found, config),
+    }
+    if scale_from and "train" in programs and found[programs.index("train")].fits:
+        result["weak_scaling"] = _scale(
+            config, slice_, found[programs.index("train")], scale_from
+        )
+    return result
+
+
+def _scale(config, slice_: Slice, large: Analysis, name: str) -> dict[str, Any]:
+    """Compiles the train step for the smaller slice, images per chip alike."""
+    small = get_slice(name)
+    images, rest = divmod(config.data.images * small.chips, slice_.chips)
+    if rest or small.chips >= slice_.chips:
+        raise ValueError(
+            f"{config.data.images} images on {slice_.chips} chips are no whole number "
+            f"on the {small.chips} of {name}, or it is no smaller slice"
+        )
+    less = config.copy_and_resolve_references()
+    less.data.images = images
+    mesh = make_mesh(less.mesh, small.devices)
+    base = analyse(train_program(less, mesh), small, mesh)
+    if not base.fits:
+        raise ValueError(f"the train step does not fit {name}: {advice(base, less)}")
+    shares = weak_scaling(base, large)
+    listed = ", ".join(f"{key} {100 * value:.1f} %" for key, value in shares.items())
+    print(
+        f"weak scaling from {small.name} to {slice_.name}, "
+        f"{images / small.chips:g} images per chip: {listed}; limited by "
+        f"{large.time.limiting}\n",
+        flush=True,
+    )
+    return {"from": small.name, **shares, "limited by": large.time.limiting}
+
+
+def describe(analysis: Analysis, slice_: Slice) -> str:
+    """The report of one program."""
+    program, chip = analysis.program, slice_.chip
+    lines = [f"\n{program.name}, compiled in {analysis.compile_seconds:.0f} s"]
+    counted = ", ".join(f"{count:,} {what}" for what, count in program.work.items())
+    lines.append(
+        f"  {program.parameters:,} parameters; {program.flops / 1e12:,.3g} TFLOP for "
+        f"{counted}"
+    )
+    if not analysis.fits:
+        lines.append(f"  held between calls: {_sizes(program.held)}")
+        return "\n".join(lines)
+    lines.append(f"  memory per chip: {_sizes(analysis.memory)}")
+    for row in grouped(analysis.collectives):
+        lines.append(
+            f"  {row['kind']} over {' and '.join(row['axes']) or 'no axis'} "
+            f"({row['devices']} chips): {row['count']} times, "
+            f"{_bytes(row['received'])} received per chip, the largest of "
+            f"{_bytes(row['largest'])}"
+        )
+    for name in analysis.unknown_loops:
+        lines.append(f"  loop {name} counts once: its length is not in the program")
+    time, done = analysis.time, program.work
+    lines.append(
+        f"  per call: matrix products {_ms(time.compute)} at "
+        f"{chip.bf16_flops / 1e12:.0f} TFLOP/s, memory {_ms(time.memory)} at "
+        f"{chip.hbm_bandwidth / 1e9:.0f} GB/s, network {_ms(time.network)} at "
+        f"{chip.link_bandwidth / 1e9:.0f} GB/s a link"
+        + (f", most of it {time.limiting}" if time.limiting else "")
+    )
+    for name, seconds in (("best", time.best), ("worst", time.worst)):
+        rates = ", ".join(f"{n / seconds:,.0f} {what}/s" for what, n in done.items())
+        lines.append(
+            f"  at {name} {_ms(seconds)}: {rates}, MFU "
+            f"{100 * mfu(analysis, slice_, seconds):.0f} %"
+        )
+    lines.append(
+        "  (at best all three overlap; at worst products reach "
+        f"{MATMUL_SHARE:.0%} of the paper rate and no collective overlaps; "
+        f"{HOP_SECONDS * 1e6:.0f} us a hop)\n"
+    )
+    return "\n".join(lines)
+
+
+def verdict(found: list[Analysis], config: ml_collections.ConfigDict) -> str:
+    """One line: "fits" or "does not fit", with the reason."""
+    parts = [
+        f"{each.program.name} {_bytes(each.needed)} of {_bytes(each.available)}"
+        for each in found
+        if each.fits
+    ]
+    reasons = [
+        f"{each.program.name} needs {_bytes(each.needed)} of "
+        f"{_bytes(each.available)} per chip; {advice(each, config)}"
+        for each in found
+        if not each.fits
+    ]
+    if reasons:
+        return "does not fit: " + "; ".join(reasons)
+    return "fits: " + ", ".join(parts) + " per chip"
+
+
+def mfu(analysis: Analysis, slice_: Slice, seconds: float) -> float:
+    """Model FLOPs utilisation: recomputed products do not count."""
+    rate = slice_.chips * slice_.chip.bf16_flops
+    return analysis.program.model_flops / (seconds * rate)
+
+
+def as_json(analysis: Analysis, slice_: Slice) -> dict[str, Any]:
+    """Everything about one program, in bytes and seconds."""
+    program: Program = analysis.program
+    row = {
+        "program": program.name,
+        "fits": analysis.fits,
+        "parameters": program.parameters,
+        "flops": program.flops,
+        "model_flops": program.model_flops,
+        "work": dict(program.work),
+        "memory": analysis.memory or dict(program.held),
+        "needed": analysis.needed,
+        "available": analysis.available,
+        "collectives": grouped(analysis.collectives),
+        "unknown_loops": list(analysis.unknown_loops),
+        "compile_seconds": round(analysis.compile_seconds, 1),
+    }
+    for key, time in (("time", analysis.time), ("line_time", analysis.line_time)):
+        if time is not None:
+            row[key] = {
+                "compute": time.compute,
+                "memory": time.memory,
+                "network": time.network,
+                "best": time.best,
+                "worst": time.worst,
+                "limiting": time.limiting,
+                "mfu_best": mfu(analysis, slice_, time.best),
+                "mfu_worst": mfu(analysis, slice_, time.worst),
+            }
+    return row
+
+
+def _sizes(sizes) -> str:
+    return ", ".join(f"{name} {_bytes(size)}" for name, size in sizes.items() if size)
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if abs(size) < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.2f} GB"
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:,.1f} ms"
+
+
+if __name__ == "__main__":
+    app.run(main)

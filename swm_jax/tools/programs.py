@@ -1,0 +1,317 @@
+"""The programs of an experiment, lowered from shapes for devices that need not exist.
+
+    program = train_program(config, mesh)
+    compiled = program.lower().compile()
+
+They are the real ones: `make_train_step`, the planner's replan over a world model, and
+the closed loop on the device. No weight is made and no data set is read.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jax.sharding import Mesh
+
+from swm_jax import envs
+from swm_jax.envs.render import render
+from swm_jax.models import (
+    ModelConfig,
+    Observation,
+    PlaceTargets,
+    QuestionBatch,
+    SemanticWorldModel,
+    TrainBatch,
+    VLMWorldModel,
+    flops,
+    get_config,
+)
+from swm_jax.planning import GoalArrays, Planner, get_planner
+from swm_jax.training.finetune import Finetune, count_parameters
+from swm_jax.training.inputs import QUERY_TYPES
+from swm_jax.training.optimizer import make_optimizer
+from swm_jax.training.sharding import batch_sharding, batch_shards, replicated
+from swm_jax.training.state import abstract_state
+from swm_jax.training.step import make_train_step
+
+QUESTIONS = 2  # of a planner's goal, as the board's block-to-block task has
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A jitted function with the shapes it is to be compiled for.
+
+    Attributes:
+      name: "train step", "planner" or "closed loop".
+      lower: traces it for its shapes.
+      held: bytes per chip that are held between calls, by what they are.
+      parameters: numbers in the model.
+      flops: operations of one call on all chips, counted from shapes.
+      model_flops: the same without what rematerialisation computes again.
+      work: what one call gets done, such as {"images": 96, "labels": 1536}.
+    """
+
+    name: str
+    lower: Callable[[], jax.stages.Lowered]
+    held: Mapping[str, int]
+    parameters: int
+    flops: int
+    model_flops: int
+    work: Mapping[str, int]
+
+
+def model_config(config: ml_collections.ConfigDict) -> ModelConfig:
+    """The model of an experiment."""
+    overrides = {"layout": config.model.layout, **config.model.overrides}
+    return get_config(config.model.variant, **overrides)
+
+
+def train_program(config: ml_collections.ConfigDict, mesh: Mesh) -> Program:
+    """The train step of an experiment.
+
+    Raises:
+      ValueError: a config that does not fit together, or not the mesh.
+    """
+    model, finetune = model_config(config), Finetune.from_config(config)
+    pace = None
+    if finetune.schedules:
+        pace = finetune.scale_by_pace(config.optimizer, config.steps)
+    optimizer, _ = make_optimizer(config.optimizer, config.steps, pace)
+    state = abstract_state(config, model, optimizer, mesh)
+    batch = batch_shapes(config, model, mesh)
+    step = make_train_step(
+        SemanticWorldModel(model),
+        optimizer,
+        len(QUERY_TYPES),
+        config.dense_weight,
+        finetune,
+        jax.tree.map(lambda leaf: leaf.sharding, state),
+    )
+    images, actions = batch.actions.shape[:2]
+    questions, length = batch.question_tokens.shape[1:]
+    queries, answers = batch.answer_tokens.shape[1:]
+    count = functools.partial(
+        flops.train_step_flops,
+        model, images, actions, questions, length, queries, answers,
+    )  # fmt: skip
+    return Program(
+        name="train step",
+        lower=lambda: step.lower(state, batch),
+        held={
+            "parameters": bytes_per_device(state.params),
+            "optimizer state": bytes_per_device(state.opt_state),
+            "batch": bytes_per_device(batch),
+        },
+        parameters=count_parameters(state.params),
+        flops=count(recompute=True),
+        model_flops=count(),
+        work={
+            "images": images,
+            "labels": images * queries,
+            "tokens": train_tokens(model, batch),
+        },
+    )
+
+
+def planner_program(
+    config: ml_collections.ConfigDict, mesh: Mesh, scenes: int
+) -> Program:
+    """One replan of `config.planner` for scenes split over the mesh.
+
+    The model lies whole on every chip, in the dtype of its computation, so that no
+    replan waits for weights.
+
+    Raises:
+      ValueError: settings that the planner does not know, or scenes that do not divide.
+    """
+    model, planner = model_config(config), planner_of(config)
+    world_model = planner_model(model, mesh)
+    observed = _observation(config, model, mesh, scenes)
+    aims = _aims(model, mesh, scenes)
+    state = _split(jax.eval_shape(lambda: planner.init_state(scenes)), mesh)
+    inputs = (world_model, observed, *aims, state, _key(mesh))
+    work = scenes * replan_flops(model, planner)
+    return Program(
+        name="planner",
+        lower=lambda: jax.jit(lambda *args: planner.plan(*args)).lower(*inputs),
+        held={
+            "parameters": bytes_per_device(world_model),
+            "observation and goal": bytes_per_device((observed, aims, state)),
+        },
+        parameters=count_parameters(world_model),
+        flops=work,
+        model_flops=work,
+        work={"replans": scenes},
+    )
+
+
+def loop_program(config: ml_collections.ConfigDict, mesh: Mesh, scenes: int) -> Program:
+    """One turn of the closed loop: render, encode, plan, `execute` steps of physics.
+
+    Raises:
+      ValueError: no such env, or as `planner_program`.
+    """
+    model, planner = model_config(config), planner_of(config)
+    env = envs.load(config.get("env", "board"), backend="mjx")
+    world_model = planner_model(model, mesh)
+    aims = _aims(model, mesh, scenes)
+    plan = _split(jax.eval_shape(lambda: planner.init_state(scenes)), mesh)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), scenes))
+    states = _split(jax.eval_shape(env.reset_batch, keys), mesh)
+    height, width = frame_size(config, model)
+
+    def turn(world_model, questions, goal, states, plan, key):
+        image = render(env.scene(states), height, width, supersample=2)
+        seen = Observation(image=image)
+        chunk, plan, _ = planner.plan(world_model, seen, questions, goal, plan, key)
+        actions = jnp.swapaxes(chunk[:, : planner.config.execute], 0, 1)
+        step = lambda states, action: (env.step_batch(states, action), None)
+        return jax.lax.scan(step, states, actions)[0], plan
+
+    inputs = (world_model, *aims, states, plan, _key(mesh))
+    work = scenes * replan_flops(model, planner)
+    return Program(
+        name="closed loop",
+        lower=lambda: jax.jit(turn).lower(*inputs),
+        held={
+            "parameters": bytes_per_device(world_model),
+            "worlds and goal": bytes_per_device((aims, states, plan)),
+        },
+        parameters=count_parameters(world_model),
+        flops=work,
+        model_flops=work,
+        work={"replans": scenes, "control steps": scenes * planner.config.execute},
+    )
+
+
+def planner_of(config: ml_collections.ConfigDict) -> Planner:
+    """`config.planner`: a name and settings; MPPI as published without one."""
+    settings = dict(config.get("planner", {"name": "mppi_published"}))
+    return get_planner(settings.pop("name"), **settings)
+
+
+def planner_model(model: ModelConfig, mesh: Mesh) -> VLMWorldModel:
+    """A world model of shapes, whole on every device of the mesh."""
+    init = SemanticWorldModel(model).init_params
+    params = jax.eval_shape(lambda: init(jax.random.key(0)))
+    whole = replicated(mesh)
+    params = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, model.dtype, sharding=whole), params
+    )
+    return VLMWorldModel(params, model, candidates_per_pass=128 * mesh.size)
+
+
+def replan_flops(model: ModelConfig, planner: Planner) -> int:
+    """Operations of one replan of one scene with a goal of `QUESTIONS` questions."""
+    c, length = planner.config, model.max_question_tokens
+    answers = model.vocab_size if c.normalise == "vocabulary" else 2
+    scoring = flops.scoring_flops(
+        model, c.candidates, len(c.horizons), QUESTIONS, c.horizon, length, answers
+    )
+    times = c.iterations * (3 if planner.needs_gradient else 1)
+    return flops.encode_flops(model, QUESTIONS, length) + times * scoring
+
+
+def batch_shapes(
+    config: ml_collections.ConfigDict, model: ModelConfig, mesh: Mesh
+) -> TrainBatch:
+    """A training batch of shapes, its images split over the mesh.
+
+    Raises:
+      ValueError: images that do not divide.
+    """
+    data, side = config.data, frame_size(config, model)
+    images, queries, width = data.images, data.queries, model.max_question_tokens
+    answer = 2 if data.get("answer_eos", False) else 1
+    shape = lambda dtype, *axes: jax.ShapeDtypeStruct((images, *axes), dtype)
+    batch = TrainBatch(
+        image=shape(jnp.uint8, *side, 3),
+        actions=shape(jnp.float32, model.max_horizon, model.action_size),
+        question_tokens=shape(jnp.int32, data.questions, width),
+        question_mask=shape(jnp.bool_, data.questions, width),
+        query_question=shape(jnp.int32, queries),
+        query_horizon=shape(jnp.int32, queries),
+        answer_tokens=shape(jnp.int32, queries, answer),
+        answer_mask=shape(jnp.bool_, queries, answer),
+        query_type=shape(jnp.int32, queries),
+        places=PlaceTargets(
+            mask=shape(jnp.bool_, queries, 3), place=shape(jnp.float32, queries, 3, 2)
+        ),
+    )
+    return _split(batch, mesh)
+
+
+def frame_size(
+    config: ml_collections.ConfigDict, model: ModelConfig
+) -> tuple[int, int]:
+    """Rows and columns of a frame, `config.data.frame` or the model's own."""
+    side = model.image_size
+    return tuple(config.data.get("frame", (side, side)))
+
+
+def train_tokens(model: ModelConfig, batch: TrainBatch) -> int:
+    """Tokens that run through the decoder in a training step, padding included."""
+    images, actions = batch.actions.shape[:2]
+    questions, length = batch.question_tokens.shape[1:]
+    queries, answers = batch.answer_tokens.shape[1:]
+    if model.layout == "full":
+        whole = model.image_tokens + actions + 1 + length + answers
+        return images * queries * whole
+    asked = questions if model.layout == "branched" else queries
+    shared = model.image_tokens + actions + asked * length
+    return images * (shared + queries * answers)
+
+
+def bytes_per_device(tree: Any) -> int:
+    """Bytes of one device's shards of shape structs with shardings."""
+    total = 0
+    for leaf in jax.tree.leaves(tree):
+        shape = leaf.sharding.shard_shape(leaf.shape)
+        total += math.prod(shape) * np.dtype(leaf.dtype).itemsize
+    return total
+
+
+def _observation(config, model, mesh, scenes) -> Observation:
+    shape = (scenes, *frame_size(config, model), 3)
+    return _split(Observation(image=jax.ShapeDtypeStruct(shape, jnp.uint8)), mesh)
+
+
+def _aims(model, mesh, scenes) -> tuple[QuestionBatch, GoalArrays]:
+    """Questions and goal of the planner's scenes, yes or no."""
+    shape = lambda dtype, *axes: jax.ShapeDtypeStruct((scenes, QUESTIONS, *axes), dtype)
+    length = model.max_question_tokens
+    questions = QuestionBatch(
+        tokens=shape(jnp.int32, length),
+        mask=shape(jnp.bool_, length),
+        type_id=shape(jnp.int32),
+        args=shape(jnp.int32, 2),
+        answer_ids=shape(jnp.int32, 2),
+    )
+    goal = GoalArrays(shape(jnp.int32), shape(jnp.float32), None)
+    return _split(questions, mesh), _split(goal, mesh)
+
+
+def _key(mesh: Mesh) -> jax.ShapeDtypeStruct:
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(mesh))
+
+
+def _split(tree: Any, mesh: Mesh) -> Any:
+    """Shape structs whose leading axis is split over the mesh's batch axes."""
+    place, shards = batch_sharding(mesh), batch_shards(mesh)
+
+    def split(leaf):
+        if leaf.shape[0] % shards:
+            raise ValueError(
+                f"a leading axis of {leaf.shape[0]} (images or scenes) does not divide "
+                f"over the mesh's {shards} batch shards"
+            )
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+
+    return jax.tree.map(split, tree)

@@ -1,0 +1,209 @@
+"""TPU slices by name, on machines without a TPU: facts, and devices to compile for.
+
+    slice_ = get_slice("v5e:4x4")
+    mesh = Mesh(np.reshape(slice_.devices, (1, 16)), ("data", "fsdp"))
+
+A compiler needs no chip, only libtpu. It must stay out of the environment's own
+packages: every JAX process would reach for it, and its lock file stops the second one.
+It is found by `TPU_LIBRARY_PATH`, in the environment's folder `libtpu` (`make libtpu`
+puts it there), or by import.
+
+Facts of the chips are Google's: https://cloud.google.com/tpu/docs, pages v4, v5e, v5p
+and v6e, read in November 2026. A link's rate is the documented interconnect rate of a
+chip (v5p: half of the bidirectional one) over its ports; on v5e that gives the
+documented bisection of a pod, 2 x 16 links x 50 GB/s = 1.6 TB/s.
+"""
+
+import dataclasses
+import difflib
+import importlib.util
+import math
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+LIBTPU = "libtpu==0.0.42.1"  # the release that compiles for the tested jax
+GB, GIB = 1e9, 2**30
+
+
+class TopologyError(ValueError):
+    """A slice that does not exist, or no libtpu to ask; one line says what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What a chip can do, on paper.
+
+    Attributes:
+      name: "v4", "v5e", "v5p" or "v6e".
+      bf16_flops: FLOP/s of bfloat16 matrix products.
+      hbm_bytes: memory.
+      hbm_bandwidth: bytes/s.
+      link_bandwidth: bytes/s of one interconnect link, one way.
+      axes: of the interconnect's mesh or torus.
+      wraps_at: extent from which an axis of a slice is closed to a ring.
+      options: what libtpu wants to hear besides the shape.
+    """
+
+    name: str
+    bf16_flops: float
+    hbm_bytes: float
+    hbm_bandwidth: float
+    link_bandwidth: float
+    axes: int
+    wraps_at: int
+    options: tuple[tuple[str, Any], ...] = ()
+
+
+CHIPS: dict[str, Chip] = {
+    chip.name: chip
+    for chip in (
+        # Two cores of a chip run as one device, as JAX has it on real machines.
+        Chip(
+            "v4", 275e12, 32 * GIB, 1200 * GB, 50 * GB, 3, 4,
+            (("chip_config_name", "megacore"),),
+        ),
+        Chip("v5e", 197e12, 16 * GB, 819 * GB, 50 * GB, 2, 16),
+        Chip("v5p", 459e12, 95 * GIB, 2765 * GB, 100 * GB, 3, 4),
+        Chip("v6e", 918e12, 32 * GB, 1600 * GB, 100 * GB, 2, 16),
+    )
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """A slice of chips.
+
+    Attributes:
+      name: "v5e:4x4".
+      chip: of which it is made.
+      shape: chips along each axis of the interconnect.
+      devices: to compile for, one per chip; they cannot run anything.
+    """
+
+    name: str
+    chip: Chip
+    shape: tuple[int, ...]
+    devices: tuple[Any, ...] = dataclasses.field(repr=False, compare=False)
+
+    @property
+    def chips(self) -> int:
+        """Chips of the slice."""
+        return math.prod(self.shape)
+
+    @property
+    def rings(self) -> int:
+        """Axes along which the chips form a ring, not a line."""
+        whole = [n for n in self.shape if n >= self.chip.wraps_at]
+        # v4 and v5p close their rings between cubes of 4 x 4 x 4 only.
+        if self.chip.axes == 3 and len(whole) < 3:
+            return 0
+        return len(whole)
+
+    @property
+    def links(self) -> int:
+        """Links of the chip that has the fewest: one per axis, two along a ring."""
+        return sum(n > 1 for n in self.shape) + self.rings
+
+
+def parse_slice(name: str) -> tuple[Chip, tuple[int, ...]]:
+    """Chip and shape of a slice's name, without libtpu.
+
+    Raises:
+      TopologyError: no such chip, or no such shape.
+    """
+    kind, _, shape = name.partition(":")
+    if kind not in CHIPS:
+        close = difflib.get_close_matches(kind, CHIPS, 1)
+        hint = f" (did you mean '{close[0]}'?)" if close else ""
+        raise TopologyError(
+            f"unknown TPU '{kind}'{hint} in topology '{name}'; known: "
+            f"{', '.join(CHIPS)}, as in v5e:4x4 or v5p:2x2x4"
+        )
+    chip = CHIPS[kind]
+    if not re.fullmatch(r"\d+(x\d+){1,2}", shape):
+        example = "x".join(["4"] * chip.axes)
+        raise TopologyError(
+            f"topology '{name}' has no shape such as {kind}:{example}: chips along "
+            f"each of the {chip.axes} axes"
+        )
+    sizes = tuple(map(int, shape.split("x")))
+    if len(sizes) != chip.axes or min(sizes) < 1:
+        raise TopologyError(
+            f"topology '{name}' has {len(sizes)} axes, a {kind} slice has {chip.axes} "
+            f"of at least 1 chip: for example {kind}:{'x'.join(['2'] * chip.axes)}"
+        )
+    return chip, sizes
+
+
+def get_slice(name: str) -> Slice:
+    """A slice with devices that programs can be compiled for.
+
+    Args:
+      name: chip and shape, for example "v5e:4x4" or "v5p:2x2x4".
+
+    Raises:
+      TopologyError: libtpu is not there, or knows no such slice.
+    """
+    chip, sizes = parse_slice(name)
+    _prepare(find_libtpu())
+    from jax.experimental import topologies
+
+    options = dict(chip.options)
+    if math.prod(sizes) == 1:
+        options["chips_per_host_bounds"] = (1, 1, 1)
+    try:
+        described = topologies.get_topology_desc(
+            platform="tpu", topology_name=name, **options
+        )
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise TopologyError(f"libtpu refuses topology '{name}': {reason}") from error
+    devices = tuple(described.devices)
+    if len(devices) != math.prod(sizes):
+        raise TopologyError(
+            f"libtpu gives {len(devices)} devices for topology '{name}', expected one "
+            f"per chip, {math.prod(sizes)}"
+        )
+    return Slice(name, chip, sizes, devices)
+
+
+def find_libtpu() -> Path:
+    """The compiler's library.
+
+    Raises:
+      TopologyError: it is nowhere; the message says how to get it.
+    """
+    named = os.environ.get("TPU_LIBRARY_PATH")
+    if named:
+        if not Path(named).is_file():
+            raise TopologyError(f"TPU_LIBRARY_PATH={named} is no file")
+        return Path(named)
+    own = Path(sys.prefix) / "libtpu"
+    if (own / "libtpu" / "libtpu.so").is_file():
+        return own / "libtpu" / "libtpu.so"
+    spec = importlib.util.find_spec("libtpu")
+    if spec is not None and spec.origin:
+        library = Path(spec.origin).with_name("libtpu.so")
+        if library.is_file():
+            return library
+    raise TopologyError(
+        "libtpu, TPU's compiler, is not there: `make libtpu`, or "
+        f"`pip install --no-deps --target {own} {LIBTPU}` (0.7 GB on disk)"
+    )
+
+
+def _prepare(library: Path) -> None:
+    """Tells libtpu that there is neither a chip nor a metadata server to ask."""
+    os.environ["TPU_LIBRARY_PATH"] = str(library)
+    for name, value in {
+        "TPU_SKIP_MDS_QUERY": "1",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+        "TPU_ACCELERATOR_TYPE": "v5litepod-1",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "TPU_MIN_LOG_LEVEL": "3",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }.items():
+        os.environ.setdefault(name, value)
