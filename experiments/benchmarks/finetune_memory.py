@@ -1,45 +1,47 @@
-"""Memory of one training step by fine-tuning choice, from compiled programs.
+"""Memory of one training step by fine-tuning choice and device kind.
 
     python -m experiments.benchmarks.finetune_memory
-    python -m experiments.benchmarks.finetune_memory --variant paligemma_3b_224 \\
-        --images 8 --layers 2
+    python -m experiments.benchmarks.finetune_memory --config experiments/board_3b.py \\
+        --topology v5p:1x1x1,v6e:2x2,v5e:4x4 --images 16
 
-Compiles the real train step for the device at hand from shapes alone: no weight is
-made, no step is run. What XLA's `memory_analysis()` says is what the program needs:
-arguments (parameters, optimizer state, batch) and temporaries (gradients, activations).
-Donated buffers are counted once.
+Compiles the real train step from shapes alone: no weight is made, no step is run. What
+XLA's memory analysis says is what a chip needs: arguments (parameters, optimizer state,
+batch) and temporaries (gradients, activations). Donated buffers are counted once.
+`--topology` names TPU slices, which libtpu compiles for on any machine (`make libtpu`);
+parameters and optimizer state are split over their chips by the config's rules.
+Without it the devices of this machine are compiled for. A program that does not fit is
+reported with the size at which XLA gave up.
 
 With `--layers n` three small programs are compiled in place of the whole depth, with n
-or 2n layers in decoder and tower, and the table is extrapolated linearly per layer;
-scanned layers make that exact but for what the compiler fuses otherwise. On a CPU, XLA
+or 2n layers in decoder and tower, and sizes are extrapolated linearly per layer; with
+scanned layers that is exact but for what the compiler fuses otherwise. On a CPU, XLA
 computes bfloat16 in float32: its temporaries are an upper bound for accelerators.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import os
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import ml_collections
 from absl import app, flags
+from jax.sharding import Mesh
+from ml_collections import config_flags
 
-from experiments import board_tiny
-from swm_jax.models import VARIANTS, ModelConfig, TrainBatch, get_config
-from swm_jax.models.swm import SemanticWorldModel
-from swm_jax.training.finetune import Finetune, count_parameters
-from swm_jax.training.optimizer import make_optimizer
-from swm_jax.training.state import fresh_params
-from swm_jax.training.step import TrainState, make_train_step
+from swm_jax.tools.analysis import out_of_memory
+from swm_jax.tools.programs import model_config, train_program
+from swm_jax.tools.topology import TopologyError, get_slice
+from swm_jax.training.sharding import make_mesh
 
-_VARIANT = flags.DEFINE_enum("variant", "tiny", VARIANTS, "Model size.")
-_IMAGES = flags.DEFINE_integer("images", 8, "Images of a batch, at least 1.", 1)
-_QUERIES = flags.DEFINE_integer("queries", 16, "Queries per image.", 1)
-_QUESTIONS = flags.DEFINE_integer("questions", 8, "Questions per image.", 1)
-_REMAT = flags.DEFINE_enum("remat", None, ("none", "dots", "full"), "As the config.")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", "experiments/board_tiny.py", "Experiment whose step is compiled."
+)
+_TOPOLOGY = flags.DEFINE_list("topology", [], "TPU slices, such as v5e:4x4.")
+_IMAGES = flags.DEFINE_integer("images", 0, "Images of a batch; 0 as the config.", 0)
 _LAYERS = flags.DEFINE_integer(
     "layers", 0, "Compile n and 2n layers and extrapolate; 0 compiles all of them.", 0
 )
-_RANKS = flags.DEFINE_list("ranks", ["4", "16", "64"], "Ranks of LoRA.")
+_RANKS = flags.DEFINE_list("ranks", ["16"], "Ranks of LoRA.")
 
 GIB, MIB = 2**30, 2**20
 _MATRICES = "(llm/layers/(attn|mlp)/.*|img/(Transformer|head)/.*)"
@@ -47,16 +49,14 @@ _MATRICES = "(llm/layers/(attn|mlp)/.*|img/(Transformer|head)/.*)"
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes of one compiled step.
+    """Bytes of one compiled step on one device.
 
     Attributes:
-      moving: number of parameters that move (a count, not bytes).
       params, opt_state: held between steps.
       temporary: gradients, activations and scratch space during a step.
       peak: all arguments, temporaries and outputs that are not donated arguments.
     """
 
-    moving: float
     params: float
     opt_state: float
     temporary: float
@@ -70,85 +70,87 @@ class Memory:
 
 def choices(ranks: list[int]) -> dict[str, dict[str, Any]]:
     """`config.finetune` by name."""
-    frozen = {"schedules": (("img/.*", None), (".*", {}))}
-    rows = {"full AdamW": {}, "frozen tower": frozen}
+    frozen = {"schedules": (("img/.*", None), (".*", {})), "lora": ()}
+    rows = {"full": {"schedules": (), "lora": ()}, "frozen tower": frozen}
     for rank in ranks:
         rule = (_MATRICES, {"rank": rank, "alpha": float(rank)})
-        rows[f"LoRA, rank {rank}"] = {"lora": (rule,)}
+        rows[f"LoRA, rank {rank}"] = {"schedules": (), "lora": (rule,)}
     return rows
 
 
-def batch_shapes(config: ModelConfig, images: int, questions: int, queries: int):
-    """A `TrainBatch` of shapes."""
-    shape = lambda dtype, *axes: jax.ShapeDtypeStruct((images, *axes), dtype)
-    side, answer = config.image_size, config.max_answer_tokens
-    asked = questions, config.max_question_tokens
-    return TrainBatch(
-        image=shape(jnp.uint8, side, side, 3),
-        actions=shape(jnp.float32, config.max_horizon, config.action_size),
-        question_tokens=shape(jnp.int32, *asked),
-        question_mask=shape(jnp.bool_, *asked),
-        query_question=shape(jnp.int32, queries),
-        query_horizon=shape(jnp.int32, queries),
-        answer_tokens=shape(jnp.int32, queries, answer),
-        answer_mask=shape(jnp.bool_, queries, answer),
-        query_type=shape(jnp.int32, queries),
-    )
+def measure(config: ml_collections.ConfigDict, mesh: Mesh) -> Memory:
+    """Compiles the train step of a config for one device of a mesh.
 
-
-def measure(config: ModelConfig, rules: Mapping[str, Any], batch: TrainBatch) -> Memory:
-    """Compiles the train step of a model and a fine-tuning choice."""
-    run = board_tiny.get_config()
-    run.dense_weight, run.optimizer.name = 0.0, "adamw"
-    run.finetune.update(rules)
-    finetune = Finetune.from_config(run)
-    pace = finetune.scale_by_pace(run.optimizer, 1000) if finetune.schedules else None
-    optimizer, _ = make_optimizer(run.optimizer, 1000, pace)
-    params = jax.eval_shape(lambda: fresh_params(run, config))
-    moving = finetune.split(params)[0]
-    opt_state = jax.eval_shape(optimizer.init, moving)
-    state = TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, opt_state)
-    step = make_train_step(SemanticWorldModel(config), optimizer, 1, 0.0, finetune)
-    used = step.lower(state, batch).compile().memory_analysis()
+    Raises:
+      jax.errors.JaxRuntimeError: XLA refuses it, for want of memory or otherwise.
+    """
+    program = train_program(config, mesh)
+    used = program.lower().compile().memory_analysis()
     held = used.argument_size_in_bytes - used.alias_size_in_bytes
     return Memory(
-        moving=count_parameters(moving),
-        params=_bytes(params),
-        opt_state=_bytes(opt_state),
+        params=program.held["parameters"],
+        opt_state=program.held["optimizer state"],
         temporary=used.temp_size_in_bytes,
         peak=held + used.temp_size_in_bytes + used.output_size_in_bytes,
     )
 
 
-def extrapolate(
-    config: ModelConfig, rules: Mapping[str, Any], batch: TrainBatch, layers: int
-) -> Memory:
+def extrapolate(config: ml_collections.ConfigDict, mesh: Mesh, layers: int) -> Memory:
     """Memory at the config's depths, linear in the layers of decoder and tower."""
+    model = model_config(config)
 
     def at(depth: int, vision_depth: int) -> Memory:
-        small = dataclasses.replace(config, depth=depth, vision_depth=vision_depth)
-        return measure(small, rules, batch)
+        small = config.copy_and_resolve_references()
+        small.model.overrides.update({"depth": depth, "vision_depth": vision_depth})
+        return measure(small, mesh)
 
     start = at(layers, layers)
     decoder = at(2 * layers, layers).combine(start, -1.0)
     tower = at(layers, 2 * layers).combine(start, -1.0)
-    total = start.combine(decoder, config.depth / layers - 1.0)
-    return total.combine(tower, config.vision_depth / layers - 1.0)
+    total = start.combine(decoder, model.depth / layers - 1.0)
+    return total.combine(tower, model.vision_depth / layers - 1.0)
 
 
-def _bytes(tree) -> int:
-    return sum(x.size * jnp.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
+def describe(config: ml_collections.ConfigDict, mesh: Mesh, unit: int) -> str:
+    """Cells of a row: parameters, optimizer, step and peak on one device."""
+    try:
+        memory = (
+            extrapolate(config, mesh, _LAYERS.value)
+            if _LAYERS.value
+            else measure(config, mesh)
+        )
+    except jax.errors.JaxRuntimeError as error:
+        size = out_of_memory(str(error))
+        if size is None:
+            raise
+        held = train_program(config, mesh).held
+        parts = held["parameters"] / unit, held["optimizer state"] / unit
+        return (
+            f"{parts[0]:.2f} | {parts[1]:.2f} | | {size[0] / unit:.1f}, does not fit "
+            f"{size[1] / unit:.1f}"
+        )
+    parts = memory.params, memory.opt_state, memory.temporary, memory.peak
+    return " | ".join(f"{part / unit:.2f}" for part in parts)
 
 
 def main(argv: list[str]) -> None:
     """Prints the table, a row as soon as it is compiled."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
-    overrides = {} if _REMAT.value is None else {"remat": _REMAT.value}
-    config = get_config(_VARIANT.value, **overrides)
-    batch = batch_shapes(config, _IMAGES.value, _QUESTIONS.value, _QUERIES.value)
-    big = jax.eval_shape(SemanticWorldModel(config).init_params, jax.random.key(0))
-    unit, name = (GIB, "GiB") if _bytes(big) > GIB else (MIB, "MiB")
+    if _TOPOLOGY.value:
+        os.environ["JAX_PLATFORMS"] = "cpu"  # the devices exist only for the compiler
+    config = _CONFIG.value
+    if _IMAGES.value:
+        config.data.images = _IMAGES.value
+    model = model_config(config)
+    try:
+        kinds = {name: get_slice(name).devices for name in _TOPOLOGY.value}
+    except TopologyError as error:
+        raise SystemExit(f"error: {error}") from error
+    kinds = kinds or {jax.devices()[0].device_kind: jax.devices()}
+    first = train_program(config, make_mesh(config.mesh, next(iter(kinds.values()))))
+    big = first.parameters * 4 > GIB
+    unit, name = (GIB, "GiB") if big else (MIB, "MiB")
     how = "all layers compiled"
     if _LAYERS.value:
         how = (
@@ -156,20 +158,18 @@ def main(argv: list[str]) -> None:
             "linearly per layer"
         )
     print(
-        f"{config.variant}, {_IMAGES.value} images x {_QUERIES.value} queries, layout "
-        f"{config.layout}, {config.dtype}, remat {config.remat}; {how}; {name} on "
-        f"{jax.devices()[0].device_kind}\n"
+        f"{model.variant}, {config.optimizer.name}, {first.work['images']} images x "
+        f"{first.work['labels'] // first.work['images']} queries, layout "
+        f"{model.layout}, {model.dtype}, remat {model.remat}; {how}; {name} per "
+        "device\n"
     )
-    print("| choice | moving parameters | parameters | optimizer | step | peak |")
-    print("|---|---|---|---|---|---|", flush=True)
+    print("| choice | device kind | devices | parameters | optimizer | step | peak |")
+    print("|---|---|---|---|---|---|---|", flush=True)
     for choice, rules in choices([int(rank) for rank in _RANKS.value]).items():
-        if _LAYERS.value:
-            memory = extrapolate(config, rules, batch, _LAYERS.value)
-        else:
-            memory = measure(config, rules, batch)
-        parts = memory.params, memory.opt_state, memory.temporary, memory.peak
-        cells = " | ".join(f"{part / unit:.2f}" for part in parts)
-        print(f"| {choice} | {memory.moving:,.0f} | {cells} |", flush=True)
+        config.finetune.update(rules)
+        for kind, devices in kinds.items():
+            cells = describe(config, make_mesh(config.mesh, devices), unit)
+            print(f"| {choice} | {kind} | {len(devices)} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":
