@@ -1,0 +1,101 @@
+"""How fast a device steps the board, renders it and makes training batches of it.
+
+    python -m experiments.benchmarks.simulation
+    python -m experiments.benchmarks.simulation --worlds 1024,4096,16384   # accelerators
+
+Per number of worlds: control steps/s of MJX (every one of them `physics_steps` physics
+steps), frames/s of the renderer per image size, and images/s of whole SAQA batches
+(drawn, labelled, tokenised and rendered in one program). Rows are measured one after the
+other; each time is the shortest of `--repeats`, after one call to compile.
+"""
+
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+
+from data_pipelines import device_saqa
+from data_pipelines.simulated import simulated_episodes
+from experiments import board_tiny, generate_board
+from swm_jax import envs
+from swm_jax.envs.render import render
+from swm_jax.models import Tokenizer, get_config
+
+_WORLDS = flags.DEFINE_list("worlds", ["64"], "Worlds side by side.")
+_SIZES = flags.DEFINE_list("sizes", ["64", "96", "224"], "Pixels per side.")
+_STEPS = flags.DEFINE_integer("steps", 4, "Control steps of a timed call.", 1)
+_REPEATS = flags.DEFINE_integer("repeats", 3, "The shortest time counts.", 1)
+_POSES = flags.DEFINE_string(
+    "poses", None, "File of simulated episodes for the batches; made if not there."
+)
+_EPISODES = flags.DEFINE_integer("episodes", 200, "Episodes in that file.", 2)
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Shortest time of a call, the first one not counted."""
+    jax.block_until_ready(call())
+    spent = []
+    for _ in range(_REPEATS.value):
+        began = time.perf_counter()
+        jax.block_until_ready(call())
+        spent.append(time.perf_counter() - began)
+    return min(spent)
+
+
+def steps_per_second(env: envs.BoardEnv, worlds: int) -> float:
+    """Control steps/s of all worlds together, with random actions."""
+    states = env.reset_batch(jax.random.split(jax.random.key(0), worlds))
+    shape = (worlds, _STEPS.value, 2)
+    actions = jax.random.uniform(jax.random.key(1), shape, minval=-0.03, maxval=0.03)
+    roll = lambda: env.rollout_batch(states, actions)
+    return worlds * _STEPS.value / seconds(roll)
+
+
+def frames_per_second(env: envs.BoardEnv, worlds: int, size: int) -> float:
+    """Rendered images/s, 2 x 2 samples a pixel."""
+    states = env.reset_batch(jax.random.split(jax.random.key(0), worlds))
+    scene = jax.tree.map(jnp.asarray, env.scene(states))
+    draw = jax.jit(lambda scene: render(scene, size, size, supersample=2))
+    return worlds / seconds(lambda: draw(scene))
+
+
+def batches_per_second(images: int) -> tuple[float, int]:
+    """Whole batches/s of the `tiny` model's data, and queries of an image."""
+    config = board_tiny.get_config("device")
+    simulate = generate_board.get_config()
+    simulate.episodes = _EPISODES.value
+    config.data.images = images
+    episodes = simulated_episodes(simulate, _POSES.value, "train")
+    draw = device_saqa.make_batch_function(
+        episodes, config.data, Tokenizer.load("tiny"), get_config("tiny")
+    )
+    return 1 / seconds(lambda: draw(0, 0)), config.data.queries
+
+
+def main(argv: list[str]) -> None:
+    """Prints a row as soon as it is measured."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
+    env = envs.load("board", backend="mjx")
+    device = jax.devices()[0].device_kind
+    print(f"jax {jax.__version__} on {device}; MJX, {env.physics_steps} physics steps "
+          "per control step")  # fmt: skip
+    for worlds in (int(n) for n in _WORLDS.value):
+        rate = steps_per_second(env, worlds)
+        print(f"{worlds:6} worlds {rate:12,.0f} control steps/s", flush=True)
+        for size in (int(n) for n in _SIZES.value):
+            rate = frames_per_second(env, worlds, size)
+            print(f"{worlds:6} scenes {rate:12,.0f} frames/s at {size} px", flush=True)
+        if _POSES.value:
+            rate, queries = batches_per_second(worlds)
+            print(
+                f"{worlds:6} images {rate * worlds:12,.0f} images/s in batches, "
+                f"{rate * worlds * queries:,.0f} queries/s",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    app.run(main)
