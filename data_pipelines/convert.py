@@ -110,9 +110,7 @@ def convert(
     settings.check()
     source_path, output = Path(source_path), Path(output)
     opening = [] if settings.on_damage == "skip" else None
-    source = open_source(
-        source_path, camera=settings.camera, size=settings.size, skipped=opening
-    )
+    source = open_source(source_path, camera=settings.camera, skipped=opening)
     name = source.domain
     splits = split_episodes(source, settings)
     shards = [

@@ -39,7 +39,6 @@ def open_source(
     path: Path,
     *,
     camera: str | None = None,
-    size: tuple[int, int] | None = None,
     skipped: list[str] | None = None,
     **options: Any,
 ) -> Source:
@@ -48,7 +47,6 @@ def open_source(
     Args:
       path: its folder or file.
       camera: for kinds with several.
-      size: (height, width) wanted, for kinds that can decode to it.
       skipped: damaged parts are told here; None raises.
       **options: of the kind alone.
 
@@ -65,7 +63,7 @@ def open_source(
             raise DataError(
                 "LeRobot data need pyarrow: pip install 'swm_jax[lerobot]'"
             ) from error
-        return LeRobot(path, camera, size, **options)
+        return LeRobot(path, camera, **options)
     if kind == "language_table":
         from data_pipelines.sources.rlds import LanguageTable
 

@@ -44,24 +44,18 @@ class LeRobot:
 
     domain = "other"
 
-    def __init__(
-        self,
-        path: Path,
-        camera: str | None = None,
-        size: tuple[int, int] | None = None,
-    ):
+    def __init__(self, path: Path, camera: str | None = None):
         """Reads the metadata.
 
         Args:
           path: the folder.
           camera: a feature with pictures; None takes the only one.
-          size: (height, width) to which ffmpeg scales videos; None keeps them.
 
         Raises:
           DataError: metadata that are missing, damaged or of another version, an
             unknown camera, or several to choose from.
         """
-        self.path, self._size = path, size
+        self.path = path
         info = _json(path / "meta" / "info.json")
         version = info.get("codebase_version")
         if version not in VERSIONS:
@@ -233,7 +227,7 @@ class LeRobot:
             chunks = int(self._info.get("chunks_size", 1000))
             fields |= {"episode_chunk": number // chunks, "episode_index": number}
         path = self.path / self._info["video_path"].format(**fields)
-        return read_video(path, rows.num_rows, self.fps, start, self._size)
+        return read_video(path, rows.num_rows, self.fps, start)
 
     def _instruction(self, rows: pa.Table, about: Mapping[str, Any]) -> str:
         if "task_index" in rows.column_names and self._tasks:

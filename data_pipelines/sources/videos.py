@@ -19,7 +19,6 @@ def read_video(
     count: int,
     fps: float,
     start: float = 0.0,
-    size: tuple[int, int] | None = None,
 ) -> list[UInt8[np.ndarray, "h w 3"]]:
     """`count` frames from `start` seconds on.
 
@@ -28,7 +27,6 @@ def read_video(
       count: how many.
       fps: frames per second that the file must have.
       start: time of the first, seconds.
-      size: (height, width) that frames are scaled to; None keeps theirs.
 
     Raises:
       DataError: no such file, ffmpeg cannot read it, another frame rate, or fewer
@@ -44,8 +42,6 @@ def read_video(
         ) from error
     seek = ["-ss", f"{start - 0.5 / fps:.6f}"] if start > 0 else []
     output = ["-fps_mode", "passthrough", "-frames:v", str(count)]
-    if size is not None:
-        output += ["-vf", f"scale={size[1]}:{size[0]}:flags=area"]
     reader = imageio_ffmpeg.read_frames(
         str(path), input_params=seek, output_params=output
     )
