@@ -20,7 +20,7 @@ import mujoco
 import numpy as np
 
 from swm_jax.envs import cube_geometry as geometry
-from swm_jax.envs.scene import BLOCK_NAMES, CUBES
+from swm_jax.envs.scene import CUBES
 
 HAND_DOFS = 6
 MAX_CUBES = len(CUBES)
