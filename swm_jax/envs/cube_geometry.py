@@ -29,6 +29,9 @@ FINGER_HALF = (0.011, 0.005, 0.03)
 FINGER_RAISE = 0.016  # the finger spans -0.014 .. 0.046 about the pinch point
 PALM_HALF = (0.02, 0.06, 0.015)
 PALM_RAISE = 0.061
+ARM_HALF = (0.03, 0.03, 0.06)  # what is drawn of the arm
+ARM_RAISE = 0.136
+TABLE_HALF = 1.0  # metres from the origin to each side of the table that is drawn
 
 CAMERA_POSITION = (1.053, -0.014, 0.639)
 CAMERA_RIGHT = (0.0, 1.0, 0.0)

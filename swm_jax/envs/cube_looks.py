@@ -1,8 +1,8 @@
 """Looks of the cube arm: colours, light, camera, and whether the arm is drawn.
 
 As on the board a look is data, a pytree that a jitted renderer takes without
-compiling again. The gripper is transparent by default (OGBench draws the arm with
-alpha 0.1 and the finger pads with 0.5 for pictures); alpha 1 draws it solid, 0 hides it.
+compiling again. The arm is transparent by default (OGBench draws it with alpha 0.1
+and the finger pads with 0.5 for pictures); alpha 1 draws it solid, 0 hides it.
 """
 
 import difflib

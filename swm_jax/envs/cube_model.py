@@ -37,6 +37,12 @@ FRICTION = 1.0  # between any two things
 CONTACT = 'solref="0.01 1" solimp="0.95 0.99 0.001"'
 # MJX has fixed sizes: pairs of boxes it looks at (the nearest) and contacts it solves
 # for (the deepest).
+_ASSETS = """
+  <visual><headlight ambient="0 0 0" diffuse="0 0 0" specular="0 0 0"/></visual>
+  <asset>
+    <texture type="skybox" builtin="flat" rgb1="0 0 0" rgb2="0 0 0" width="32"
+             height="32"/>
+  </asset>"""
 MAX_GEOM_PAIRS = 24
 MAX_CONTACTS = 48
 
@@ -62,6 +68,7 @@ def cube_mjcf(
   <option timestep="{physics_dt}" iterations="{iterations}"
           ls_iterations="20" solver="Newton" cone="elliptic" impratio="10"
           integrator="Euler"/>
+  {_ASSETS if visuals else ""}
   <default>
     <geom friction="{FRICTION} 0.005 0.0001" condim="3" {CONTACT}/>
     <default class="visual">
@@ -76,10 +83,11 @@ def cube_mjcf(
     </default>
   </default>
   <worldbody>
-    {_hand_xml()}
+    {_hand_xml(visuals)}
     {bodies}
     <geom name="floor" class="wall"/>
     {_walls_xml()}
+    {_surroundings_xml() if visuals else ""}
   </worldbody>
   <actuator>{_servos_xml()}</actuator>
   <custom>
@@ -94,7 +102,7 @@ def cube_model(**options) -> mujoco.MjModel:
     return mujoco.MjModel.from_xml_string(cube_mjcf(**options))
 
 
-def _hand_xml() -> str:
+def _hand_xml(visuals: bool) -> str:
     joints = "".join(
         f'<joint name="hand_{name}" type="{kind}" axis="{axis}"/>'
         for name, kind, axis in (
@@ -114,6 +122,12 @@ def _hand_xml() -> str:
         <geom name="{name}" class="hand" size="{_numbers(geometry.FINGER_HALF)}"
               pos="0 0 {geometry.FINGER_RAISE}"/>
       </body>"""
+    arm = (
+        f'<geom name="arm_visual" class="visual" type="box" '
+        f'size="{_numbers(geometry.ARM_HALF)}" pos="0 0 {geometry.ARM_RAISE}"/>'
+        if visuals
+        else ""
+    )
     mass = HAND_MASS - 2 * FINGER_MASS
     return f"""
     <body name="hand" gravcomp="1">
@@ -123,6 +137,7 @@ def _hand_xml() -> str:
       <geom name="palm" class="hand" size="{_numbers(geometry.PALM_HALF)}"
             pos="0 0 {geometry.PALM_RAISE}"/>
       {fingers}
+      {arm}
     </body>"""
 
 
@@ -147,6 +162,20 @@ def _walls_xml() -> str:
     return "".join(
         f'<geom name="wall{i}" class="wall" pos="{pos}" zaxis="{normal}"/>'
         for i, (pos, normal) in enumerate(sides)
+    )
+
+
+def _surroundings_xml() -> str:
+    """Table, sun and the camera "front_pixels"; looks give them their colours."""
+    half = geometry.TABLE_HALF
+    axes = _numbers((*geometry.CAMERA_RIGHT, *geometry.CAMERA_UP))
+    return (
+        f'<geom name="table_visual" class="visual" type="box" pos="0 0 -0.005" '
+        f'size="{half} {half} 0.005"/>'
+        f'<light name="sun" type="directional" castshadow="false" pos="0 0 2" '
+        f'dir="0 0 -1" specular="0 0 0"/>'
+        f'<camera name="front_pixels" pos="{_numbers(geometry.CAMERA_POSITION)}" '
+        f'xyaxes="{axes}" fovy="{geometry.CAMERA_FOVY}"/>'
     )
 
 

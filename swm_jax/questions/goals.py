@@ -125,9 +125,10 @@ def goal_for_task(
     """The goal of a task of the benchmark: a Goal, SidedGoal or StagedGoal.
 
     Args:
-      task: of the board: "reach" (names: the block), "separate" (the block, then the neighbours to
-        part from), "block_to_block" (the block that moves, the block it goes to); of the
-        cube arm: "reach", "lift" (the cube), "stack" (the cube, the one below it).
+      task: of the board: "reach" (names: the block), "separate" (the block, then
+        the neighbours to part from), "block_to_block" (the block that moves, the
+        block it goes to); of the cube arm: "reach", "lift" (the cube), "stack" (the
+        cube, the one it goes on).
       names: block names, as "red moon".
       preset: "published" or "shaped".
       scene: the present scene (one, no batch axes). Names the blocks on the board;
