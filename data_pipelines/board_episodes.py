@@ -27,7 +27,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from data_pipelines.episodes import POLICIES
+from data_pipelines.domains import POLICIES
 from data_pipelines.random_scenes import random_scenes
 from swm_jax.envs import BoardEnv, Scene, State
 from swm_jax.envs.board_geometry import PLANNER_ACTION_LIMIT, X_BOUNDS, Y_BOUNDS

@@ -1,26 +1,35 @@
-"""Episodes: the one schema that generation writes and everything else reads.
+"""Episodes: the one schema that every source is turned into, checked both ways.
 
 An episode has T actions and T + 1 frames: in frame t the world stands before
-action t, and action t leads to frame t + 1. Poses belong to frames the same way.
+action t, and action t leads to frame t + 1. States belong to frames the same way.
 The answer to a question at horizon h from start t compares frames t and t + h,
 and the actions between them are t .. t + h - 1.
 
-    field           per episode           unit, meaning
-    image           T + 1 PNG frames      RGB, uint8[h, w, 3] each
-    block_pose      float32[T + 1, 8, 3]  x, y in metres, yaw in radians
-    peg             float32[T + 1, 2]     x, y in metres
-    action          float32[T, 2]         metres per step, as sent to the simulator
-    block_id        int32[8]              what lies in each slot (`BLOCK_NAMES`)
-    policy          text                  who acted, one of `POLICIES`
-    seed            int64                 seed of the whole data set
-    episode         int64                 number within it; both make the episode again
-    schema_version  int32                 `SCHEMA_VERSION`
+    field             per episode          unit, meaning
+    image             T + 1 PNG or JPEG    RGB, one size and kind in a data set
+    action            float32[T, A]        as sent to the robot or simulator
+    (state)           see `domains`        poses; none for a domain without
+    domain            text                 one of `domains.DOMAINS`
+    source            text                 what it was made by or converted from
+    instruction       text                 what the robot was told; may be empty
+    policy            text                 who acted
+    seed              int64                seed of the whole data set
+    episode           int64                number within it
+    fps               float32              frames per second; 0 if unknown
+    label_t           int32[L]             start frame of a stored question
+    label_horizon     int32[L]             actions until the frame it is about
+    label_question    L texts
+    label_answer      L texts
+    label_confidence  float32[L]           of the labeller, in 0..1
+    schema_version    int32                `SCHEMA_VERSION`
 
-Axes: N episodes, F frames of all episodes together, T the longest episode's actions.
+Version 1 had boards only, no labels, and none of domain, source, instruction and fps;
+it is read as what it would be today.
 """
 
 import dataclasses
 import io
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,24 +37,33 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
-from swm_jax.envs.board_geometry import ACTION_LIMIT
-from swm_jax.envs.scene import BLOCK_NAMES, Scene
+from data_pipelines.domains import POLICIES, get_domain
 
-SCHEMA_VERSION = 1
-POLICIES = ("oracle", "noisy", "random", "contact", "smooth")
-FIELDS = (
+SCHEMA_VERSION = 2
+READABLE = (1, 2)  # schema versions
+TEXTS = ("domain", "source", "instruction", "policy")
+LABELS = (
+    "label_t",
+    "label_horizon",
+    "label_question",
+    "label_answer",
+    "label_confidence",
+)
+FIELDS = (  # all but the state's
     "image",
-    "block_pose",
-    "peg",
     "action",
-    "block_id",
-    "policy",
+    *TEXTS,
     "seed",
     "episode",
+    "fps",
+    *LABELS,
     "schema_version",
 )
+_SINCE_2 = {"domain": "board", "source": "board", "instruction": "", "fps": 10.0}
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-_REACH = 1.0  # metres: a pose farther out than this is a simulation that blew up
+_JPEG_MAGIC = b"\xff\xd8\xff"
+
+__all__ = ["POLICIES", "SCHEMA_VERSION", "DataError", "Episode", "Labels"]
 
 
 class DataError(ValueError):
@@ -53,28 +71,58 @@ class DataError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
+class Labels:
+    """L stored answers, for episodes whose state does not tell.
+
+    Attributes:
+      t: int32[L], start frames.
+      horizon: int32[L], actions from there to the frame asked about.
+      question, answer: L texts each.
+      confidence: float32[L], in 0..1.
+    """
+
+    t: Int[np.ndarray, " L"]
+    horizon: Int[np.ndarray, " L"]
+    question: Sequence[str]
+    answer: Sequence[str]
+    confidence: Float[np.ndarray, " L"]
+
+    def __len__(self) -> int:
+        """L."""
+        return len(self.t)
+
+    @classmethod
+    def none(cls) -> "Labels":
+        """No labels."""
+        empty = np.zeros(0, np.int32)
+        return cls(empty, empty, (), (), np.zeros(0, np.float32))
+
+
+@dataclasses.dataclass(frozen=True)
 class Episode:
     """One episode; see the module's table.
 
     Attributes:
-      image: T + 1 PNG files.
-      block_pose: float32[T + 1, 8, 3].
-      peg: float32[T + 1, 2].
-      action: float32[T, 2].
-      block_id: int32[8].
-      policy: one of `POLICIES`.
+      image: T + 1 PNG or JPEG files.
+      action: float32[T, A].
+      state: name -> array, as the domain says.
+      policy: who acted.
       seed: seed of the data set.
       episode: number within the data set.
+      domain, source, instruction, fps, labels: as in the table.
     """
 
     image: Sequence[bytes]
-    block_pose: Float[np.ndarray, "T+1 8 3"]
-    peg: Float[np.ndarray, "T+1 2"]
-    action: Float[np.ndarray, "T 2"]
-    block_id: Int[np.ndarray, " 8"]
+    action: Float[np.ndarray, "T A"]
+    state: Mapping[str, np.ndarray]
     policy: str
     seed: int
     episode: int
+    domain: str = "board"
+    source: str = "board"
+    instruction: str = ""
+    fps: float = 10.0
+    labels: Labels = dataclasses.field(default_factory=Labels.none)
 
     def __len__(self) -> int:
         """T, the number of actions."""
@@ -83,7 +131,19 @@ class Episode:
     def record(self) -> dict[str, Any]:
         """The fields as a data set stores them."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {**fields, "image": list(self.image), "schema_version": SCHEMA_VERSION}
+        state, labels = fields.pop("state"), fields.pop("labels")
+        return {
+            **fields,
+            **state,
+            "image": list(self.image),
+            "fps": np.float32(self.fps),
+            "label_t": labels.t,
+            "label_horizon": labels.horizon,
+            "label_question": list(labels.question),
+            "label_answer": list(labels.answer),
+            "label_confidence": labels.confidence,
+            "schema_version": SCHEMA_VERSION,
+        }
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any], name: str = "record") -> "Episode":
@@ -93,27 +153,42 @@ class Episode:
           DataError: another schema version, a missing field or a broken rule.
         """
         version = int(record.get("schema_version", -1))
-        if version != SCHEMA_VERSION:
+        if version not in READABLE:
             raise DataError(
                 f"{name} has schema version {version}, this code reads "
-                f"{SCHEMA_VERSION}: generate the data again"
+                f"{' and '.join(map(str, READABLE))}: generate the data again"
             )
-        missing = [field for field in FIELDS if field not in record]
+        if version == 1:
+            record = {**_SINCE_2, **record}
+        wanted = FIELDS if version > 1 else [f for f in FIELDS if f not in LABELS]
+        missing = [field for field in wanted if field not in record]
         if missing:
             raise DataError(f"{name} lacks the field '{missing[0]}'")
-        policy = record["policy"]
+        labels = Labels.none()
+        if version > 1:
+            labels = Labels(
+                t=np.asarray(record["label_t"], np.int32),
+                horizon=np.asarray(record["label_horizon"], np.int32),
+                question=tuple(_text(x) for x in record["label_question"]),
+                answer=tuple(_text(x) for x in record["label_answer"]),
+                confidence=np.asarray(record["label_confidence"], np.float32),
+            )
         episode = cls(
             image=list(record["image"]),
-            block_pose=np.asarray(record["block_pose"]),
-            peg=np.asarray(record["peg"]),
             action=np.asarray(record["action"]),
-            block_id=np.asarray(record["block_id"]),
-            policy=policy.decode() if isinstance(policy, bytes) else str(policy),
+            state={k: np.asarray(v) for k, v in record.items() if k not in FIELDS},
             seed=int(record["seed"]),
             episode=int(record["episode"]),
+            fps=float(record["fps"]),
+            labels=labels,
+            **{field: _text(record[field]) for field in TEXTS},
         )
         validate(episode, name)
         return episode
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def validate(episode: Episode, name: str = "episode") -> None:
@@ -127,32 +202,59 @@ def validate(episode: Episode, name: str = "episode") -> None:
         if not good:
             raise DataError(f"{name}: {field} is {seen}, expected {expected}")
 
+    try:
+        domain = get_domain(episode.domain)
+    except ValueError as error:
+        raise DataError(f"{name}: {error}") from error
     steps = len(episode.action)
     need(steps >= 1, "number of actions", steps, "at least 1")
     need(len(episode.image) == steps + 1, "frames", len(episode.image), steps + 1)
-    shapes = {
-        "block_pose": (steps + 1, 8, 3),
-        "peg": (steps + 1, 2),
-        "action": (steps, 2),
-    }
-    for field, shape in shapes.items():
-        value = getattr(episode, field)
-        need(value.shape == shape, f"shape of {field}", value.shape, shape)
-        need(value.dtype == np.float32, f"type of {field}", value.dtype, "float32")
+    missing = [x for x in domain.state if x not in episode.state]
+    if missing and not domain.optional:
+        raise DataError(f"{name} lacks the field '{missing[0]}'")
+    unknown = [x for x in episode.state if x not in domain.state]
+    need(not unknown, "state", unknown, f"of {', '.join(domain.state)}")
+    fields = {"action": (episode.action, (steps, domain.action_size), "float32")}
+    for field, spec in domain.state.items():
+        if field in episode.state:
+            shape = (steps + 1, *spec.shape) if spec.per_frame else spec.shape
+            fields[field] = (episode.state[field], shape, spec.dtype)
+    for field, (value, shape, dtype) in fields.items():
+        fits = value.ndim == len(shape) and all(
+            want in (None, have) for want, have in zip(shape, value.shape)
+        )
+        expected = tuple("any" if x is None else x for x in shape)
+        need(fits, f"shape of {field}", value.shape, expected)
+        need(value.dtype == dtype, f"type of {field}", value.dtype, dtype)
         need(np.isfinite(value).all(), field, "not finite", "finite numbers")
-    ids = episode.block_id
-    need(ids.shape == (8,), "shape of block_id", ids.shape, (8,))
-    known = ((ids >= 0) & (ids < len(BLOCK_NAMES))).all()
-    need(known, "block_id", ids.tolist(), f"ids below {len(BLOCK_NAMES)}")
-    need(len(set(ids.tolist())) == 8, "block_id", ids.tolist(), "8 different blocks")
-    reach = np.abs(episode.block_pose[..., :2]).max()
-    need(reach < _REACH, "farthest block", f"{reach:.2f} m", f"below {_REACH} m")
-    largest = np.abs(episode.action).max()
-    limit = ACTION_LIMIT
-    need(largest <= limit * (1 + 1e-6), "largest action", largest, f"at most {limit}")
-    need(episode.policy in POLICIES, "policy", repr(episode.policy), POLICIES)
-    for t, png in enumerate(episode.image):
-        need(png[:8] == _PNG_MAGIC, f"frame {t}", bytes(png[:8]), "a PNG file")
+    if domain.check:
+        domain.check(episode.state, need)
+    if domain.action_limit is not None:
+        largest, limit = np.abs(episode.action).max(), domain.action_limit
+        good = largest <= limit * (1 + 1e-6)
+        need(good, "largest action", largest, f"at most {limit}")
+    if domain.policies:
+        known = episode.policy in domain.policies
+        need(known, "policy", repr(episode.policy), domain.policies)
+    need(bool(episode.policy), "policy", "empty", "who acted, in a word")
+    _validate_labels(episode.labels, steps, need)
+    for t, file in enumerate(episode.image):
+        good = file[:8] == _PNG_MAGIC or file[:3] == _JPEG_MAGIC
+        need(good, f"frame {t}", bytes(file[:8]), "a PNG or JPEG file")
+
+
+def _validate_labels(labels: Labels, steps: int, need) -> None:
+    sizes = [len(getattr(labels, f.name)) for f in dataclasses.fields(labels)]
+    need(len(set(sizes)) == 1, "number of label fields", sizes, "all the same")
+    if len(labels):
+        end = labels.t + labels.horizon
+        good = (labels.t >= 0).all() and (labels.horizon >= 0).all()
+        good = bool(good and (end <= steps).all())
+        need(good, "frame of a label", f"{end.min()}..{end.max()}", f"0..{steps}")
+        low, high = labels.confidence.min(), labels.confidence.max()
+        need(low >= 0 and high <= 1, "confidence", (low, high), "in 0..1")
+        need(all(labels.question), "question of a label", "empty", "words")
+        need(all(labels.answer), "answer of a label", "empty", "words")
 
 
 def encode_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
@@ -162,98 +264,23 @@ def encode_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
     return buffer.getvalue()
 
 
-def decode_png(png: bytes) -> UInt8[np.ndarray, "h w 3"]:
-    """The frame of a PNG file."""
-    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+def decode_frame(file: bytes) -> UInt8[np.ndarray, "h w 3"]:
+    """The frame of a PNG or JPEG file."""
+    image = Image.open(io.BytesIO(file))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-@dataclasses.dataclass(frozen=True)
-class EpisodeArrays:
-    """N episodes as arrays, padded behind each end, frames decoded.
+def frame_size(file: bytes) -> tuple[str, int, int]:
+    """Kind ("png" or "jpeg"), height and width from a file's header.
 
-    Behind an episode's end poses repeat the last one and actions are zero.
-
-    Attributes:
-      frames: uint8[F, h, w, 3], the frames of all episodes one after the other.
-      first: int64[N], where an episode's frames begin in `frames`.
-      length: int32[N], actions of each episode; it has one frame more.
-      block_pose: float32[N, T + 1, 8, 3].
-      peg: float32[N, T + 1, 2].
-      action: float32[N, T, 2].
-      block_id: int32[N, 8].
-      policy: int32[N], index into `POLICIES`.
-      episode: int64[N], number within the data set.
+    Raises:
+      DataError: neither kind.
     """
-
-    frames: UInt8[np.ndarray, "F h w 3"]
-    first: Int[np.ndarray, " N"]
-    length: Int[np.ndarray, " N"]
-    block_pose: Float[np.ndarray, "N T+1 8 3"]
-    peg: Float[np.ndarray, "N T+1 2"]
-    action: Float[np.ndarray, "N T 2"]
-    block_id: Int[np.ndarray, "N 8"]
-    policy: Int[np.ndarray, " N"]
-    episode: Int[np.ndarray, " N"]
-
-    def __len__(self) -> int:
-        """N, the number of episodes."""
-        return len(self.length)
-
-    def image(self, episode: Any, t: Any) -> UInt8[np.ndarray, "... h w 3"]:
-        """Frames `t` (an index or an array of them) of episodes."""
-        return self.frames[self.first[episode] + t]
-
-    def scene(self, episode: Any, t: Any) -> Scene:
-        """Scenes of frames `t` of episodes; indices broadcast."""
-        episode, t = np.broadcast_arrays(episode, t)
-        return Scene(
-            block_pose=self.block_pose[episode, t],
-            block_id=self.block_id[episode],
-            peg=self.peg[episode, t],
-        )
-
-    def chunk(
-        self, episode: Int[np.ndarray, " B"], t: Int[np.ndarray, " B"], steps: int
-    ) -> Float[np.ndarray, "B steps 2"]:
-        """The `steps` actions from frame `t` on; zeros behind an episode's end."""
-        index = np.asarray(t)[:, None] + np.arange(steps)
-        inside = index < self.length[episode][:, None]
-        index = np.minimum(index, self.action.shape[1] - 1)
-        actions = self.action[np.asarray(episode)[:, None], index]
-        return np.where(inside[..., None], actions, np.float32(0))
-
-
-def first_frames(episodes: Sequence[Episode]) -> Int[np.ndarray, " N+1"]:
-    """Where each episode's frames begin if all lie one after the other; and the end."""
-    return np.cumsum([0, *(len(e) + 1 for e in episodes)], dtype=np.int64)
-
-
-def stack_episodes(
-    episodes: Sequence[Episode],
-    frames: UInt8[np.ndarray, "F h w 3"] | Sequence[UInt8[np.ndarray, "f h w 3"]],
-) -> EpisodeArrays:
-    """Pads and stacks.
-
-    Args:
-      episodes: N of them.
-      frames: all decoded images one after the other, or one array per episode
-        (empty ones where pixels are not needed).
-    """
-    length = np.array([len(e) for e in episodes], np.int32)
-    longest = int(length.max())
-
-    def pad(values, rows, mode):
-        width = [(0, rows - len(values))] + [(0, 0)] * (values.ndim - 1)
-        return np.pad(values, width, mode=mode)
-
-    return EpisodeArrays(
-        frames=frames if isinstance(frames, np.ndarray) else np.concatenate(frames),
-        first=first_frames(episodes)[:-1],
-        length=length,
-        block_pose=np.stack([pad(e.block_pose, longest + 1, "edge") for e in episodes]),
-        peg=np.stack([pad(e.peg, longest + 1, "edge") for e in episodes]),
-        action=np.stack([pad(e.action, longest, "constant") for e in episodes]),
-        block_id=np.stack([e.block_id for e in episodes]).astype(np.int32),
-        policy=np.array([POLICIES.index(e.policy) for e in episodes], np.int32),
-        episode=np.array([e.episode for e in episodes], np.int64),
-    )
+    if file[:8] == _PNG_MAGIC and len(file) >= 24:
+        width, height = struct.unpack(">II", file[16:24])
+        return "png", height, width
+    try:
+        image = Image.open(io.BytesIO(file))
+    except OSError as error:
+        raise DataError(f"a frame is no picture: {error}") from error
+    return str(image.format).lower(), image.height, image.width

@@ -28,15 +28,10 @@ import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
-from data_pipelines import tfds_board
+from data_pipelines import folder
 from data_pipelines.board_episodes import simulate
-from data_pipelines.episodes import (
-    POLICIES,
-    SCHEMA_VERSION,
-    DataError,
-    Episode,
-    encode_png,
-)
+from data_pipelines.domains import DOMAINS, POLICIES
+from data_pipelines.episodes import SCHEMA_VERSION, DataError, Episode, encode_png
 from swm_jax import envs
 from swm_jax.envs.looks import LOOKS
 from swm_jax.envs.render import render
@@ -76,12 +71,12 @@ def generate(config: ml_collections.ConfigDict, output: str | Path) -> Counts:
     counts = Counts()
     with _claimed(output):
         _claim_config(config, output)
-        tfds_board.remove_partial(output)
+        folder.remove_partial(output)
         shards = layout.shards()
         missing = [shard for shard in shards if not shard.path.exists()]
         for shard in shards:
             if shard not in missing:
-                tfds_board.check_shard(shard.path, len(shard.numbers))
+                folder.check_shard(shard.path, len(shard.numbers))
         print(
             f"{sum(layout.episodes)} episodes ({layout.episodes[0]} train, "
             f"{layout.episodes[1]} val) in {len(shards)} shards, "
@@ -92,7 +87,8 @@ def generate(config: ml_collections.ConfigDict, output: str | Path) -> Counts:
         if missing:
             _make_shards(config, shards, missing, counts)
         about = json.dumps(config.to_dict(), sort_keys=True)
-        tfds_board.write_info(layout, config.height, config.width, about)
+        sizes = [len(shard.numbers) for shard in shards]
+        folder.write_info(shards, sizes, board_schema(config), about)
     return counts
 
 
@@ -126,12 +122,23 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     return config
 
 
-def make_layout(
-    config: ml_collections.ConfigDict, output: str | Path
-) -> tfds_board.Layout:
+def board_schema(config: ml_collections.ConfigDict) -> folder.Schema:
+    """What all episodes that this config makes have in common."""
+    state = DOMAINS["board"].state
+    return folder.Schema(
+        domain="board",
+        encoding="png",
+        height=config.height,
+        width=config.width,
+        action_size=2,
+        state=tuple(sorted((name, field.shape) for name, field in state.items())),
+    )
+
+
+def make_layout(config: ml_collections.ConfigDict, output: str | Path) -> folder.Layout:
     """Splits by episode: the last `val_share` of them, at least one, is val."""
     val = min(max(round(config.episodes * config.val_share), 1), config.episodes - 1)
-    return tfds_board.Layout(
+    return folder.Layout(
         directory=Path(output),
         episodes=(config.episodes - val, val),
         episodes_per_shard=config.episodes_per_shard,
@@ -147,7 +154,7 @@ def _make_shards(config, shards, missing, counts: Counts) -> None:
         for done, shard in enumerate(missing, len(shards) - len(missing) + 1):
             episodes = _make_episodes(config, env, shard.numbers, threads, counts)
             begin = time.perf_counter()
-            tfds_board.write_shard(shard, episodes, config.height, config.width)
+            folder.write_shard(shard.path, episodes, board_schema(config))
             counts.writing += time.perf_counter() - begin
             counts.episodes += len(episodes)
             spent = time.perf_counter() - start
@@ -181,10 +188,12 @@ def _make_episodes(config, env, numbers, threads, counts: Counts) -> list[Episod
     return [
         Episode(
             image=frames[ends[i] - n - 1 : ends[i]],
-            block_pose=played.scene.block_pose[i, : n + 1],
-            peg=played.scene.peg[i, : n + 1],
             action=played.action[i, :n],
-            block_id=played.scene.block_id[i, 0],
+            state={
+                "block_pose": played.scene.block_pose[i, : n + 1],
+                "peg": played.scene.peg[i, : n + 1],
+                "block_id": played.scene.block_id[i, 0],
+            },
             policy=POLICIES[played.policy[i]],
             seed=config.seed,
             episode=number,
@@ -245,6 +254,8 @@ def _claim_config(config: ml_collections.ConfigDict, output: Path) -> None:
             before = json.loads(path.read_text())
         except ValueError as error:
             raise DataError(f"{path} is damaged: {error}") from error
+        if (output / "dataset_info.json").exists():
+            before["schema_version"] = SCHEMA_VERSION  # finished: older is as good
         difference = _first_difference(before, wanted)
         if difference:
             field, old, new = difference

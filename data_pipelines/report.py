@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from absl import app, logging
 
-from data_pipelines.episodes import POLICIES, DataError, EpisodeArrays
+from data_pipelines.arrays import EpisodeArrays
+from data_pipelines.episodes import DataError
 from data_pipelines.load import load_episodes, open_dataset
 from data_pipelines.saqa import SaqaSampler
 from data_pipelines.saqa_balance import pool_report
@@ -31,7 +32,7 @@ def describe(episodes: EpisodeArrays) -> str:
         f"{'policy':10}{'episodes':>10}{'step, mm':>10}{'peg near':>10}"
         f"{'pair near':>10}{'moved':>8}",
     ]
-    for index, name in enumerate(POLICIES):
+    for index, name in enumerate(episodes.policies):
         rows = np.flatnonzero(episodes.policy == index)
         if len(rows):
             step, peg, pair, moved = _events(episodes, rows)

@@ -26,7 +26,6 @@ from jaxtyping import Bool, Float, Int
 
 from data_pipelines import saqa_balance
 from data_pipelines.saqa_pools import (
-    IS_CHANGE,
     Episodes,
     Horizons,
     build_pools,
@@ -34,7 +33,7 @@ from data_pipelines.saqa_pools import (
     name_blocks,
     slot_questions,
 )
-from swm_jax.questions import NUM_PHRASINGS, TYPES, Question
+from swm_jax.questions import ALL_TYPES, NUM_PHRASINGS, Question
 
 _SPARE = 1.35  # proposals per question: the same one may be proposed twice
 
@@ -66,8 +65,8 @@ class SaqaConfig:
 
     def __post_init__(self):
         for name in self.types or ():
-            if name not in TYPES:
-                raise ValueError(f"unknown question type {name!r}, known: {TYPES}")
+            if name not in ALL_TYPES:
+                raise ValueError(f"unknown question type {name!r}, known: {ALL_TYPES}")
 
 
 @struct.dataclass
@@ -106,7 +105,7 @@ class SaqaBatch:
     def questions(self) -> list[list[Question]]:
         """The questions of every start; `.text` has their words."""
         return [
-            [Question(TYPES[i], a, p) for i, a, p in zip(*row)]
+            [Question(ALL_TYPES[i], a, p) for i, a, p in zip(*row)]
             for row in zip(self.type_id, self.args, self.phrasing)
         ]
 
@@ -118,12 +117,16 @@ class SaqaSampler:
       episodes, config: as given.
       horizons: `config.horizons`.
       pools: where each kind of answer can be found.
+      types: names of the types asked about, those of the episodes' domain.
+      is_change: bool[types], whether a type compares with the present.
     """
 
     def __init__(self, episodes: Episodes, config: SaqaConfig | None = None):
         self.episodes, self.config = episodes, config or SaqaConfig()
         self.horizons = self.config.horizons
         self.pools = build_pools(episodes, self.horizons, self.config.pool_starts)
+        self.types, self.is_change = self.pools.types, self.pools.is_change
+        self._slots = int(np.asarray(episodes.block_id).shape[-1])
         self._anchors, self._anchor_weights = self._rare_cells()
         self._balances = {}
 
@@ -156,7 +159,7 @@ class SaqaSampler:
         has = self.pools.has
         some = has.any(-1)  # [M, types, K, 2]
         both = some.all(-1)
-        wanted = np.isin(TYPES, self.config.types or TYPES)
+        wanted = np.isin(self.types, self.config.types or self.types)
         usable = (
             has.any(0)
             & some.any(0).all(-1)[..., None, None]
@@ -214,7 +217,7 @@ class SaqaSampler:
         query_question, slot = best // h.shape[-1], best % h.shape[-1]
         value = value[b, query_question, slot]
         block_id = np.asarray(self.episodes.block_id)[episode][:, None]
-        block_id = np.broadcast_to(block_id, (images, questions, 8))
+        block_id = np.broadcast_to(block_id, (images, questions, self._slots))
         swap = rng.random(valid.shape) < 0.5
         swap = np.where(valid, swap, swap[:, :1])
         phrasing = rng.integers(1, NUM_PHRASINGS, valid.shape)
@@ -224,8 +227,8 @@ class SaqaSampler:
             episode=episode.astype(np.int32),
             t=t.astype(np.int32),
             actions=self._actions(episode, t),
-            type_id=kind.astype(np.int32),
-            args=name_blocks(kind, rows, block_id, swap),
+            type_id=(kind + self.pools.first_id).astype(np.int32),
+            args=name_blocks(kind + self.pools.first_id, rows, block_id, swap),
             phrasing=np.where(valid, phrasing, phrasing[:, :1]).astype(np.int32),
             question_valid=valid,
             query_question=clean(query_question),
@@ -233,7 +236,9 @@ class SaqaSampler:
             query_answer=clean(value > 0),
             query_now=clean(now[b, query_question, 0] > 0),
             query_margin=np.where(query_valid, value, 0).astype(np.float32),
-            query_type=kind[b, clean(query_question)].astype(np.int32),
+            query_type=(kind[b, clean(query_question)] + self.pools.first_id).astype(
+                np.int32
+            ),
             query_valid=query_valid,
         )
 
@@ -271,19 +276,21 @@ class SaqaSampler:
             b, p = np.nonzero(kind == i)
             start, h = row[b], self.pools.horizon[row[b], k[b, p]]
             found = self._choose(rng, i, start, h, want[b, p], turn[b, p], hard[b, p])
-            index[b, p], rows[b, p] = found, slot_questions(TYPES[i])[found]
+            index[b, p], rows[b, p] = found, self._rows_of(i)[found]
         return rows, index
+
+    def _rows_of(self, type_index):
+        return slot_questions(self.types[type_index], self._slots)
 
     def _choose(self, rng, type_index, row, h, want, turn, hard):
         """Row of a question with the wanted answer for each of n proposals."""
-        name = TYPES[type_index]
-        rows = slot_questions(name)
+        name, rows = self.types[type_index], self._rows_of(type_index)
         e, t = self.pools.episode[row][:, None], self.pools.t[row][:, None]
         value = margins(self.episodes, name, rows, e, t, t + h[:, None])
         yes = value > 0
         fits = yes == want[:, None]
         fits |= ~fits.any(-1, keepdims=True)
-        if not IS_CHANGE[type_index]:
+        if not self.is_change[type_index]:
             changed = yes != (margins(self.episodes, name, rows, e, t, t) > 0)
             better = fits & (changed == turn[:, None])
             fits = np.where(better.any(-1, keepdims=True), better, fits)
@@ -299,7 +306,7 @@ class SaqaSampler:
         extra = self.horizons.draw(
             rng,
             np.broadcast_to(room[:, None, None], shape),
-            np.broadcast_to(IS_CHANGE[kind][..., None].astype(int), shape),
+            np.broadcast_to(self.is_change[kind][..., None].astype(int), shape),
         )
         first = self.pools.horizon[row[:, None], k]
         return np.concatenate([first[..., None], extra], -1)
@@ -312,9 +319,11 @@ class SaqaSampler:
             b, q = np.nonzero(kind == i)
             e, start, asked = episode[b][:, None], t[b][:, None], rows[b, q][:, None]
             later = start + np.maximum(h[b, q], 0)
-            value[b, q] = margins(self.episodes, TYPES[i], asked, e, start, later)
-            if not IS_CHANGE[i]:
-                now[b, q] = margins(self.episodes, TYPES[i], asked, e, start, start)
+            value[b, q] = margins(self.episodes, self.types[i], asked, e, start, later)
+            if not self.is_change[i]:
+                now[b, q] = margins(
+                    self.episodes, self.types[i], asked, e, start, start
+                )
         return value, now
 
     def _race(self, rng, balance, kind, h, value, now, usable, queries):
@@ -324,7 +333,7 @@ class SaqaSampler:
         (exponential waiting times: a weighted draw without replacement).
         """
         answer = value > 0
-        changed = ~IS_CHANGE[kind][..., None] & (answer != (now > 0))
+        changed = ~self.is_change[kind][..., None] & (answer != (now > 0))
         speed = balance.query_weights[
             kind[..., None],
             self.horizons.bucket[np.maximum(h, 0)],

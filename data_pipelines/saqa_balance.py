@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from data_pipelines.saqa_pools import IS_CHANGE
-from swm_jax.questions import ANSWERS, TYPES
+from swm_jax.questions import ANSWERS
 
 _SEED = 0x5A0A
 _TRIAL_STARTS = 4000
@@ -39,12 +38,14 @@ class Balance:
       want_yes: float[types, K], probability to want "yes" where both answers exist.
       keep_only: float[types, K, 2], factor for images with this answer only.
       query_weights: float[types, K, 2, 2], speed of a query in the race for places.
+      is_change: bool[types], types that compare with the present.
     """
 
     kind_weights: Float[np.ndarray, "types K"]
     want_yes: Float[np.ndarray, "types K"]
     keep_only: Float[np.ndarray, "types K 2"]
     query_weights: Float[np.ndarray, "types K 2 2"]
+    is_change: Bool[np.ndarray, " types"]
 
     def proposal_weights(
         self, has: Bool[np.ndarray, "B types K 2 2"]
@@ -53,7 +54,7 @@ class Balance:
         no, yes = np.moveaxis(has.any(-1), -1, 0)
         keep = np.where(yes, self.keep_only[..., 1], self.keep_only[..., 0])
         keep = np.where(no & yes, 1.0, np.where(no | yes, keep, 0.0))
-        still = ~has[..., 1].any(-1) & ~IS_CHANGE[:, None]
+        still = ~has[..., 1].any(-1) & ~self.is_change[:, None]
         still[..., 0] = False  # at horizon 0 nothing can change
         return keep * self.kind_weights * np.where(still, _KEEP_STILL, 1.0)
 
@@ -86,7 +87,7 @@ def _correct(balance, seen, target, change_share):
     odds = change_share / max(1 - change_share, 1e-3)
     more = np.sqrt(odds * seen[..., 0].sum(-1) / seen[..., 1].sum(-1))
     prefer = np.clip(weights[..., 1] / weights[..., 0] * more[..., None], 0.2, 5.0)
-    prefer = np.where(IS_CHANGE[:, None, None], 1.0, prefer)
+    prefer = np.where(balance.is_change[:, None, None], 1.0, prefer)
     weights = np.stack([weights[..., 0], weights[..., 0] * prefer], -1)
     # A rare answer often comes from one question, which an image is asked once
     # however often it is proposed: want it more until the count is even.
@@ -119,7 +120,7 @@ def _even_choices(sampler):
     row, _ = sampler.starts(rng, _TRIAL_STARTS)
     has = sampler.pools.has[row]
     no, yes = np.moveaxis(has.any(-1), -1, 0)
-    wanted = np.isin(TYPES, sampler.config.types or TYPES)[:, None]
+    wanted = np.isin(sampler.types, sampler.config.types or sampler.types)[:, None]
     possible = no.any(0) & yes.any(0) & wanted  # [types, K]
     if not possible.any():
         raise ValueError(
@@ -132,6 +133,7 @@ def _even_choices(sampler):
         want_yes=np.full(shape, 0.5),
         keep_only=np.ones((*shape, 2)),
         query_weights=np.ones((*shape, 2, 2)),
+        is_change=sampler.is_change,
     )
     target = _target(sampler, balance)
     for _ in range(_CHOICE_ROUNDS):
@@ -173,14 +175,15 @@ def _even_out(both, only):
 
 def _count(sampler, balance, shape, stream):
     """Queries of trial batches, [types, K, answer, changed]."""
-    seen = np.zeros((len(TYPES), len(sampler.horizons.ends), 2, 2))
+    seen = np.zeros((len(sampler.types), len(sampler.horizons.ends), 2, 2))
     for step in range(_TRIAL_BATCHES):
         rng = np.random.Generator(np.random.Philox(key=[_SEED + stream, step]))
         batch = sampler.draw(rng, balance, _TRIAL_IMAGES, *shape)
         valid = batch.query_valid
-        kind, answer = batch.query_type[valid], batch.query_answer[valid]
+        kind = batch.query_type[valid] - sampler.pools.first_id
+        answer = batch.query_answer[valid]
         k = sampler.horizons.bucket[batch.query_horizon[valid]]
-        changed = (answer != batch.query_now[valid]) & ~IS_CHANGE[kind]
+        changed = (answer != batch.query_now[valid]) & ~sampler.is_change[kind]
         np.add.at(seen, (kind, k, answer, changed.astype(int)), 1)
     return seen
 
@@ -203,7 +206,7 @@ def pool_report(sampler: Any, questions: int = 12, queries: int = 36) -> str:
     ]
     names = ["h = 0", *(f"h = {a + 1}..{b}" for a, b in itertools.pairwise(ends))]
     lines.append(" " * 22 + "".join(f"{name:^34}" for name in names))
-    for i, name in enumerate(TYPES):
+    for i, name in enumerate(sampler.types):
         row = f"{name:22}"
         for k in range(len(ends)):
             n = seen[i, k]

@@ -20,37 +20,49 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from swm_jax.questions import CHANGE_TYPES, TYPES, predicates, type_arguments
+from swm_jax.questions import (
+    ALL_TYPES,
+    CHANGE_TYPES,
+    DOMAINS,
+    domain_of,
+    predicates,
+    type_arguments,
+)
+from swm_jax.questions.cube_predicates import CUBE_RULES, Poses
 from swm_jax.questions.predicates import RULES, USES_A, USES_B, Points
 
-SLOTS = 8
-SYMMETRIC = ("block_touching", "block_direction", "blocks_closer", "blocks_apart")
-IS_CHANGE = np.array([name in CHANGE_TYPES for name in TYPES])
+SYMMETRIC = (
+    "block_touching",
+    "block_direction",
+    "blocks_closer",
+    "blocks_apart",
+    "cubes_touching",
+    "cubes_closer",
+)
 _CHUNK = 2000  # starts evaluated at once
 
 
 class Episodes(Protocol):
-    """What is needed of stored episodes; `episodes.EpisodeArrays` has it.
+    """What is needed of stored episodes; `arrays.EpisodeArrays` has it.
 
     Attributes:
       length: int[N], actions of each episode; it has one frame more.
-      block_pose: float32[N, T + 1, 8, 3], x, y, yaw.
-      peg: float32[N, T + 1, 2].
-      action: float32[N, T, 2].
-      block_id: int32[N, 8].
+      block_pose: float32[N, T + 1, s, 3 or 7], of the blocks in s slots.
+      peg: float32[N, T + 1, 2], or gripper: float32[N, T + 1, 6].
+      action: float32[N, T, A].
+      block_id: int32[N, s].
     """
 
     length: Int[np.ndarray, " N"]
-    block_pose: Float[np.ndarray, "N T+1 8 3"]
-    peg: Float[np.ndarray, "N T+1 2"]
-    action: Float[np.ndarray, "N T 2"]
-    block_id: Int[np.ndarray, "N 8"]
+    block_pose: Float[np.ndarray, "N T+1 s pose"]
+    action: Float[np.ndarray, "N T A"]
+    block_id: Int[np.ndarray, "N s"]
 
 
 @functools.cache
-def slot_questions(name: str) -> Int[np.ndarray, "n 2"]:
+def slot_questions(name: str, slots: int = 8) -> Int[np.ndarray, "n 2"]:
     """Arguments of a type's questions with slots for block ids, twins once."""
-    rows = type_arguments(name, range(SLOTS))
+    rows = type_arguments(name, range(slots))
     if name in SYMMETRIC:
         other = rows[:, 1] // 8 if name == "block_direction" else rows[:, 1]
         rows = rows[rows[:, 0] < other]
@@ -73,8 +85,10 @@ def margins(
       rows: arguments by slot; the leading axes of all arrays broadcast.
       episode, t, later: which frames.
     """
-    index = TYPES.index(name)
-    change, peg = IS_CHANGE[index], "peg" in name
+    if domain_of(name) == "cube":
+        return _cube_margins(episodes, name, rows, episode, t, later)
+    index = ALL_TYPES.index(name)
+    change, peg = name in CHANGE_TYPES, "peg" in name
     first, second = rows[..., 0], rows[..., 1]
     split = name == "block_direction"
     other, k = (second // 8, second % 8) if split else (second, second)
@@ -94,19 +108,39 @@ def margins(
     return RULES[name](points, k)
 
 
+def _cube_margins(episodes, name, rows, episode, t, later):
+    change = name in CHANGE_TYPES
+    second = USES_B[ALL_TYPES.index(name)]
+
+    def cube(slot, frame, used):
+        return episodes.block_pose[episode, frame, slot] if used else None
+
+    poses = Poses(
+        a0=cube(rows[..., 0], t, change),
+        a=cube(rows[..., 0], later, True),
+        b0=cube(rows[..., 1], t, second and change),
+        b=cube(rows[..., 1], later, second),
+        gripper0=episodes.gripper[episode, t] if change else None,
+        gripper=episodes.gripper[episode, later],
+    )
+    value = CUBE_RULES[name](poses)
+    return np.broadcast_to(value, np.broadcast(rows[..., 0], episode, later).shape)
+
+
 def name_blocks(
     type_id: Int[np.ndarray, "..."],
     rows: Int[np.ndarray, "... 2"],
-    block_id: Int[np.ndarray, "... 8"],
+    block_id: Int[np.ndarray, "... s"],
     swap: Bool[np.ndarray, "..."],
 ) -> Int[np.ndarray, "... 2"]:
     """Arguments as `Question.args`: block ids for slots; `swap` takes the twin."""
     first, other, direction = predicates.arguments(type_id, rows)
-    side = type_id == TYPES.index("block_direction")
+    side = type_id == ALL_TYPES.index("block_direction")
     pair = np.array(USES_B)[type_id]
-    swap = swap & pair
+    swap = swap & np.isin(ALL_TYPES, SYMMETRIC)[type_id]
+    last = block_id.shape[-1] - 1
     named = lambda slot: np.take_along_axis(
-        block_id, np.clip(slot, 0, SLOTS - 1)[..., None], -1
+        block_id, np.clip(slot, 0, last)[..., None], -1
     )[..., 0]
     a = named(np.where(swap, other, first))
     b = named(np.where(swap, first, other))
@@ -194,12 +228,24 @@ class Pools:
         at; -1 where the episode ends before.
       has: bool[M, types, K, 2, 2], whether a start has a question of a type with an
         answer at its horizon of a bucket; last axis: the answer differs from now.
+      types: names of the types, those of the episodes' domain.
     """
 
     episode: Int[np.ndarray, " M"]
     t: Int[np.ndarray, " M"]
     horizon: Int[np.ndarray, "M K"]
     has: Bool[np.ndarray, "M types K 2 2"]
+    types: tuple[str, ...]
+
+    @property
+    def first_id(self) -> int:
+        """Index of the first type in `ALL_TYPES`."""
+        return ALL_TYPES.index(self.types[0])
+
+    @property
+    def is_change(self) -> Bool[np.ndarray, " types"]:
+        """Which types compare the horizon with the present."""
+        return np.isin(self.types, CHANGE_TYPES)
 
     def sizes(self) -> Int[np.ndarray, "types K 2 2"]:
         """Number of starts of every cell."""
@@ -239,8 +285,12 @@ def build_pools(
         -1,
     )
     parts = [slice(low, low + _CHUNK) for low in range(0, len(starts), _CHUNK)]
-    has = [_cells_of_starts(episodes, episode[p], t[p], horizon[p]) for p in parts]
-    return Pools(episode, t, horizon, np.concatenate(has))
+    domain = getattr(episodes, "domain", "board")
+    has = [
+        _cells_of_starts(episodes, domain, episode[p], t[p], horizon[p]) for p in parts
+    ]
+    types = DOMAINS[domain]
+    return Pools(episode, t, horizon, np.concatenate(has), types)
 
 
 def _ranges(length):
@@ -249,21 +299,24 @@ def _ranges(length):
     return np.arange(total[-1] if len(total) else 0) - np.repeat(total - length, length)
 
 
-def _cells_of_starts(episodes, episode, t, horizon):
+def _cells_of_starts(episodes, domain, episode, t, horizon):
     """bool[m, types, K, 2, 2]: which cells each start has a query for."""
     m, buckets = horizon.shape
-    has = np.zeros((m, len(TYPES), buckets, 2, 2), bool)
+    types, slots = DOMAINS[domain], episodes.block_id.shape[-1]
+    has = np.zeros((m, len(types), buckets, 2, 2), bool)
     e, t = episode[:, None], t[:, None]
-    for index, name in enumerate(TYPES):
-        rows = slot_questions(name)
-        if not IS_CHANGE[index]:
+    for index, name in enumerate(types):
+        rows, change = slot_questions(name, slots), name in CHANGE_TYPES
+        if not len(rows):  # one cube has no pairs
+            continue
+        if not change:
             now = margins(episodes, name, rows, e, t, t) > 0
         for k in range(buckets):
             h = horizon[:, k : k + 1]
-            if k == 0 and IS_CHANGE[index]:
+            if k == 0 and change:
                 continue
             yes = margins(episodes, name, rows, e, t, t + np.maximum(h, 0)) > 0
-            turned = np.zeros_like(yes) if IS_CHANGE[index] or k == 0 else yes != now
+            turned = np.zeros_like(yes) if change or k == 0 else yes != now
             for answer in (0, 1):
                 for changed in (0, 1):
                     hit = (yes == answer) & (turned == changed) & (h >= 0)

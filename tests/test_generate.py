@@ -20,15 +20,10 @@ import pytest
 import tensorflow_datasets as tfds
 from hypothesis import strategies as st
 
-from data_pipelines import board_episodes, tfds_board
-from data_pipelines.episodes import (
-    POLICIES,
-    DataError,
-    Episode,
-    encode_png,
-    validate,
-)
-from data_pipelines.generate import generate, make_layout
+from data_pipelines import board_episodes, folder
+from data_pipelines.domains import POLICIES
+from data_pipelines.episodes import DataError, Episode, encode_png, validate
+from data_pipelines.generate import board_schema, generate, make_layout
 from data_pipelines.load import load_episodes, read_episodes
 from experiments import generate_board
 from swm_jax import envs
@@ -77,7 +72,7 @@ def test_tfds_opens_what_was_written(data):
     assert np.stack(record["image"]).shape == (steps + 1, 32, 32, 3)
     assert record["block_pose"].shape == (steps + 1, 8, 3)
     assert record["policy"].decode() in POLICIES
-    assert record["episode"] == 1 and record["schema_version"] == 1
+    assert record["episode"] == 1 and record["schema_version"] == 2
 
 
 def test_splits_share_no_episode(data):
@@ -199,7 +194,7 @@ def test_full_disk_is_told_in_one_line_and_leaves_no_shard(copy):
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # as a full disk does
     try:
         with pytest.raises(DataError, match=r"cannot write .*00000-of-00002: ") as seen:
-            tfds_board.write_shard(shard, episodes, 32, 32)
+            folder.write_shard(shard.path, episodes, board_schema(debug_config()))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(seen.value)
@@ -266,10 +261,12 @@ def episode(steps: int) -> Episode:
     png = encode_png(np.zeros((4, 4, 3), np.uint8))
     return Episode(
         image=[png] * (steps + 1),
-        block_pose=np.zeros((steps + 1, 8, 3), np.float32),
-        peg=np.zeros((steps + 1, 2), np.float32),
         action=np.zeros((steps, 2), np.float32),
-        block_id=np.arange(8, dtype=np.int32),
+        state={
+            "block_pose": np.zeros((steps + 1, 8, 3), np.float32),
+            "peg": np.zeros((steps + 1, 2), np.float32),
+            "block_id": np.arange(8, dtype=np.int32),
+        },
         policy="random",
         seed=0,
         episode=0,
@@ -284,23 +281,28 @@ def episode(steps: int) -> Episode:
         ("action", np.full((3, 2), 0.2, np.float32), "largest action is 0.2"),
         ("action", np.zeros((3, 2)), "type of action is float64"),
         ("block_id", np.zeros(8, np.int32), "expected 8 different blocks"),
-        ("block_id", np.arange(8) + 90, "expected ids below 20"),
+        ("block_id", np.arange(8, dtype=np.int32) + 90, "expected ids below 20"),
         ("policy", "genius", "policy is 'genius'"),
-        ("image", [b"GIF89a.."] * 4, "frame 0 is .* expected a PNG file"),
+        ("image", [b"GIF89a.."] * 4, "frame 0 is .* expected a PNG or JPEG"),
         ("image", [b""] * 2, "frames is 2, expected 4"),
         ("block_pose", np.full((4, 8, 3), 7, np.float32), "farthest block is 7.00 m"),
     ],
 )
 def test_broken_episode_is_refused(field, value, match):
     validate(episode(3))
+    broken = episode(3)
+    if field in broken.state:
+        broken.state[field] = value
+    else:
+        broken = dataclasses.replace(broken, **{field: value})
     with pytest.raises(DataError, match=match):
-        validate(dataclasses.replace(episode(3), **{field: value}))
+        validate(broken)
 
 
 @pytest.mark.parametrize(
     "change, match",
     [
-        ({"schema_version": 2}, "has schema version 2, this code reads 1"),
+        ({"schema_version": 3}, "has schema version 3, this code reads 1 and 2"),
         ({"peg": None}, "lacks the field 'peg'"),
     ],
 )
@@ -323,5 +325,5 @@ def test_layout_holds_every_episode_once_and_splits_by_episode(count, share, sha
 
 def test_generation_json_holds_the_config(data):
     written = json.loads((data / "generation.json").read_text())
-    assert written["schema_version"] == 1
+    assert written["schema_version"] == 2
     assert written["config"]["episodes"] == 4

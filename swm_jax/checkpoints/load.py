@@ -19,6 +19,7 @@ from swm_jax.checkpoints.orbax_folder import Opened
 from swm_jax.checkpoints.sources import detect, open_source, split_subtree
 from swm_jax.checkpoints.step_folder import write_model
 from swm_jax.models import (
+    ActionScale,
     ModelConfig,
     SemanticWorldModel,
     Tokenizer,
@@ -55,7 +56,32 @@ class LoadedModel(NamedTuple):
     @property
     def world_model(self) -> VLMWorldModel:
         """The model as planners see it; `world_model.answer` asks it in words."""
-        return VLMWorldModel(self.params, self.config)
+        domains = list(self.metadata.get("actions", {}))
+        return self.world_model_for(domains[0] if len(domains) == 1 else None)
+
+    def world_model_for(self, domain: str | None) -> VLMWorldModel:
+        """The model as planners of one domain see it, who speak its raw actions.
+
+        Args:
+          domain: as in the training data ("board", ...); None, and any domain for a
+            model that knows of none, leaves actions as they are.
+
+        Raises:
+          CheckpointError: the model was trained on other domains.
+        """
+        entries = self.metadata.get("actions", {})
+        if domain is None or not entries:
+            return VLMWorldModel(self.params, self.config)
+        if domain not in entries:
+            raise CheckpointError(
+                f"the checkpoint was trained on actions of {', '.join(entries)}, "
+                f"not of '{domain}'"
+            )
+        entry, width = entries[domain], self.config.action_size
+        scale = None
+        if entry["kind"] != "raw" or entry["size"] != width:
+            scale = ActionScale.make(entry, entry["size"], width)
+        return VLMWorldModel(self.params, self.config, action_scale=scale)
 
 
 def shipped_checkpoint(name: str = SHIPPED) -> Path:

@@ -11,8 +11,9 @@ import numpy as np
 from flax import struct
 from jaxtyping import Float, Int
 
+from data_pipelines.arrays import stack_episodes
 from data_pipelines.board_episodes import simulate
-from data_pipelines.episodes import DataError, stack_episodes
+from data_pipelines.episodes import DataError
 from data_pipelines.load import read_episodes
 from experiments.generate_board import get_config
 from swm_jax.envs import BoardEnv, Scene

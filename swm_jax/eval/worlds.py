@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from swm_jax.baselines.simulator import SimulatorWorldModel
-from swm_jax.checkpoints import CheckpointError, load_model
+from swm_jax.checkpoints import CheckpointError, LoadedModel, load_model
 from swm_jax.envs import BoardEnv, Scene
 from swm_jax.envs.render import render
 from swm_jax.eval.config import EvalConfig, UserError
@@ -92,10 +92,11 @@ def load_learned(config: EvalConfig, action_size: int = 2) -> Learned:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{where} cannot be used: {reason}") from None
     model, tokenizer = loaded.config, loaded.tokenizer
-    _check_fit(model, tokenizer, action_size)
+    world_model = _fitting(loaded, action_size)
+    _check_language(model, tokenizer)
     world = World(
         name="swm",
-        model=VLMWorldModel(loaded.params, model),
+        model=world_model,
         tokenizer=tokenizer,
         question_length=model.max_question_tokens,
         image_size=(model.image_size, model.image_size),
@@ -112,12 +113,22 @@ def load_learned(config: EvalConfig, action_size: int = 2) -> Learned:
     return Learned(world, facts, fingerprint(loaded.params), model.max_horizon)
 
 
-def _check_fit(model, tokenizer, action_size: int) -> None:
-    if model.action_size != action_size:
+def _fitting(loaded: LoadedModel, action_size: int) -> VLMWorldModel:
+    """The model as a planner on the board sees it, its action scale included."""
+    try:
+        world_model = loaded.world_model_for("board")
+    except CheckpointError as error:
+        raise UserError(str(error)) from None
+    size = world_model.action_width
+    if size != action_size:
         raise UserError(
-            f"the checkpoint's actions have {model.action_size} numbers, "
+            f"the checkpoint's actions have {size} numbers, "
             f"the board's have {action_size}: it is a model of another robot"
         )
+    return world_model
+
+
+def _check_language(model, tokenizer) -> None:
     if tokenizer is None:
         raise UserError(
             "the checkpoint has no tokenizer: convert it with "

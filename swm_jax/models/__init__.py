@@ -1,5 +1,6 @@
 """Vision-language models that answer questions about the future."""
 
+from swm_jax.models.action_scale import ActionScale
 from swm_jax.models.answers import Written
 from swm_jax.models.ask import Answer, Answers, answer_batch
 from swm_jax.models.config import VARIANTS, ModelConfig, get_config
@@ -21,6 +22,7 @@ from swm_jax.models.world_model import VLMWorldModel
 __all__ = [
     "PAD_TOKEN",
     "VARIANTS",
+    "ActionScale",
     "Answer",
     "Answers",
     "Context",

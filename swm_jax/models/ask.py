@@ -114,7 +114,8 @@ def answer_batch(
     c = model.config
     images, actions = np.asarray(images), np.asarray(actions, np.float32)
     horizons = tuple(int(h) for h in horizons)
-    _check(c, images, actions, questions, horizons)
+    width = model.action_width
+    _check(c, width, images, actions, questions, horizons)
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
     tokenizer = tokenizer or Tokenizer.load(c.tokenizer)
@@ -132,7 +133,7 @@ def answer_batch(
         args=np.full((*shape, 2), -1, np.int32),
         answer_ids=np.broadcast_to(ids, (*shape, *ids.shape)),
     )
-    chunk = np.zeros((len(images), 1, c.max_horizon, c.action_size), np.float32)
+    chunk = np.zeros((len(images), 1, c.max_horizon, width), np.float32)
     chunk[:, 0, : actions.shape[1]] = actions
     inputs = model, Observation(image=images), batch, chunk
     ends = np.asarray(horizons, np.int32)
@@ -210,12 +211,12 @@ def _write(model, observation, questions, chunk, ends, key, temperature, length:
     return jax.tree.map(lambda x: x[:, 0], written)
 
 
-def _check(config, images, actions, questions, horizons) -> None:
+def _check(config, width, images, actions, questions, horizons) -> None:
     """Raises a ValueError that names what does not fit."""
-    if actions.ndim != 3 or actions.shape[-1] != config.action_size:
+    if actions.ndim != 3 or actions.shape[-1] != width:
         raise ValueError(
             f"actions have shape {list(actions.shape)}, expected [scenes, count, "
-            f"action_size={config.action_size}]"
+            f"action_size={width}]"
         )
     if not np.isfinite(actions).all():
         raise ValueError("actions must be finite, got NaN or infinity")

@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from swm_jax.models import ask
+from swm_jax.models.action_scale import ActionScale
 from swm_jax.models.answers import Written, answer_set_log_probs, write
 from swm_jax.models.config import ModelConfig
 from swm_jax.models.swm import Context, SemanticWorldModel
@@ -34,11 +35,20 @@ class VLMWorldModel:
       config: the model's.
       candidates_per_pass: scenes x candidates scored at once; more run in
         sequence, so that memory stays bounded.
+      action_scale: from raw actions to those it was trained on; None if they are the
+        same.
     """
 
     params: Any
     config: ModelConfig = struct.field(pytree_node=False)
     candidates_per_pass: int = struct.field(pytree_node=False, default=128)
+    action_scale: ActionScale | None = None
+
+    @property
+    def action_width(self) -> int:
+        """A, numbers per raw action."""
+        scale = self.action_scale
+        return self.config.action_size if scale is None else scale.middle.shape[-1]
 
     def encode(self, observation: Observation, questions: QuestionBatch) -> Context:
         """Runs images and questions once; their keys serve all candidates."""
@@ -96,7 +106,7 @@ class VLMWorldModel:
         if context.answer_ids.ndim == 3:
             read = SemanticWorldModel.read_log_probs
             return self._score(context, actions, horizons, read)
-        actions, ends = _up_to(actions, horizons)
+        actions, ends = self._up_to(actions, horizons)
         score = lambda actions: answer_set_log_probs(
             self.config, self.params, context, actions, ends
         )
@@ -128,7 +138,7 @@ class VLMWorldModel:
         length = self.config.max_answer_tokens if length is None else length
         if length < 1:
             raise ValueError(f"length must be at least 1 token, got {length}")
-        actions, ends = _up_to(actions, horizons)
+        actions, ends = self._up_to(actions, horizons)
 
         def run(actions, keys=None):
             model = self.config, self.params
@@ -164,7 +174,7 @@ class VLMWorldModel:
         """
         actions = np.asarray(actions, np.float32)
         if not actions.size:
-            actions = np.zeros((0, self.config.action_size), np.float32)
+            actions = np.zeros((0, self.action_width), np.float32)
         image, horizons = np.asarray(image)[None], (len(actions),)
         result = ask.answer_batch(
             self, image, actions[None], [[question]], horizons, answers, **options
@@ -176,13 +186,19 @@ class VLMWorldModel:
         return model.apply({"params": self.params}, *args, method=method)
 
     def _score(self, context, actions, horizons, read):
-        actions, ends = _up_to(actions, horizons)
+        actions, ends = self._up_to(actions, horizons)
 
         def score(actions):
             hidden = self._apply(SemanticWorldModel.imagine, context, actions, ends)
             return self._apply(read, hidden, context.answer_ids)
 
         return self._in_passes(score, actions)
+
+    def _up_to(self, actions, horizons) -> tuple[Array, Array]:
+        """Scaled actions that somebody sees, and the horizons as an array."""
+        if self.action_scale is not None:
+            actions = self.action_scale(actions)
+        return _up_to(actions, horizons)
 
     def _in_passes(self, score: Callable, *inputs: Array) -> Any:
         """Runs [S, N, ...] inputs in parts of the candidates, one after the other."""

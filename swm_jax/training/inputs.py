@@ -14,12 +14,26 @@ import ml_collections
 from data_pipelines import pretraining
 from swm_jax.models import ModelConfig, Tokenizer, TrainBatch
 
-QUERY_TYPES = pretraining.QUERY_TYPES
+QUERY_TYPES = (*pretraining.QUERY_TYPES, "labelled")
 
 
 def data_position(config: ml_collections.ConfigDict, step: int) -> dict[str, Any]:
     """Where the stream stands before `step`: all that a resume needs."""
     return {"source": config.data.source, "seed": config.seed, "step": step}
+
+
+def action_metadata(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What a checkpoint says of its actions, by domain; empty for rendered scenes.
+
+    Raises:
+      ValueError: data that cannot be read.
+    """
+    if config.data.source != "episodes":
+        return {}
+    from data_pipelines import batches
+
+    kind = config.data.get("actions", "raw")
+    return batches.stored_action_entries(config.data.dir, kind)
 
 
 def make_stream(

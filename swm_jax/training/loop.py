@@ -19,6 +19,7 @@ from swm_jax.models import ModelConfig, SemanticWorldModel, Tokenizer, get_confi
 from swm_jax.training.finetune import Finetune, count_parameters, model_params
 from swm_jax.training.inputs import (
     QUERY_TYPES,
+    action_metadata,
     data_position,
     make_stream,
     validation_batches,
@@ -130,6 +131,8 @@ def _train(config, workdir, checkpoints: RunCheckpoints) -> dict[str, float]:
         },
         "config": config.to_dict(),
     }
+    if actions := action_metadata(config):
+        metadata["actions"] = actions
     if finetune != Finetune():
         metadata["finetune"] = finetune.describe()
     step = checkpoints.latest_step() or 0

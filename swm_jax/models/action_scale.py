@@ -1,0 +1,88 @@
+"""From a robot's own action units to the numbers a model was trained on, and back.
+
+Data, planners and envs speak raw units; a model may have been trained on scaled ones,
+and on more numbers than this robot has. What it was trained on stands in the
+checkpoint's metadata under `actions`, one entry per domain:
+
+    {"kind": "quantile", "low": [...], "high": [...]}    low and high become -1 and 1
+    {"kind": "raw"}                                      as they are
+
+Axis: A numbers per action of the robot.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float
+
+KINDS = ("raw", "quantile")
+_FLAT = 1e-6  # a range smaller than this is no range: the number never changes
+
+
+@struct.dataclass
+class ActionScale:
+    """scaled = (raw - middle) / half, then zeros up to the model's width.
+
+    Attributes:
+      middle, half: float32[A].
+      width: numbers per action of the model, at least A.
+    """
+
+    middle: Float[Array, " A"]
+    half: Float[Array, " A"]
+    width: int = struct.field(pytree_node=False)
+
+    def __call__(self, actions: Float[Array, "... A"]) -> Float[Array, "... width"]:
+        """What the model is given; numpy or JAX, as it comes.
+
+        Raises:
+          ValueError: actions of another width than A.
+        """
+        size = self.middle.shape[-1]
+        if actions.shape[-1] != size:
+            raise ValueError(
+                f"actions have {actions.shape[-1]} numbers, expected {size}"
+            )
+        xp = np if isinstance(actions, np.ndarray) else jnp
+        scaled = (actions - xp.asarray(self.middle)) / xp.asarray(self.half)
+        wide = [(0, 0)] * (actions.ndim - 1) + [(0, self.width - size)]
+        return xp.pad(scaled, wide).astype(actions.dtype)
+
+    def inverse(self, scaled: Float[Array, "... width"]) -> Float[Array, "... A"]:
+        """Raw actions, for policies that were trained on scaled ones."""
+        size = self.middle.shape[-1]
+        return scaled[..., :size] * self.half + self.middle
+
+    @classmethod
+    def make(cls, entry: Mapping[str, Any], size: int, width: int) -> "ActionScale":
+        """The scale of one domain's entry in the metadata.
+
+        Args:
+          entry: see the top of this file.
+          size: A.
+          width: of the model.
+
+        Raises:
+          ValueError: an unknown kind, or an entry for another robot.
+        """
+        kind = entry.get("kind", "raw")
+        if kind not in KINDS:
+            raise ValueError(f"unknown action scale '{kind}', known: {KINDS}")
+        if size > width:
+            raise ValueError(
+                f"actions have {size} numbers, the model takes {width}: set "
+                f"config.model.overrides.action_size={size} or more"
+            )
+        if kind == "raw":
+            return cls(np.zeros(size, np.float32), np.ones(size, np.float32), width)
+        low, high = (np.asarray(entry[k], np.float32) for k in ("low", "high"))
+        if low.shape != (size,) or high.shape != (size,):
+            raise ValueError(
+                f"the action scale is for {low.shape[-1]} numbers, actions have {size}"
+            )
+        half = (high - low) / 2
+        half = np.where(half < _FLAT, np.float32(1), half)
+        return cls((high + low) / 2, half.astype(np.float32), width)
