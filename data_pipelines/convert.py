@@ -16,7 +16,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,10 +108,34 @@ def convert(
     """
     settings = settings or Settings()
     settings.check()
-    source_path, output = Path(source_path), Path(output)
+    source_path = Path(source_path)
     opening = [] if settings.on_damage == "skip" else None
     source = open_source(source_path, camera=settings.camera, skipped=opening)
-    name = source.domain
+    about = {"source": str(source_path.resolve()), "kind": source.name}
+    return convert_source(source, output, settings, about, opening or ())
+
+
+def convert_source(
+    source: Source,
+    output: str | Path,
+    settings: Settings,
+    about: Mapping[str, Any],
+    opening: Sequence[str] = (),
+) -> Converted:
+    """Writes, or completes, a folder with the episodes of an opened source.
+
+    Args:
+      source: what is read.
+      output: the folder.
+      settings: how.
+      about: what else decides the result; a folder goes on with the same alone.
+      opening: what was skipped when the source was opened.
+
+    Raises:
+      DataError: as `convert`.
+    """
+    settings.check()
+    output, name = Path(output), source.domain
     splits = split_episodes(source, settings)
     shards = [
         shard
@@ -123,14 +147,13 @@ def convert(
     with claimed(output):
         wanted = {
             "schema_version": SCHEMA_VERSION,
-            "source": str(source_path.resolve()),
-            "kind": source.name,
+            **about,
             "settings": dataclasses.asdict(settings),
         }
         wanted = json.loads(json.dumps(wanted))  # tuples become lists, as when read
         claim_settings(output / SETTINGS_FILE, wanted)
         folder.remove_partial(output)
-        done = _Progress(output / "progress.json", opening or [])
+        done = _Progress(output / "progress.json", opening)
         print(
             f"{source.name}: {sum(map(len, splits.values()))} episodes in "
             f"{len(shards)} shards, {len(done.shards)} of them there already, to "
@@ -138,14 +161,14 @@ def convert(
             flush=True,
         )
         schema = _convert_shards(source, shards, settings, done)
-        about = json.dumps({**wanted, "skipped": done.skipped}, sort_keys=True)
+        described = json.dumps({**wanted, "skipped": done.skipped}, sort_keys=True)
         counts = [done.shards[shard.path.name][0] for shard in shards]
         if schema is None:
             raise DataError(
-                f"{source_path}: no episode could be converted, the first problem: "
+                f"{source.name}: no episode could be converted, the first problem: "
                 f"{done.skipped[0] if done.skipped else 'there are none'}"
             )
-        folder.write_info(shards, counts, schema, about, name)
+        folder.write_info(shards, counts, schema, described, name)
     return Converted(sum(counts), done.skipped)
 
 
