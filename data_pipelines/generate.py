@@ -10,17 +10,13 @@ continues it. Physics runs batched over a shard's episodes on either backend;
 frames are rendered and packed as PNG in threads.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import jax
 import ml_collections
@@ -30,6 +26,7 @@ from ml_collections import config_flags
 
 from data_pipelines import folder
 from data_pipelines.board_episodes import simulate
+from data_pipelines.claim import claim_settings, claimed
 from data_pipelines.domains import DOMAINS, POLICIES
 from data_pipelines.episodes import SCHEMA_VERSION, DataError, Episode, encode_png
 from swm_jax import envs
@@ -69,8 +66,9 @@ def generate(config: ml_collections.ConfigDict, output: str | Path) -> Counts:
     output = Path(output)
     layout = make_layout(config, output)
     counts = Counts()
-    with _claimed(output):
-        _claim_config(config, output)
+    with claimed(output):
+        wanted = {"schema_version": SCHEMA_VERSION, "config": config.to_dict()}
+        claim_settings(output / CONFIG_FILE, wanted)
         folder.remove_partial(output)
         shards = layout.shards()
         missing = [shard for shard in shards if not shard.path.exists()]
@@ -227,93 +225,24 @@ def _render_png(config, scenes, at: int) -> tuple[list[bytes], float, float]:
     return pngs, rendered - begin, time.perf_counter() - rendered
 
 
-@contextlib.contextmanager
-def _claimed(output: Path) -> Iterator[None]:
-    """Makes the folder and holds it against a second run at the same time."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot make folder {output}: {error.strerror}") from error
-    handle = os.open(output, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(f"another run is writing to {output} now") from error
-        yield
-    finally:
-        os.close(handle)
-
-
-def _claim_config(config: ml_collections.ConfigDict, output: Path) -> None:
-    """Writes the config into a new folder, or compares it with an older one's."""
-    wanted = {"schema_version": SCHEMA_VERSION, "config": config.to_dict()}
-    path = output / CONFIG_FILE
-    if path.exists():
-        try:
-            before = json.loads(path.read_text())
-        except ValueError as error:
-            raise DataError(f"{path} is damaged: {error}") from error
-        if (output / "dataset_info.json").exists():
-            before["schema_version"] = SCHEMA_VERSION  # finished: older is as good
-        difference = first_difference(before, wanted)
-        if difference:
-            field, old, new = difference
-            raise DataError(
-                f"{output} holds data of another config: {field} is {old!r} there, "
-                f"{new!r} here; choose another --output"
-            )
-        return
-    strangers = [p.name for p in output.iterdir() if p.name != f"{CONFIG_FILE}.partial"]
-    if strangers:
-        raise DataError(
-            f"{output} is not empty ('{strangers[0]}') and has no {CONFIG_FILE}: "
-            "choose another --output"
-        )
-    partial = output / f"{CONFIG_FILE}.partial"
-    with open(partial, "w") as file:
-        json.dump(wanted, file, indent=2, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def first_difference(old: Any, new: Any, name: str = "") -> tuple | None:
-    """The first field, by name, in which two nested dicts differ."""
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        return None if old == new else (name or "its content", old, new)
-    for key in sorted({*old, *new}):
-        child = f"{name}.{key}" if name else key
-        found = first_difference(old.get(key), new.get(key), child)
-        if found:
-            return found
-    return None
-
-
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Data config file.")
-_OUTPUT = flags.DEFINE_string("output", None, "Folder of the data set.")
-_EPISODES = flags.DEFINE_integer("episodes", None, "Overrides config.episodes.")
-_SEED = flags.DEFINE_integer("seed", None, "Overrides config.seed.")
-
-
 def main(argv: list[str]) -> None:
     """Generates, then says what was made, how fast, and where it lies."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
-    config = _CONFIG.value
-    if _EPISODES.value is not None:
-        config.episodes = _EPISODES.value
-    if _SEED.value is not None:
-        config.seed = _SEED.value
+    config = flags.FLAGS.config
+    if flags.FLAGS.episodes is not None:
+        config.episodes = flags.FLAGS.episodes
+    if flags.FLAGS.seed is not None:
+        config.seed = flags.FLAGS.seed
     start = time.perf_counter()
     try:
-        counts = generate(config, _OUTPUT.value)
+        counts = generate(config, flags.FLAGS.output)
     except OSError as error:
-        sys.exit(f"error: {error.filename or _OUTPUT.value}: {error.strerror}")
+        sys.exit(f"error: {error.filename or flags.FLAGS.output}: {error.strerror}")
     except ValueError as error:
         sys.exit(f"error: {error}")
     seconds = time.perf_counter() - start
-    size = sum(path.stat().st_size for path in Path(_OUTPUT.value).iterdir())
+    size = sum(path.stat().st_size for path in Path(flags.FLAGS.output).iterdir())
     if counts.frames:
         print(
             f"made {counts.episodes} episodes, {counts.frames} frames in {seconds:.0f} "
@@ -321,9 +250,13 @@ def main(argv: list[str]) -> None:
             f"{counts.rendering:.1f}, PNG {counts.png:.1f}, writing "
             f"{counts.writing:.1f}"
         )
-    print(f"the data set is in {_OUTPUT.value} ({size / 1e6:.1f} MB)")
+    print(f"the data set is in {flags.FLAGS.output} ({size / 1e6:.1f} MB)")
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # other programs import this one: it must not name flags
+    config_flags.DEFINE_config_file("config", None, "Data config file.")
+    flags.DEFINE_string("output", None, "Folder of the data set.")
+    flags.DEFINE_integer("episodes", None, "Overrides config.episodes.")
+    flags.DEFINE_integer("seed", None, "Overrides config.seed.")
     flags.mark_flags_as_required(["config", "output"])
     app.run(main)

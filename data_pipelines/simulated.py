@@ -19,6 +19,7 @@ import numpy as np
 from data_pipelines import generate
 from data_pipelines.arrays import EpisodeArrays
 from data_pipelines.board_episodes import simulate
+from data_pipelines.claim import first_difference
 from data_pipelines.domains import POLICIES
 from data_pipelines.episodes import DataError
 from swm_jax import envs
@@ -46,7 +47,7 @@ def simulated_episodes(
     if not path.exists():
         write(path, config, _simulate(config))
     about, arrays = read(path)
-    difference = generate.first_difference(about, _about(config))
+    difference = first_difference(about, _about(config))
     if difference:
         field, old, new = difference
         raise DataError(

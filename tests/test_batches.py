@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from data_pipelines import folder
 from data_pipelines.batches import make_train_iterator, to_devices
+from data_pipelines.describe import describe
 from data_pipelines.episodes import DataError, Episode, encode_png
 from data_pipelines.load import load_episodes, read_episodes
-from data_pipelines.report import describe
 from swm_jax.envs.scene import BLOCK_SETS, Scene
 from swm_jax.models import Tokenizer, get_config
 from swm_jax.questions import ANSWERS, TYPES, parse, predicates

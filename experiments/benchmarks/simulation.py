@@ -1,12 +1,12 @@
 """How fast a device steps the board, renders it and makes training batches of it.
 
     python -m experiments.benchmarks.simulation
-    python -m experiments.benchmarks.simulation --worlds 1024,4096,16384   # accelerators
+    python -m experiments.benchmarks.simulation --worlds 1024,4096,16384  # on a GPU
 
 Per number of worlds: control steps/s of MJX (every one of them `physics_steps` physics
 steps), frames/s of the renderer per image size, and images/s of whole SAQA batches
-(drawn, labelled, tokenised and rendered in one program). Rows are measured one after the
-other; each time is the shortest of `--repeats`, after one call to compile.
+(drawn, labelled, tokenised and rendered in one program). Each time is the shortest of
+`--repeats`, after one call to compile.
 """
 
 import time

@@ -21,7 +21,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
 
-from swm_jax.envs import Scene
+from swm_jax.envs import AnyScene, CubeScene, Scene
 from swm_jax.models import Observation, QuestionBatch
 from swm_jax.planning import Normalise
 from swm_jax.questions import predicates
@@ -35,13 +35,13 @@ class SimulatorContext:
 
     Attributes:
       start: env State with leading axis S, as seen.
-      scene: the same as a Scene.
+      scene: the same as a scene.
       type_id, args: the questions, [S, Q] and [S, Q, 2].
       key: seed of the answer noise.
     """
 
     start: Any
-    scene: Scene
+    scene: AnyScene
     type_id: jax.Array
     args: jax.Array
     key: jax.Array
@@ -52,10 +52,10 @@ class SimulatorWorldModel:
     """World model that is told the truth.
 
     Attributes:
-      env: a board env; the `mjx` backend stays inside the jit, the `mujoco` backend
+      env: any env; the `mjx` backend stays inside the jit, the `mujoco` backend
         runs behind a host callback, all scenes and candidates in one batch.
       pose_noise: standard deviation (metres) of the error on every block position
-        and on the peg; the same scene is always seen with the same error.
+        and on the effector; the same scene is always seen with the same error.
       logit_noise: standard deviation of Gaussian noise on the answer margins (logits).
       logit_limit: margins are squashed to +- this by a tanh; 0 leaves them alone.
       seed: of both kinds of noise.
@@ -73,7 +73,7 @@ class SimulatorWorldModel:
     def encode(
         self, observation: Observation, questions: QuestionBatch
     ) -> SimulatorContext:
-        """Reads `observation.scene`, an env State or a Scene with leading axis S.
+        """Reads `observation.scene`, an env's state or a scene with leading axis S.
 
         Raises:
           ValueError: the observation carries no scene.
@@ -81,7 +81,7 @@ class SimulatorWorldModel:
         if observation.scene is None:
             raise ValueError("the simulator world model needs observation.scene")
         start = observation.scene
-        if isinstance(start, Scene):
+        if isinstance(start, (Scene, CubeScene)):
             start = self.env.state_from_scene(start)
         start, key = self._misread(start)
         return SimulatorContext(
@@ -127,14 +127,13 @@ class SimulatorWorldModel:
         """Log-sigmoid of the margins; there is no vocabulary to normalise over."""
         return jax.nn.log_softmax(self.answer_logits(context, actions, horizons))
 
-    def _rollout(self, worlds, actions) -> Scene:
+    def _rollout(self, worlds, actions) -> AnyScene:
         if self.env.backend == "mjx":
             return self.env.rollout_batch(worlds, actions)
-        lead = (actions.shape[0], actions.shape[1] + 1)
-        shapes = Scene(
-            block_pose=jax.ShapeDtypeStruct((*lead, 8, 3), jnp.float32),
-            block_id=jax.ShapeDtypeStruct((*lead, 8), jnp.int32),
-            peg=jax.ShapeDtypeStruct((*lead, 2), jnp.float32),
+        frames = actions.shape[1] + 1
+        shapes = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((x.shape[0], frames, *x.shape[1:]), x.dtype),
+            self.env.scene(worlds),
         )
 
         def host(worlds, actions):
@@ -150,20 +149,31 @@ class SimulatorWorldModel:
         """The state as seen, and the key of this look: a function of the state."""
         bits = jax.lax.bitcast_convert_type(state.qpos, jnp.uint32).sum()
         key = jax.random.fold_in(jax.random.key(self.seed), bits)
-        block, peg, key = jax.random.split(key, 3)
+        block, hand, key = jax.random.split(key, 3)
         scene = self.env.scene(state)
-        shift = jax.random.normal(block, scene.block_pose.shape).at[..., 2].set(0.0)
+        shift = self.pose_noise * jax.random.normal(block, scene.block_pose.shape)
+        # Positions only: x, y of a block on the board, x, y, z of a cube.
+        if isinstance(scene, CubeScene):
+            moved = {"gripper": (scene.gripper, 3)}
+            shift = shift.at[..., 3:].set(0.0)
+        else:
+            moved = {"peg": (scene.peg, 2)}
+            shift = shift.at[..., 2:].set(0.0)
+        ((name, (pose, axes)),) = moved.items()
+        stir = self.pose_noise * jax.random.normal(hand, (*pose.shape[:-1], axes))
         seen = self.env.state_from_scene(
             scene.replace(
-                block_pose=scene.block_pose + self.pose_noise * shift,
-                peg=scene.peg
-                + self.pose_noise * jax.random.normal(peg, scene.peg.shape),
+                block_pose=scene.block_pose + shift,
+                **{name: pose.at[..., :axes].add(stir)},
             )
         )
         exact = self.pose_noise == 0
-        qpos = jnp.where(exact, state.qpos, seen.qpos)
-        target = jnp.where(exact, state.target, seen.target)
-        return state.replace(qpos=qpos, target=target), key
+        fields = [name for name in ("qpos", "target") if hasattr(state, name)]
+        read = {
+            name: jnp.where(exact, getattr(state, name), getattr(seen, name))
+            for name in fields
+        }
+        return state.replace(**read), key
 
     def _blur(self, margin, key, actions):
         bits = jax.lax.bitcast_convert_type(actions, jnp.uint32).sum()

@@ -74,12 +74,14 @@ class BoardEnv:
 
     Attributes:
       backend: "mujoco" or "mjx".
+      domain: "board", which questions it is about.
       config: the settings this env was built with.
       action_size: 2, the peg's displacement (x, y) in metres.
       action_limit: the simulator's box; larger actions are clipped.
     """
 
     backend: str
+    domain = "board"
     action_size = 2
 
     def __init__(self, config: ml_collections.ConfigDict):

@@ -64,6 +64,8 @@ class Task:
     names: tuple[str, ...]
     max_steps: int = MAX_STEPS
 
+    domain = "board"
+
     @property
     def task(self) -> str:
         """An id such as "block_to_block:green cube,blue moon"."""

@@ -29,6 +29,9 @@ FINGER_HALF = (0.011, 0.005, 0.03)
 FINGER_RAISE = 0.016  # the finger spans -0.014 .. 0.046 about the pinch point
 PALM_HALF = (0.02, 0.06, 0.015)
 PALM_RAISE = 0.061
+ARM_HALF = (0.03, 0.03, 0.06)  # what is drawn of the arm
+ARM_RAISE = 0.136
+TABLE_HALF = 1.0  # metres from the origin to each side of the table that is drawn
 
 CAMERA_POSITION = (1.053, -0.014, 0.639)
 CAMERA_RIGHT = (0.0, 1.0, 0.0)
@@ -59,52 +62,3 @@ def yaw_matrix(yaw):
 def array_namespace(*arrays):
     """jnp when one of the arrays is JAX's, else numpy."""
     return jnp if any(isinstance(each, jax.Array) for each in arrays) else np
-
-
-def finger_boxes(gripper):
-    """Centres [..., 2, 3] of the left and right finger, and rotations [..., 3, 3].
-
-    Args:
-      gripper: [..., 6], as `CubeScene.gripper`.
-    """
-    xp = array_namespace(gripper)
-    turn = yaw_matrix(gripper[..., 3])
-    offset = xp.stack(
-        [gripper[..., 4] + FINGER_HALF[1], -gripper[..., 5] - FINGER_HALF[1]], -1
-    )
-    across = turn[..., None, :, 1] * offset[..., None]
-    up = xp.asarray(np.array([0.0, 0.0, FINGER_RAISE], np.float32))
-    return gripper[..., None, :3] + across + up, turn
-
-
-def box_gap(centre_a, rotation_a, half_a, centre_b, rotation_b, half_b):
-    """Metres between two boxes in any orientation; negative if they overlap.
-
-    The largest separation along the 15 axes of the separating axis theorem: its sign
-    is exact, and so is its size where a face is nearest; between two corners the boxes
-    may be farther apart than this.
-
-    Args:
-      centre_a, centre_b: [..., 3].
-      rotation_a, rotation_b: [..., 3, 3], columns are the box's axes.
-      half_a, half_b: three half sizes.
-    """
-    xp = array_namespace(centre_a, rotation_a, centre_b, rotation_b)
-    half_a, half_b = (xp.asarray(np.array(h, np.float32)) for h in (half_a, half_b))
-    # Sums of products rather than einsum: TPUs would round them to bfloat16.
-    dot = lambda u, v: (u * v).sum(-1)
-    columns = lambda r: xp.swapaxes(r, -1, -2)  # [..., axis, 3]
-    a, b = xp.broadcast_arrays(columns(rotation_a), columns(rotation_b))
-    way = centre_b - centre_a  # may have more leading axes than the rotations
-    axes = [a[..., i, :] for i in range(3)] + [b[..., i, :] for i in range(3)]
-    for i in range(3):
-        for j in range(3):
-            axes.append(xp.cross(a[..., i, :], b[..., j, :]))
-    axes = xp.stack(axes, -2)  # [..., 15, 3]
-    length = xp.sqrt(xp.maximum(dot(axes, axes), 1e-12))
-    reach = (xp.abs(dot(axes[..., None, :], a[..., None, :, :])) * half_a).sum(-1)
-    reach = reach + (xp.abs(dot(axes[..., None, :], b[..., None, :, :])) * half_b).sum(
-        -1
-    )
-    apart = (xp.abs(dot(axes, way[..., None, :])) - reach) / length
-    return xp.where(length > 1e-3, apart, -xp.inf).max(-1)

@@ -44,16 +44,9 @@ class HostRenderer:
             look or Look(), height * supersample, width * supersample
         )
         self._data = mujoco.MjData(self._model)
-        try:
-            self._renderer = mujoco.Renderer(
-                self._model, height * supersample, width * supersample
-            )
-        except Exception as error:  # each OpenGL binding raises its own kind
-            raise RuntimeError(
-                f"no OpenGL context ({error}); MUJOCO_GL is "
-                f"{os.environ.get('MUJOCO_GL')!r}, expected egl or osmesa on a host "
-                "without a display, set before Python starts"
-            ) from error
+        self._renderer = open_renderer(
+            self._model, height * supersample, width * supersample
+        )
         self._geom_label = np.full(self._model.ngeom + 1, -1, np.int32)
         self._geom_label[self._model.geom("board_visual").id] = 0
         self._geom_label[self._model.geom("peg_visual").id] = 1
@@ -126,6 +119,22 @@ class HostRenderer:
         for axis, value in zip("xy", peg):
             self._data.joint(f"peg_{axis}").qpos[:] = value
         mujoco.mj_forward(self._model, self._data)
+
+
+def open_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
+    """MuJoCo's renderer.
+
+    Raises:
+      RuntimeError: the host has no OpenGL context; says what to set.
+    """
+    try:
+        return mujoco.Renderer(model, height, width)
+    except Exception as error:  # each OpenGL binding raises its own kind
+        raise RuntimeError(
+            f"no OpenGL context ({error}); MUJOCO_GL is "
+            f"{os.environ.get('MUJOCO_GL')!r}, expected egl or osmesa on a host "
+            "without a display, set before Python starts"
+        ) from error
 
 
 def render(

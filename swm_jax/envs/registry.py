@@ -7,9 +7,13 @@ from collections.abc import Iterable
 import jax
 import ml_collections
 
-from swm_jax.envs import board
+from swm_jax.envs import board, cube
+from swm_jax.envs.cube_looks import CUBE_LOOKS
+from swm_jax.envs.cube_model import MAX_CUBES
 from swm_jax.envs.looks import LOOKS
 from swm_jax.envs.scene import BLOCK_SETS
+
+AnyEnv = board.BoardEnv | cube.CubeEnv
 
 # name -> (settings, {backend: "module:class"}); a backend is imported when asked for
 _ENVS = {
@@ -19,13 +23,18 @@ _ENVS = {
             "mujoco": "swm_jax.envs.board_mujoco:MujocoBoard",
             "mjx": "swm_jax.envs.board_mjx:MjxBoard",
         },
-    )
+    ),
+    "cube": (
+        cube.default_config,
+        {
+            "mujoco": "swm_jax.envs.cube_mujoco:MujocoCube",
+            "mjx": "swm_jax.envs.cube_mjx:MjxCube",
+        },
+    ),
 }
 
 
-def load(
-    name: str = "board", backend: str | None = None, **config_overrides
-) -> board.BoardEnv:
+def load(name: str = "board", backend: str | None = None, **config_overrides) -> AnyEnv:
     """Builds an env.
 
     Args:
@@ -48,7 +57,7 @@ def load(
                 f"setting {field!r} of {name} is {value!r}, expected a value like "
                 f"{config[field]!r}"
             ) from error
-    _check(config)
+    _check(name, config)
     if backend is None:
         backend = "mujoco" if jax.default_backend() == "cpu" else "mjx"
     _known("backend", backend, backends)
@@ -67,14 +76,20 @@ def env_names() -> tuple[str, ...]:
     return tuple(_ENVS)
 
 
-def _check(config: ml_collections.ConfigDict) -> None:
-    _known("block set", config.block_set, BLOCK_SETS)
-    _known("look", config.look, LOOKS)
-    steps = board.geometry.CONTROL_PERIOD / config.physics_dt
+def _check(name: str, config: ml_collections.ConfigDict) -> None:
+    if name == "board":
+        _known("block set", config.block_set, BLOCK_SETS)
+        period = board.geometry.CONTROL_PERIOD
+    else:
+        if not 1 <= config.cubes <= MAX_CUBES:
+            raise ValueError(f"cubes is {config.cubes}, expected 1 to {MAX_CUBES}")
+        period = config.control_period
+    _known("look", config.look, LOOKS if name == "board" else CUBE_LOOKS)
+    steps = period / config.physics_dt
     if steps < 1 or abs(steps - round(steps)) > 1e-6:
         raise ValueError(
             f"physics_dt is {config.physics_dt} s, expected a value that divides the "
-            f"control period of {board.geometry.CONTROL_PERIOD} s"
+            f"control period of {period} s"
         )
 
 

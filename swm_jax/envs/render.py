@@ -107,7 +107,7 @@ def project(
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def _render(scene, look, height, width, supersample):
     draw = functools.partial(_draw, look=look, h=height, w=width, k=supersample)
-    return _over_scenes(draw, scene)
+    return over_scenes(draw, scene)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
@@ -118,16 +118,16 @@ def _segment(scene, look, height, width):
         seen = _window_of(what, corner, peg_mask.shape)
         return _with_window(what, jnp.where(peg_mask, PEG, seen), corner)
 
-    return _over_scenes(draw, scene)
+    return over_scenes(draw, scene)
 
 
-def _over_scenes(draw, scene):
+def over_scenes(draw, scene):
     """Maps `draw(one scene, windowed)` over all leading axes.
 
     On CPUs one scene after the other, which keeps the working set in cache; on
     accelerators in chunks side by side.
     """
-    leading = scene.peg.shape[:-1]
+    leading = scene.batch_shape
     one_by_one = functools.partial(draw, windowed=True)
     whole = functools.partial(draw, windowed=False)
     if not leading:

@@ -15,9 +15,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from swm_jax.envs import Scene
-from swm_jax.envs.board_tasks import make_task
-from swm_jax.envs.render import render
+from swm_jax.envs import AnyScene
+from swm_jax.envs.pictures import picture
+from swm_jax.envs.tasks import task_for
 from swm_jax.models import Observation
 from swm_jax.planning.controller import Controller
 from swm_jax.planning.planner import Planner
@@ -41,7 +41,7 @@ class EpisodeResult:
       candidates_per_replan: candidates x iterations.
       values: value of the chosen chunk at every replan.
       nan_candidates: candidates ignored because an answer was NaN.
-      scenes: Scene with leading axis T + 1 (numpy).
+      scenes: scene with leading axis T + 1 (numpy).
     """
 
     task: str
@@ -53,7 +53,7 @@ class EpisodeResult:
     candidates_per_replan: int
     values: list[float]
     nan_candidates: int
-    scenes: Scene
+    scenes: AnyScene
 
 
 @dataclasses.dataclass
@@ -93,7 +93,7 @@ def run_episodes(
     """Runs every (task name, seed) once and returns the results in that order.
 
     Args:
-      env: a board env (`swm_jax.envs.load`).
+      env: see `swm_jax.envs.load`.
       tasks: which episodes; a seed fixes the start, whatever runs beside it.
       preset: goal preset, see `swm_jax.questions.goals.goal_for_task`.
       goal: overrides the preset: task -> Goal.
@@ -106,8 +106,12 @@ def run_episodes(
       on_end: called with every result as soon as it exists.
     """
     if goal is None:
-        goal = lambda task: goal_for_task(task.name, task.names, preset)
-    draw = _painter(image_size, look)
+        goal = lambda task: goal_for_task(
+            task.name, task.names, preset, domain=task.domain
+        )
+    draw = _painter(env, image_size, look)
+    # Worlds of somebody else's physics are shown to a simulator as scenes.
+    observed = env.scene if hasattr(env, "pictures") else lambda states: states
     waiting = list(enumerate(tasks))[::-1]
     results: dict[int, EpisodeResult] = {}
     slots: list[tuple[int, _Slot]] = []
@@ -119,7 +123,7 @@ def run_episodes(
         fresh = []
         for _ in range(min(count, len(waiting))):
             index, (name, seed) = waiting.pop()
-            task = make_task(name, seed=seed, block_set=env.config.block_set)
+            task = task_for(env, name, seed)
             slot = _Slot(name, seed, task, goal(task))
             state = _numpy(task.reset(env, jax.random.key(seed)))
             slot.scenes.append(_numpy(env.scene(state)))
@@ -144,7 +148,7 @@ def run_episodes(
             planner, world_model, tokenizer, question_length, count, policy
         )
         observation = Observation(
-            image=draw(env.scene(seen)), scene=seen if image_size is None else None
+            image=draw(seen), scene=observed(seen) if image_size is None else None
         )
         jax.block_until_ready(observation)
         started = time.perf_counter()
@@ -203,13 +207,20 @@ def _question_count(goal) -> int:
     return max(len(each.questions) for each in getattr(goal, "options", (goal,)))
 
 
-def _painter(image_size, look):
-    """Scene -> uint8[S, h, w, 3]; a single black pixel if nobody looks at it."""
+def _painter(env, image_size, look):
+    """States -> uint8[S, h, w, 3]; a single black pixel if nobody looks at it.
+
+    An env with a camera of its own (`pictures`) draws them itself.
+    """
     if image_size is None:
-        return lambda scene: np.zeros((scene.peg.shape[0], 1, 1, 3), np.uint8)
+        blank = lambda scene: np.zeros((*scene.batch_shape, 1, 1, 3), np.uint8)
+        return lambda states: blank(env.scene(states))
+    if hasattr(env, "pictures"):
+        return lambda states: env.pictures(states, *image_size)
     extra = {} if look is None else {"look": look}
     height, width = image_size
-    return jax.jit(lambda scene: render(scene, height, width, supersample=2, **extra))
+    paint = jax.jit(lambda scene: picture(scene, height, width, supersample=2, **extra))
+    return lambda states: paint(env.scene(states))
 
 
 def _bucket(count: int, parallel: int) -> int:

@@ -113,14 +113,21 @@ PLANNERS: dict[str, tuple[Solve | None, PlannerConfig]] = {
     ),
 }
 
+# What another robot changes in every planner: its actions, hence their noise.
+DOMAIN_SETTINGS: dict[str, dict] = {
+    "board": {},
+    "cube": dict(action_size=5, action_limit=1.0, init_std=0.6, min_std=0.1),
+}
+
 _CLIMBERS = (climb, _HYBRID)
 
 
-def get_planner(name: str, **overrides) -> Planner:
+def get_planner(name: str, domain: str = "board", **overrides) -> Planner:
     """Builds a planner by name.
 
     Args:
       name: one of `PLANNERS`.
+      domain: "board" or "cube", whose actions it plans.
       overrides: fields of `PlannerConfig` that differ from the named default.
 
     Raises:
@@ -128,11 +135,14 @@ def get_planner(name: str, **overrides) -> Planner:
     """
     if name not in PLANNERS:
         raise ValueError(_unknown("planner", name, PLANNERS))
+    if domain not in DOMAIN_SETTINGS:
+        raise ValueError(_unknown("domain", domain, DOMAIN_SETTINGS))
     solve, config = PLANNERS[name]
     fields = [field.name for field in dataclasses.fields(PlannerConfig)]
     for field in overrides:
         if field not in fields:
             raise ValueError(_unknown("planner setting", field, fields))
+    overrides = {**DOMAIN_SETTINGS[domain], **overrides}
     config = dataclasses.replace(config, **overrides)
     if solve in (_CEM, _HYBRID) and not config.elites:
         raise ValueError(f"planner {name!r} fits to its elites and needs at least 1")

@@ -3,13 +3,13 @@
 from swm_jax.questions import predicates
 from swm_jax.questions.board_words import DIRECTIONS, REGION_POINTS, REGIONS, SIDES
 from swm_jax.questions.free import FreeQuestion
+from swm_jax.questions.goal import Goal, make_goal
 from swm_jax.questions.goals import (
+    DOMAIN_TASKS,
     PRESETS,
     TASKS,
-    Goal,
     SidedGoal,
     goal_for_task,
-    make_goal,
     neighbours,
 )
 from swm_jax.questions.grammar import (
@@ -46,6 +46,7 @@ __all__ = [
     "DESCRIBE",
     "DIRECTIONS",
     "DOMAINS",
+    "DOMAIN_TASKS",
     "NOTHING",
     "NUM_PHRASINGS",
     "OBJECT_NAMES",

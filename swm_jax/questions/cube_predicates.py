@@ -15,9 +15,11 @@ when the answer is yes. What the source leaves open is settled here:
     cube_lifted       (ours) the cube is more than 0.05 m above where it rests
 
 Contact forces of the simulator agree with the first four up to the 1 mm in which
-things count as touching although they do not press on each other. Where "grasped" or
-"on top" is false, the margin falls with the distance to the nearest pose in which it
-would be true, so that a planner knows which way to go.
+things count as touching although they do not press on each other. That is too little
+for a margin to say how sure one may be, so where surfaces decide, the margin grows
+from 0 at 1 mm to 0.05 m where they meet. Where "grasped" or "on top" is false, it falls
+with the distance to the nearest pose in which it would be true, so that a planner
+knows which way to go.
 
 Axes: ... batch axes (scenes, horizons and questions broadcast). Numpy arrays and JAX
 arrays alike: whichever comes in goes out.
@@ -29,14 +31,15 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from swm_jax.envs import cube_geometry as geometry
+from swm_jax.envs.cube_overlap import cube_gap, finger_gaps
 from swm_jax.envs.scene import CubeScene
 
 TOUCH = 0.001  # metres between surfaces
+MET = 0.05  # metres, margin of surfaces that meet
 CLOSER = 0.015  # metres, a smaller approach is none
 ABOVE = 0.015  # metres between centres
 LIFTED = 0.05  # metres above where the cube rests
 OVERLAP = 0.006  # metres that fingers reach down a grasped cube's sides
-_HALF = (geometry.CUBE_HALF,) * 3
 _FINGER_BELOW = geometry.FINGER_HALF[2] - geometry.FINGER_RAISE
 
 
@@ -99,26 +102,6 @@ def find(scene: CubeScene, block: Int[Array, "..."]):
     return pose, match.any(-1)
 
 
-def finger_gaps(gripper, cube):
-    """[..., 2], metres from the left and the right finger to a cube."""
-    centre, turn = geometry.finger_boxes(gripper)
-    rotation = geometry.rotation_matrix(cube[..., 3:])
-    return geometry.box_gap(
-        centre,
-        turn[..., None, :, :],
-        geometry.FINGER_HALF,
-        cube[..., None, :3],
-        rotation[..., None, :, :],
-        _HALF,
-    )
-
-
-def cube_gap(a, b):
-    """Metres between the surfaces of two cubes [..., 7]."""
-    turn_a, turn_b = (geometry.rotation_matrix(x[..., 3:]) for x in (a, b))
-    return geometry.box_gap(a[..., :3], turn_a, _HALF, b[..., :3], turn_b, _HALF)
-
-
 def _length(v):
     """Euclidean length whose gradient at zero is zero, not NaN."""
     xp = geometry.array_namespace(v)
@@ -132,32 +115,40 @@ def _in_frame(rotation, v):
     return (rotation * v[..., :, None]).sum(-2)
 
 
+def _touch(gap):
+    """Margin of a distance between surfaces."""
+    xp = geometry.array_namespace(gap)
+    near = MET * xp.clip(1.0 - gap / TOUCH, 0.0, 1.0)
+    return xp.where(gap < TOUCH, near, TOUCH - gap)
+
+
 def _grasped(p):
     xp = geometry.array_namespace(p.gripper, p.a)
     turn = geometry.yaw_matrix(p.gripper[..., 3])
     offset = p.a[..., :3] - p.gripper[..., :3]
     x, y, z = (_in_frame(turn, offset)[..., i] for i in range(3))
     left, right = p.gripper[..., 4], p.gripper[..., 5]
-    touch = TOUCH - finger_gaps(p.gripper, p.a).max(-1)
+    touch = _touch(finger_gaps(p.gripper, p.a).max(-1))
     down = z + _FINGER_BELOW + geometry.CUBE_HALF - OVERLAP
     between = xp.minimum(left - y, y + right)
     between = xp.minimum(between, geometry.CUBE_HALF - xp.abs(x))
     inside = xp.minimum(xp.minimum(touch, between), down)
+    # Outside: how far the hand is from the cube, and the fingers from its sides.
     stray = xp.abs(left - geometry.CUBE_HALF) + xp.abs(right - geometry.CUBE_HALF)
     way = _length(offset) + 0.5 * stray
-    return xp.where(inside > 0, inside, xp.minimum(inside, -way))
+    return xp.where(inside > 0, touch, xp.minimum(inside, -way))
 
 
 def _on_top(p):
     xp = geometry.array_namespace(p.a, p.b)
     offset = p.a[..., :3] - p.b[..., :3]
-    touch = TOUCH - cube_gap(p.a, p.b)
+    touch = _touch(cube_gap(p.a, p.b))
     level = xp.asarray(np.array([1.0, 1.0, 0.0], np.float32))
     across = _in_frame(geometry.rotation_matrix(p.b[..., 3:]), offset * level)
     over = geometry.CUBE_HALF - xp.abs(across).max(-1)
     inside = xp.minimum(xp.minimum(touch, over), offset[..., 2] - ABOVE)
     rest = xp.asarray(np.array([0.0, 0.0, 2 * geometry.CUBE_HALF], np.float32))
-    return xp.where(inside > 0, inside, xp.minimum(inside, -_length(offset - rest)))
+    return xp.where(inside > 0, touch, xp.minimum(inside, -_length(offset - rest)))
 
 
 def _closer(before, after):
@@ -167,8 +158,8 @@ def _closer(before, after):
 # One rule per type: poses -> margin. New types go to the end: their ids are kept.
 CUBE_RULES = {
     "cube_grasped": _grasped,
-    "gripper_touching": lambda p: TOUCH - finger_gaps(p.gripper, p.a).min(-1),
-    "cubes_touching": lambda p: TOUCH - cube_gap(p.a, p.b),
+    "gripper_touching": lambda p: _touch(finger_gaps(p.gripper, p.a).min(-1)),
+    "cubes_touching": lambda p: _touch(cube_gap(p.a, p.b)),
     "cube_on_top": _on_top,
     "gripper_closer": lambda p: _closer(
         p.gripper0[..., :3] - p.a0[..., :3], p.gripper[..., :3] - p.a[..., :3]

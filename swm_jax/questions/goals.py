@@ -20,9 +20,9 @@ import difflib
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from swm_jax.envs.scene import BLOCK_NAMES, Scene
+from swm_jax.envs.scene import BLOCK_NAMES, AnyScene, Scene
 from swm_jax.questions.board_words import (
     DIRECTION_VECTORS,
     DIRECTIONS,
@@ -31,18 +31,24 @@ from swm_jax.questions.board_words import (
     nearest_direction,
     opposite,
 )
-from swm_jax.questions.free import FreeQuestion
-from swm_jax.questions.grammar import (
-    ANSWERS,
-    Question,
-    check_on_board,
-    question,
-)
+from swm_jax.questions.cube_goals import CUBE_TASKS, CUBE_WEIGHTS, cube_goal
+from swm_jax.questions.goal import Goal, make_goal
+from swm_jax.questions.grammar import Question, check_domain, question
 
 TASKS = ("reach", "separate", "block_to_block")
+DOMAIN_TASKS = {"board": TASKS, "cube": CUBE_TASKS}
 PRESETS = ("published", "shaped")
 
 FAR_EVIDENCE = 2.0  # logits that the regions add to the direction they point to
+
+_NAME_COUNTS = {  # names that a task takes: at least, at most
+    ("board", "reach"): (1, 1),
+    ("board", "separate"): (2, 8),
+    ("board", "block_to_block"): (2, 2),
+    ("cube", "reach"): (1, 1),
+    ("cube", "lift"): (1, 1),
+    ("cube", "stack"): (2, 2),
+}
 
 # Weights of the questions that "shaped" adds, by task; easy to tune.
 SHAPED_WEIGHTS = {
@@ -61,65 +67,6 @@ SHAPED_WEIGHTS = {
         "moved_towards": 0.3,
     },
 }
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Goal:
-    """What the planner wants to hear.
-
-    Attributes:
-      questions: Q questions about the future scene.
-      answers: int32[Q], index of each desired answer in its answer set.
-      weights: float32[Q], at least one not zero.
-      answer_sets: Q tuples of at least two words to choose from; None for `ANSWERS`
-        everywhere. Question types that the simulator knows are answered by those.
-
-    Raises:
-      ValueError: no questions, or answers, weights and answer sets that do not fit.
-    """
-
-    questions: tuple[Question | FreeQuestion, ...]
-    answers: Int[np.ndarray, " Q"]
-    weights: Float[np.ndarray, " Q"]
-    answer_sets: tuple[tuple[str, ...], ...] | None = None
-
-    def __post_init__(self):
-        answers = np.asarray(self.answers, np.int32)
-        weights = np.asarray(self.weights, np.float32)
-        object.__setattr__(self, "questions", tuple(self.questions))
-        object.__setattr__(self, "answers", answers)
-        object.__setattr__(self, "weights", weights)
-        count = len(self.questions)
-        if not count:
-            raise ValueError("a goal needs at least one question")
-        if answers.shape != (count,) or weights.shape != (count,):
-            raise ValueError(
-                f"a goal of {count} questions needs {count} answers and weights, got "
-                f"shapes {answers.shape} and {weights.shape}"
-            )
-        sets = self.answer_sets
-        sets = (ANSWERS,) * count if sets is None else tuple(map(tuple, sets))
-        object.__setattr__(self, "answer_sets", sets)
-        if len(sets) != count:
-            raise ValueError(f"{count} questions need {count} answer sets")
-        for each, answer in zip(sets, answers):
-            if len(each) < 2 or len(set(each)) < len(each):
-                raise ValueError(f"an answer set needs distinct answers, got {each}")
-            if not 0 <= answer < len(each):
-                raise ValueError(f"answers index {each}, got {answers.tolist()}")
-        if not np.isfinite(weights).all() or not weights.any():
-            raise ValueError(
-                f"weights must be finite and not all zero, got {weights.tolist()}"
-            )
-
-    def describe(self) -> str:
-        """One line per question: weight, words, desired answer."""
-        return "\n".join(
-            f"{weight:+.2f}  {asked.text}  {offered[answer]}"
-            for asked, answer, weight, offered in zip(
-                self.questions, self.answers, self.weights, self.answer_sets
-            )
-        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -167,74 +114,61 @@ def _expected_place(margins):
     return weights @ REGION_POINTS / weights.sum()
 
 
-def make_goal(items: Sequence[tuple], block_ids=None) -> Goal:
-    """A goal from (question, desired answer, weight) triples.
-
-    Args:
-      items: at least one triple; a fourth member is the answer set, where the
-        question is not answered by yes or no.
-      block_ids: ids of the blocks on the board, to refuse questions about others.
-    """
-    items = [(*item, ANSWERS)[:4] for item in items]
-    for asked, answer, _, offered in items:
-        if answer not in offered:
-            raise ValueError(
-                f"desired answer must be one of {tuple(offered)}, got {answer!r}"
-            )
-        if block_ids is not None and isinstance(asked, Question):
-            check_on_board(asked, block_ids)
-    return Goal(
-        tuple(asked for asked, _, _, _ in items),
-        np.array([offered.index(answer) for _, answer, _, offered in items], np.int32),
-        np.array([weight for _, _, weight, _ in items], np.float32),
-        tuple(tuple(offered) for _, _, _, offered in items),
-    )
-
-
 def goal_for_task(
     task: str,
     names: Sequence[str],
     preset: str = "published",
-    scene: Scene | None = None,
+    scene: AnyScene | None = None,
     weights: dict[str, float] | None = None,
-) -> Goal | SidedGoal:
-    """The goal of a task of the benchmark.
+    domain: str = "board",
+):
+    """The goal of a task of the benchmark: a Goal, SidedGoal or StagedGoal.
 
     Args:
-      task: "reach" (names: the block), "separate" (the block, then the neighbours to
-        part from), "block_to_block" (the block that moves, the block it goes to).
+      task: of the board: "reach" (names: the block), "separate" (the block, then
+        the neighbours to part from), "block_to_block" (the block that moves, the
+        block it goes to); of the cube arm: "reach", "lift" (the cube), "stack" (the
+        cube, the one it goes on).
       names: block names, as "red moon".
       preset: "published" or "shaped".
       scene: the present scene (one, no batch axes). Names the blocks on the board;
         "shaped" block_to_block reads off it which side to push on, and leaves the
         two questions about sides out without it; make a new goal as blocks move.
-      weights: replaces some of `SHAPED_WEIGHTS[task]`.
+      weights: replaces some of `SHAPED_WEIGHTS[task]`, or of the cube arm's
+        `CUBE_WEIGHTS[task][preset]`.
+      domain: "board" or "cube".
 
     Raises:
       ValueError: an unknown task, preset or name, too few names, a block that is not
         on the board.
     """
-    for kind, value, known in (("task", task, TASKS), ("preset", preset, PRESETS)):
+    check_domain(domain)
+    tasks = DOMAIN_TASKS[domain]
+    for kind, value, known in (("task", task, tasks), ("preset", preset, PRESETS)):
         if value not in known:
             near = difflib.get_close_matches(value, known, 1, 0.3) or known
             raise ValueError(f"unknown {kind} {value!r}, did you mean {near[0]!r}?")
     names = tuple(names)
-    expected = {"reach": (1, 1), "separate": (2, 8), "block_to_block": (2, 2)}[task]
+    expected = _NAME_COUNTS[domain, task]
     if not expected[0] <= len(names) <= expected[1]:
         low, high = expected
         count = (
             f"{low} to {high} names" if low < high else f"{low} name" + "s" * (low > 1)
         )
         raise ValueError(f"{task} takes {count}, got {len(names)}: {list(names)}")
+    cube = domain == "cube"
+    offered = CUBE_WEIGHTS[task][preset] if cube else SHAPED_WEIGHTS[task]
     for key in weights or {}:
-        known = tuple(SHAPED_WEIGHTS[task])
+        known = tuple(offered)
         if key not in known:
             near = difflib.get_close_matches(key, known, 1, 0.3) or known
             raise ValueError(
                 f"unknown weight {key!r} of {task}, did you mean {near[0]!r}?"
             )
-    weights = {**SHAPED_WEIGHTS[task], **(weights or {})}
     on_board = None if scene is None else np.asarray(scene.block_id)
+    if cube:
+        return cube_goal(task, names, preset, on_board, weights)
+    weights = {**offered, **(weights or {})}
     if task == "block_to_block" and preset == "shaped":
         options = tuple(
             make_goal(_push(names, towards, weights), on_board) for towards in range(8)

@@ -21,7 +21,7 @@ import math
 import numpy as np
 from jaxtyping import Float
 
-from swm_jax.questions.goals import Goal
+from swm_jax.questions.goal import Goal
 from swm_jax.questions.grammar import Question
 
 STAGE_RULES = ("hysteresis", "latch")
