@@ -3,11 +3,10 @@
     stream = make_train_iterator("data/board", config.data, tokenizer, model_config,
                                  seed=0, start_step=1000)
     batch = next(stream)               # numpy TrainBatch of step 1000
-    batch = to_devices(batch, mesh)
 
 The stream is a pure function of (seed, step): grain maps step numbers to batches,
 with random access, so a resume is "start at this step" whatever the number of
-threads or hosts was. Hosts take slices of the same global batch. The episodes lie
+threads or hosts was. Hosts take rows of the same global batch. The episodes lie
 decoded in memory (28 kB a frame at 96 px) and threads share them; every wording of
 every question is tokenised once.
 
@@ -15,7 +14,7 @@ Axes: B images, Q questions, R queries, T question tokens, L answer tokens, H ac
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ import grain
 import jax
 import ml_collections
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Bool, Int
 
 from data_pipelines.episodes import DataError, EpisodeArrays
@@ -46,7 +44,7 @@ def make_train_iterator(
     seed: int,
     start_step: int = 0,
     split: str = "train",
-    host: tuple[int, int] = (0, 1),
+    rows: Sequence[int] | None = None,
 ) -> grain.DatasetIterator:
     """Endless numpy `TrainBatch`es, the first of them that of `start_step`.
 
@@ -60,7 +58,7 @@ def make_train_iterator(
       seed: with the step it decides everything.
       start_step: where to begin, or to resume.
       split: "train" or "val".
-      host: (index, count) of this process; it gets its slice of the B images.
+      rows: those of the B images that this host needs; all by default.
 
     Returns:
       A grain iterator; `get_state`/`set_state` are Orbax-checkpointable.
@@ -69,66 +67,108 @@ def make_train_iterator(
       DataError: what `load_episodes` raises, or sizes that cannot work.
     """
     episodes = load_episodes(data_dir, split)
-    batch_at = make_batch_function(
-        episodes, config, tokenizer, model_config, seed=seed, split=split, host=host
+    batches = StepBatches.make(
+        episodes, config, tokenizer, model_config, seed=seed, split=split, rows=rows
     )
-    steps = grain.MapDataset.range(_ENDLESS).map(batch_at)
-    options = grain.ReadOptions(
-        num_threads=config.get("threads", 1),
-        prefetch_buffer_size=config.get("prefetch", 4),
-    )
-    stream = iter(steps.to_iter_dataset(options))
-    stream.set_state({"next_index": start_step})
-    return stream
+    return batches.stream(start_step)
 
 
-def make_batch_function(
-    episodes: EpisodeArrays,
-    config: ml_collections.ConfigDict,
-    tokenizer: Tokenizer,
-    model_config: ModelConfig,
-    *,
-    seed: int,
-    split: str = "train",
-    host: tuple[int, int] = (0, 1),
-) -> Callable[[int], TrainBatch]:
-    """step -> this host's part of the step's batch; see `make_train_iterator`."""
-    index, hosts = host
-    if config.images % hosts:
-        raise DataError(
-            f"a batch of {config.images} images does not divide over {hosts} hosts"
-        )
-    if config.queries < config.questions:
-        raise DataError(
-            f"{config.queries} queries cannot cover {config.questions} questions"
-        )
-    longest = int(episodes.length.max())
-    if longest < model_config.max_horizon:
-        raise DataError(
-            f"the longest of {len(episodes)} {split} episodes has {longest} actions, "
-            f"the model looks {model_config.max_horizon} ahead: too little data"
-        )
-    size = config.images // hosts
-    rows = slice(index * size, (index + 1) * size)
-    try:
-        sampler = SaqaSampler(episodes, saqa_config(model_config.max_horizon))
-        # Measures its weights now, before threads share the sampler.
-        sampler.balance(config.questions, config.queries)
-    except ValueError as error:
-        raise DataError(f"{len(episodes)} {split} episodes: {error}") from error
-    blocks = np.unique(episodes.block_id)
-    words = QuestionTokens.make(tokenizer, blocks, model_config.max_question_tokens)
-    answers = AnswerTokens.make(tokenizer, config.get("answer_eos", False))
-    stream_seed = 2 * seed + _SPLIT_SEED[split]
+@dataclasses.dataclass(frozen=True)
+class StepBatches:
+    """Training batches by step; see `make_train_iterator`, which makes one.
 
-    def batch_at(step: int) -> TrainBatch:
-        drawn = sampler.sample_batch(
-            stream_seed, int(step), config.images, config.questions, config.queries
-        )
-        drawn = jax.tree.map(lambda x: x[rows], drawn)
-        return to_train_batch(drawn, episodes, words, answers)
+    Attributes:
+      episodes: of one split.
+      sampler: draws from them.
+      config: sizes of a batch, threads.
+      words, answers: their tokens.
+      seed: of the stream, different for every split.
+      rows: this host's part of a batch, None for all of it.
+    """
 
-    return batch_at
+    episodes: EpisodeArrays
+    sampler: SaqaSampler
+    config: ml_collections.ConfigDict
+    words: "QuestionTokens"
+    answers: "AnswerTokens"
+    seed: int
+    rows: np.ndarray | None
+
+    @classmethod
+    def make(
+        cls,
+        episodes: EpisodeArrays,
+        config: ml_collections.ConfigDict,
+        tokenizer: Tokenizer,
+        model_config: ModelConfig,
+        *,
+        seed: int,
+        split: str = "train",
+        rows: Sequence[int] | None = None,
+    ) -> "StepBatches":
+        """Measures the sampler's weights, tokenises all questions.
+
+        Raises:
+          DataError: sizes that cannot work, or too little data.
+        """
+        if config.queries < config.questions:
+            raise DataError(
+                f"{config.queries} queries cannot cover {config.questions} questions"
+            )
+        longest = int(episodes.length.max())
+        if longest < model_config.max_horizon:
+            raise DataError(
+                f"the longest of {len(episodes)} {split} episodes has {longest} "
+                f"actions, the model looks {model_config.max_horizon} ahead: too "
+                "little data"
+            )
+        try:
+            sampler = SaqaSampler(episodes, saqa_config(model_config.max_horizon))
+            # Measures its weights now, before threads share the sampler.
+            sampler.balance(config.questions, config.queries)
+        except ValueError as error:
+            raise DataError(f"{len(episodes)} {split} episodes: {error}") from error
+        blocks = np.unique(episodes.block_id)
+        return cls(
+            episodes,
+            sampler,
+            config,
+            QuestionTokens.make(tokenizer, blocks, model_config.max_question_tokens),
+            AnswerTokens.make(tokenizer, config.get("answer_eos", False)),
+            2 * seed + _SPLIT_SEED[split],
+            None if rows is None else np.asarray(rows),
+        )
+
+    def __call__(self, step: int) -> TrainBatch:
+        """This host's rows of a step's batch."""
+        drawn = self._draw(step)
+        if self.rows is not None:
+            drawn = jax.tree.map(lambda x: x[self.rows], drawn)
+        return to_train_batch(drawn, self.episodes, self.words, self.answers)
+
+    def examples(self, step: int) -> list[dict[str, int]]:
+        """Which start each row of a step's batch (all hosts') is: episode and frame."""
+        drawn = self._draw(step)
+        numbers = self.episodes.episode[drawn.episode]
+        return [
+            {"episode": int(episode), "t": int(t)}
+            for episode, t in zip(numbers, drawn.t)
+        ]
+
+    def stream(self, start_step: int) -> grain.DatasetIterator:
+        """The batches from a step on, made ahead by threads."""
+        options = grain.ReadOptions(
+            num_threads=self.config.get("threads", 1),
+            prefetch_buffer_size=self.config.get("prefetch", 4),
+        )
+        steps = grain.MapDataset.range(_ENDLESS).map(self)
+        stream = iter(steps.to_iter_dataset(options))
+        stream.set_state({"next_index": start_step})
+        return stream
+
+    def _draw(self, step: int) -> SaqaBatch:
+        sizes = (self.config.images, self.config.questions, self.config.queries)
+        return self.sampler.sample_batch(self.seed, int(step), *sizes)
 
 
 def saqa_config(max_horizon: int) -> SaqaConfig:
@@ -255,25 +295,3 @@ class AnswerTokens:
         mask = np.broadcast_to(valid[..., None], (*valid.shape, self.tokens.shape[1]))
         tokens = np.where(mask, self.tokens[answer], PAD_TOKEN).astype(np.int32)
         return tokens, np.ascontiguousarray(mask)
-
-
-def to_devices(batch: TrainBatch, mesh: Mesh, axis: str = "data") -> TrainBatch:
-    """This host's part of a batch as part of one global array on the mesh.
-
-    Args:
-      batch: numpy, this host's slice (all of it on a single host).
-      mesh: its `axis` splits the images.
-
-    Raises:
-      DataError: the images do not divide over this host's share of the axis.
-    """
-    share = mesh.shape[axis] // jax.process_count()
-    if len(batch.image) % max(share, 1):
-        raise DataError(
-            f"{len(batch.image)} images on this host do not divide over its {share} "
-            f"devices along '{axis}'"
-        )
-    sharding = NamedSharding(mesh, PartitionSpec(axis))
-    return jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(sharding, x), batch
-    )

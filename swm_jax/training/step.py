@@ -120,6 +120,7 @@ def make_train_step(
     dense_weight: float = 1.0,
     finetune: Finetune = FULL,
     shardings: TrainState | None = None,
+    skip_bad: bool = False,
 ) -> Callable[[TrainState, TrainBatch], tuple[TrainState, StepMetrics]]:
     """A jitted step; the state's buffers are donated.
 
@@ -131,6 +132,8 @@ def make_train_step(
       finetune: what moves; the optimizer's state is of `finetune.split(params)[0]`.
       shardings: where the state lies and stays (from `state_shardings`); None leaves
         it to the compiler.
+      skip_bad: a step whose loss or gradient norm is not finite changes neither
+        parameters nor optimizer.
     """
 
     def loss_fn(moving, frozen, batch):
@@ -156,12 +159,19 @@ def make_train_step(
             scores=scores,
         )
         params = join(optax.apply_updates(moving, updates), frozen)
-        return TrainState(state.step + 1, params, opt_state), metrics
+        new = TrainState(state.step + 1, params, opt_state)
+        return _unless_bad(metrics, new, state) if skip_bad else new, metrics
 
     if shardings is None:
         return jax.jit(train_step, donate_argnums=0)
     whole = replicated(shardings.step.mesh)
     return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, whole))
+
+
+def _unless_bad(metrics: StepMetrics, new: TrainState, old: TrainState) -> TrainState:
+    good = jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.gradient_norm)
+    keep = lambda new, old: jnp.where(good, new, old)
+    return jax.tree.map(keep, new, old).replace(step=new.step)
 
 
 def make_eval_step(
