@@ -50,7 +50,8 @@ def main(argv: list[str]) -> None:
     """Prints the plan, trains, says where the result lies."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
-    logging.set_verbosity(logging.ERROR)  # Orbax tells every file it touches
+    # Orbax tells of every file, and logs in full what it also raises.
+    logging.set_verbosity(logging.FATAL)
     config, workdir = _CONFIG.value, _WORKDIR.value
     try:
         profile_steps = parse_steps(_PROFILE.value)
@@ -68,7 +69,12 @@ def main(argv: list[str]) -> None:
                 flush=True,
             )
         result = train(config, workdir, profile_steps)
-    except (CheckpointError, HostsError, TrainingError, ValueError, OSError) as error:
+    except HostsError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        os._exit(
+            1
+        )  # at a normal exit jax would wait for the processes that are missing
+    except (CheckpointError, TrainingError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     if is_first():
         if result:

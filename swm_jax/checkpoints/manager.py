@@ -113,6 +113,8 @@ class RunCheckpoints:
         self._manager: ocp.CheckpointManager | None = None
         self._saving: int | None = None
         self.trouble: str | None = None
+        if best is not None and jax.process_index() == 0:
+            self._forget_broken_metrics()
         self._open()
 
     def latest_step(self) -> int | None:
@@ -143,6 +145,7 @@ class RunCheckpoints:
         elif step == self.latest_step():
             return
         with self._telling(step):
+            self._probe()
             if self._manager is None:
                 self._open()
             if step in self._manager.all_steps():
@@ -268,6 +271,18 @@ class RunCheckpoints:
     def _open(self) -> None:
         self._manager = ocp.CheckpointManager(self.folder, options=self._options)
 
+    def _probe(self) -> None:
+        """Raises where nothing can be written, which Orbax notices after minutes."""
+        path = self.folder / f"probe-{jax.process_index()}"
+        reason = None
+        try:
+            path.write_bytes(b"x")
+            path.unlink()
+        except Exception as error:  # object stores raise kinds of their own
+            reason = _reason(error)
+        if not all_agree(reason is None):
+            raise OSError(reason or "another process cannot write")
+
     def _reopen(self) -> None:
         """A manager whose save has failed is not used again."""
         manager, self._manager = self._manager, None
@@ -302,7 +317,17 @@ class RunCheckpoints:
         return found
 
     def _json(self, step: int, item: str) -> dict[str, Any]:
-        return json.loads((self.folder / str(step) / item / item).read_text())
+        # Orbax calls the file of every JSON item so.
+        return json.loads((self.folder / str(step) / item / "metadata").read_text())
+
+    def _forget_broken_metrics(self) -> None:
+        """Orbax reads all steps' metrics when it opens, and fails at a broken one."""
+        for path in self.folder.glob("*/metrics/metrics"):
+            try:
+                json.loads(path.read_text())
+            except ValueError:
+                path.unlink()
+                warn(f"{path} is damaged: step {path.parts[-3]} is not kept as best")
 
     def _set_aside(self, step: int) -> None:
         if jax.process_index() == 0:

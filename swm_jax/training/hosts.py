@@ -7,7 +7,8 @@ here. Process 0 writes logs and prints; checkpoints are written by all.
 
 import os
 import signal
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from types import FrameType
 
 import jax
@@ -18,6 +19,7 @@ _VARIABLES = {
     "num_processes": "JAX_NUM_PROCESSES",
     "process_id": "JAX_PROCESS_ID",
 }
+_GRACE = 60  # seconds
 
 
 class HostsError(RuntimeError):
@@ -86,16 +88,43 @@ def connect(
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     who = f"process {given['process_id']} of {given['num_processes']}"
     where = given["coordinator_address"] or f"the address that {cluster} gave"
-    try:
-        jax.distributed.initialize(**given, initialization_timeout=timeout)
-    except Exception as error:  # RPC, socket and scheduler errors of many kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = _within(
+        timeout,
+        lambda: jax.distributed.initialize(
+            **given, initialization_timeout=timeout + _GRACE
+        ),
+    )
+    if reason:
         raise HostsError(
             f"{who if not missing else 'this process'} could not join the others at "
             f"{where} within {timeout} s: {reason}. Is process 0 running, is its port "
             "open to the others, were all processes started with the same address and "
             "number, each with its own id?"
-        ) from error
+        )
+
+
+def _within(timeout: int, work: Callable[[], None]) -> str | None:
+    """Does the work; what kept it from being done in time, if anything.
+
+    Where processes do not come, jax ends this one with a stack trace, so it gets more
+    time than we wait.
+    """
+    failed = []
+
+    def run():
+        try:
+            work()
+        except Exception as error:  # RPC, socket and scheduler errors of many kinds
+            failed.append(
+                (str(error).strip().splitlines() or [type(error).__name__])[0]
+            )
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(timeout)
+    if thread.is_alive():
+        return "not all processes are there"
+    return failed[0] if failed else None
 
 
 def is_first() -> bool:
