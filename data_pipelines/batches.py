@@ -1,52 +1,35 @@
-"""Training batches from stored episodes: source, SAQA sampling, tokens, devices.
+"""Training batches from stored episodes: sources, mixtures, threads.
 
     stream = make_train_iterator("data/board", config.data, tokenizer, model_config,
                                  seed=0, start_step=1000)
     batch = next(stream)               # numpy TrainBatch of step 1000
-    batch = to_devices(batch, mesh)
 
 The stream is a pure function of (seed, step): grain maps step numbers to batches,
 with random access, so a resume is "start at this step" whatever the number of
-threads or hosts was. Hosts take slices of the same global batch. The episodes lie
-decoded in memory (28 kB a frame at 96 px) and threads share them; every wording of
-every question is tokenised once.
+threads or hosts was. Hosts build their rows of the same global batch. Threads share
+the episodes; every wording of every question is tokenised once.
 
-Axes: B images, Q questions, R queries, T question tokens, L answer tokens, H actions.
+Axes: B images, Q questions, R queries, L answer tokens.
 """
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import grain
-import jax
 import ml_collections
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 from data_pipelines.arrays import EpisodeArrays, stack_episodes
-from data_pipelines.domains import get_domain
 from data_pipelines.episodes import DataError
-from data_pipelines.labelled import LabelSampler
 from data_pipelines.load import first_episode, load_episodes
+from data_pipelines.members import Member, make_member
 from data_pipelines.mixture import Source, choose, counts, join, parse_sources
 from data_pipelines.normalise import action_entries
-from data_pipelines.pretraining import QUERY_TYPES as RENDERED_TYPES
-from data_pipelines.saqa import SaqaBatch, SaqaConfig, SaqaSampler
-from data_pipelines.saqa_pools import Horizons
-from swm_jax.models import (
-    PAD_TOKEN,
-    ActionScale,
-    ModelConfig,
-    PlaceTargets,
-    Tokenizer,
-    TrainBatch,
-)
-from swm_jax.questions import ANSWERS, NUM_PHRASINGS, predicates, question_table
+from swm_jax.models import ActionScale, ModelConfig, Tokenizer, TrainBatch
 
-LABELLED_TYPE = len(RENDERED_TYPES)  # query type of a question in free words
 _ENDLESS = 2**40  # steps
 _SPLIT_SEED = {"train": 0, "val": 1}  # a split draws a stream of its own
 
@@ -60,7 +43,7 @@ def make_train_iterator(
     seed: int,
     start_step: int = 0,
     split: str = "train",
-    host: tuple[int, int] = (0, 1),
+    rows: Sequence[int] | None = None,
 ) -> grain.DatasetIterator:
     """Endless numpy `TrainBatch`es, the first of them that of `start_step`.
 
@@ -75,7 +58,7 @@ def make_train_iterator(
       seed: with the step it decides everything.
       start_step: where to begin, or to resume.
       split: "train" or "val".
-      host: (index, count) of this process; it gets its slice of the B images.
+      rows: those of the B images that this host needs; all by default.
 
     Returns:
       A grain iterator; `get_state`/`set_state` are Orbax-checkpointable.
@@ -83,28 +66,117 @@ def make_train_iterator(
     Raises:
       DataError: what `load_episodes` raises, or sizes that cannot work.
     """
-    sources = parse_sources(data_dir)
-    loaded = load_sources(sources, config, split, model_config.image_size)
-    scales = action_scales(sources, loaded, config, model_config, split)
-    batch_at = make_batch_function(
-        loaded,
-        config,
-        tokenizer,
-        model_config,
-        seed=seed,
-        split=split,
-        host=host,
-        weights=[source.weight for source in sources],
-        scales=scales,
+    batches = StepBatches.make(
+        data_dir, config, tokenizer, model_config, seed=seed, split=split, rows=rows
     )
-    steps = grain.MapDataset.range(_ENDLESS).map(batch_at)
-    options = grain.ReadOptions(
-        num_threads=config.get("threads", 1),
-        prefetch_buffer_size=config.get("prefetch", 4),
-    )
-    stream = iter(steps.to_iter_dataset(options))
-    stream.set_state({"next_index": start_step})
-    return stream
+    return batches.stream(start_step)
+
+
+@dataclasses.dataclass(frozen=True)
+class StepBatches:
+    """Training batches by step; see `make_train_iterator`, which makes one.
+
+    Attributes:
+      members: one per source.
+      weights: how often each is drawn from.
+      config: sizes of a batch, threads.
+      seed: of the stream, different for every split.
+      rows: this host's part of a batch, None for all of it.
+    """
+
+    members: tuple[Member, ...]
+    weights: tuple[float, ...]
+    config: ml_collections.ConfigDict
+    seed: int
+    rows: Int[np.ndarray, " n"] | None
+
+    @classmethod
+    def make(
+        cls,
+        data_dir: Any,
+        config: ml_collections.ConfigDict,
+        tokenizer: Tokenizer,
+        model_config: ModelConfig,
+        *,
+        seed: int,
+        split: str = "train",
+        rows: Sequence[int] | None = None,
+    ) -> "StepBatches":
+        """Reads the episodes and measures how to draw from them.
+
+        Raises:
+          DataError: what `load_episodes` raises, or sizes that cannot work.
+        """
+        if config.queries < config.questions:
+            raise DataError(
+                f"{config.queries} queries cannot cover {config.questions} questions"
+            )
+        sources = parse_sources(data_dir)
+        loaded = load_sources(sources, config, split, model_config.image_size)
+        scales = action_scales(sources, loaded, config, model_config, split)
+        members = [
+            make_member(
+                episodes,
+                config,
+                tokenizer,
+                model_config,
+                scales.get(episodes.domain),
+                split,
+            )
+            for episodes in loaded
+        ]
+        return cls(
+            tuple(members),
+            tuple(source.weight for source in sources),
+            config,
+            2 * seed + _SPLIT_SEED[split],
+            None if rows is None else np.asarray(rows),
+        )
+
+    def __call__(self, step: int) -> TrainBatch:
+        """This host's rows of a step's batch."""
+        step, images = int(step), self.config.images
+        if len(self.members) == 1:
+            return self.members[0].batch(self.seed, step, images, self.rows)
+        given, order = counts(self.weights, self.seed, step, images)
+        wanted = order if self.rows is None else order[self.rows]
+        before, parts, rows = 0, [], []
+        for member, count in zip(self.members, given):
+            here = np.flatnonzero((wanted >= before) & (wanted < before + count))
+            if len(here):
+                mine = wanted[here] - before
+                parts.append(member.batch(self.seed, step, count, mine))
+                rows.append(here)
+            before += count
+        return join(parts, np.argsort(np.concatenate(rows)))
+
+    def examples(self, step: int) -> list[dict[str, int]]:
+        """Which start each row of a step's batch (all hosts') is.
+
+        Returns:
+          Its member, and number of episode and frame within that.
+        """
+        given, order = [self.config.images], np.arange(self.config.images)
+        if len(self.members) > 1:
+            given, order = counts(self.weights, self.seed, int(step), len(order))
+        starts = [
+            {"source": i, **start}
+            for i, (member, count) in enumerate(zip(self.members, given))
+            if count
+            for start in member.starts(self.seed, int(step), int(count))
+        ]
+        return [starts[row] for row in order]
+
+    def stream(self, start_step: int) -> grain.DatasetIterator:
+        """The batches from a step on, made ahead by threads."""
+        options = grain.ReadOptions(
+            num_threads=self.config.get("threads", 1),
+            prefetch_buffer_size=self.config.get("prefetch", 4),
+        )
+        steps = grain.MapDataset.range(_ENDLESS).map(self)
+        stream = iter(steps.to_iter_dataset(options))
+        stream.set_state({"next_index": start_step})
+        return stream
 
 
 def load_sources(
@@ -180,273 +252,4 @@ def stored_action_entries(data_dir: Any, kind: str) -> dict[str, dict[str, Any]]
         return action_entries(list(folders.values()), kind)
     return action_entries(
         [choose(folders[source.dir], source, "train") for source in sources], kind
-    )
-
-
-def make_batch_function(
-    loaded: EpisodeArrays | Sequence[EpisodeArrays],
-    config: ml_collections.ConfigDict,
-    tokenizer: Tokenizer,
-    model_config: ModelConfig,
-    *,
-    seed: int,
-    split: str = "train",
-    host: tuple[int, int] = (0, 1),
-    weights: Sequence[float] = (1.0,),
-    scales: Mapping[str, ActionScale] | None = None,
-) -> Callable[[int], TrainBatch]:
-    """step -> this host's part of the step's batch; see `make_train_iterator`."""
-    index, hosts = host
-    if config.images % hosts:
-        raise DataError(
-            f"a batch of {config.images} images does not divide over {hosts} hosts"
-        )
-    if config.queries < config.questions:
-        raise DataError(
-            f"{config.queries} queries cannot cover {config.questions} questions"
-        )
-    if isinstance(loaded, EpisodeArrays):
-        loaded = [loaded]
-    scales = scales or {}
-    members = [
-        make_member(
-            episodes,
-            config,
-            tokenizer,
-            model_config,
-            scales.get(episodes.domain),
-            split,
-        )
-        for episodes in loaded
-    ]
-    size = config.images // hosts
-    mine = np.arange(index * size, (index + 1) * size)
-    stream_seed = 2 * seed + _SPLIT_SEED[split]
-
-    def batch_at(step: int) -> TrainBatch:
-        step = int(step)
-        if len(members) == 1:
-            return members[0](stream_seed, step, config.images, mine)
-        given, order = counts(weights, stream_seed, step, config.images)
-        wanted, before, parts, rows = order[mine], 0, [], []
-        for member, count in zip(members, given):
-            here = np.flatnonzero((wanted >= before) & (wanted < before + count))
-            if len(here):
-                parts.append(member(stream_seed, step, count, wanted[here] - before))
-                rows.append(here)
-            before += count
-        return join(parts, np.argsort(np.concatenate(rows)))
-
-    return batch_at
-
-
-def make_member(
-    episodes: EpisodeArrays,
-    config: ml_collections.ConfigDict,
-    tokenizer: Tokenizer,
-    model_config: ModelConfig,
-    scale: ActionScale | None,
-    split: str,
-) -> Callable[[int, int, int, Any], TrainBatch]:
-    """(seed, step, images, rows) -> those rows of a source's batch of a step."""
-    longest = int(episodes.length.max())
-    horizon, name = model_config.max_horizon, f"{len(episodes)} {split} episodes"
-    if longest < horizon:
-        raise DataError(
-            f"the longest of {name} has {longest} actions, "
-            f"the model looks {horizon} ahead: too little data"
-        )
-    eos = config.get("answer_eos", False)
-    scaled = (lambda actions: actions) if scale is None else scale
-    shape = config.questions, config.queries
-    if get_domain(episodes.domain).scene is None:
-        labelled = LabelSampler(
-            episodes,
-            tokenizer,
-            model_config.max_question_tokens,
-            horizon,
-            other_type=LABELLED_TYPE,
-            eos=eos,
-        )
-
-        def of_labels(seed, step, images, rows):
-            drawn = labelled.draw(seed, step, images, *shape)
-            drawn = jax.tree.map(lambda x: x[rows], drawn)
-            actions = episodes.chunk(drawn.episode, drawn.t, horizon)
-            return labelled.batch(drawn, config.questions, scaled(actions))
-
-        return of_labels
-    try:
-        sampler = SaqaSampler(episodes, saqa_config(horizon))
-        # Measures its weights now, before threads share the sampler.
-        sampler.balance(*shape)
-    except ValueError as error:
-        raise DataError(f"{name}: {error}") from error
-    blocks = np.unique(episodes.block_id)
-    longest = model_config.max_question_tokens
-    words = QuestionTokens.make(tokenizer, blocks, longest, episodes.domain)
-    answers = AnswerTokens.make(tokenizer, eos)
-
-    def of_scenes(seed, step, images, rows):
-        drawn = sampler.sample_batch(seed, step, images, *shape)
-        drawn = jax.tree.map(lambda x: x[rows], drawn)
-        drawn = drawn.replace(actions=scaled(drawn.actions))
-        return to_train_batch(drawn, episodes, words, answers)
-
-    return of_scenes
-
-
-def saqa_config(max_horizon: int) -> SaqaConfig:
-    """The sampler's settings for a model that looks this many steps ahead."""
-    if max_horizon == Horizons().longest:
-        return SaqaConfig()
-    ends = sorted({0, *(max(1, max_horizon // k) for k in (4, 2, 1))})
-    return SaqaConfig(
-        horizons=Horizons(
-            longest=max_horizon,
-            ends=tuple(ends),
-            shares=(0.2, *[0.8 / (len(ends) - 1)] * (len(ends) - 1)),
-            planner=tuple(sorted({max(1, max_horizon // 2), max_horizon})),
-        )
-    )
-
-
-def to_train_batch(
-    drawn: SaqaBatch,
-    episodes: EpisodeArrays,
-    words: "QuestionTokens",
-    answers: "AnswerTokens",
-) -> TrainBatch:
-    """Adds pixels and tokens to what the sampler drew."""
-    tokens, mask = words(drawn.type_id, drawn.args, drawn.phrasing)
-    answer_tokens, answer_mask = answers(drawn.query_answer, drawn.query_valid)
-    places = None
-    if episodes.domain == "board":
-        args = np.take_along_axis(drawn.args, drawn.query_question[..., None], 1)
-        later = drawn.t[:, None] + drawn.query_horizon
-        scene = episodes.scene(drawn.episode[:, None], later)
-        place, has = predicates.places(drawn.query_type, args, scene)
-        mask = has & drawn.query_valid[..., None]
-        places = PlaceTargets(mask=mask, place=place)
-    return TrainBatch(
-        image=episodes.image(drawn.episode, drawn.t),
-        actions=drawn.actions,
-        question_tokens=tokens,
-        question_mask=mask,
-        query_question=drawn.query_question,
-        query_horizon=drawn.query_horizon,
-        answer_tokens=answer_tokens,
-        answer_mask=answer_mask,
-        query_type=drawn.query_type,
-        places=places,
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class QuestionTokens:
-    """Tokens of every wording of every question about some blocks.
-
-    Attributes:
-      tokens: int32[NQ, phrasings, T], padded right.
-      row: int32[types, args, args], question -> row of `tokens`; -1 where there is
-        no such question. Arguments are shifted by one, as they start at -1.
-    """
-
-    tokens: Int[np.ndarray, "NQ phrasings T"]
-    row: Int[np.ndarray, "types args args"]
-
-    @classmethod
-    def make(
-        cls,
-        tokenizer: Tokenizer,
-        block_ids: Any,
-        length: int,
-        domain: str = "board",
-    ) -> "QuestionTokens":
-        """Tokenises all questions about `block_ids`, at most `length` tokens each.
-
-        T is the longest one's: padding that no question needs costs time.
-
-        Raises:
-          ValueError: a question has more tokens than that.
-        """
-        table = question_table(tuple(int(i) for i in block_ids), domain)
-        texts = [
-            table.question(i, phrasing).text
-            for i in range(len(table))
-            for phrasing in range(NUM_PHRASINGS)
-        ]
-        tokens, mask = tokenizer.encode_batch(texts, length)
-        tokens = tokens[:, : int(mask.sum(1).max())]
-        shape = (len(table), NUM_PHRASINGS, tokens.shape[1])
-        size = (int(table.type_id.max()) + 1, *(table.args.max(0) + 2))
-        row = np.full(size, -1, np.int32)
-        row[table.type_id, table.args[:, 0] + 1, table.args[:, 1] + 1] = np.arange(
-            len(table)
-        )
-        return cls(np.asarray(tokens, np.int32).reshape(shape), row)
-
-    def __call__(
-        self,
-        type_id: Int[np.ndarray, "..."],
-        args: Int[np.ndarray, "... 2"],
-        phrasing: Int[np.ndarray, "..."],
-    ) -> tuple[Int[np.ndarray, "... T"], Bool[np.ndarray, "... T"]]:
-        """Tokens of questions, and which of them are no padding."""
-        row = self.row[type_id, args[..., 0] + 1, args[..., 1] + 1]
-        if (row < 0).any():
-            where = tuple(np.argwhere(row < 0)[0])
-            raise DataError(
-                f"question type {type_id[where]} with arguments {args[where]} is not "
-                "about the blocks of this data set"
-            )
-        tokens = self.tokens[row, phrasing]
-        return tokens, tokens != PAD_TOKEN
-
-
-@dataclasses.dataclass(frozen=True)
-class AnswerTokens:
-    """Target tokens of every answer.
-
-    Attributes:
-      tokens: int32[answers, L].
-    """
-
-    tokens: Int[np.ndarray, "answers L"]
-
-    @classmethod
-    def make(cls, tokenizer: Tokenizer, eos: bool) -> "AnswerTokens":
-        """One token per answer, with the end token behind it if `eos`."""
-        end = [tokenizer.eos_id] if eos else []
-        rows = [[tokenizer.answer_id(answer), *end] for answer in ANSWERS]
-        return cls(np.array(rows, np.int32))
-
-    def __call__(
-        self, answer: Int[np.ndarray, "..."], valid: Bool[np.ndarray, "..."]
-    ) -> tuple[Int[np.ndarray, "... L"], Bool[np.ndarray, "... L"]]:
-        """Target tokens and their mask; padding queries have neither."""
-        mask = np.broadcast_to(valid[..., None], (*valid.shape, self.tokens.shape[1]))
-        tokens = np.where(mask, self.tokens[answer], PAD_TOKEN).astype(np.int32)
-        return tokens, np.ascontiguousarray(mask)
-
-
-def to_devices(batch: TrainBatch, mesh: Mesh, axis: str = "data") -> TrainBatch:
-    """This host's part of a batch as part of one global array on the mesh.
-
-    Args:
-      batch: numpy, this host's slice (all of it on a single host).
-      mesh: its `axis` splits the images.
-
-    Raises:
-      DataError: the images do not divide over this host's share of the axis.
-    """
-    share = mesh.shape[axis] // jax.process_count()
-    if len(batch.image) % max(share, 1):
-        raise DataError(
-            f"{len(batch.image)} images on this host do not divide over its {share} "
-            f"devices along '{axis}'"
-        )
-    sharding = NamedSharding(mesh, PartitionSpec(axis))
-    return jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(sharding, x), batch
     )

@@ -39,8 +39,8 @@ BURST_SHARE = 0.2  # steps of the noisy policy that are plain random
 SETTLE_STEPS = 3  # without action, so that blocks placed too close come apart
 _PATIENCE = 12  # steps after which the contact policy picks another point
 _JOINED = 0.055  # metres between centres: the oracle's pair is done
-_LOW = jnp.array([X_BOUNDS[0], Y_BOUNDS[0]])
-_HIGH = jnp.array([X_BOUNDS[1], Y_BOUNDS[1]])
+_LOW = np.array([X_BOUNDS[0], Y_BOUNDS[0]], np.float32)  # importing starts no backend
+_HIGH = np.array([X_BOUNDS[1], Y_BOUNDS[1]], np.float32)
 
 
 @struct.dataclass

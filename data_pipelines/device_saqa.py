@@ -12,7 +12,10 @@ proposals, Q questions, R queries, E extra horizons, K horizon buckets. Function
 names end in `_one` are about one image; `jax.vmap` adds B.
 """
 
-from collections.abc import Callable
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -20,12 +23,13 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
-from data_pipelines.batches import AnswerTokens, QuestionTokens, saqa_config
+from data_pipelines.members import saqa_config
 from data_pipelines.saqa import SPARE, SaqaSampler
 from data_pipelines.saqa_balance import KEEP_STILL, Balance
 from data_pipelines.saqa_pools import slot_questions
+from data_pipelines.tokens import AnswerTokens, QuestionTokens
 from swm_jax.envs import Scene
 from swm_jax.envs.render import render
 from swm_jax.models import PAD_TOKEN, ModelConfig, PlaceTargets, Tokenizer, TrainBatch
@@ -126,92 +130,145 @@ def make_tables(
     return Tables(balance=kinds, **{name: narrow(x) for name, x in found.items()})
 
 
-def make_batch_function(
-    episodes: Any,
-    config: ml_collections.ConfigDict,
-    tokenizer: Tokenizer,
-    model_config: ModelConfig,
-) -> Callable[[int, int], TrainBatch]:
-    """A function (seed, step) -> TrainBatch on the device.
+@dataclasses.dataclass(frozen=True)
+class DeviceBatches:
+    """Training batches by step, on the device; the same for any `rows`.
 
-    Args:
-      episodes: `EpisodeArrays` of the board; their frames are not looked at.
-      config: `images` B, `questions` Q, `queries` R, `supersample` and optionally
+    Attributes:
+      sampler: the host's, whose tables are drawn from.
+      tables: on the device.
+      config: `images` B, `questions` Q, `queries` R and `supersample`; optionally
         `answer_eos`, as in `data_pipelines.batches`.
-      tokenizer: of the model.
-      model_config: its sizes.
-
-    Raises:
-      ValueError: sizes that cannot work, or too few episodes.
-    """
-    sampler = SaqaSampler(episodes, saqa_config(model_config.max_horizon))
-    balance = sampler.balance(config.questions, config.queries)
-    blocks = np.unique(episodes.block_id)
-    words = QuestionTokens.make(tokenizer, blocks, model_config.max_question_tokens)
-    answers = AnswerTokens.make(tokenizer, config.get("answer_eos", False))
-    tables = make_tables(sampler, balance, words, answers)
-    return make_sampler(sampler, tables, config, model_config.image_size)
-
-
-def make_sampler(
-    sampler: SaqaSampler,
-    tables: Tables,
-    config: ml_collections.ConfigDict,
-    image_size: int,
-) -> Callable[[int, int], TrainBatch]:
-    """A function (seed, step) -> TrainBatch on the device, one jitted program.
-
-    Args:
-      sampler: whose `config` says what to ask.
-      tables: from `make_tables`.
-      config: `images` B, `questions` Q, `queries` R and `supersample`.
       image_size: pixels per side of the square image.
+      seed: of the stream, different for every split.
+      rows: those of the B images that this host needs; None for all.
     """
-    saqa, horizons = sampler.config, sampler.horizons
-    questions, queries = config.questions, config.queries
 
-    @jax.jit
-    def sample(tables: Tables, seed: Int[Array, ""], step: Int[Array, ""]):
-        key = jax.random.fold_in(jax.random.key(seed), step)
-        keys = jax.random.split(key, config.images)
-        one = lambda key: _draw_one(
-            tables, key, saqa, horizons.longest, questions, queries
+    sampler: SaqaSampler
+    tables: Tables
+    config: ml_collections.ConfigDict
+    image_size: int
+    seed: int
+    rows: Int[np.ndarray, " n"] | None
+
+    @classmethod
+    def make(
+        cls,
+        episodes: Any,
+        config: ml_collections.ConfigDict,
+        tokenizer: Tokenizer,
+        model_config: ModelConfig,
+        *,
+        seed: int,
+        split: str = "train",
+        rows: Sequence[int] | None = None,
+    ) -> "DeviceBatches":
+        """Measures weights, tokenises all questions.
+
+        Args:
+          episodes: `EpisodeArrays` of the board; their frames are not looked at.
+          seed, split, rows: as for `batches.make_train_iterator`.
+
+        Raises:
+          ValueError: sizes that cannot work, or too few episodes.
+        """
+        sampler = SaqaSampler(episodes, saqa_config(model_config.max_horizon))
+        balance = sampler.balance(config.questions, config.queries)
+        blocks = np.unique(episodes.block_id)
+        words = QuestionTokens.make(tokenizer, blocks, model_config.max_question_tokens)
+        answers = AnswerTokens.make(tokenizer, config.get("answer_eos", False))
+        return cls(
+            sampler,
+            make_tables(sampler, balance, words, answers),
+            config,
+            model_config.image_size,
+            2 * seed + (split != "train"),
+            None if rows is None else np.asarray(rows),
         )
-        scene, batch = jax.vmap(one)(keys)
-        image = render(scene, image_size, image_size, supersample=config.supersample)
-        return TrainBatch(image=image, **batch)
 
-    return lambda seed, step: sample(tables, jnp.asarray(seed), jnp.asarray(step))
+    def __call__(self, step: int) -> TrainBatch:
+        """This host's rows of a step's batch."""
+        return self._sample(self.tables, self.seed, step)
+
+    def stream(self, start_step: int) -> Iterator[TrainBatch]:
+        """The batches from a step on."""
+        return map(self, itertools.count(start_step))
+
+    def examples(self, step: int) -> list[dict[str, int]]:
+        """Which start each row of a step's batch (all hosts') is: episode and frame."""
+        keys = self._keys(self.seed, step)
+        one = lambda key: _start_one(self.tables, key, self.sampler.config)[0]
+        rows = np.asarray(jax.vmap(one)(_parts_of(keys)["start"]))
+        pools = self.sampler.pools
+        numbers = self.sampler.episodes.episode[pools.episode[rows]]
+        return [
+            {"episode": int(episode), "t": int(t)}
+            for episode, t in zip(numbers, pools.t[rows])
+        ]
+
+    def _keys(self, seed, step) -> Key[Array, " B"]:
+        key = jax.random.fold_in(jax.random.key(seed), step)
+        return jax.random.split(key, self.config.images)
+
+    @functools.cached_property
+    def _sample(self) -> Callable[..., TrainBatch]:
+        """(tables, seed, step) -> the batch, one jitted program."""
+        config, saqa = self.config, self.sampler.config
+        longest = self.sampler.horizons.longest
+
+        @jax.jit
+        def sample(tables: Tables, seed: Int[Array, ""], step: Int[Array, ""]):
+            keys = self._keys(seed, step)
+            keys = keys if self.rows is None else keys[self.rows]
+            one = lambda key: _draw_one(
+                tables, key, saqa, longest, config.questions, config.queries
+            )
+            scene, batch = jax.vmap(one)(keys)
+            size = self.image_size
+            image = render(scene, size, size, supersample=config.supersample)
+            return TrainBatch(image=image, **batch)
+
+        return sample
+
+
+def _parts_of(key: Key[Array, "..."]) -> dict[str, Key[Array, "..."]]:
+    """Keys of what is drawn of an image."""
+    names = ("start", "kind", "choose", "horizon", "race", "words")
+    split = lambda key: jax.random.split(key, len(names))
+    for _ in range(key.ndim):
+        split = jax.vmap(split)
+    keys = split(key)
+    return {name: keys[..., i] for i, name in enumerate(names)}
 
 
 def _draw_one(tables, key, config, longest, questions, queries):
     """Scene and everything but the pixels of one image's part of a batch."""
-    start_key, kind_key, choose_key, horizon_key, race_key, word_key = jax.random.split(
-        key, 6
-    )
-    row, cell = _start_one(tables, start_key, config)
+    keys = _parts_of(key)
+    row, cell = _start_one(tables, keys["start"], config)
     episode, t = tables.episode[row], tables.t[row]
-    kind, k = _kinds_one(tables, kind_key, row, cell, questions)
-    now_all, found = _choose_one(tables, choose_key, row, cell, kind, k, config)
+    kind, k = _kinds_one(tables, keys["kind"], row, cell, questions)
+    now_all, found = _choose_one(tables, keys["choose"], row, cell, kind, k, config)
     keep = _first_of_each(found) & (kind >= 0)
     picked = jnp.argsort(~keep, stable=True)[:questions]
     valid = keep[picked]
     picked = jnp.where(valid, picked, picked[0])
     kind, k, found = kind[picked], k[picked], found[picked]
     now = now_all[found]
-    h = _horizons_one(tables, horizon_key, row, kind, k, config.extra, longest)
+    h = _horizons_one(tables, keys["horizon"], row, kind, k, config.extra, longest)
     later = t + jnp.maximum(h, 0)
     value = _margins(tables, episode, t, later, found[:, None])
     usable = valid[:, None] & _first_of_each(h) & (h >= 0)
     best, query_valid = _race_one(
-        tables, race_key, kind, h, value, now, usable, queries
+        tables, keys["race"], kind, h, value, now, usable, queries
     )
     query_question, slot = best // h.shape[-1], best % h.shape[-1]
     clean = lambda x: jnp.where(query_valid, x, 0).astype(jnp.int32)
     query_question = clean(query_question)
     query_horizon = clean(h[query_question, slot])
     answer = clean(value[query_question, slot] > 0)
-    args, tokens = _words_one(tables, word_key, episode, kind, found, valid, config)
+    args, tokens = _words_one(
+        tables, keys["words"], episode, kind, found, valid, config
+    )
     query_type = kind[query_question].astype(jnp.int32)
     there = _scene(tables, episode, t + query_horizon)
     place, has = predicates.places(query_type, args[query_question], there)

@@ -57,7 +57,10 @@ _PEG = OBJECT_NAMES.index("peg")
 
 
 def make_sampler(
-    config: ml_collections.ConfigDict, model_config: ModelConfig, tokenizer: Tokenizer
+    config: ml_collections.ConfigDict,
+    model_config: ModelConfig,
+    tokenizer: Tokenizer,
+    rows: Sequence[int] | None = None,
 ) -> Callable[[int, int], TrainBatch]:
     """A function (seed, step) -> TrainBatch, one jitted program.
 
@@ -66,7 +69,10 @@ def make_sampler(
         (queries per image of each kind), `location_bins`, `supersample`, `block_set`.
       model_config: image and patch size, T_max.
       tokenizer: of the model.
+      rows: those of the B images that this host needs; all by default. What they
+        show does not depend on it.
     """
+    mine = slice(None) if rows is None else np.asarray(rows)
     blocks = np.array(BLOCK_SETS[config.block_set])
     table = question_table(blocks)
     present = ~np.isin(np.array(TYPES)[table.type_id], CHANGE_TYPES)
@@ -142,12 +148,16 @@ def make_sampler(
         row, answer, valid, kind, place, has = (
             jnp.concatenate(p, 1) for p in zip(*parts)
         )
+        # Drawn for the whole batch, then cut: a row's draw depends on the others.
+        scene, row, answer, valid, kind, place, has = jax.tree.map(
+            lambda x: x[mine], (scene, row, answer, valid, kind, place, has)
+        )
         queries = jnp.broadcast_to(jnp.arange(row.shape[1]), row.shape)
         slots = named[row]
         centre = jax.vmap(lambda places, i: places[i])(_object_places(scene), slots)
         return TrainBatch(
             image=render(scene, size, size, supersample=config.supersample),
-            actions=jnp.zeros((count, 1, model_config.action_size)),
+            actions=jnp.zeros((len(row), 1, model_config.action_size)),
             question_tokens=tokens[row],
             question_mask=mask[row],
             query_question=queries,

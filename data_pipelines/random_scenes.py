@@ -7,6 +7,7 @@ the peg often stands beside a block; overlaps are then pushed apart.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from swm_jax.envs import Scene
@@ -18,8 +19,8 @@ NEAR = (0.038, 0.085)  # metres between the centres of neighbours
 BLOCK_GAP = 0.042  # smallest distance of two centres after the push
 PEG_GAP = 0.034  # smallest distance of the peg to a centre
 PUSH_ROUNDS = 12
-_LOW = jnp.array([X_BOUNDS[0], Y_BOUNDS[0]])
-_HIGH = jnp.array([X_BOUNDS[1], Y_BOUNDS[1]])
+_LOW = np.array([X_BOUNDS[0], Y_BOUNDS[0]], np.float32)  # importing starts no backend
+_HIGH = np.array([X_BOUNDS[1], Y_BOUNDS[1]], np.float32)
 _MARGIN = 0.02  # metres that block centres keep from the board's edge
 
 

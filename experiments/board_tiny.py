@@ -64,7 +64,11 @@ def get_config(arg: str = "swm") -> ml_collections.ConfigDict:
     config.validate_every = 200
     config.validation_batches = 8
     config.checkpoint_every = 200
-    config.keep_checkpoints = 2
+    config.keep_checkpoints = 2  # the newest, and beside them the best
+    config.keep_best = ml_collections.ConfigDict(
+        {"metric": "validation/accuracy", "mode": "max", "count": 1}
+    )
+    config.on_nan = "stop"  # or "skip": steps without a finite loss change nothing
     config.data = _rendered() if pretrain else _episodes()
     if arg.startswith("device"):
         config.data.update(_simulated("debug" if arg.endswith("debug") else "large"))

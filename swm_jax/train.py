@@ -4,20 +4,45 @@
     python -m swm_jax.train --config experiments/board_tiny.py --workdir runs/b \\
         --config.init_from=runs/a
 
-Run again with the same `--workdir`, it continues.
+Run again with the same `--workdir`, it continues. On many hosts every host runs the
+same command; who they are comes from Cloud TPU, GKE, SLURM, or from the flags
+`--coordinator_address`, `--num_processes` and `--process_id`. See docs/training.md.
 """
 
+import os
 import sys
 
 import jax
 from absl import app, flags, logging
+from etils import epath
 from ml_collections import config_flags
 
 from swm_jax.checkpoints import CheckpointError
 from swm_jax.training import TrainingError, train
+from swm_jax.training.hosts import HostsError, connect, is_first
+from swm_jax.training.profiling import parse_steps
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment config file.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Logs, metrics and checkpoints.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Logs, metrics and checkpoints; a folder or gs://bucket/folder."
+)
+_CACHE = flags.DEFINE_string(
+    "compilation_cache_dir",
+    None,
+    "Compiled programs, for the next start; <workdir>/compilation_cache by default, "
+    "'off' for none.",
+)
+_PROFILE = flags.DEFINE_string(
+    "profile_steps", "", "Steps of a profiler trace, for example 100:110."
+)
+_ADDRESS = flags.DEFINE_string(
+    "coordinator_address", None, "host:port of process 0, where no scheduler says it."
+)
+_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes in all.")
+_PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this one is.")
+_TIMEOUT = flags.DEFINE_integer(
+    "connect_timeout", 300, "Seconds to wait for the other processes."
+)
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -25,21 +50,51 @@ def main(argv: list[str]) -> None:
     """Prints the plan, trains, says where the result lies."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
-    logging.set_verbosity(logging.WARNING)  # Orbax tells every file it touches
-    config = _CONFIG.value
-    print(
-        f"training {config.name} ({config.stage}): {config.model.variant}, layout "
-        f"{config.model.layout}, {config.steps} steps of {config.data.images} images "
-        f"on {jax.device_count()} {jax.devices()[0].platform} device(s)",
-        flush=True,
-    )
+    # Orbax tells of every file, and logs in full what it also raises.
+    logging.set_verbosity(logging.FATAL)
+    config, workdir = _CONFIG.value, _WORKDIR.value
     try:
-        result = train(config, _WORKDIR.value)
-    except (CheckpointError, TrainingError, ValueError) as error:
+        profile_steps = parse_steps(_PROFILE.value)
+        # Before anything touches a device.
+        connect(_ADDRESS.value, _PROCESSES.value, _PROCESS.value, _TIMEOUT.value)
+        keep_compiled(_CACHE.value, workdir)
+        if is_first():
+            hosts = jax.process_count()
+            print(
+                f"training {config.name} ({config.stage}): {config.model.variant}, "
+                f"layout {config.model.layout}, {config.steps} steps of "
+                f"{config.data.images} images on {jax.device_count()} "
+                f"{jax.devices()[0].platform} device(s)"
+                + (f" of {hosts} processes" if hosts > 1 else ""),
+                flush=True,
+            )
+        result = train(config, workdir, profile_steps)
+    except HostsError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        os._exit(
+            1
+        )  # at a normal exit jax would wait for the processes that are missing
+    except (CheckpointError, TrainingError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    if result:
-        print(f"held-out accuracy {result['validation/accuracy']:.3f}")
-    print(f"checkpoints and metrics are in {_WORKDIR.value}")
+    if is_first():
+        if result:
+            print(f"held-out accuracy {result['validation/accuracy']:.3f}")
+        print(f"checkpoints and metrics are in {workdir}")
+
+
+def keep_compiled(folder: str | None, workdir: str) -> None:
+    """Keeps compiled programs on disk; the environment's own choice stands.
+
+    Args:
+      folder: where; None for the run's own, "off" for nowhere.
+      workdir: of the run.
+    """
+    if folder == "off" or (
+        folder is None and "JAX_COMPILATION_CACHE_DIR" in os.environ
+    ):
+        return
+    folder = folder or os.fspath(epath.Path(workdir) / "compilation_cache")
+    jax.config.update("jax_compilation_cache_dir", folder)
 
 
 if __name__ == "__main__":

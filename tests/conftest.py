@@ -5,8 +5,26 @@ import os
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import hypothesis
+import pytest
+from training_runs import Runs, compiled_folder
 
 import swm_jax  # noqa: F401  (sets NPROC before jax starts)
 
 hypothesis.settings.register_profile("swm", deadline=None, max_examples=25)
 hypothesis.settings.load_profile("swm")
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory) -> Runs:
+    """Starts training runs; they share a compilation cache."""
+    return Runs(compiled_folder(tmp_path_factory))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(runs, tmp_path_factory):
+    """The folder of a run of six steps that nothing befell."""
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    code, out, error = runs.run(workdir)
+    assert code == 0, error
+    assert "checkpoints and metrics are in" in out
+    return workdir

@@ -1,5 +1,7 @@
 """Batches made on the device: true to the poses, and drawn like the host's."""
 
+import dataclasses
+
 import jax
 import ml_collections
 import numpy as np
@@ -30,17 +32,21 @@ def tokenizer():
     return Tokenizer.load("tiny")
 
 
-@pytest.fixture(scope="module")
-def sample(host, tokenizer):
+def device_batches(host, tokenizer, seed=0, rows=None):
     model_config = get_config("tiny", image_size=SIZE, patch_size=8)
-    return device_saqa.make_batch_function(
-        host.episodes, CONFIG, tokenizer, model_config
+    return device_saqa.DeviceBatches.make(
+        host.episodes, CONFIG, tokenizer, model_config, seed=seed, rows=rows
     )
 
 
 @pytest.fixture(scope="module")
+def sample(host, tokenizer):
+    return device_batches(host, tokenizer)
+
+
+@pytest.fixture(scope="module")
 def batches(sample):
-    return [jax.device_get(sample(7, step)) for step in range(60)]
+    return [jax.device_get(sample(step)) for step in range(60)]
 
 
 def starts(host, batch):
@@ -61,11 +67,23 @@ def scene_at(host, e, t):
     return Scene(episodes.block_pose[e, t], episodes.block_id[e], episodes.peg[e, t])
 
 
-def test_a_batch_is_a_function_of_seed_and_step(sample, batches):
-    again = jax.device_get(sample(7, 3))
+def test_a_batch_is_a_function_of_seed_and_step(host, tokenizer, sample, batches):
+    again = jax.device_get(next(sample.stream(3)))
     jax.tree.map(np.testing.assert_array_equal, again, batches[3])
-    other = jax.device_get(sample(8, 3))
-    assert (other.actions != again.actions).any()
+    # Another host's rows are rows of the same batch; another seed is another stream.
+    rows = device_batches(host, tokenizer, rows=[2, 3, 11])
+    part = jax.tree.map(lambda x: x[[2, 3, 11]], again)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(rows(3)), part)
+    other = dataclasses.replace(sample, seed=1)(3)
+    assert (jax.device_get(other).actions != again.actions).any()
+
+
+def test_a_batch_can_be_described(host, sample, batches):
+    numbers = np.arange(len(host.episodes.length)) + 100  # of the data set
+    host.episodes.episode = numbers
+    expected = [(numbers[e], t) for e, t, _ in starts(host, batches[5])]
+    found = [(row["episode"], row["t"]) for row in sample.examples(5)]
+    assert found == expected
 
 
 def test_answers_are_those_of_the_predicates_and_never_beyond_the_end(

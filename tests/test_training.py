@@ -1,12 +1,6 @@
 """Training: losses against closed forms, resume bit for bit, errors in one line."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -34,25 +28,10 @@ from swm_jax.training.losses import (
     mention_loss,
     place_loss,
 )
-from swm_jax.training.metrics import MetricsLog, read_metrics
 from swm_jax.training.optimizer import MUON_RMS, make_optimizer, make_schedule
 from swm_jax.training.sharding import make_mesh, shard_batch
 from swm_jax.training.state import fresh_params, init_params
 from swm_jax.training.step import make_eval_step
-
-ROOT = Path(__file__).parents[1]
-
-
-def run(workdir, *flags, arg="pretrain_debug", wait=True):
-    command = [sys.executable, "-m", "swm_jax.train", "--workdir", str(workdir)]
-    command += ["--config", f"experiments/board_tiny.py:{arg}", *flags]
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    if wait:
-        out, error = process.communicate()
-        return process.returncode, out, error
-    return process
 
 
 def batch_of(logits, targets, mask, types):
@@ -224,51 +203,6 @@ def test_mesh_and_batch_sizes_that_do_not_fit_are_named():
     np.testing.assert_array_equal(batch["x"], np.arange(4))
 
 
-def test_metrics_log_holds_every_step_once_after_a_resume(tmp_path):
-    log = MetricsLog(tmp_path)
-    for step in (10, 20, 30):
-        log.write(step, {"loss": 1.0 / step})
-    log.close()
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 40, "lo')  # killed while writing
-    log = MetricsLog(tmp_path, resume_step=20)
-    log.write(30, {"loss": 7.0})
-    log.close()
-    rows = read_metrics(tmp_path)
-    assert [row["step"] for row in rows] == [10, 20, 30]
-    assert rows[-1]["loss"] == 7.0
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("undisturbed")
-    code, out, error = run(workdir)
-    assert code == 0, error
-    assert "checkpoints and metrics are in" in out
-    return workdir
-
-
-def test_resume_after_kill_is_bit_identical(undisturbed, tmp_path):
-    process = run(tmp_path, wait=False)
-    saved = tmp_path / "checkpoints" / "3"
-    deadline = time.monotonic() + 300
-    while not saved.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert process.poll() is None, "the run ended before it could be killed"
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "checkpoints" / "6").exists()
-    code, out, error = run(tmp_path)
-    assert code == 0, error
-    assert "resumed" in out and "at step 3" in out
-    left, right = (load_model(path).params for path in (undisturbed, tmp_path))
-    for key, value in jax.tree_util.tree_leaves_with_path(left):
-        other = dict(jax.tree_util.tree_leaves_with_path(right))[key]
-        np.testing.assert_array_equal(value, other, err_msg=str(key))
-    steps = [row["step"] for row in read_metrics(tmp_path) if "loss" in row]
-    assert steps == [1, 2, 3, 4, 5, 6]
-
-
 def test_a_stage_begins_with_the_backbone_and_read_outs_of_zero(undisturbed):
     config = board_tiny.get_config("debug")
     config.init_from = str(undisturbed)
@@ -331,7 +265,7 @@ def test_unusable_checkpoints_are_named_in_one_line(undisturbed, tmp_path):
         load_model(other)
 
 
-def test_a_workdir_of_another_config_is_refused(undisturbed):
-    code, _, error = run(undisturbed, "--config.model.layout=block")
+def test_a_workdir_of_another_config_is_refused(undisturbed, runs):
+    code, _, error = runs.run(undisturbed, "--config.model.layout=block")
     assert code == 1
     assert "holds a run of another config" in error.strip().splitlines()[-1]

@@ -68,10 +68,10 @@ def batches_per_second(images: int) -> tuple[float, int]:
     simulate.episodes = _EPISODES.value
     config.data.images = images
     episodes = simulated_episodes(simulate, _POSES.value, "train")
-    draw = device_saqa.make_batch_function(
-        episodes, config.data, Tokenizer.load("tiny"), get_config("tiny")
+    batches = device_saqa.DeviceBatches.make(
+        episodes, config.data, Tokenizer.load("tiny"), get_config("tiny"), seed=0
     )
-    return 1 / seconds(lambda: draw(0, 0)), config.data.queries
+    return 1 / seconds(lambda: batches(0)), config.data.queries
 
 
 def main(argv: list[str]) -> None:

@@ -7,10 +7,16 @@ from swm_jax.checkpoints.load import (
     load_model,
     shipped_checkpoint,
 )
-from swm_jax.checkpoints.manager import CheckpointError, RunCheckpoints, check_tree
+from swm_jax.checkpoints.manager import (
+    CheckpointError,
+    KeepBest,
+    RunCheckpoints,
+    check_tree,
+)
 
 __all__ = [
     "CheckpointError",
+    "KeepBest",
     "LoadedModel",
     "RunCheckpoints",
     "check_tree",

@@ -15,39 +15,56 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 
 from swm_jax.checkpoints.manager import (
     FORMAT,
     FORMAT_VERSION,
     CheckpointError,
+    absolute,
     checkpoints_folder,
+    warn,
 )
 from swm_jax.models import Tokenizer
 from swm_jax.models.lora import LoraRule, init_adapters, lora_rules, merge_adapters
 from swm_jax.models.tokenizer import TOKENIZER_FILE
 
 
-def find_step(path: str | Path) -> Path:
+def find_step(path: epath.PathLike) -> epath.Path:
     """The folder that holds `params` and `metadata` for a path a user gives.
+
+    Of a run's steps it is the newest complete one.
 
     Raises:
       CheckpointError: nothing there, nothing complete there.
     """
-    path = Path(path).absolute()
+    path = absolute(path)
     if not path.exists():
         raise CheckpointError(f"checkpoint folder {path} does not exist")
     steps = checkpoints_folder(path) if checkpoints_folder(path).is_dir() else path
-    numbered = [p for p in steps.glob("*") if p.name.isdigit()]
-    if numbered:
-        path = max(numbered, key=lambda p: int(p.name))
-    missing = [item for item in ("params", "metadata") if not (path / item).is_dir()]
-    if missing:
+    numbered = (
+        [p for p in steps.iterdir() if p.name.isdigit()] if steps.is_dir() else []
+    )
+    numbered.sort(key=lambda p: int(p.name), reverse=True)
+    found = next((step for step in numbered if not _missing(step)), None)
+    if found is not None and found != numbered[0]:
+        warn(f"{_incomplete(numbered[0])}; {found} is taken")
+    path = found or next(iter(numbered), path)
+    if _missing(path):
         raise CheckpointError(
-            f"{path} is not a complete checkpoint: no {' and no '.join(missing)} in "
-            "it; give a run's --workdir, one of its checkpoints/<step> or an exported "
-            "model"
+            f"{_incomplete(path)}; give a run's --workdir, one of its "
+            "checkpoints/<step> or an exported model"
         )
     return path
+
+
+def _missing(step: epath.Path) -> list[str]:
+    return [item for item in ("params", "metadata") if not (step / item).is_dir()]
+
+
+def _incomplete(step: epath.Path) -> str:
+    missing = " and no ".join(_missing(step))
+    return f"{step} is not a complete checkpoint: no {missing} in it"
 
 
 def read_metadata(step: Path) -> dict[str, Any]:

@@ -1,49 +1,190 @@
 """The metrics log: JSON lines for programs, TensorBoard for people.
 
-The JSONL file holds every logged step once: on resume, lines of steps that will
-be run again are cut off before new ones are written.
+The JSONL file holds every logged step once: on resume, lines of steps that will be
+run again are cut off before new ones are written. A storage that fails keeps nobody
+from training: lines wait in memory and are written when it is back.
 """
 
 import json
 import os
+import pathlib
+import tempfile
 import time
 from collections.abc import Mapping
-from pathlib import Path
+from typing import Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
+from etils import epath
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2
+
+from swm_jax.checkpoints.manager import warn
+
+METRICS_FILE = "metrics.jsonl"
+UPLOAD_EVERY = 30.0  # seconds between writes to an object store, which cannot append
+
+
+def is_remote(path: epath.PathLike) -> bool:
+    """Whether a path lies in an object store, such as gs://bucket/run."""
+    return "://" in os.fspath(path)
 
 
 class MetricsLog:
-    """Writes scalars of a run to `metrics.jsonl` and to TensorBoard event files."""
+    """Writes scalars of a run to `metrics.jsonl` and to TensorBoard event files.
 
-    def __init__(self, workdir: str | Path, resume_step: int = 0):
-        """Opens the log in `workdir`, keeping only lines up to `resume_step`."""
-        self.path = Path(workdir) / "metrics.jsonl"
-        kept = [row for row in read_metrics(workdir) if row["step"] <= resume_step]
-        temporary = self.path.with_suffix(".jsonl.tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        os.replace(temporary, self.path)
-        self._file = self.path.open("a", buffering=1)
-        self._board = SummaryWriter(str(Path(workdir) / "tensorboard"))
+    Args:
+      workdir: the run's folder; an object store gets the whole file at most every
+        `UPLOAD_EVERY` seconds and before a checkpoint.
+      resume_step: lines up to this step are kept.
+
+    Raises:
+      OSError: the log cannot be opened.
+    """
+
+    def __init__(self, workdir: epath.PathLike, resume_step: int = 0):
+        workdir = epath.Path(workdir)
+        self.kept = [row for row in read_metrics(workdir) if row["step"] <= resume_step]
+        self._lines = "".join(_line(row) for row in self.kept).encode()
+        remote = is_remote(workdir)
+        store = _RemoteFile if remote else _LocalFile
+        self._store = store(workdir / METRICS_FILE, self._lines)
+        self._pending = b""
+        self._board = _Board(workdir / "tensorboard", remote)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Appends one line; numbers become plain floats."""
+        """Adds one line; numbers become plain floats, NaN and inf are left out."""
         row = {name: float(value) for name, value in scalars.items()}
-        self._file.write(json.dumps({"step": step, **row}) + "\n")
-        for name, value in row.items():
-            if np.isfinite(value):
-                self._board.add_scalar(name, value, step)
+        row = {name: value for name, value in row.items() if np.isfinite(value)}
+        self._pending += _line({"step": step, **row}).encode()
+        self._drain(False)
+        self._board.write(step, row)
+
+    def sync(self) -> None:
+        """Brings all lines to the storage: what a checkpoint holds is in the log."""
+        self._drain(True)
 
     def close(self) -> None:
-        """Flushes and closes both files."""
-        self._file.close()
+        """Writes what waits and closes both."""
+        self._drain(True)
+        self._store.close()
         self._board.close()
 
+    def _drain(self, now: bool) -> None:
+        try:
+            self._store.append(self._pending, now)
+            self._pending = b""
+        except Exception as error:  # object stores raise kinds of their own
+            warn(f"{METRICS_FILE} cannot be written ({error}); its lines are kept")
 
-def read_metrics(workdir: str | Path) -> list[dict[str, float]]:
+
+class _LocalFile:
+    """Appends, and leaves no half of a line behind when that fails."""
+
+    def __init__(self, path: epath.Path, content: bytes):
+        self._path = pathlib.Path(path)
+        if not self._path.exists() or not self._path.read_bytes().startswith(content):
+            temporary = self._path.with_name(self._path.name + ".tmp")
+            temporary.write_bytes(content)  # written otherwise: rewrite
+            os.replace(temporary, self._path)
+        self._file = self._path.open("ab", buffering=0)
+        self._size = len(content)
+        self._file.truncate(self._size)
+
+    def append(self, content: bytes, now: bool) -> None:
+        try:
+            written = self._file.write(content) if content else 0
+            if written != len(content):
+                raise OSError(f"only {written} of {len(content)} bytes fit")
+        except OSError:
+            self._file.truncate(self._size)
+            raise
+        self._size += len(content)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _RemoteFile:
+    """Writes the whole file anew, seldom."""
+
+    def __init__(self, path: epath.Path, content: bytes):
+        self._path, self._content = path, content
+        self._due = 0.0
+        self._dirty = not path.exists() or path.read_bytes() != content
+        self.append(b"", True)
+
+    def append(self, content: bytes, now: bool) -> None:
+        self._dirty |= bool(content)
+        if self._dirty and (now or time.monotonic() >= self._due):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.write_bytes(self._content + content)
+            self._due, self._dirty = time.monotonic() + UPLOAD_EVERY, False
+        self._content += content
+
+    def close(self) -> None:
+        pass
+
+
+class _Board:
+    """TensorBoard events, which a run can do without: failure is told once."""
+
+    def __init__(self, folder: epath.Path, remote: bool):
+        self._folder, self._broken = folder, False
+        self._local = tempfile.mkdtemp(prefix="tensorboard-") if remote else None
+        self._due, self._writer = time.monotonic() + UPLOAD_EVERY, None
+
+    def write(self, step: int, row: Mapping[str, float]) -> None:
+        with _TellOnce(self):
+            if self._writer is None:
+                local = pathlib.Path(self._local or self._folder)
+                local.mkdir(parents=True, exist_ok=True)
+                self._writer = EventsWriter(str(local / "events"))
+            for name, value in row.items():
+                scalar = summary.scalar(name, value)
+                event = event_pb2.Event(
+                    wall_time=time.time(), step=step, summary=scalar
+                )
+                self._writer.write_event(event)
+            self._writer.flush()
+            if self._local and time.monotonic() >= self._due:
+                self._upload()
+
+    def close(self) -> None:
+        with _TellOnce(self):
+            if self._writer is not None:
+                self._writer.close()
+                if self._local:
+                    self._upload()
+
+    def _upload(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for path in pathlib.Path(self._local).iterdir():
+            (self._folder / path.name).write_bytes(path.read_bytes())
+        self._due = time.monotonic() + 2 * UPLOAD_EVERY
+
+
+class _TellOnce:
+    """Turns errors of a board into one warning, after which it stays silent."""
+
+    def __init__(self, board: _Board):
+        self._board = board
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        if not self._board._broken:
+            warn(f"TensorBoard events cannot be written ({error})")
+        self._board._broken = True
+        return True
+
+
+def read_metrics(workdir: epath.PathLike) -> list[dict[str, float]]:
     """The lines of a run's log in order; a last line cut short is left out."""
-    path = Path(workdir) / "metrics.jsonl"
+    path = epath.Path(workdir) / METRICS_FILE
     rows = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
@@ -51,6 +192,10 @@ def read_metrics(workdir: str | Path) -> list[dict[str, float]]:
         except json.JSONDecodeError:
             break
     return rows
+
+
+def _line(row: Mapping[str, float]) -> str:
+    return json.dumps(row) + "\n"
 
 
 class Progress:

@@ -143,6 +143,7 @@ def make_train_step(
     finetune: Finetune = FULL,
     shardings: TrainState | None = None,
     accumulate: int = 1,
+    skip_bad: bool = False,
 ) -> Callable[[TrainState, TrainBatch], tuple[TrainState, StepMetrics]]:
     """A jitted step; the state's buffers are donated.
 
@@ -156,6 +157,8 @@ def make_train_step(
         one device.
       accumulate: parts of a batch that run one after the other, so that activations
         of one part exist at a time; loss and gradient are the whole batch's.
+      skip_bad: a step whose loss or gradient norm is not finite changes neither
+        parameters nor optimizer.
 
     Raises (when called):
       ValueError: a batch that does not divide by the parts, or they by the mesh.
@@ -209,7 +212,8 @@ def make_train_step(
                 scores=out.scores,
             )
             params = join(optax.apply_updates(moving, updates), frozen)
-            return TrainState(state.step + 1, params, opt_state), metrics
+            new = TrainState(state.step + 1, params, opt_state)
+            return _unless_bad(metrics, new, state) if skip_bad else new, metrics
 
     if shardings is None:
         return jax.jit(train_step, donate_argnums=0)
@@ -233,6 +237,12 @@ def split_batch(batch: TrainBatch, parts: int, mesh: Mesh | None = None) -> Trai
     # Neighbours lie on one device, so that each of them gives some to every part.
     split = lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1)
     return jax.tree.map(lambda x: constrain(split(x), None, "batch"), batch)
+
+
+def _unless_bad(metrics: StepMetrics, new: TrainState, old: TrainState) -> TrainState:
+    good = jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.gradient_norm)
+    keep = lambda new, old: jnp.where(good, new, old)
+    return jax.tree.map(keep, new, old).replace(step=new.step)
 
 
 def make_eval_step(

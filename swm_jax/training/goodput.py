@@ -1,0 +1,137 @@
+"""Where a run's time goes, and how much of it counts.
+
+Phases are timed on the host, which does not wait for the device to know: a step is
+what its dispatch takes plus what the host waits for results when it looks. Goodput is
+the share of time spent in steps whose result was kept: start-up, compilation, waiting
+for data, validation, saving, and steps that a restart runs again are not.
+
+`runtime.json` in the workdir sums up the time of all starts, since a process that is
+killed cannot say how long it ran; it is rewritten whenever a row of metrics is.
+"""
+
+import contextlib
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from etils import epath
+
+PHASES = ("start", "compile", "data", "step", "validate", "save", "other")
+
+
+class PhaseClock:
+    """Seconds by phase; what is in none of them is "other"."""
+
+    def __init__(self):
+        self.began = time.time()
+        self._since, self._sums = time.monotonic(), defaultdict(float)
+        self._inside = 0.0
+
+    @contextlib.contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Counts the block's time as `phase`; phases do not nest."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            spent = time.monotonic() - began
+            self._sums[phase] += spent
+            self._inside += spent
+
+    def charge(self, phase: str) -> None:
+        """Counts all time that is in no phase yet as `phase`."""
+        now = time.monotonic()
+        self._sums[phase] += max(now - self._since - self._inside, 0.0)
+        self._inside = now - self._since
+
+    def take(self) -> dict[str, float]:
+        """Seconds by phase since the last call, every phase named."""
+        now = time.monotonic()
+        sums = {phase: self._sums[phase] for phase in PHASES}
+        sums["other"] = max(now - self._since - self._inside, 0.0)
+        self._since, self._inside = now, 0.0
+        self._sums.clear()
+        return sums
+
+
+class Goodput:
+    """Adds up phases over all starts of a run.
+
+    Args:
+      workdir: its `runtime.json` is read and written.
+      rows: the metrics that were kept (`read_metrics`), whose steps count.
+      began: when this start did, in seconds since the epoch.
+      writes: whether this process writes the file.
+    """
+
+    def __init__(
+        self,
+        workdir: epath.PathLike,
+        rows: Sequence[dict],
+        began: float,
+        writes: bool = True,
+    ):
+        self._path, self._writes = epath.Path(workdir) / "runtime.json", writes
+        self._kept = sum(row.get("seconds/step", 0.0) for row in rows)
+        ledger = _read(self._path)
+        self._first = ledger.get("first_start", began)
+        self._starts = ledger.get("starts", 0) + 1
+        self._seconds = {
+            phase: float(ledger.get("seconds", {}).get(phase, 0.0)) for phase in PHASES
+        }
+
+    def add(self, seconds: dict[str, float]) -> float:
+        """Adds what a `PhaseClock` counted, and saves.
+
+        Returns:
+          The goodput of all starts so far, from 0 to 1.
+        """
+        for phase, spent in seconds.items():
+            self._seconds[phase] += spent
+        self._kept += seconds["step"]
+        if self._writes:
+            ledger = {
+                "first_start": self._first,
+                "starts": self._starts,
+                "seconds": self._seconds,
+            }
+            temporary = self._path.parent / (self._path.name + ".tmp")
+            with contextlib.suppress(Exception):  # next time; the log tells of it
+                temporary.write_text(json.dumps(ledger))
+                temporary.replace(self._path)
+        return self.share()
+
+    def share(self) -> float:
+        """Time in steps that count, over the time that a process of the run ran."""
+        return self._kept / max(sum(self._seconds.values()), 1e-9)
+
+    def summary(self) -> str:
+        """One line for the end of a run."""
+        total = sum(self._seconds.values())
+        lost = max(self._seconds["step"] - self._kept, 0.0)
+        parts = {**self._seconds, "steps run again": lost}
+        del parts["step"]
+        told = ", ".join(
+            f"{name} {_clock(spent)}" for name, spent in parts.items() if spent >= 0.5
+        )
+        starts = f"{self._starts} start{'s' if self._starts > 1 else ''}"
+        return (
+            f"goodput {self.share():.1%}: {_clock(self._kept)} of {_clock(total)} in "
+            f"steps that count ({starts}, {_clock(time.time() - self._first)} since "
+            f"the first); {told or 'nothing'} besides"
+        )
+
+
+def _read(path: epath.Path) -> dict:
+    try:
+        found = json.loads(path.read_text())
+        return found if isinstance(found, dict) else {}
+    except (OSError, json.JSONDecodeError):
+        return {}
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

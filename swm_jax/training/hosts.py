@@ -1,0 +1,182 @@
+"""Many hosts, one program: how they find each other, agree, and stop together.
+
+Every process runs the same loop over the same steps; arrays are global, each holds
+its part. What is not an array (may I go on? did your save succeed?) is agreed upon
+here. Process 0 writes logs and prints; checkpoints are written by all.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from types import FrameType
+
+import jax
+from jax.experimental import multihost_utils
+
+_VARIABLES = {
+    "coordinator_address": "JAX_COORDINATOR_ADDRESS",
+    "num_processes": "JAX_NUM_PROCESSES",
+    "process_id": "JAX_PROCESS_ID",
+}
+_GRACE = 60  # seconds
+
+
+class HostsError(RuntimeError):
+    """The processes of a run did not find each other; the message says what to do."""
+
+
+def detect_cluster(environment: Mapping[str, str]) -> str | None:
+    """The scheduler that jax can ask who the processes are, None on a single host.
+
+    Args:
+      environment: `os.environ` after `import jax`, which leaves a mark on Cloud TPU.
+    """
+    many = lambda name: int(environment.get(name, "1")) > 1
+    if environment.get("TPU_ML_PLATFORM") == "JAX":  # has TPU chips, and libtpu
+        return "Cloud TPU"
+    if "SLURM_PROCID" in environment and many("SLURM_NTASKS"):
+        return "SLURM"
+    if many("OMPI_COMM_WORLD_SIZE"):
+        return "Open MPI"
+    if {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= set(environment):
+        return "Kubernetes"
+    return None
+
+
+def connect(
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    timeout: int = 300,
+) -> None:
+    """Joins the run's processes; nothing happens where there is only one host.
+
+    Must come before anything touches a device. An address that is not given is looked
+    for in JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, then asked of
+    Cloud TPU, GKE, SLURM, Open MPI or Kubernetes, where jax knows how.
+
+    Args:
+      coordinator_address: "host:port" of process 0.
+      num_processes: processes in all.
+      process_id: 0 to num_processes - 1, each once.
+      timeout: seconds to wait for the others.
+
+    Raises:
+      HostsError: an address in part, numbers that cannot be, or nobody answered.
+    """
+    given = {
+        "coordinator_address": coordinator_address,
+        "num_processes": num_processes,
+        "process_id": process_id,
+    }
+    for name, variable in _VARIABLES.items():
+        if given[name] is None and os.environ.get(variable):
+            given[name] = _read(variable, number=name != "coordinator_address")
+    cluster = detect_cluster(os.environ)
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == len(given) and cluster is None:
+        return
+    if missing and cluster is None:
+        raise HostsError(
+            f"to join the other processes --{' and --'.join(missing)} is missing too "
+            f"(or {', '.join(_VARIABLES[name] for name in missing)})"
+        )
+    _check(given)
+    if not missing and given["num_processes"] == 1:
+        return
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    who = f"process {given['process_id']} of {given['num_processes']}"
+    where = given["coordinator_address"] or f"the address that {cluster} gave"
+    reason = _within(
+        timeout,
+        lambda: jax.distributed.initialize(
+            **given, initialization_timeout=timeout + _GRACE
+        ),
+    )
+    if reason:
+        raise HostsError(
+            f"{who if not missing else 'this process'} could not join the others at "
+            f"{where} within {timeout} s: {reason}. Is process 0 running, is its port "
+            "open to the others, were all processes started with the same address and "
+            "number, each with its own id?"
+        )
+
+
+def _within(timeout: int, work: Callable[[], None]) -> str | None:
+    """Does the work; what kept it from being done in time, if anything.
+
+    Where processes do not come, jax ends this one with a stack trace, so it gets more
+    time than we wait.
+    """
+    failed = []
+
+    def run():
+        try:
+            work()
+        except Exception as error:  # RPC, socket and scheduler errors of many kinds
+            failed.append(
+                (str(error).strip().splitlines() or [type(error).__name__])[0]
+            )
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(timeout)
+    if thread.is_alive():
+        return "not all processes are there"
+    return failed[0] if failed else None
+
+
+def is_first() -> bool:
+    """Whether this process writes logs and prints."""
+    return jax.process_index() == 0
+
+
+class StopSignal:
+    """SIGTERM or a preemption notice, noticed by all processes at the same step.
+
+    On one host a SIGTERM is remembered until the loop asks. On many, jax's preemption
+    service catches it, whichever host gets it, and chooses a step that none has passed.
+    """
+
+    def __init__(self):
+        self._asked, self._before = False, None
+        if jax.process_count() == 1:
+            self._before = signal.signal(signal.SIGTERM, self._remember)
+
+    def reached(self, step: int) -> bool:
+        """Whether to save and stop after this step; ask at every step."""
+        if jax.process_count() == 1:
+            return self._asked
+        return bool(multihost_utils.reached_preemption_sync_point(step))
+
+    def close(self) -> None:
+        """Gives SIGTERM back to whoever had it."""
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+
+
+def _read(variable: str, number: bool) -> str | int:
+    value = os.environ[variable]
+    if not number:
+        return value
+    try:
+        return int(value)
+    except ValueError:
+        raise HostsError(f"{variable} is {value!r}, expected a number") from None
+
+
+def _check(given: Mapping[str, str | int | None]) -> None:
+    address = given["coordinator_address"]
+    if address is not None and not address.rpartition(":")[2].isdigit():
+        raise HostsError(f"--coordinator_address is {address!r}, expected host:port")
+    count, index = given["num_processes"], given["process_id"]
+    if count is not None and count < 1:
+        raise HostsError(f"--num_processes is {count}, expected at least 1")
+    if None not in (count, index) and not 0 <= index < count:
+        raise HostsError(
+            f"--process_id is {index}, expected 0 to {count - 1} of {count} processes"
+        )

@@ -1,0 +1,117 @@
+"""What happened since the last look, summed on the device, so that no step waits.
+
+The host looks every few steps only; which step had a loss or gradient that is no
+number is remembered exactly all the same. The batch of such a step is written down in
+`bad_batches/step_<n>.json`: what was in it, and how to build it again.
+"""
+
+import functools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from flax import struct
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
+
+from swm_jax.training.losses import Scores
+from swm_jax.training.sharding import replicated
+from swm_jax.training.step import StepMetrics
+
+REMEMBERED = 8  # bad steps that are told one by one; further ones are counted
+GIVE_UP = 20  # steps skipped one after the other: they will not get better
+
+
+@struct.dataclass
+class Tally:
+    """Sums over the steps since the last look.
+
+    Attributes:
+      scores: of the good steps.
+      bad: int32[], steps whose loss or gradient norm is not finite.
+      bad_steps: int32[REMEMBERED], the first of them.
+      bad_values: float32[REMEMBERED, 2], their loss and gradient norm.
+      in_a_row: int32[], bad steps since the last good one, however long ago.
+    """
+
+    scores: Scores
+    bad: Int[Array, ""]
+    bad_steps: Int[Array, " n"]
+    bad_values: Float[Array, "n 2"]
+    in_a_row: Int[Array, ""]
+
+    @classmethod
+    def empty(cls, num_types: int) -> "Tally":
+        """Nothing yet."""
+        zeros = np.zeros(num_types, np.float32)
+        return cls(
+            Scores(zeros, zeros, zeros),
+            np.int32(0),
+            np.zeros(REMEMBERED, np.int32),
+            np.zeros((REMEMBERED, 2), np.float32),
+            np.int32(0),
+        )
+
+
+def make_counter(mesh: Mesh) -> Callable[[Tally, StepMetrics, int, bool], Tally]:
+    """A jitted (tally, metrics, step, anew) -> tally; `anew` forgets what it holds."""
+
+    @functools.partial(jax.jit, out_shardings=replicated(mesh))
+    def count(tally, metrics, step, anew):
+        scores = metrics.scores
+        kept = jax.tree.map(lambda x: jnp.where(anew, 0, x), (tally.scores, tally.bad))
+        before, bad = kept
+        values = jnp.stack([metrics.loss, metrics.gradient_norm])
+        good = jnp.isfinite(values).all()
+        scores = jax.tree.map(
+            lambda old, new: old + jnp.where(good, new, 0), before, scores
+        )
+        place = jnp.where(good, REMEMBERED, bad)  # out of range: dropped
+        return Tally(
+            scores=scores,
+            bad=bad + jnp.where(good, 0, 1),
+            bad_steps=tally.bad_steps.at[place].set(step, mode="drop"),
+            bad_values=tally.bad_values.at[place].set(values, mode="drop"),
+            in_a_row=jnp.where(good, 0, tally.in_a_row + 1),
+        )
+
+    return lambda tally, metrics, step, anew: count(
+        tally, metrics, np.int32(step), np.bool_(anew)
+    )
+
+
+def bad_steps(tally: Tally) -> list[dict[str, Any]]:
+    """Step, loss and gradient norm of the bad steps; waits for the device."""
+    count = min(int(tally.bad), REMEMBERED)
+    if not count:
+        return []
+    steps, values = np.asarray(tally.bad_steps), np.asarray(tally.bad_values)
+    return [
+        {"step": int(steps[i]), "loss": str(values[i, 0])}
+        | {"gradient_norm": str(values[i, 1])}
+        for i in range(count)
+    ]
+
+
+def write_bad_batch(
+    workdir: epath.PathLike, found: dict[str, Any], examples: dict[str, Any]
+) -> epath.Path:
+    """Writes down a bad step's batch.
+
+    Args:
+      workdir: the run's folder.
+      found: an entry of `bad_steps`.
+      examples: what `Inputs.examples` says of that step.
+
+    Returns:
+      The file.
+    """
+    folder = epath.Path(workdir) / "bad_batches"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step_{found['step']}.json"
+    path.write_text(json.dumps(found | examples, indent=2) + "\n")
+    return path
