@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_planning_closed_loop import Onlooker
 
@@ -40,6 +40,15 @@ GOALS = [
 TABLE = goal_table(GOALS)
 
 
+@pytest.fixture(autouse=True)
+def compile_quickly():
+    """Compiling costs more than running here."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**32 - 1))
 def test_the_table_chooses_what_the_goals_themselves_choose(seed):
     rng = np.random.default_rng(seed)
@@ -195,9 +204,9 @@ def test_board_episodes_from_pixels_are_those_of_the_host_loop():
     env = envs.load(backend="mjx", physics_dt=0.05, iterations=1)
     tasks = [("reach", 5003), ("block_to_block", 5004)]
     arguments = env, tasks, Onlooker(), get_planner("cem", **SMALL), jax.random.key(0)
-    settings = dict(image_size=(8, 8), max_steps=6, parallel=2)
+    options = dict(image_size=(8, 8), max_steps=6, parallel=2)
     same_episodes(
-        run_on_device(*arguments, **settings), run_episodes(*arguments, **settings)
+        run_on_device(*arguments, **options), run_episodes(*arguments, **options)
     )
 
 
@@ -210,9 +219,9 @@ def test_the_simulator_wins_the_same_episodes_on_the_device(seed):
     planner = get_planner("mppi", candidates=16, iterations=2, execute=8)
     model = SimulatorWorldModel(env)
     arguments = env, [("reach", seed)], model, planner, jax.random.key(1)
-    settings = dict(max_steps=48, parallel=1)
-    device = run_on_device(*arguments, **settings)
-    same_episodes(device, run_episodes(*arguments, **settings))
+    options = dict(max_steps=48, parallel=1)
+    device = run_on_device(*arguments, **options)
+    same_episodes(device, run_episodes(*arguments, **options))
     assert device[0].success and device[0].steps < 48
 
 
