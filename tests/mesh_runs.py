@@ -39,7 +39,7 @@ from swm_jax.questions import goal_for_task
 from swm_jax.training.optimizer import make_optimizer
 from swm_jax.training.sharding import make_mesh, param_shardings, shard_batch
 from swm_jax.training.state import abstract_state, initial_state
-from swm_jax.training.step import make_eval_step, make_train_step
+from swm_jax.training.step import TrainState, make_eval_step, make_train_step
 
 # Compiling costs more than running here, and rounding is what is compared.
 jax.config.update("jax_disable_most_optimizations", True)
@@ -99,6 +99,17 @@ def random_batch(seed: int, images: int = 16, beside: bool = True) -> TrainBatch
     )
 
 
+def any_params(shapes):
+    """Random parameters, without compiling anything."""
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda s: np.float32(0.1 * rng.normal(size=s.shape)), shapes)
+
+
+def places(shapes):
+    """Shardings of shape structs."""
+    return jax.tree.map(lambda leaf: leaf.sharding, shapes)
+
+
 def train(
     mesh: dict,
     accumulate: int = 1,
@@ -106,6 +117,7 @@ def train(
     steps: int = 3,
     rules: tuple = (),
     beside: bool = True,
+    drawn: bool = True,
     **model: object,
 ) -> dict:
     """Losses and gradient norms of some steps, and into how many parts leaves lie."""
@@ -118,13 +130,18 @@ def train(
     mesh = make_mesh(mesh, jax.devices()[:count])
     transform, _ = make_optimizer(config.optimizer, 100)
     target = abstract_state(config, model_config, transform, mesh)
-    state = initial_state(config, model_config, transform, target)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
+    if drawn:
+        state = initial_state(config, model_config, transform, target)
+    else:  # compiles less
+        params = jax.device_put(any_params(target.params), places(target.params))
+        init = jax.jit(transform.init, out_shardings=places(target.opt_state))
+        step = jax.device_put(jnp.int32(0), target.step.sharding)
+        state = TrainState(step, params, init(params))
     step = make_train_step(
         SemanticWorldModel(model_config),
         transform,
         TYPES,
-        shardings=shardings,
+        shardings=places(target),
         accumulate=accumulate,
     )
     batch = lambda seed: shard_batch(random_batch(seed, beside=beside), mesh)
@@ -160,7 +177,8 @@ def train(
 def plan(mesh: dict | None, scenes: int, rules: tuple = (), loop: bool = False) -> dict:
     """A replan of a very small model and, on demand, episodes of a moving point."""
     config = get_config("tiny", **{**SIZES, "depth": 1, "scan": False})
-    params = jax.jit(SemanticWorldModel(config).init_params)(jax.random.key(0))
+    init = SemanticWorldModel(config).init_params
+    params = any_params(jax.eval_shape(init, jax.random.key(0)))
     if mesh is not None:
         mesh = make_mesh(mesh, jax.devices()[: int(np.prod(list(mesh.values())))])
         params = jax.device_put(params, param_shardings(params, tuple(rules), mesh))

@@ -83,7 +83,7 @@ def check_parts(result, mesh):
 
 
 def test_four_meshes_train_alike_and_hold_parts_of_the_weights():
-    quick = dict(optimizer="adamw", beside=False, depth=1, scan=False)
+    quick = dict(optimizer="adamw", beside=False, drawn=False, depth=1, scan=False)
     meshes = [
         {"data": 2},
         {"fsdp": 4},

@@ -36,7 +36,7 @@ def evaluate(config: EvalConfig, folder: pathlib.Path, restart: bool = False) ->
       UserError: a checkpoint, folder or data folder that cannot be used.
     """
     began = time.monotonic()
-    env = envs.load("board", backend="mjx" if config.on_device else None)
+    env = envs.load("board")
     learned = load_learned(config) if "swm" in config.world_models else None
     journal = Journal(folder, config, learned.identity if learned else "", restart)
     print(plan_text(config, folder, learned, journal), flush=True)
@@ -120,6 +120,8 @@ def _sweep(config, env, learned, journal: Journal, folder: pathlib.Path) -> None
     if not total:
         return
     progress = Progress("planning", total, "episodes")
+    if config.on_device:
+        env = envs.load("board", backend="mjx")
     worlds = {name: privileged(name, env) for name in ("simulator", "random")}
     if learned:
         worlds["swm"] = learned.world
