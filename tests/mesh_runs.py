@@ -19,6 +19,8 @@ import numpy as np
 from flax import struct
 
 from experiments import board_tiny
+from swm_jax import envs
+from swm_jax.eval.device_episodes import run_on_device
 from swm_jax.models import (
     DenseTargets,
     MentionTargets,
@@ -273,6 +275,41 @@ def episodes(mesh, planner) -> dict:
     }
 
 
+@struct.dataclass
+class Onlooker(FakeWorldModel):
+    """Its goal is what it sees: brighter scenes lead further."""
+
+    goal: jax.Array = struct.field(default_factory=lambda: jnp.array([0.1, 0.05]))
+
+    def encode(self, observation, questions):
+        bright = observation.image.astype(jnp.float32).mean((1, 2, 3)) / 255
+        return bright[:, None] + super().encode(observation, questions)
+
+
+def board(mesh: dict | None) -> dict:
+    """Board episodes on the device: MJX, renderer, a world model that sees little."""
+    env = envs.load(backend="mjx", physics_dt=0.05, iterations=1)
+    if mesh is not None:
+        mesh = make_mesh(mesh, jax.devices()[: int(np.prod(list(mesh.values())))])
+    results = run_on_device(
+        env,
+        [("reach", seed) for seed in range(5000, 5006)],
+        Onlooker(),
+        get_planner("cem", candidates=4, iterations=2, keep=2, elites=2, execute=3),
+        jax.random.key(0),
+        image_size=(8, 8),
+        max_steps=6,
+        parallel=4,
+        mesh=mesh,
+    )
+    return {
+        "path": [np.asarray(r.scenes.peg[-1]).tolist() for r in results],
+        "blocks": [np.asarray(r.scenes.block_pose[-1]).tolist() for r in results],
+        "values": sum((r.values for r in results), []),
+        "steps": [r.steps for r in results],
+    }
+
+
 if __name__ == "__main__":
-    run = {"train": train, "plan": plan}[sys.argv[1]]
+    run = {"train": train, "plan": plan, "board": board}[sys.argv[1]]
     print(json.dumps([run(**each) for each in json.loads(sys.argv[2])]))

@@ -162,6 +162,16 @@ def test_every_mesh_plans_as_one_device_does(scenes):
     same_plans(scenes, EVERY_MESH, loop=True)
 
 
+@pytest.mark.faults
+def test_board_episodes_of_four_devices_are_those_of_one():
+    meshes = [None, {"data": 4}, {"data": 2, "fsdp": 2}]
+    reference, *results = simulate("board", [{"mesh": mesh} for mesh in meshes])
+    for result in results:
+        assert result["steps"] == reference["steps"]
+        for name in ("path", "blocks", "values"):
+            np.testing.assert_allclose(result[name], reference[name], atol=1e-4)
+
+
 SHAPES = jax.eval_shape(
     SemanticWorldModel(get_config("paligemma_3b_224")).init_params, jax.random.key(0)
 )

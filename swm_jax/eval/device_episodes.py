@@ -24,6 +24,7 @@ from swm_jax.envs.board_tasks import TASK_NAMES, Task, make_task, task_success
 from swm_jax.envs.render import render
 from swm_jax.eval.worlds import SUPERSAMPLE
 from swm_jax.models import Observation
+from swm_jax.models.logical_axes import partition_spec
 from swm_jax.planning import Planner, WorldModel
 from swm_jax.planning.closed_loop import EpisodeResult
 from swm_jax.planning.device_loop import (
@@ -88,12 +89,32 @@ def board_surroundings(
         if image_size is None:
             blank = jnp.zeros((state.target.shape[0], 1, 1, 3), jnp.uint8)
             return Observation(image=blank, scene=state)
-        scene = env.scene(state)
-        return Observation(
-            image=render(scene, *image_size, supersample=SUPERSAMPLE, look=look)
-        )
+        return Observation(image=_on_its_device(draw, env.scene(state)))
 
-    return Surroundings(env.step_batch, env.scene, observe, tasks_won)
+    def draw(scene):
+        return render(scene, *image_size, supersample=SUPERSAMPLE, look=look)
+
+    def step(state, actions):
+        return _on_its_device(env.step_batch, state, actions)
+
+    return Surroundings(step, env.scene, observe, tasks_won)
+
+
+def _on_its_device(function: Callable[..., Any], *arrays: Any) -> Any:
+    """The function of every device's own episodes, without a word between devices.
+
+    XLA would agree on every iteration of a contact solver, and gather the scenes that
+    a renderer goes through one after the other.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return function(*arrays)
+    count = jax.tree.leaves(arrays)[0].shape[0]
+    spec = partition_spec((count,), ("batch",), mesh)
+    mapped = jax.shard_map(
+        function, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False
+    )
+    return mapped(*arrays)
 
 
 def board_program(
