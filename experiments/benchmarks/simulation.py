@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from absl import app, flags
 
 from data_pipelines import device_saqa
-from data_pipelines.simulated import simulated_episodes
+from data_pipelines.poses import simulated_episodes
 from experiments import board_tiny, generate_board
 from swm_jax import envs
 from swm_jax.envs.render import render

@@ -15,31 +15,26 @@ things are.
 Axes: Q questions of a goal, P questions about the present.
 """
 
-import dataclasses
 import difflib
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
 
 from swm_jax.envs.scene import BLOCK_NAMES, AnyScene, Scene
 from swm_jax.questions.board_words import (
-    DIRECTION_VECTORS,
     DIRECTIONS,
-    REGION_POINTS,
-    REGIONS,
     nearest_direction,
     opposite,
 )
 from swm_jax.questions.cube_goals import CUBE_TASKS, CUBE_WEIGHTS, cube_goal
-from swm_jax.questions.goal import Goal, make_goal
-from swm_jax.questions.grammar import Question, check_domain, question
+from swm_jax.questions.goal import make_goal
+from swm_jax.questions.grammar import check_domain, question
+from swm_jax.questions.sided import SidedGoal
 
 TASKS = ("reach", "separate", "block_to_block")
 DOMAIN_TASKS = {"board": TASKS, "cube": CUBE_TASKS}
 PRESETS = ("published", "shaped")
 
-FAR_EVIDENCE = 2.0  # logits that the regions add to the direction they point to
 
 _NAME_COUNTS = {  # names that a task takes: at least, at most
     ("board", "reach"): (1, 1),
@@ -67,51 +62,6 @@ SHAPED_WEIGHTS = {
         "moved_towards": 0.3,
     },
 }
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class SidedGoal:
-    """A goal for each direction in which block `b` may lie as seen from block `a`.
-
-    Where `b` lies is asked twice: "on the left side of" is exact but true only of
-    near blocks, regions of the board are coarse but cover it. Both give evidence
-    for each direction; the most likely one wins.
-
-    Attributes:
-      a, b: names of the two blocks.
-      options: eight goals, one per direction from `a` to `b`.
-    """
-
-    a: str
-    b: str
-    options: tuple[Goal, ...]
-
-    @property
-    def present(self) -> tuple[Question, ...]:
-        """Eight sides, nine regions of `a`, nine regions of `b`."""
-        sides = [question("block_direction", self.b, self.a, d) for d in DIRECTIONS]
-        places = [
-            question("block_region", x, r) for x in (self.a, self.b) for r in REGIONS
-        ]
-        return (*sides, *places)
-
-    def given(self, margins: Float[np.ndarray, " P"]) -> Goal:
-        """The goal for the most likely direction.
-
-        Args:
-          margins: logit of yes minus logit of no of every present question.
-        """
-        margins = np.nan_to_num(np.asarray(margins, np.float64))
-        near, here, there = np.split(margins, [len(DIRECTIONS), len(margins) - 9])
-        way = _expected_place(there) - _expected_place(here)
-        far = DIRECTION_VECTORS @ way / max(np.linalg.norm(way), 1e-6)
-        return self.options[int(np.argmax(near + FAR_EVIDENCE * far))]
-
-
-def _expected_place(margins):
-    """Mean of the region points, weighed by the softmax of their margins."""
-    weights = np.exp(margins - margins.max())
-    return weights @ REGION_POINTS / weights.sum()
 
 
 def goal_for_task(

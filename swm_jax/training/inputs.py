@@ -137,9 +137,9 @@ class Inputs:
         """Batches by step of a split, with `stream` and `examples`."""
         config, (model_config, tokenizer) = self._config, self._parts
         if config.data.source == "simulated":
-            from data_pipelines import device_saqa, simulated
+            from data_pipelines import device_saqa, poses
 
-            episodes = simulated.simulated_episodes(
+            episodes = poses.simulated_episodes(
                 config.data.simulate, config.data.dir, split
             )
             return device_saqa.DeviceBatches.make(

@@ -7,7 +7,7 @@ import pytest
 
 from data_pipelines import board_episodes
 from data_pipelines.episodes import DataError
-from data_pipelines.simulated import simulated_episodes
+from data_pipelines.poses import simulated_episodes
 from experiments import board_tiny, generate_board
 from swm_jax import envs
 from swm_jax.training import train
@@ -42,7 +42,7 @@ def test_they_are_the_episodes_that_generation_makes(path, config):
 
 
 def test_the_file_is_read_not_made_again(path, config, monkeypatch):
-    monkeypatch.setattr("data_pipelines.simulated.simulate", None)
+    monkeypatch.setattr("data_pipelines.poses.simulate", None)
     assert len(simulated_episodes(config, path, "train")) == 3
     other = config.copy_and_resolve_references()
     other.seed = 5
@@ -65,7 +65,7 @@ def test_a_full_disk_leaves_nothing_half_written(config, tmp_path, monkeypatch):
 
     monkeypatch.setattr("numpy.savez", full)
     monkeypatch.setattr(
-        "data_pipelines.simulated._simulate", lambda config: {"length": np.zeros(1)}
+        "data_pipelines.poses._simulate", lambda config: {"length": np.zeros(1)}
     )
     with pytest.raises(DataError, match=r"cannot write .*No space left"):
         simulated_episodes(config, tmp_path / "poses.npz", "train")
