@@ -1,4 +1,4 @@
-"""Which TPU slices train the 3B model, how fast, at what cost: the table of docs/pods.md.
+"""Which TPU slices train the 3B model, how fast and at what cost: docs/pods.md.
 
     python -m experiments.benchmarks.pods_table            # about 3 minutes a slice
     python -m experiments.benchmarks.pods_table --only v5e:4x4,v5e:16x16
@@ -70,7 +70,7 @@ def chips_of(name: str) -> int:
 def table(reports: list[dict[str, Any]]) -> str:
     """Markdown; weak scaling is against the smallest slice of the same chip."""
     lines = [
-        "| slice | chips | mesh | images | GB per chip, of | ms per step, best to worst "
+        "| slice | chips | mesh | images | GB per chip, of | ms, best to worst "
         "| MFU | labels/s | weak scaling | network limited by | chip hours |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
