@@ -1,6 +1,7 @@
-"""Trains a very small model on meshes of simulated devices; prints JSON for a test.
+"""Trains and plans on meshes of simulated devices; prints JSON for a test.
 
-Usage: python tests/mesh_runs.py '[{"mesh": {"data": 2}, "accumulate": 1, ...}, ...]'
+Usage: python tests/mesh_runs.py train '[{"mesh": {"data": 2}, "accumulate": 1}, ...]'
+       python tests/mesh_runs.py plan '[{"mesh": {"data": 2, "fsdp": 4}}, ...]'
 """
 
 import json
@@ -13,19 +14,30 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import swm_jax  # noqa: F401  isort: skip  (before jax starts)
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from experiments import board_tiny
 from swm_jax.models import (
     DenseTargets,
     MentionTargets,
+    Observation,
     PlaceTargets,
+    QuestionBatch,
     SemanticWorldModel,
     TrainBatch,
+    VLMWorldModel,
     get_config,
 )
+from swm_jax.planning import FakeWorldModel, GoalArrays, get_planner
+from swm_jax.planning import planner as planner_module
+from swm_jax.planning.device_loop import Surroundings, make_device_loop
+from swm_jax.planning.goal_table import goal_table
+from swm_jax.planning.planner import by_scene, on_mesh
+from swm_jax.questions import goal_for_task
 from swm_jax.training.optimizer import make_optimizer
-from swm_jax.training.sharding import make_mesh, shard_batch
+from swm_jax.training.sharding import make_mesh, param_shardings, shard_batch
 from swm_jax.training.state import abstract_state, initial_state
 from swm_jax.training.step import make_eval_step, make_train_step
 
@@ -87,7 +99,7 @@ def random_batch(seed: int, images: int = 16, beside: bool = True) -> TrainBatch
     )
 
 
-def run(
+def train(
     mesh: dict,
     accumulate: int = 1,
     optimizer: str = "muon",
@@ -145,6 +157,104 @@ def run(
     }
 
 
+def plan(mesh: dict | None, scenes: int, rules: tuple = (), loop: bool = False) -> dict:
+    """A replan of a very small model and, on demand, episodes of a moving point."""
+    config = get_config("tiny", **{**SIZES, "depth": 1, "scan": False})
+    params = jax.jit(SemanticWorldModel(config).init_params)(jax.random.key(0))
+    if mesh is not None:
+        mesh = make_mesh(mesh, jax.devices()[: int(np.prod(list(mesh.values())))])
+        params = jax.device_put(params, param_shardings(params, tuple(rules), mesh))
+    rng = np.random.default_rng(0)
+    questions = QuestionBatch(
+        tokens=rng.integers(5, 64, (scenes, 3, 4)),
+        mask=np.ones((scenes, 3, 4), bool),
+        type_id=np.zeros((scenes, 3), np.int32),
+        args=np.zeros((scenes, 3, 2), np.int32),
+        answer_ids=np.tile(np.array([7, 9], np.int32), (scenes, 3, 1)),
+    )
+    goal = GoalArrays(np.ones((scenes, 3), np.int32), np.ones((scenes, 3), np.float32))
+    image = rng.integers(0, 256, (scenes, 24, 24, 3)).astype(np.uint8)
+    small = dict(candidates=16, iterations=3, horizon=4, sub_chunk=2, execute=2)
+    small["score"] = "margin"
+    planner = get_planner("mppi", **small)
+    world_model = Watched(params, config)
+    SEEN.clear()
+    state = planner.init_state(scenes)
+    for key in range(2):
+        chunk, state, info = planner.plan(
+            world_model,
+            Observation(image=image),
+            questions,
+            goal,
+            state,
+            jax.random.key(key),
+            mesh=mesh,
+        )
+    out = {
+        "chunk": np.asarray(chunk).tolist(),
+        "values": np.asarray(info.values).tolist(),
+        "compiled": planner_module._plan._cache_size(),
+        "parts": dict(SEEN),
+    }
+    if loop:
+        out["episodes"] = episodes(mesh, planner)
+    return out
+
+
+SEEN: list = []
+
+
+def note(name: str, x: jax.Array) -> None:
+    """Into how many parts each axis of an array is split, once it is compiled."""
+    parts = lambda place: [n // m for n, m in zip(x.shape, place.shard_shape(x.shape))]
+    callback = lambda place: SEEN.append((name, parts(place)))
+    jax.debug.inspect_array_sharding(x, callback=callback)
+
+
+@struct.dataclass
+class Watched(VLMWorldModel):
+    """Notes how scenes and candidates are laid out."""
+
+    def encode(self, observation, questions):
+        context = super().encode(observation, questions)
+        note("context", context.cache["image"][0])
+        return context
+
+    def answer_logits(self, context, actions, horizons):
+        note("actions", actions)
+        return super().answer_logits(context, actions, horizons)
+
+
+def episodes(mesh, planner) -> dict:
+    """Closed-loop episodes of a point that a fake world model pushes to a goal."""
+    around = Surroundings(
+        step=lambda state, action: state + action,
+        scene=lambda state: state,
+        observe=lambda state: Observation(
+            image=jnp.zeros((state.shape[0], 1, 1, 3), jnp.uint8)
+        ),
+        success=lambda goal, scene: scene[:, 0] > goal,
+    )
+    run = make_device_loop(planner, around, 8)
+    table = goal_table([goal_for_task("reach", ("red moon",))] * 8)
+    world_model = FakeWorldModel(jnp.array([0.05, 0.02]))
+    goals = jnp.linspace(0.02, 0.2, 8)
+    scenes = table, goals, jnp.zeros((8, 2)), jnp.full(8, 8)
+    key = jax.random.key(0)
+    if mesh is None:
+        out = jax.jit(run)(world_model, *scenes, key)
+    else:
+        world_model, key = on_mesh((world_model, key), mesh)
+        with jax.set_mesh(mesh):
+            out = jax.jit(run)(world_model, *by_scene(scenes, mesh), key)
+    return {
+        "path": np.asarray(out.scenes).tolist(),
+        "success": out.success.tolist(),
+        "steps": out.steps.tolist(),
+        "shard": out.scenes.addressable_shards[0].data.shape[0],
+    }
+
+
 if __name__ == "__main__":
-    runs = [run(**each) for each in json.loads(sys.argv[1])]
-    print(json.dumps(runs))
+    run = {"train": train, "plan": plan}[sys.argv[1]]
+    print(json.dumps([run(**each) for each in json.loads(sys.argv[2])]))

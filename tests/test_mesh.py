@@ -38,12 +38,16 @@ EVERY_MESH = [
 ]
 
 
-def train_on(meshes, timeout=3000, **settings):
+def train_on(meshes, **settings):
     """One result per mesh; the entries may be (mesh, settings that differ)."""
     entries = [each if isinstance(each, tuple) else (each, {}) for each in meshes]
-    arguments = [{"mesh": mesh, **settings, **own} for mesh, own in entries]
+    return simulate("train", [{"mesh": m, **settings, **own} for m, own in entries])
+
+
+def simulate(what, arguments, timeout=3000):
+    """Results of `mesh_runs.py`, in a process with eight devices."""
     done = subprocess.run(
-        [sys.executable, "tests/mesh_runs.py", json.dumps(arguments)],
+        [sys.executable, "tests/mesh_runs.py", what, json.dumps(arguments)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": f"{ROOT}"},
         capture_output=True,
@@ -116,6 +120,46 @@ def test_parts_of_a_batch_add_up_on_every_kind_of_mesh():
         )
         for mesh, result in zip(meshes, results):
             check_same(result, reference, mesh, 1e-4)
+
+
+def same_plans(scenes, layouts, loop=False):
+    """Plans of several meshes against the plan of one device."""
+    reference, *results = simulate(
+        "plan",
+        [{"mesh": m, "scenes": scenes, "loop": loop} for m in (None, *layouts)],
+    )
+    values = np.array(reference["values"])
+    apart = np.ptp(values, axis=1) / np.abs(values).mean(1)
+    assert apart.min() > 1e-3  # the model tells candidates apart
+    for mesh, result in zip(layouts, results):
+        for name in ("chunk", "values"):
+            np.testing.assert_allclose(
+                result[name], reference[name], rtol=1e-4, atol=1e-6, err_msg=f"{mesh}"
+            )
+    counts = [each["compiled"] for each in (reference, *results)]
+    assert counts == list(range(1, 2 + len(layouts)))  # once each, for two replans
+    if loop:
+        alone = reference["episodes"]
+        assert 0 < sum(alone["success"]) < len(alone["success"])
+        for mesh, result in zip(layouts, results):
+            found = result["episodes"]
+            np.testing.assert_allclose(found["path"], alone["path"], atol=1e-5)
+            assert found["success"] == alone["success"]
+            assert found["steps"] == alone["steps"]
+            assert found["shard"] == 8 // (mesh.get("data", 1) * mesh.get("fsdp", 1))
+    return results
+
+
+def test_eight_devices_plan_as_one_does():
+    (result,) = same_plans(2, [{"data": 2, "fsdp": 2, "tensor": 2}], loop=True)
+    assert result["parts"]["context"][1] == 2  # [depth, scenes, ...]: by scene
+    assert result["parts"]["actions"][:2] == [2, 2]  # and candidates by the rest
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("scenes", [1, 3, 8])
+def test_every_mesh_plans_as_one_device_does(scenes):
+    same_plans(scenes, EVERY_MESH, loop=True)
 
 
 SHAPES = jax.eval_shape(

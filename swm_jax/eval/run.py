@@ -36,7 +36,7 @@ def evaluate(config: EvalConfig, folder: pathlib.Path, restart: bool = False) ->
       UserError: a checkpoint, folder or data folder that cannot be used.
     """
     began = time.monotonic()
-    env = envs.load("board")
+    env = envs.load("board", backend="mjx" if config.on_device else None)
     learned = load_learned(config) if "swm" in config.world_models else None
     journal = Journal(folder, config, learned.identity if learned else "", restart)
     print(plan_text(config, folder, learned, journal), flush=True)
