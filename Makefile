@@ -6,6 +6,8 @@
 #   make test-parity        our models beside PyTorch's (installs the extra parity)
 #   make test-big-vision    and beside big_vision's, from a checkout on PYTHONPATH
 #   make test-ogbench       in OGBench's own env (installs the extra ogbench)
+#   make aot        does the 3B model fit a TPU slice? (TOPOLOGY=v5e:4x4 ARGS=..)
+#   make test-tpu-aot       compiles for TPUs without one (libtpu in .venv/libtpu)
 #   make fixtures   write again what make test holds the models against
 #   make lint       ruff                               make format      ruff, writing
 #   make train      data, pre-training, training of the tiny model (hours)
@@ -22,6 +24,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PARITY_STAMP := $(VENV)/.installed-parity
 OGBENCH_STAMP := $(VENV)/.installed-ogbench
+# A folder of its own: with libtpu among the packages every JAX process reaches for it.
+LIBTPU := $(VENV)/libtpu
+LIBTPU_VERSION := 0.0.42.1
+TOPOLOGY ?= v5e:4x4
 RUNS ?= runs
 DATA ?= data/board
 
@@ -40,8 +46,8 @@ TEST := JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n $(TEST_WORKERS) \
 MARKS := not gpu and not tpu_aot and not big_vision and not parity and not faults \
 	and not ogbench and not language_table
 
-.PHONY: eval inspect convert test test-slow test-faults test-parity test-big-vision \
-	test-ogbench fixtures lint format train venv clean
+.PHONY: eval aot libtpu inspect convert test test-slow test-faults test-parity \
+	test-big-vision test-ogbench test-tpu-aot fixtures lint format train venv clean
 
 eval: $(STAMP)
 	$(BIN)/python -m swm_jax.eval $(if $(HF),--checkpoint "$(HF)") $(ARGS)
@@ -64,6 +70,20 @@ test-slow: $(STAMP)
 test-faults: $(STAMP)
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m faults tests --ignore=tests/parity \
 		$(ARGS)
+
+aot: $(LIBTPU)/.installed
+	$(BIN)/python -m swm_jax.tools.aot --topology $(TOPOLOGY) $(ARGS)
+
+test-tpu-aot: $(LIBTPU)/.installed
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m tpu_aot tests \
+		--ignore=tests/parity $(ARGS)
+
+libtpu: $(LIBTPU)/.installed
+
+$(LIBTPU)/.installed: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--upgrade --target $(LIBTPU) libtpu==$(LIBTPU_VERSION)
+	touch $@
 
 # One process: what the models gave is shared between tests.
 test-parity: $(PARITY_STAMP)

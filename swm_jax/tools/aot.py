@@ -6,7 +6,7 @@
     python -m swm_jax.tools.aot --topology v5e:16x16 --config.data.images=1536 \\
         --scale_from v5e:4x4
 
-The real train step, the planner's replan and a turn of the closed loop go through the
+The real train step, the planner's replan and whole closed-loop episodes go through the
 TPU's own compiler, from shapes alone: what a chip's memory holds by kind, operations
 (counted from shapes; the compiler counts loops once), collectives by mesh axis, and
 between which bounds a step's time lies (`swm_jax.tools.roofline` has the assumptions).
@@ -16,6 +16,7 @@ question that could not be asked. libtpu is needed, and nothing else: `make libt
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from ml_collections import config_flags
 
 from swm_jax.tools.analysis import Analysis, advice, analyse, grouped, weak_scaling
 from swm_jax.tools.programs import (
+    LOOPS,
     Program,
     loop_program,
     planner_program,
@@ -40,7 +42,9 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", "experiments/board_3b.py", "Experiment config file."
 )
 _TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "Chip and shape of the slice.")
-_PROGRAMS = flags.DEFINE_list("programs", list(PROGRAMS), f"Of {', '.join(PROGRAMS)}.")
+_PROGRAMS = flags.DEFINE_list(
+    "programs", [], f"Of {', '.join(PROGRAMS)}; empty: all that the experiment has."
+)
 _SCENES = flags.DEFINE_integer(
     "scenes", 0, "Scenes planned for at once; 0 takes one per chip.", 0
 )
@@ -75,7 +79,7 @@ def main(argv: list[str]) -> None:
 def run(
     config: ml_collections.ConfigDict,
     topology: str,
-    programs: list[str] = list(PROGRAMS),  # noqa: B006  (never written to)
+    programs: Sequence[str] = (),
     scenes: int = 0,
     scale_from: str = "",
 ) -> dict[str, Any]:
@@ -84,7 +88,7 @@ def run(
     Args:
       config: an experiment config.
       topology: for example "v5e:4x4".
-      programs: of `PROGRAMS`.
+      programs: of `PROGRAMS`; empty: all that the experiment has.
       scenes: planned for at once by planner and closed loop; 0 takes one per chip.
       scale_from: a smaller slice to compare the train step with.
 
@@ -92,6 +96,8 @@ def run(
       TopologyError: no such slice, or no libtpu.
       ValueError: a config that does not fit the slice, or an unknown program.
     """
+    if not programs:
+        programs = PROGRAMS if config.get("env", "board") in LOOPS else PROGRAMS[:2]
     for name in programs:
         if name not in PROGRAMS:
             raise ValueError(f"unknown program '{name}'; known: {', '.join(PROGRAMS)}")

@@ -80,7 +80,7 @@ def collectives(program: Program, mesh: Mapping[str, int]) -> list[Collective]:
                 group=group,
                 bytes=size * (len(group) if kind == "all-gather" else 1),
                 count=min(runs, known.count) if known else runs,
-                op=op[1] if op else "",
+                op=op[1] if op else known.op if known else "",
             )
     return sorted(found.values(), key=lambda c: -c.received * c.count)
 

@@ -20,13 +20,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from swm_jax import envs
-from swm_jax.envs.render import render
+from swm_jax.eval.device_episodes import board_program
 from swm_jax.models import (
     ModelConfig,
     Observation,
     PlaceTargets,
     QuestionBatch,
     SemanticWorldModel,
+    Tokenizer,
     TrainBatch,
     VLMWorldModel,
     flops,
@@ -40,6 +41,7 @@ from swm_jax.training.sharding import batch_sharding, batch_shards, replicated
 from swm_jax.training.state import abstract_state
 from swm_jax.training.step import make_train_step
 
+LOOPS = ("board",)  # envs whose episodes run on the device
 QUESTIONS = 2  # of a planner's goal, as the board's block-to-block task has
 
 
@@ -91,7 +93,8 @@ def train_program(config: ml_collections.ConfigDict, mesh: Mesh) -> Program:
         len(QUERY_TYPES),
         config.dense_weight,
         finetune,
-        jax.tree.map(lambda leaf: leaf.sharding, state),
+        accumulate=config.get("accumulate", 1),
+        shardings=jax.tree.map(lambda leaf: leaf.sharding, state),
     )
     images, actions = batch.actions.shape[:2]
     questions, length = batch.question_tokens.shape[1:]
@@ -139,7 +142,7 @@ def planner_program(
     work = scenes * replan_flops(model, planner)
     return Program(
         name="planner",
-        lower=lambda: jax.jit(lambda *args: planner.plan(*args)).lower(*inputs),
+        lower=lambda: _lower(lambda *args: planner.plan(*args), mesh, *inputs),
         held={
             "parameters": bytes_per_device(world_model),
             "observation and goal": bytes_per_device((observed, aims, state)),
@@ -152,41 +155,50 @@ def planner_program(
 
 
 def loop_program(config: ml_collections.ConfigDict, mesh: Mesh, scenes: int) -> Program:
-    """One turn of the closed loop: render, encode, plan, `execute` steps of physics.
+    """Whole episodes on the device: render, encode, plan, act, until the last ends.
 
     Raises:
-      ValueError: no such env, or as `planner_program`.
+      ValueError: an experiment whose env has no loop on the device, or as
+        `planner_program`.
     """
+    if config.get("env", "board") not in LOOPS:
+        raise ValueError(
+            f"env '{config.env}' has no closed loop on the device; known: "
+            f"{', '.join(LOOPS)}; leave 'loop' out of --programs"
+        )
     model, planner = model_config(config), planner_of(config)
-    env = envs.load(config.get("env", "board"), backend="mjx")
-    world_model = planner_model(model, mesh)
-    aims = _aims(model, mesh, scenes)
-    plan = _split(jax.eval_shape(lambda: planner.init_state(scenes)), mesh)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), scenes))
-    states = _split(jax.eval_shape(env.reset_batch, keys), mesh)
-    height, width = frame_size(config, model)
-
-    def turn(world_model, questions, goal, states, plan, key):
-        image = render(env.scene(states), height, width, supersample=2)
-        seen = Observation(image=image)
-        chunk, plan, _ = planner.plan(world_model, seen, questions, goal, plan, key)
-        actions = jnp.swapaxes(chunk[:, : planner.config.execute], 0, 1)
-        step = lambda states, action: (env.step_batch(states, action), None)
-        return jax.lax.scan(step, states, actions)[0], plan
-
-    inputs = (world_model, *aims, states, plan, _key(mesh))
-    work = scenes * replan_flops(model, planner)
+    run, (world_model, *episodes, _) = board_program(
+        envs.load("board", backend="mjx"),
+        [("block_to_block", seed) for seed in range(scenes)],
+        planner_model(model, mesh),
+        planner,
+        jax.random.key(0),
+        tokenizer=Tokenizer.load("tiny"),  # what the words are does not matter here
+        question_length=model.max_question_tokens,
+        image_size=frame_size(config, model),
+    )
+    table, tasks, start, limits = jax.eval_shape(
+        lambda: jax.tree.map(jnp.asarray, tuple(episodes))
+    )
+    by_scene = tuple(_split(x, mesh) for x in (table, tasks, start, limits))
+    steps = int(np.max(episodes[-1]))
+    replans = scenes * -(-steps // planner.config.execute)
+    work = replans * replan_flops(model, planner)
     return Program(
         name="closed loop",
-        lower=lambda: jax.jit(turn).lower(*inputs),
+        lower=lambda: _lower(run, mesh, world_model, *by_scene, _key(mesh)),
         held={
             "parameters": bytes_per_device(world_model),
-            "worlds and goal": bytes_per_device((aims, states, plan)),
+            "worlds and goals": bytes_per_device(by_scene),
         },
         parameters=count_parameters(world_model),
         flops=work,
         model_flops=work,
-        work={"replans": scenes, "control steps": scenes * planner.config.execute},
+        work={
+            "episodes": scenes,
+            "replans": replans,
+            "control steps": scenes * steps,
+        },
     )
 
 
@@ -275,6 +287,12 @@ def bytes_per_device(tree: Any) -> int:
         shape = leaf.sharding.shard_shape(leaf.shape)
         total += math.prod(shape) * np.dtype(leaf.dtype).itemsize
     return total
+
+
+def _lower(function: Callable, mesh: Mesh, *inputs: Any) -> jax.stages.Lowered:
+    """Traced where logical constraints find the mesh."""
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        return jax.jit(function).lower(*inputs)
 
 
 def _observation(config, model, mesh, scenes) -> Observation:

@@ -1,0 +1,139 @@
+"""What packing teaches: held-out loss against labels, images and seconds.
+
+    python -m experiments.benchmarks.learning_curves --data data/board --seconds 120
+
+Trains the `tiny` model from nothing on stored board episodes in two ways, one after the
+other, for the same time: many questions and horizons per image ("packed"), and one per
+image ("single"), with as many labels in a step. Both have the same layout, optimizer,
+seed and held-out batches. Times are those of steps alone, compilation left out. Writes
+`curves.csv` and one chart per axis into `--output`.
+"""
+
+import csv
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import app, flags
+
+from data_pipelines.batches import make_train_iterator
+from experiments import board_tiny
+from swm_jax.eval.charts import lines
+from swm_jax.models import SemanticWorldModel, Tokenizer, TrainBatch
+from swm_jax.tools.programs import model_config
+from swm_jax.training.inputs import QUERY_TYPES
+from swm_jax.training.optimizer import make_optimizer
+from swm_jax.training.sharding import make_mesh, shard_batch
+from swm_jax.training.state import abstract_state, initial_state
+from swm_jax.training.step import make_eval_step, make_train_step
+
+_DATA = flags.DEFINE_string("data", "data/board", "Stored episodes of the board.")
+_SECONDS = flags.DEFINE_float("seconds", 120.0, "Training time of each way.", 0.1)
+_POINTS = flags.DEFINE_integer("points", 20, "Looks at the held-out loss.", 1)
+_LABELS = flags.DEFINE_integer("labels", 192, "Labels of a step, a multiple of 24.", 24)
+_OUTPUT = flags.DEFINE_string("output", "results/curves", "Folder of csv and charts.")
+
+QUESTIONS, QUERIES = 12, 24  # per image where they are packed
+COLUMNS = ("way", "labels", "images", "seconds", "loss", "accuracy")
+STYLE = (
+    "<style>:root{--c0:#2563a8;--c1:#c2571a}svg{background:#fff;font:12px sans-serif}"
+    ".line{fill:none;stroke-width:2}.grid{stroke:#ddd}.tick{fill:#333}</style>"
+)
+
+
+def main(argv: list[str]) -> None:
+    """Trains both ways, then writes the curves."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
+    if _LABELS.value % QUERIES:
+        raise app.UsageError(f"--labels {_LABELS.value} is no multiple of {QUERIES}")
+    rows = []
+    for way in ("packed", "single"):
+        rows += curve(way)
+    folder = Path(_OUTPUT.value)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "curves.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    for axis in ("labels", "images", "seconds"):
+        (folder / f"{axis}.svg").write_text(chart(rows, axis))
+    print(f"curves.csv and three charts are in {folder}")
+
+
+def curve(way: str) -> list[dict[str, Any]]:
+    """Rows of one way, `--points` of them, equally far apart in time."""
+    config = experiment(way)
+    model, tokenizer = model_config(config), Tokenizer.load(config.model.tokenizer)
+    mesh = make_mesh(config.mesh)
+    optimizer, _ = make_optimizer(config.optimizer, config.steps)
+    target = abstract_state(config, model, optimizer, mesh)
+    state = initial_state(config, model, optimizer, target)
+    swm, types = SemanticWorldModel(model), len(QUERY_TYPES)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
+    step = make_train_step(
+        swm, optimizer, types, config.dense_weight, shardings=shardings
+    )
+    evaluate = make_eval_step(swm, types, mesh=mesh)
+
+    def stream(split: str) -> Iterator[TrainBatch]:
+        data = experiment("packed" if split == "val" else way).data
+        return make_train_iterator(
+            _DATA.value, data, tokenizer, model, seed=config.seed, split=split
+        )
+
+    batches, held = stream("train"), stream("val")
+    held_out = [shard_batch(next(held), mesh) for _ in range(8)]
+    place = lambda: shard_batch(next(batches), mesh)
+    step(jax.tree.map(lambda x: x.copy(), state), place())  # compiles
+    rows, done, spent = [], 0, 0.0
+    for point in range(_POINTS.value + 1):
+        while spent < point * _SECONDS.value / _POINTS.value:
+            begun = time.perf_counter()
+            state, metrics = step(state, place())
+            jax.block_until_ready(metrics.loss)
+            spent += time.perf_counter() - begun
+            done += 1
+        scores = [evaluate(state.params, batch) for batch in held_out]
+        sums = jax.tree.map(lambda *x: float(np.sum(x)), *scores)
+        labels = done * _LABELS.value
+        row = (way, labels, done * config.data.images, round(spent, 2),
+               sums.loss / sums.count, sums.correct / sums.count)  # fmt: skip
+        rows.append(dict(zip(COLUMNS, row)))
+        print(
+            f"{way}: {spent:.0f} s, {labels:,} labels, {rows[-1]['images']:,} images, "
+            f"held-out loss {rows[-1]['loss']:.4f}, "
+            f"accuracy {rows[-1]['accuracy']:.3f}",
+            flush=True,
+        )
+    return rows
+
+
+def experiment(way: str):
+    """`board_tiny` without read-outs and rendered scenes, for both ways alike."""
+    config = board_tiny.get_config()
+    config.dense_weight = 0.0
+    config.optimizer.schedule = "constant"
+    config.data.rendered_every = 0
+    packed = way == "packed"
+    config.data.questions = QUESTIONS if packed else 1
+    config.data.queries = QUERIES if packed else 1
+    config.data.images = _LABELS.value // (QUERIES if packed else 1)
+    return config
+
+
+def chart(rows: list[dict[str, Any]], axis: str) -> str:
+    """Held-out loss of both ways against one axis, as a page of SVG."""
+    series = []
+    for way in ("packed", "single"):
+        own = [row for row in rows if row["way"] == way]
+        series.append((way, [r[axis] for r in own], [r["loss"] for r in own]))
+    text = lines(series, f"held-out loss against {axis}", axis, "held-out loss")
+    return text.replace(">", f">{STYLE}", 1)
+
+
+if __name__ == "__main__":
+    app.run(main)
