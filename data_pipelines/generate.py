@@ -18,7 +18,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,44 +29,15 @@ import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
-from data_pipelines import board_episodes, cube_episodes, folder
-from data_pipelines.domains import CUBE_POLICIES, DOMAINS, POLICIES
+from data_pipelines import folder
+from data_pipelines.domains import DOMAINS
 from data_pipelines.episodes import SCHEMA_VERSION, DataError, Episode, encode_png
+from data_pipelines.simulated import WORLDS
 from swm_jax import envs
-from swm_jax.envs.cube_looks import CUBE_LOOKS
-from swm_jax.envs.looks import LOOKS
 from swm_jax.envs.pictures import picture
 
 CONFIG_FILE = "generation.json"
 _RENDER_BATCH = 64  # scenes per call: one compilation serves every shard
-
-
-@dataclasses.dataclass(frozen=True)
-class World:
-    """What generation needs to know of an env.
-
-    Attributes:
-      simulate: plays episodes, as `board_episodes.simulate`.
-      policies: names of those who act.
-      looks: name -> look of its pictures.
-      settings: fields of the config that its env is built with.
-    """
-
-    simulate: Callable[..., Any]
-    policies: tuple[str, ...]
-    looks: Mapping[str, Any]
-    settings: tuple[str, ...]
-
-
-WORLDS = {
-    "board": World(board_episodes.simulate, POLICIES, LOOKS, ("block_set",)),
-    "cube": World(
-        cube_episodes.simulate,
-        CUBE_POLICIES,
-        CUBE_LOOKS,
-        ("cubes", "control_period"),
-    ),
-}
 
 
 @dataclasses.dataclass

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 
 from data_pipelines.arrays import stack_episodes
 from data_pipelines.episodes import DataError
-from data_pipelines.generate import WORLDS
 from data_pipelines.load import read_episodes
+from data_pipelines.simulated import WORLDS
 from experiments import generate_board, generate_cube
 from swm_jax.envs import AnyEnv, AnyScene
 from swm_jax.eval.config import UserError
