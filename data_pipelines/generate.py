@@ -275,12 +275,6 @@ def _render_png(config, scenes, at: int) -> tuple[list[bytes], float, float]:
     return pngs, rendered - begin, time.perf_counter() - rendered
 
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Data config file.")
-_OUTPUT = flags.DEFINE_string("output", None, "Folder of the data set.")
-_EPISODES = flags.DEFINE_integer("episodes", None, "Overrides config.episodes.")
-_SEED = flags.DEFINE_integer("seed", None, "Overrides config.seed.")
-
-
 def main(argv: list[str]) -> None:
     """Generates, then says what was made, how fast, and where it lies."""
     if len(argv) > 1:
@@ -309,6 +303,10 @@ def main(argv: list[str]) -> None:
     print(f"the data set is in {_OUTPUT.value} ({size / 1e6:.1f} MB)")
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # flags of commands imported together would clash
+    _CONFIG = config_flags.DEFINE_config_file("config", None, "Data config file.")
+    _OUTPUT = flags.DEFINE_string("output", None, "Folder of the data set.")
+    _EPISODES = flags.DEFINE_integer("episodes", None, "Overrides config.episodes.")
+    _SEED = flags.DEFINE_integer("seed", None, "Overrides config.seed.")
     flags.mark_flags_as_required(["config", "output"])
     app.run(main)
