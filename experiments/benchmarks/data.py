@@ -1,6 +1,6 @@
 """How fast data are read and made, side by side in one run.
 
-    python -m experiments.benchmarks.data [--episodes 120] [--seconds 10]
+    python -m experiments.benchmarks.data [--episodes 240] [--seconds 10]
         [--data DIR] [--env board] [--parts read,generate] [--output FILE.json]
 
 read      SAQA tuples per second from disk with 1 and 2 workers: our stream as training
@@ -28,11 +28,12 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 from data_pipelines import folder
 from data_pipelines import generate as generation
 from data_pipelines.batches import QuestionTokens, make_train_iterator, saqa_config
+from data_pipelines.episodes import decode_frame, encode_png
 from data_pipelines.load import load_episodes
 from data_pipelines.saqa import SaqaSampler
 from data_pipelines.simulated import WORLDS
@@ -51,7 +52,7 @@ def config_of(env: str, episodes: int) -> ml_collections.ConfigDict:
     source = {"board": generate_board, "cube": generate_cube}[env]
     config = source.get_config()
     config.episodes = episodes
-    config.episodes_per_shard = min(config.episodes_per_shard, max(episodes // 4, 2))
+    config.episodes_per_shard = min(config.episodes_per_shard, max(episodes // 3, 2))
     return config
 
 
@@ -125,47 +126,63 @@ def measure_reading(directory: str, seconds: float) -> dict[str, dict[str, float
     }
 
 
-def alone(config: ml_collections.ConfigDict, shards: int = 2) -> dict[str, float]:
-    """Frames per second that each stage allows with the machine to itself."""
+def alone(
+    config: ml_collections.ConfigDict, shards: int = 2
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Each stage with the machine to itself.
+
+    Returns:
+      Frames per second that it allows, and the core seconds that a frame costs it.
+    """
     config = generation.resolve(config)
     name = generation.world_name(config)
     settings = {field: config[field] for field in WORLDS[name].settings}
     env = envs.load(name, backend=config.backend, **settings)
-    per = config.episodes_per_shard
-    counts, seconds = generation.Counts(), dict.fromkeys(("physics", "disk"), 0.0)
-    generation._simulate(config, env, range(per), counts)  # compiles
-    frames, played = 0, []
-    for shard in range(shards):
-        numbers = range(shard * per, (shard + 1) * per)
-        begin = time.perf_counter()
-        played.append((numbers, generation._simulate(config, env, numbers, counts)))
-        seconds["physics"] += time.perf_counter() - begin
+    per, schema = config.episodes_per_shard, generation.schema_of(config)
+    parts = [range(i * per, (i + 1) * per) for i in range(shards)]
+    counts, times = generation.Counts(), {}
+
+    def timed(stage: str, work: Callable[[], Any]) -> Any:
+        begin = time.perf_counter(), time.process_time()
+        result = work()
+        ends = time.perf_counter(), time.process_time()
+        times[stage] = np.subtract(ends, begin)
+        return result
+
+    simulate = lambda part: generation._simulate(config, env, part, counts)
+    simulate(parts[0])  # compiles
+    played = timed("physics", lambda: [simulate(part) for part in parts])
     with (
         ThreadPoolExecutor(os.cpu_count()) as threads,
         tempfile.TemporaryDirectory() as scratch,
     ):
+
+        def draw(part, episodes, counts):
+            return generation._draw(config, env, part, episodes, threads, counts)
+
+        draw(parts[0], played[0], counts)  # compiles
         painted = generation.Counts()
-        generation._draw(config, env, *played[0], threads, painted)  # compiles
-        painted = generation.Counts()
-        begin = time.perf_counter()
-        made = [generation._draw(config, env, *p, threads, painted) for p in played]
-        drawing = time.perf_counter() - begin
-        frames = painted.frames
-        busy = painted.rendering + painted.png
-        seconds["rendering"] = drawing * painted.rendering / busy
-        seconds["PNG"] = drawing * painted.png / busy
-        begin = time.perf_counter()
-        for i, episodes in enumerate(made):
-            path = Path(scratch) / f"{i}.array_record"
-            folder.write_shard(path, episodes, generation.schema_of(config))
-        seconds["disk"] = time.perf_counter() - begin
-    return {stage: frames / spent for stage, spent in seconds.items()}
+        made = timed(
+            "drawing",
+            lambda: [draw(part, p, painted) for part, p in zip(parts, played)],
+        )
+        files = [image for episodes in made for e in episodes for image in e.image]
+        images = [decode_frame(file) for file in files]
+        timed("PNG", lambda: list(threads.map(encode_png, images)))
+        paths = [Path(scratch) / f"{i}.array_record" for i in range(shards)]
+        write = lambda pair: folder.write_shard(*pair, schema)
+        timed("disk", lambda: list(map(write, zip(paths, made))))
+    times["rendering"] = times.pop("drawing") - times["PNG"]
+    return (
+        {stage: len(files) / wall for stage, (wall, _) in times.items()},
+        {stage: core / len(files) for stage, (_, core) in times.items()},
+    )
 
 
 def measure_generation(env: str, episodes: int, output: str) -> dict[str, Any]:
     """Rates of a whole run beside those of its stages alone."""
     config = config_of(env, episodes)
-    stages = alone(config)
+    stages, cost = alone(config)
     begin = time.perf_counter()
     counts = generation.generate(config, output)
     spent = time.perf_counter() - begin
@@ -183,6 +200,9 @@ def measure_generation(env: str, episodes: int, output: str) -> dict[str, Any]:
         "frames_per_second": counts.frames / spent,
         "share_of_thread_seconds": {k: v / sum(busy.values()) for k, v in busy.items()},
         "frames_per_second_alone": stages,
+        "core_seconds_per_frame": cost,
+        # With every stage on the same cores none can run at its own pace.
+        "frames_per_second_of_the_cores": os.cpu_count() / sum(cost.values()),
         "slowest": slowest,
         "of_what_the_slowest_allows": counts.frames / spent / stages[slowest],
     }
@@ -195,6 +215,7 @@ def main(argv: list[str]) -> None:
     unknown = [part for part in _PARTS.value if part not in ("generate", "read")]
     if unknown:
         sys.exit(f"error: --parts has '{unknown[0]}', expected generate, read")
+    logging.set_verbosity(logging.WARNING)
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         made = f"{scratch}/{_ENV.value}"
@@ -208,13 +229,16 @@ def main(argv: list[str]) -> None:
                 f"{found['env_steps_per_second']:.0f} env steps/s, "
                 f"{found['frames_per_second']:.0f} frames/s"
             )
-            print(f"{'':12}{'share of work':>14}{'alone, frames/s':>18}")
+            print(f"{'':12}{'share':>8}{'alone, frames/s':>18}{'core ms/frame':>16}")
             for stage, value in found["frames_per_second_alone"].items():
                 share = found["share_of_thread_seconds"][stage]
-                print(f"{stage:12}{100 * share:12.1f} %{value:18.0f}")
+                cost = 1000 * found["core_seconds_per_frame"][stage]
+                print(f"{stage:12}{100 * share:6.1f} %{value:18.0f}{cost:16.2f}")
             print(
                 f"the whole runs at {100 * found['of_what_the_slowest_allows']:.0f} % "
-                f"of what {found['slowest']} allows alone\n",
+                f"of what {found['slowest']} allows alone; all stages together cost "
+                f"these cores {found['frames_per_second_of_the_cores']:.0f} frames/s "
+                "at best\n",
                 flush=True,
             )
         if "read" in _PARTS.value:
@@ -230,7 +254,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":  # flags of commands imported together would clash
-    _EPISODES = flags.DEFINE_integer("episodes", 120, "Episodes made and read.")
+    _EPISODES = flags.DEFINE_integer("episodes", 240, "Episodes made and read.")
     _SECONDS = flags.DEFINE_float("seconds", 10.0, "Time per rate and round.")
     _DATA = flags.DEFINE_string("data", None, "Read these; None: those just made.")
     _ENV = flags.DEFINE_enum("env", "board", list(WORLDS), "What to generate.")
