@@ -4,6 +4,7 @@
 #   make test       all tests but the slow ones        make test-slow   those
 #   make test-parity        our models beside PyTorch's (installs the extra parity)
 #   make test-big-vision    and beside big_vision's, from a checkout on PYTHONPATH
+#   make test-ogbench       in OGBench's own env (installs the extra ogbench)
 #   make fixtures   write again what make test holds the models against
 #   make lint       ruff                               make format      ruff, writing
 #   make train      data, pre-training, training of the tiny model (hours)
@@ -19,6 +20,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PARITY_STAMP := $(VENV)/.installed-parity
+OGBENCH_STAMP := $(VENV)/.installed-ogbench
 RUNS ?= runs
 DATA ?= data/board
 
@@ -34,9 +36,11 @@ TEST_WORKERS ?= 2
 # Workers need not import PyTorch only to find that they run none of its tests.
 TEST := JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n $(TEST_WORKERS) \
 	--ignore=tests/parity
-MARKS := not gpu and not tpu_aot and not big_vision and not parity
+MARKS := not gpu and not tpu_aot and not big_vision and not parity \
+	and not ogbench and not language_table
 
-.PHONY: eval inspect convert test test-slow test-parity test-big-vision fixtures \
+.PHONY: eval inspect convert test test-slow test-parity test-big-vision \
+	test-ogbench fixtures \
 	lint format train venv clean
 
 eval: $(STAMP)
@@ -63,6 +67,10 @@ test-parity: $(PARITY_STAMP)
 
 test-big-vision: $(STAMP)
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m big_vision tests $(ARGS)
+
+test-ogbench: $(OGBENCH_STAMP)
+	MUJOCO_GL=$${MUJOCO_GL:-egl} JAX_PLATFORMS=cpu $(BIN)/python -m pytest \
+		-m ogbench tests $(ARGS)
 
 fixtures: $(PARITY_STAMP)
 	JAX_PLATFORMS=cpu PYTHONPATH=.:tests:tests/parity $(BIN)/python -m write_fixtures
@@ -99,6 +107,11 @@ $(PARITY_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		$(CONSTRAINTS) -e '.[dev,parity]'
 	touch $(PARITY_STAMP)
+
+$(OGBENCH_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		$(CONSTRAINTS) -e '.[dev,ogbench]'
+	touch $(OGBENCH_STAMP)
 
 clean:
 	rm -rf $(VENV)

@@ -259,8 +259,14 @@ def _validate_labels(labels: Labels, steps: int, need) -> None:
 
 def encode_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
     """A frame as a PNG file."""
+    return encode_frame(image, "png")
+
+
+def encode_frame(image: UInt8[np.ndarray, "h w 3"], kind: str) -> bytes:
+    """A frame as a file: "png", exact, or "jpeg", smaller for camera pictures."""
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
+    options = {"quality": 95} if kind == "jpeg" else {}
+    Image.fromarray(image).save(buffer, kind.upper(), **options)
     return buffer.getvalue()
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
+from tensorflow_datasets.proto import tf_example_pb2
 
 from data_pipelines.domains import get_domain
 from data_pipelines.episodes import (
@@ -222,6 +223,41 @@ def write_shard(path: Path, episodes: Iterable[Episode], schema: Schema) -> int:
     finally:
         partial.unlink(missing_ok=True)
     return count
+
+
+def schema_of_shard(path: Path) -> Schema:
+    """The schema of a shard's first episode, for a folder that has no info yet.
+
+    Raises:
+      DataError: the shard is empty or damaged.
+    """
+    reader = array_record_module.ArrayRecordReader(str(path))
+    try:
+        record = reader.read([0])[0]
+    except (IndexError, OSError, RuntimeError) as error:
+        raise DataError(f"{path} has no readable record: delete it") from error
+    finally:
+        reader.close()
+    example = tf_example_pb2.Example.FromString(record).features.feature
+    domain = example["domain"].bytes_list.value[0].decode()
+    images = example["image"].bytes_list.value
+    actions = len(example["action"].float_list.value)
+    state = []
+    for name, field in get_domain(domain).state.items():
+        if name in example:
+            kind = "float_list" if field.dtype == "float32" else "int64_list"
+            size = len(getattr(example[name], kind).value)
+            size //= len(images) if field.per_frame else 1
+            fixed = [x for x in field.shape if x is not None]
+            free = size // int(np.prod(fixed)) if None in field.shape else None
+            shape = tuple(free if x is None else x for x in field.shape)
+            state.append((name, shape))
+    return Schema(
+        domain,
+        *frame_size(images[0]),
+        actions // (len(images) - 1),
+        tuple(sorted(state)),
+    )
 
 
 def remove_partial(directory: Path) -> None:

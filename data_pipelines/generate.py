@@ -8,20 +8,16 @@ shard, and a shard is a pure function of the config: a run that was killed conti
 when started again, and ends with the same bytes as one that was not. `generation.json`
 in the folder holds the config, so that no other config continues it. Physics runs
 batched over a shard's episodes on either backend; frames are rendered and packed as PNG
-in threads.
+in threads, while the next shard's physics runs and the last shard is written.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import jax
 import ml_collections
@@ -30,6 +26,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from data_pipelines import folder
+from data_pipelines.claim import claim_settings, claimed
 from data_pipelines.domains import DOMAINS
 from data_pipelines.episodes import SCHEMA_VERSION, DataError, Episode, encode_png
 from data_pipelines.simulated import WORLDS
@@ -46,6 +43,7 @@ class Counts:
 
     episodes: int = 0
     frames: int = 0
+    steps: int = 0  # of the env, those behind an episode's end too
     physics: float = 0.0
     rendering: float = 0.0
     png: float = 0.0
@@ -69,8 +67,9 @@ def generate(config: ml_collections.ConfigDict, output: str | Path) -> Counts:
     output = Path(output)
     layout = make_layout(config, output)
     counts = Counts()
-    with _claimed(output):
-        _claim_config(config, output)
+    with claimed(output):
+        wanted = {"schema_version": SCHEMA_VERSION, "config": config.to_dict()}
+        claim_settings(output / CONFIG_FILE, wanted)
         folder.remove_partial(output)
         shards = layout.shards()
         missing = [shard for shard in shards if not shard.path.exists()]
@@ -157,38 +156,69 @@ def make_layout(config: ml_collections.ConfigDict, output: str | Path) -> folder
 
 
 def _make_shards(config, shards, missing, counts: Counts) -> None:
-    """Makes the missing shards one after the other and prints progress."""
+    """Makes the missing shards and prints progress.
+
+    Three stages overlap: while a shard is drawn, the physics of the next one runs and
+    the one before it is written. What a shard holds does not depend on that.
+    """
     name = world_name(config)
     settings = {field: config[field] for field in WORLDS[name].settings}
     env = envs.load(name, backend=config.backend, **settings)
-    start = time.perf_counter()
-    to_do = sum(len(shard.numbers) for shard in missing)
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for done, shard in enumerate(missing, len(shards) - len(missing) + 1):
-            episodes = _make_episodes(config, env, shard.numbers, threads, counts)
-            begin = time.perf_counter()
-            folder.write_shard(shard.path, episodes, schema_of(config))
-            counts.writing += time.perf_counter() - begin
-            counts.episodes += len(episodes)
-            spent = time.perf_counter() - start
-            left = spent / counts.episodes * (to_do - counts.episodes)
-            print(
-                f"shard {done}/{len(shards)}, {counts.episodes}/{to_do} episodes, "
-                f"{counts.frames} frames, {counts.frames / spent:.0f} frames/s, "
-                f"{left:.0f} s left",
-                flush=True,
-            )
+    start, to_do = time.perf_counter(), sum(len(shard.numbers) for shard in missing)
+    already = len(shards) - len(missing)
+
+    def finish(number: int, written: Future | None) -> None:
+        if written is None:
+            return
+        count, seconds = written.result()
+        counts.writing += seconds
+        counts.episodes += count
+        spent = time.perf_counter() - start
+        left = spent / counts.episodes * (to_do - counts.episodes)
+        print(
+            f"shard {already + number}/{len(shards)}, {counts.episodes}/{to_do} "
+            f"episodes, {counts.frames} frames, {counts.frames / spent:.0f} frames/s, "
+            f"{left:.0f} s left",
+            flush=True,
+        )
+
+    with (
+        ThreadPoolExecutor(1) as physics,
+        ThreadPoolExecutor(os.cpu_count()) as painters,
+        ThreadPoolExecutor(1) as writer,
+    ):
+        ahead = physics.submit(_simulate, config, env, missing[0].numbers, counts)
+        written = None
+        for number, shard in enumerate(missing):
+            played = ahead.result()
+            if number + 1 < len(missing):
+                following = missing[number + 1].numbers
+                ahead = physics.submit(_simulate, config, env, following, counts)
+            episodes = _draw(config, env, shard.numbers, played, painters, counts)
+            finish(number, written)
+            written = writer.submit(_write, shard.path, episodes, schema_of(config))
+        finish(len(missing), written)
 
 
-def _make_episodes(config, env, numbers, threads, counts: Counts) -> list[Episode]:
-    """Simulates, renders and packs the episodes of one shard."""
+def _write(path: Path, episodes: list[Episode], schema) -> tuple[int, float]:
+    begin = time.perf_counter()
+    return folder.write_shard(path, episodes, schema), time.perf_counter() - begin
+
+
+def _simulate(config, env, numbers, counts: Counts):
+    """The physics of one shard's episodes."""
     begin = time.perf_counter()
     # Always a full shard's worth: one compilation, and the same rounding everywhere.
     full = range(numbers.start, numbers.start + config.episodes_per_shard)
-    world, state = WORLDS[env.domain], DOMAINS[env.domain].state
-    played = world.simulate(env, config.seed, full, config)
-    played = jax.tree.map(lambda x: x[: len(numbers)], played)
+    played = WORLDS[env.domain].simulate(env, config.seed, full, config)
     counts.physics += time.perf_counter() - begin
+    counts.steps += len(full) * config.max_steps
+    return jax.tree.map(lambda x: x[: len(numbers)], played)
+
+
+def _draw(config, env, numbers, played, threads, counts: Counts) -> list[Episode]:
+    """Renders and packs the episodes of one shard."""
+    world, state = WORLDS[env.domain], DOMAINS[env.domain].state
     rows = [(i, t) for i, n in enumerate(played.length) for t in range(n + 1)]
     episode, t = np.array(rows).T
     scenes = jax.tree.map(lambda x: np.asarray(x)[episode, t], played.scene)
@@ -243,69 +273,6 @@ def _render_png(config, scenes, at: int) -> tuple[list[bytes], float, float]:
     rendered = time.perf_counter()
     pngs = [encode_png(image) for image in images[:count]]
     return pngs, rendered - begin, time.perf_counter() - rendered
-
-
-@contextlib.contextmanager
-def _claimed(output: Path) -> Iterator[None]:
-    """Makes the folder and holds it against a second run at the same time."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot make folder {output}: {error.strerror}") from error
-    handle = os.open(output, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(f"another run is writing to {output} now") from error
-        yield
-    finally:
-        os.close(handle)
-
-
-def _claim_config(config: ml_collections.ConfigDict, output: Path) -> None:
-    """Writes the config into a new folder, or compares it with an older one's."""
-    wanted = {"schema_version": SCHEMA_VERSION, "config": config.to_dict()}
-    path = output / CONFIG_FILE
-    if path.exists():
-        try:
-            before = json.loads(path.read_text())
-        except ValueError as error:
-            raise DataError(f"{path} is damaged: {error}") from error
-        if (output / "dataset_info.json").exists():
-            before["schema_version"] = SCHEMA_VERSION  # finished: older is as good
-        difference = _first_difference(before, wanted)
-        if difference:
-            field, old, new = difference
-            raise DataError(
-                f"{output} holds data of another config: {field} is {old!r} there, "
-                f"{new!r} here; choose another --output"
-            )
-        return
-    strangers = [p.name for p in output.iterdir() if p.name != f"{CONFIG_FILE}.partial"]
-    if strangers:
-        raise DataError(
-            f"{output} is not empty ('{strangers[0]}') and has no {CONFIG_FILE}: "
-            "choose another --output"
-        )
-    partial = output / f"{CONFIG_FILE}.partial"
-    with open(partial, "w") as file:
-        json.dump(wanted, file, indent=2, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def _first_difference(old: Any, new: Any, name: str = "") -> tuple | None:
-    """The first field, by name, in which two nested dicts differ."""
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        return None if old == new else (name or "its content", old, new)
-    for key in sorted({*old, *new}):
-        child = f"{name}.{key}" if name else key
-        found = _first_difference(old.get(key), new.get(key), child)
-        if found:
-            return found
-    return None
 
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Data config file.")

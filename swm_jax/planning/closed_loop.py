@@ -112,7 +112,9 @@ def run_episodes(
         goal = lambda task: goal_for_task(
             task.name, task.names, preset, domain=task.domain
         )
-    draw = _painter(image_size, look)
+    draw = _painter(env, image_size, look)
+    # Worlds of somebody else's physics are shown to a simulator as scenes.
+    observed = env.scene if hasattr(env, "pictures") else lambda states: states
     waiting = list(enumerate(tasks))[::-1]
     results: dict[int, EpisodeResult] = {}
     slots: list[tuple[int, _Slot]] = []
@@ -149,7 +151,7 @@ def run_episodes(
             planner, world_model, tokenizer, question_length, count, policy
         )
         observation = Observation(
-            image=draw(env.scene(seen)), scene=seen if image_size is None else None
+            image=draw(seen), scene=observed(seen) if image_size is None else None
         )
         jax.block_until_ready(observation)
         started = time.perf_counter()
@@ -210,13 +212,20 @@ def _question_count(goal) -> int:
     return max(len(each.questions) for each in getattr(goal, "options", (goal,)))
 
 
-def _painter(image_size, look):
-    """Scene -> uint8[S, h, w, 3]; a single black pixel if nobody looks at it."""
+def _painter(env, image_size, look):
+    """States -> uint8[S, h, w, 3]; a single black pixel if nobody looks at it.
+
+    An env with a camera of its own (`pictures`) draws them itself.
+    """
     if image_size is None:
-        return lambda scene: np.zeros((*scene.batch_shape, 1, 1, 3), np.uint8)
+        blank = lambda scene: np.zeros((*scene.batch_shape, 1, 1, 3), np.uint8)
+        return lambda states: blank(env.scene(states))
+    if hasattr(env, "pictures"):
+        return lambda states: env.pictures(states, *image_size)
     extra = {} if look is None else {"look": look}
     height, width = image_size
-    return jax.jit(lambda scene: picture(scene, height, width, supersample=2, **extra))
+    paint = jax.jit(lambda scene: picture(scene, height, width, supersample=2, **extra))
+    return lambda states: paint(env.scene(states))
 
 
 def _bucket(count: int, parallel: int) -> int:

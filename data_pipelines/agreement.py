@@ -1,0 +1,130 @@
+"""How far a labeller is to be trusted: `python -m data_pipelines.agreement DIR`.
+
+    python -m data_pipelines.agreement data/board --labeller=vqa --tuples=400
+
+Draws balanced questions about states from a data set with exact answers, asks the
+labeller about the same frames, and prints how often they agree: over all, by type of
+question, by answer, and when only what the labeller is sure of is kept. A labeller
+that guesses is right half of the time.
+
+Axis: n tuples.
+"""
+
+import dataclasses
+import sys
+
+import numpy as np
+from absl import app, flags, logging
+from jaxtyping import Bool, Float, Int
+
+from data_pipelines.arrays import EpisodeArrays
+from data_pipelines.domains import get_domain
+from data_pipelines.episodes import DataError
+from data_pipelines.labellers import Labeller, load_labeller
+from data_pipelines.load import load_episodes
+from data_pipelines.saqa import SaqaConfig, SaqaSampler
+from swm_jax.questions import ALL_TYPES, ANSWERS, CHANGE_TYPES, DOMAINS
+
+_STARTS = 32  # per batch drawn
+_THRESHOLDS = (0.0, 0.6, 0.8, 0.9, 0.95)
+_POOL = 4000  # starts looked at
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """What a labeller said about n tuples whose answers are known.
+
+    Attributes:
+      truth: int[n], index into `ANSWERS`.
+      right: bool[n].
+      confidence: float32[n].
+      type_id: int[n], index into `ALL_TYPES`.
+    """
+
+    truth: Int[np.ndarray, " n"]
+    right: Bool[np.ndarray, " n"]
+    confidence: Float[np.ndarray, " n"]
+    type_id: Int[np.ndarray, " n"]
+
+
+def measure(
+    episodes: EpisodeArrays, labeller: Labeller, tuples: int, seed: int = 0
+) -> Agreement:
+    """Asks about `tuples` balanced questions.
+
+    Raises:
+      DataError: a domain without predicates.
+    """
+    if get_domain(episodes.domain).scene is None:
+        raise DataError(
+            f"domain '{episodes.domain}' has no exact answers to compare with"
+        )
+    types = tuple(
+        name
+        for name in DOMAINS[episodes.domain]
+        if labeller.sees_change or name not in CHANGE_TYPES
+    )
+    sampler = SaqaSampler(episodes, SaqaConfig(types=types, pool_starts=_POOL))
+    rows, step = [], 0
+    while len(rows) < tuples:
+        batch = sampler.sample_batch(seed, step, _STARTS, 4, 4)
+        asked, step = batch.questions(), step + 1
+        for b, r in np.argwhere(batch.query_valid):
+            question = asked[b][batch.query_question[b, r]]
+            place = batch.episode[b], batch.t[b], batch.query_horizon[b, r]
+            truth = batch.query_answer[b, r]
+            rows.append((*map(int, place), question.text, int(truth), question.type_id))
+    episode, t, horizon, text, truth, kind = zip(*rows[:tuples])
+    where = (np.array(column) for column in (episode, t, horizon))
+    answers, sure = labeller(episodes, *where, text)
+    truth = np.array(truth)
+    right = np.array([ANSWERS[y] == said for y, said in zip(truth, answers)])
+    return Agreement(truth, right, np.asarray(sure), np.array(kind))
+
+
+def table(agreement: Agreement) -> str:
+    """As plain text; +- is one standard error."""
+
+    def line(name: str, rows: np.ndarray) -> str:
+        count, rate = len(rows), agreement.right[rows].mean() if len(rows) else np.nan
+        error = np.sqrt(rate * (1 - rate) / max(count, 1))
+        return f"{name:26}{count:7}{100 * rate:9.1f} % +- {100 * error:.1f}"
+
+    every = np.arange(len(agreement.truth))
+    lines = [f"{'':26}{'tuples':>7}{'agree':>9}", line("all", every)]
+    for i, answer in enumerate(ANSWERS):
+        lines.append(line(f"truth is {answer}", every[agreement.truth == i]))
+    for i in np.unique(agreement.type_id):
+        lines.append(line(ALL_TYPES[i], every[agreement.type_id == i]))
+    for least in _THRESHOLDS[1:]:
+        kept = every[agreement.confidence >= least]
+        lines.append(line(f"confidence >= {least:g}", kept))
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> None:
+    """Prints the agreement on the folder named on the command line."""
+    if len(argv) != 2:
+        raise app.UsageError("usage: python -m data_pipelines.agreement DIR")
+    logging.set_verbosity(logging.WARNING)
+    try:
+        labeller = load_labeller(_LABELLER.value, _CHECKPOINT.value)
+        episodes = load_episodes(argv[1], _SPLIT.value, frames="compressed")
+        found = measure(episodes, labeller, _TUPLES.value, _SEED.value)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    print(f"{labeller.name} beside the predicates on {argv[1]}, split {_SPLIT.value}")
+    print(table(found))
+
+
+if __name__ == "__main__":  # flags of commands imported together would clash
+    _LABELLER = flags.DEFINE_string(
+        "labeller", "vqa", "predicates, vqa, module:function."
+    )
+    _CHECKPOINT = flags.DEFINE_string(
+        "checkpoint", None, "Of the model; None: shipped."
+    )
+    _TUPLES = flags.DEFINE_integer("tuples", 400, "How many to ask.")
+    _SPLIT = flags.DEFINE_string("split", "val", "Of the data set.")
+    _SEED = flags.DEFINE_integer("seed", 0, "Of the draw.")
+    app.run(main)

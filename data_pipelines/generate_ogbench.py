@@ -1,0 +1,64 @@
+"""Makes episodes in OGBench's own env: `python -m data_pipelines.generate_ogbench`.
+
+    MUJOCO_GL=egl python -m data_pipelines.generate_ogbench \\
+        --config experiments/generate_ogbench.py --output data/ogbench
+
+Continues when it is run again. Needs `pip install 'swm_jax[ogbench]'`.
+"""
+
+import dataclasses
+import sys
+
+import ml_collections
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from data_pipelines.convert import Converted, Settings, convert_source
+from data_pipelines.episodes import DataError
+from data_pipelines.ogbench_play import OGBenchPlay, PlaySettings
+
+
+def generate(config: ml_collections.ConfigDict, output: str) -> Converted:
+    """Plays and stores `config.episodes` episodes.
+
+    Args:
+      config: see `experiments/generate_ogbench.py`.
+      output: the folder; new, or of an earlier run with the same config.
+
+    Raises:
+      DataError: no package, no OpenGL, an unusable config, or a full disk.
+    """
+    fields = {field.name for field in dataclasses.fields(PlaySettings)}
+    play = config.to_dict()
+    convert = {name: play.pop(name) for name in ("val_share", "episodes_per_shard")}
+    play.pop("name", None)
+    unknown = sorted(set(play) - fields)
+    if unknown:
+        raise DataError(
+            f"config.{unknown[0]} is unknown, expected {', '.join(sorted(fields))}"
+        )
+    settings = Settings(size=None, max_steps=0, **convert)
+    settings.check()
+    source = OGBenchPlay(PlaySettings(**play))
+    return convert_source(source, output, settings, {"play": play})
+
+
+def main(argv: list[str]) -> None:
+    """Generates, then says what was made."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
+    logging.set_verbosity(logging.WARNING)
+    try:
+        made = generate(_CONFIG.value, _OUTPUT.value)
+    except OSError as error:
+        sys.exit(f"error: {error.filename or _OUTPUT.value}: {error.strerror}")
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    print(f"{made.episodes} episodes are in {_OUTPUT.value}")
+
+
+if __name__ == "__main__":  # flags of commands imported together would clash
+    _CONFIG = config_flags.DEFINE_config_file("config", None, "Data config file.")
+    _OUTPUT = flags.DEFINE_string("output", None, "Folder of the data set.")
+    flags.mark_flags_as_required(["config", "output"])
+    app.run(main)

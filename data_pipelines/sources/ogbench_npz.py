@@ -1,0 +1,136 @@
+"""OGBench's data files, `visual-cube-*.npz`, as they are published.
+
+    observations  uint8[n, h, w, 3], pictures of all trajectories one after the other
+    actions       float32[n, 5], in -1..1
+    terminals     1 at the last step of each trajectory
+    qpos          float[n, nq], joint positions (arm, gripper, cubes); in some files
+
+With `qpos` and the package `ogbench` installed, the poses that questions are about
+are found by forward kinematics in OGBench's own model, and the episodes belong to the
+domain `cube`; without, to `other`, which needs a labeller.
+
+Axis: n steps of the file.
+"""
+
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.episodes import DataError
+from data_pipelines.sources.raw import RawEpisode
+
+_NAME = re.compile(r"(visual-)?cube-(single|double|triple|quadruple)-(play|noisy)")
+_NEEDED = ("observations", "actions", "terminals")
+
+
+class OGBenchFile:
+    """One npz file, or a `NAME.npz` and its `NAME-val.npz`.
+
+    Attributes:
+      name, domain, fps, splits: see `raw.Source`.
+    """
+
+    fps = 20.0  # control steps per second of OGBench's env
+
+    def __init__(self, path: Path, use_qpos: bool | None = None):
+        """Opens a file and, if it lies beside it, that of the validation split.
+
+        Args:
+          path: of the training file.
+          use_qpos: find poses; None where the file and the package allow it.
+
+        Raises:
+          DataError: no such file, a damaged one, or one of pictures of another kind.
+        """
+        self.name = f"OGBench {path.stem}"
+        found = _NAME.search(path.stem)
+        self._policy = found[3] if found else "play"
+        self._cubes = found[2] if found else ""
+        self._files, self.splits, first = {}, {}, 0
+        beside = path.with_name(f"{path.stem}-val.npz")
+        for split, file in (("train", path), ("val", beside)):
+            if split == "val" and not file.exists():
+                continue
+            content = _read(file)
+            ends = np.flatnonzero(content["terminals"]) + 1
+            if not len(ends) or ends[-1] != len(content["terminals"]):
+                raise DataError(
+                    f"{file} does not end with a terminal step: it is cut off"
+                )
+            starts = [0, *ends[:-1]]
+            for i, span in enumerate(zip(starts, ends)):
+                self._files[first + i] = (file, content, span)
+            self.splits[split] = range(first, first + len(ends))
+            first += len(ends)
+        has_qpos = all("qpos" in content for _, content, _ in self._files.values())
+        if use_qpos is None:
+            use_qpos = bool(has_qpos and self._cubes and _installed())
+        if use_qpos and not has_qpos:
+            raise DataError(f"{path} has no qpos: poses cannot be found")
+        self.domain = "cube" if use_qpos else "other"
+        self._scenes = None
+
+    def read(self, number: int) -> RawEpisode:
+        """One trajectory; raises a DataError if its shapes do not fit."""
+        file, content, (start, end) = self._files[number]
+        if end - start < 2:
+            raise DataError(f"{file} trajectory {number} has {end - start} steps")
+        state: Mapping[str, np.ndarray] = {}
+        if self.domain == "cube":
+            state = self._poses(content["qpos"][start:end])
+        return RawEpisode(
+            frames=list(content["observations"][start:end]),
+            action=np.clip(content["actions"][start:end], -1, 1).astype(np.float32),
+            state=state,
+            instruction="",
+            policy=self._policy,
+        )
+
+    def _poses(self, qpos: np.ndarray) -> Mapping[str, np.ndarray]:
+        from swm_jax.envs.ogbench_env import SceneReader
+
+        if self._scenes is None:
+            self._scenes = SceneReader(self._cubes)
+        scene = self._scenes(qpos)
+        return {
+            "block_pose": scene.block_pose,
+            "gripper": scene.gripper,
+            "block_id": scene.block_id[0],
+        }
+
+
+def _installed() -> bool:
+    from swm_jax.envs.ogbench_env import available
+
+    return available()
+
+
+def _read(file: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            missing = [key for key in _NEEDED if key not in archive]
+            if missing:
+                raise DataError(
+                    f"{file} has no '{missing[0]}', it has {', '.join(archive)}"
+                )
+            content = {
+                key: archive[key] for key in (*_NEEDED, "qpos") if key in archive
+            }
+    except (OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{file} is damaged ({error})") from error
+    steps = len(content["terminals"])
+    for key, value in content.items():
+        if len(value) != steps:
+            raise DataError(f"{file}: {key} has {len(value)} steps, terminals {steps}")
+    pictures = content["observations"]
+    if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[-1] != 3:
+        raise DataError(
+            f"{file} has observations {pictures.dtype}{list(pictures.shape)}, expected "
+            "pictures uint8[n, h, w, 3]: take a visual-* data set"
+        )
+    return content

@@ -1,0 +1,176 @@
+"""The published `language_table*` data sets: RLDS episodes in TFDS's shards.
+
+A folder holds `NAME-SPLIT.tfrecord-00000-of-00100` (or `.array_record-`) files and
+TFDS's `dataset_info.json`. A record is an episode; its steps lie in flat features,
+one behind the other:
+
+    steps/observation/rgb                          encoded picture, (360, 640, 3)
+    steps/observation/instruction                  int64, 512 per step: UTF-8, then 0
+    steps/observation/effector_translation         float, 2 per step, metres
+    steps/observation/effector_target_translation  float, 2 per step, metres
+    steps/action                                   float, 2 per step, metres
+    steps/reward, steps/is_first, steps/is_last, steps/is_terminal
+
+Axis: N steps; they have N pictures, and the last action leads to none.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.episodes import DataError
+from data_pipelines.sources.raw import RawEpisode
+from data_pipelines.sources.tfrecords import (
+    ArrayRecordFile,
+    TFRecordFile,
+    parse_example,
+)
+
+_SHARD = re.compile(
+    r"(?P<name>.+)-(?P<split>\w+)\.(?P<kind>tfrecord|array_record)-"
+    r"(?P<index>\d{5})-of-(?P<total>\d{5})"
+)
+_OBSERVATION = "steps/observation/"
+_FPS = 10.0  # control steps per second of the simulator and the robot
+
+
+class LanguageTable:
+    """A folder of one of the `language_table*` data sets.
+
+    Attributes:
+      name, domain, fps, splits: see `raw.Source`.
+    """
+
+    domain, fps = "language_table", _FPS
+
+    def __init__(self, path: Path, skipped: list[str] | None = None):
+        """Opens all shards.
+
+        Args:
+          path: the folder of a version, `.../language_table/0.0.1`.
+          skipped: damaged and missing shards are told here; None raises.
+
+        Raises:
+          DataError: no shards, other steps than expected, a missing or damaged shard.
+        """
+        self.path = path
+        shards = sorted(p for p in path.iterdir() if _SHARD.fullmatch(p.name))
+        if not shards:
+            raise DataError(f"{path} holds no file like NAME-train.tfrecord-00000-of-*")
+        name = _SHARD.fullmatch(shards[0].name)["name"]
+        self.name = f"RLDS {name}"
+        self._policy = "oracle" if "oracle" in name else "human"
+        expected = _shard_lengths(path)
+        self._places: list[tuple[Any, int]] = []
+        self.splits: dict[str, list[int]] = {}
+        for problem in _missing(path, shards):
+            _tell(DataError(problem), skipped)
+        for shard in shards:
+            found = _SHARD.fullmatch(shard.name)
+            split, index = found["split"], int(found["index"])
+            opened = TFRecordFile if found["kind"] == "tfrecord" else ArrayRecordFile
+            try:
+                file = opened(shard)
+                told = expected.get(split, {}).get(index)
+                if told is not None and told != len(file):
+                    raise DataError(
+                        f"{shard} holds {len(file)} records, dataset_info.json says "
+                        f"{told}"
+                    )
+            except DataError as error:
+                _tell(error, skipped)
+                continue
+            first = len(self._places)
+            self._places += [(file, i) for i in range(len(file))]
+            numbers = range(first, len(self._places))
+            self.splits.setdefault(split, []).extend(numbers)
+
+    def read(self, number: int) -> RawEpisode:
+        """One episode; raises a DataError if its record is damaged or another kind."""
+        file, index = self._places[number]
+        name = f"{file.path} record {index}"
+        features = parse_example(file.read(index), name)
+        pictures = _feature(features, _OBSERVATION + "rgb", name)
+        steps = len(pictures)
+        if steps < 2:
+            raise DataError(f"{name} has {steps} steps, expected at least 2")
+
+        def table(key: str, width: int, dtype=np.float32):
+            values = np.asarray(_feature(features, key, name))
+            if values.size != steps * width:
+                raise DataError(
+                    f"{name}: {key} has {values.size} numbers for {steps} steps, "
+                    f"expected {width} per step"
+                )
+            return values.reshape(steps, width).astype(dtype)
+
+        words = _feature(features, _OBSERVATION + "instruction", name)
+        if isinstance(words, list):  # a text feature, as some re-encodings have it
+            instruction = words[0].decode()
+        else:
+            instruction = _decode(table(_OBSERVATION + "instruction", 512, np.int64)[0])
+        return RawEpisode(
+            frames=pictures,
+            action=table("steps/action", 2),
+            state={
+                "effector": table(_OBSERVATION + "effector_translation", 2),
+                "effector_target": table(
+                    _OBSERVATION + "effector_target_translation", 2
+                ),
+            },
+            instruction=instruction,
+            policy=self._policy,
+        )
+
+
+def _decode(codes: np.ndarray) -> str:
+    """UTF-8 bytes as numbers, zeros behind them."""
+    return bytes(codes[codes != 0].astype(np.uint8).tolist()).decode("utf-8", "replace")
+
+
+def _feature(features: Mapping[str, Any], key: str, name: str) -> Any:
+    if key not in features:
+        raise DataError(
+            f"{name} lacks the feature '{key}', it has {', '.join(sorted(features))}"
+        )
+    return features[key]
+
+
+def _shard_lengths(path: Path) -> dict[str, dict[int, int]]:
+    """split -> shard index -> records, as TFDS wrote; empty without its file."""
+    info = path / "dataset_info.json"
+    if not info.exists():
+        return {}
+    try:
+        splits = json.loads(info.read_text())["splits"]
+        return {
+            split["name"]: dict(enumerate(map(int, split["shardLengths"])))
+            for split in splits
+        }
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{info} is damaged ({error!r})") from error
+
+
+def _missing(path: Path, shards: list[Path]) -> list[str]:
+    """One line per shard that a name of another promises."""
+    found: dict[tuple[str, str, str, str], set[int]] = {}
+    for shard in shards:
+        parts = _SHARD.fullmatch(shard.name)
+        key = parts["name"], parts["split"], parts["kind"], parts["total"]
+        found.setdefault(key, set()).add(int(parts["index"]))
+    return [
+        f"{path / name}-{split}.{kind}-{index:05d}-of-{total} is missing"
+        for (name, split, kind, total), indices in found.items()
+        for index in range(int(total))
+        if index not in indices
+    ]
+
+
+def _tell(error: DataError, skipped: list[str] | None) -> None:
+    if skipped is None:
+        raise error
+    skipped.append(str(error))

@@ -1,0 +1,71 @@
+"""Frames of a video file, through the ffmpeg that imageio-ffmpeg brings along.
+
+It decodes what robot data sets use (H.264, HEVC, AV1). A part of a file is found by
+time, exactly: ffmpeg decodes from the key frame before it and drops what is too early.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from data_pipelines.episodes import DataError
+
+_FPS_TOLERANCE = 0.01  # relative
+
+
+def read_video(
+    path: Path,
+    count: int,
+    fps: float,
+    start: float = 0.0,
+) -> list[UInt8[np.ndarray, "h w 3"]]:
+    """`count` frames from `start` seconds on.
+
+    Args:
+      path: the file.
+      count: how many.
+      fps: frames per second that the file must have.
+      start: time of the first, seconds.
+
+    Raises:
+      DataError: no such file, ffmpeg cannot read it, another frame rate, or fewer
+        frames than asked for.
+    """
+    if not path.is_file():
+        raise DataError(f"video {path} is missing")
+    try:
+        import imageio_ffmpeg
+    except ImportError as error:
+        raise DataError(
+            "videos need imageio-ffmpeg: pip install 'swm_jax[lerobot]'"
+        ) from error
+    seek = ["-ss", f"{start - 0.5 / fps:.6f}"] if start > 0 else []
+    output = ["-fps_mode", "passthrough", "-frames:v", str(count)]
+    reader = imageio_ffmpeg.read_frames(
+        str(path), input_params=seek, output_params=output
+    )
+    try:
+        about = next(reader)
+        seen = about["fps"]
+        if seen and abs(seen - fps) > _FPS_TOLERANCE * fps:
+            raise DataError(
+                f"video {path} has {seen:g} frames per second, expected {fps:g}"
+            )
+        width, height = about["size"]
+        frames = [
+            np.frombuffer(raw, np.uint8).reshape(height, width, 3) for raw in reader
+        ]
+    except (OSError, RuntimeError, StopIteration, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        reason = (str(error).strip().splitlines() or ["it holds no frame"])[-1]
+        raise DataError(f"video {path} cannot be decoded ({reason})") from error
+    finally:
+        reader.close()
+    if len(frames) < count:
+        raise DataError(
+            f"video {path} has {len(frames)} frames from {start:g} s on, expected "
+            f"{count}"
+        )
+    return frames[:count]

@@ -1,0 +1,42 @@
+"""Episodes in OGBench's own env, made by its own oracles.
+
+generate_ogbench.py           200 episodes of visual-cube-double, hours on a CPU
+generate_ogbench.py:debug     3 short ones, for tests
+
+OGBench's renderer gives a few frames per second: several processes with seeds and
+folders of their own share the work, and a mixture joins the folders.
+"""
+
+import difflib
+
+import ml_collections
+
+ARGS = ("default", "debug")
+
+
+def get_config(arg: str = "default") -> ml_collections.ConfigDict:
+    """The config of a size; unknown names are refused."""
+    arg = arg or "default"
+    if arg not in ARGS:
+        close = difflib.get_close_matches(arg, ARGS, 1)
+        hint = f" (did you mean '{close[0]}'?)" if close else ""
+        raise ValueError(
+            f"generate_ogbench.py has no variant '{arg}'{hint}; known: "
+            f"{', '.join(ARGS)}"
+        )
+    config = ml_collections.ConfigDict()
+    config.name = "ogbench"
+    config.variant = "double"
+    config.seed = 0
+    config.episodes = 200
+    config.val_share = 0.1
+    config.episodes_per_shard = 10
+    config.steps = 64
+    config.mixture = ml_collections.ConfigDict({"play": 0.5, "noisy": 0.5})
+    config.noise = 0.4  # largest standard deviation on an action, of the noisy policy
+    config.size = 64  # pixels, as in OGBench's own files
+    config.control_period = 0.1  # seconds, as in the paper; OGBench's files have 0.05
+    if arg == "debug":
+        config.episodes, config.episodes_per_shard, config.steps = 3, 1, 20
+        config.val_share = 0.34
+    return config

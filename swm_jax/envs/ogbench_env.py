@@ -1,0 +1,312 @@
+"""OGBench's own cube env behind our env interface, when `ogbench` is installed.
+
+The physics, the robot and the pictures are those of the package (`pip install
+swm_jax[ogbench]`); scenes, questions, tasks and planners are ours. A state holds the
+whole of MuJoCo's state, so that episodes can be played side by side in one engine. To
+draw without a screen, set `MUJOCO_GL` to `egl` or `osmesa` before Python starts.
+
+Axes: B worlds, n cubes, q joint positions. Positions in metres, angles in radians.
+"""
+
+import contextlib
+import functools
+import importlib.util
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import ml_collections
+import mujoco
+import numpy as np
+from flax import struct
+from jaxtyping import Float, Int, Key, UInt8
+
+from swm_jax.envs.scene import CUBES, CubeScene
+
+COUNTS = {"single": 1, "double": 2, "triple": 3, "quadruple": 4}
+_ROBOT_JOINTS = 14  # six of the arm, eight of the gripper
+_PAD = 0.0042  # metres from a pad's centre to its face, silicone included
+_PADS = ("left_pad1", "left_pad2", "right_pad1", "right_pad2")
+_CAMERA = "front_pixels"
+
+
+class OGBenchMissing(ImportError):
+    """The package is not installed."""
+
+
+def available() -> bool:
+    """Whether `ogbench` can be imported."""
+    return importlib.util.find_spec("ogbench") is not None
+
+
+@struct.dataclass
+class OGBenchState:
+    """A world of OGBench's env; any leading batch axes.
+
+    Attributes:
+      physics: float64[..., p], MuJoCo's integration state.
+      gripper: float32[..., 6]; block_pose: float32[..., n, 7]; as in `CubeScene`.
+      block_id: int32[..., n].
+      step: int32[...], control steps since the reset.
+    """
+
+    physics: Float[np.ndarray, "... p"]
+    gripper: Float[np.ndarray, "... 6"]
+    block_pose: Float[np.ndarray, "... n 7"]
+    block_id: Int[np.ndarray, "... n"]
+    step: Int[np.ndarray, "..."]
+
+
+class OGBenchCube:
+    """`visual-cube-*` of the package `ogbench`.
+
+    Attributes:
+      backend: "ogbench".
+      domain: "cube", which questions it is about.
+      config: `cubes`, for the benchmark's tasks.
+      action_size, action_limit, block_ids: as `cube.CubeEnv`.
+    """
+
+    backend = "ogbench"
+    domain = "cube"
+    action_size = 5
+    action_limit = 1.0
+
+    def __init__(
+        self,
+        variant: str = "quadruple",
+        size: int = 224,
+        control_period: float = 0.1,
+    ):
+        """Makes the env; its first reset compiles the model (seconds).
+
+        Args:
+          variant: "single", "double", "triple" or "quadruple".
+          size: side of the pictures, pixels.
+          control_period: seconds; 0.1 as in the paper's evaluation, OGBench's own data
+            have 0.05.
+
+        Raises:
+          OGBenchMissing: the package is not installed.
+          RuntimeError: no OpenGL context.
+          ValueError: an unknown variant.
+        """
+        if variant not in COUNTS:
+            raise ValueError(f"unknown variant '{variant}', known: {', '.join(COUNTS)}")
+        self.variant, self.size = variant, size
+        self.config = ml_collections.ConfigDict({"cubes": COUNTS[variant]})
+        self.block_ids = CUBES[: COUNTS[variant]]
+        self._env = _make(variant, size, control_period)
+        self._reader = SceneReader(variant, self._env)
+        self._loaded: bytes | None = None
+
+    def reset(self, key: Key[Any, ""] | int) -> OGBenchState:
+        """OGBench's own reset; of a key made by `jax.random.key(seed)`, with that seed.
+
+        Any other key gives the seed that its last word says.
+        """
+        if not isinstance(key, int):
+            key = int(np.asarray(jax.random.key_data(key)).reshape(-1)[-1])
+        self._loaded = None
+        with seeded(key):  # the package draws from numpy's global generator too
+            self._env.reset(seed=key)
+        return self._state(0)
+
+    def reset_batch(self, keys: Key[Any, " B"]) -> OGBenchState:
+        """`reset` for B keys."""
+        return _stack([self.reset(key) for key in keys])
+
+    def step(self, state: OGBenchState, action: Float[np.ndarray, "5"]) -> OGBenchState:
+        """One control step; nothing is drawn."""
+        self._load(state)
+        env = self._env
+        env.set_control(np.clip(np.asarray(action, np.float64), -1, 1))
+        env.pre_step()
+        mujoco.mj_step(env._model, env._data, nstep=env._n_steps)
+        # The package leaves kinematics one physics step (2 ms) behind the positions; a
+        # state must say all, so they catch up here.
+        mujoco.mj_forward(env._model, env._data)
+        mujoco.mj_rnePostConstraint(env._model, env._data)
+        env.post_step()
+        return self._state(int(state.step) + 1)
+
+    def step_batch(
+        self, states: OGBenchState, actions: Float[np.ndarray, "B 5"]
+    ) -> OGBenchState:
+        """`step` for B worlds, one after the other."""
+        return _stack([self.step(*each) for each in zip(_worlds(states), actions)])
+
+    def rollout_batch(
+        self, states: OGBenchState, actions: Float[np.ndarray, "B H 5"]
+    ) -> CubeScene:
+        """Plays H actions in each of B worlds: scenes [B, H + 1]."""
+        scenes = [self.scene(states)]
+        for t in range(actions.shape[1]):
+            states = self.step_batch(states, actions[:, t])
+            scenes.append(self.scene(states))
+        return jax.tree.map(lambda *x: np.stack(x, 1), *scenes)
+
+    def scene(self, state: OGBenchState) -> CubeScene:
+        """The poses in a state with any leading axes."""
+        return CubeScene(state.block_pose, state.block_id, state.gripper)
+
+    def pictures(
+        self, states: OGBenchState, height: int, width: int
+    ) -> UInt8[np.ndarray, "B h w 3"]:
+        """What OGBench's camera sees of B worlds (0.2 s each on a CPU).
+
+        Raises:
+          ValueError: another size than the env was made for.
+        """
+        if (height, width) != (self.size, self.size):
+            raise ValueError(
+                f"pictures of {height} x {width} px were asked for, the env was made "
+                f"for {self.size} x {self.size}: OGBenchCube(size={height})"
+            )
+        return np.stack([self.picture(state) for state in _worlds(states)])
+
+    def picture(self, state: OGBenchState) -> UInt8[np.ndarray, "h w 3"]:
+        """What OGBench's camera sees of one world."""
+        self._load(state)
+        return np.array(self._env.render(camera=_CAMERA))
+
+    @property
+    def package_env(self) -> Any:
+        """The env of the package, for its oracles; whoever steps it owns its state."""
+        self._loaded = None
+        return self._env
+
+    def observed(self, step: int = 0) -> OGBenchState:
+        """The state that the package's env is in."""
+        return self._state(step)
+
+    def _load(self, state: OGBenchState) -> None:
+        wanted = np.asarray(state.physics, np.float64)
+        if self._loaded == wanted.tobytes():
+            return
+        model, data = self._env._model, self._env._data
+        mujoco.mj_setState(model, data, wanted, _integration())
+        mujoco.mj_forward(model, data)
+        self._loaded = wanted.tobytes()
+
+    def _state(self, step: int) -> OGBenchState:
+        model, data = self._env._model, self._env._data
+        size = mujoco.mj_stateSize(model, _integration())
+        physics = np.empty(size, np.float64)
+        mujoco.mj_getState(model, data, physics, _integration())
+        self._loaded = physics.tobytes()
+        scene = self._reader.of(data)
+        return OGBenchState(
+            physics=physics,
+            gripper=scene.gripper,
+            block_pose=scene.block_pose,
+            block_id=scene.block_id,
+            step=np.int32(step),
+        )
+
+
+class SceneReader:
+    """Scenes of OGBench's joint positions, by its own model's kinematics."""
+
+    def __init__(self, variant: str, env: Any = None):
+        """`env` is the package's, if there is one already.
+
+        Raises:
+          OGBenchMissing: the package is not installed.
+        """
+        if env is None:
+            env = _make(variant, 64, 0.05, pictures=False)
+        self._model, self._data = env._model, mujoco.MjData(env._model)
+        self._count = COUNTS[variant]
+        self._pads = [self._model.geom(f"ur5e/robotiq/{name}").id for name in _PADS]
+        self._site = self._model.site("ur5e/robotiq/pinch").id
+
+    def __call__(self, qpos: Float[np.ndarray, "T q"]) -> CubeScene:
+        """Scenes with leading axis T.
+
+        Raises:
+          ValueError: positions of another robot or number of cubes.
+        """
+        if qpos.shape[-1] != self._model.nq:
+            raise ValueError(
+                f"qpos has {qpos.shape[-1]} numbers, the model of {self._count} cubes "
+                f"has {self._model.nq}"
+            )
+        scenes = []
+        for row in qpos:
+            self._data.qpos[:] = row
+            mujoco.mj_kinematics(self._model, self._data)
+            scenes.append(self.of(self._data))
+        return _stack(scenes)
+
+    def of(self, data: Any) -> CubeScene:
+        """The scene of MuJoCo data whose kinematics are up to date."""
+        cubes = data.qpos[_ROBOT_JOINTS:].reshape(self._count, 7)
+        pinch = data.site_xpos[self._site]
+        turn = data.site_xmat[self._site].reshape(3, 3)
+        yaw = np.arctan2(turn[1, 0], turn[0, 0])
+        across = np.array([-np.sin(yaw), np.cos(yaw), 0.0])  # +y of the gripper
+        gap = (data.geom_xpos[self._pads] - pinch) @ across
+        left, right = gap[:2].mean() - _PAD, -gap[2:].mean() - _PAD
+        return CubeScene(
+            block_pose=cubes.astype(np.float32),
+            block_id=np.array(CUBES[: self._count], np.int32),
+            gripper=np.array([*pinch, yaw, left, right], np.float32),
+        )
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds numpy's global generator, from which OGBench draws, and puts it back."""
+    before = np.random.get_state()
+    np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        np.random.set_state(before)
+
+
+def _make(variant: str, size: int, control_period: float, pictures: bool = True) -> Any:
+    try:
+        from ogbench.manipspace.envs.cube_env import CubeEnv
+    except ImportError as error:
+        raise OGBenchMissing(
+            "OGBench's env needs its package: pip install 'swm_jax[ogbench]'"
+        ) from error
+    env = CubeEnv(
+        env_type=variant,
+        ob_type="pixels" if pictures else "states",
+        mode="data_collection",
+        width=size,
+        height=size,
+        control_timestep=control_period,
+        visualize_info=False,
+        terminate_at_goal=False,
+    )
+    try:
+        with seeded(0):
+            env.reset(seed=0)  # compiles the model
+    except mujoco.FatalError as error:
+        raise RuntimeError(
+            f"no OpenGL context ({error}); MUJOCO_GL is "
+            f"{os.environ.get('MUJOCO_GL')!r}, expected egl or osmesa on a host "
+            "without a screen, set before Python starts"
+        ) from error
+    return env
+
+
+@functools.cache
+def _integration() -> int:
+    return int(mujoco.mjtState.mjSTATE_INTEGRATION)
+
+
+def _worlds(states: OGBenchState) -> Iterator[OGBenchState]:
+    """The worlds of a batch, one by one."""
+    leaves, tree = jax.tree.flatten(states)
+    for parts in zip(*leaves):
+        yield tree.unflatten(parts)
+
+
+def _stack(items):
+    return jax.tree.map(lambda *x: np.stack(x), *items)
