@@ -102,13 +102,6 @@ def table(agreement: Agreement) -> str:
     return "\n".join(lines)
 
 
-_LABELLER = flags.DEFINE_string("labeller", "vqa", "predicates, vqa, module:function.")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Of the model; None: shipped.")
-_TUPLES = flags.DEFINE_integer("tuples", 400, "How many to ask.")
-_SPLIT = flags.DEFINE_string("split", "val", "Of the data set.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the draw.")
-
-
 def main(argv: list[str]) -> None:
     """Prints the agreement on the folder named on the command line."""
     if len(argv) != 2:
@@ -124,5 +117,14 @@ def main(argv: list[str]) -> None:
     print(table(found))
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # flags of commands imported together would clash
+    _LABELLER = flags.DEFINE_string(
+        "labeller", "vqa", "predicates, vqa, module:function."
+    )
+    _CHECKPOINT = flags.DEFINE_string(
+        "checkpoint", None, "Of the model; None: shipped."
+    )
+    _TUPLES = flags.DEFINE_integer("tuples", 400, "How many to ask.")
+    _SPLIT = flags.DEFINE_string("split", "val", "Of the data set.")
+    _SEED = flags.DEFINE_integer("seed", 0, "Of the draw.")
     app.run(main)

@@ -28,6 +28,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from data_pipelines.domains import POLICIES
+from data_pipelines.play import Simulated, play_episodes
 from data_pipelines.random_scenes import random_scenes
 from swm_jax.envs import BoardEnv, Scene, State
 from swm_jax.envs.board_geometry import PLANNER_ACTION_LIMIT, X_BOUNDS, Y_BOUNDS
@@ -41,23 +42,6 @@ _PATIENCE = 12  # steps after which the contact policy picks another point
 _JOINED = 0.055  # metres between centres: the oracle's pair is done
 _LOW = np.array([X_BOUNDS[0], Y_BOUNDS[0]], np.float32)  # importing starts no backend
 _HIGH = np.array([X_BOUNDS[1], Y_BOUNDS[1]], np.float32)
-
-
-@struct.dataclass
-class Simulated:
-    """B simulated episodes of the longest length; cut each to its own.
-
-    Attributes:
-      scene: numpy scenes with leading axes [B, T + 1].
-      action: float32[B, T, 2].
-      length: int32[B], actions that belong to each episode.
-      policy: int32[B], index into `POLICIES`.
-    """
-
-    scene: Scene
-    action: Float[np.ndarray, "B T 2"]
-    length: Int[np.ndarray, " B"]
-    policy: Int[np.ndarray, " B"]
 
 
 @struct.dataclass
@@ -91,33 +75,16 @@ def simulate(
       config: `min_steps`, `max_steps`, `mixture` (policy -> weight) and
         `near_share`, the share of starts with neighbours.
     """
-    weights = np.array([config.mixture.get(name, 0.0) for name in POLICIES])
-    keys = _episode_keys(seed, jnp.asarray(np.asarray(numbers)))
-    length, policy, start_keys, act_keys = _draw(
-        keys, config.min_steps, config.max_steps, tuple(weights / weights.sum())
+    return play_episodes(
+        env,
+        lambda keys: _starts(env, keys, config.near_share),
+        _first_memory,
+        _act_batch,
+        POLICIES,
+        seed,
+        numbers,
+        config,
     )
-    states = _starts(env, start_keys, config.near_share)
-    play = _play_jitted if env.backend == "mjx" else _play_stepwise
-    scenes, actions = play(env, states, policy, act_keys, config.max_steps)
-    return Simulated(scenes, actions, np.asarray(length), np.asarray(policy))
-
-
-@jax.jit
-def _episode_keys(seed, numbers):
-    return jax.vmap(lambda n: jax.random.fold_in(jax.random.key(seed), n))(numbers)
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def _draw(keys, min_steps, max_steps, weights):
-    """Length, policy and keys of each episode."""
-
-    def one(key):
-        a, b, start, act = jax.random.split(key, 4)
-        length = jax.random.randint(a, (), min_steps, max_steps + 1)
-        policy = jax.random.choice(b, len(weights), p=jnp.array(weights))
-        return length, policy, start, act
-
-    return jax.vmap(one)(keys)
 
 
 def _starts(env: BoardEnv, keys: PRNGKeyArray, near_share: float) -> State:
@@ -149,45 +116,6 @@ def _crowded(keys, block_ids, near_share):
         return near, jax.tree.map(lambda x: x[0], scene.replace(block_id=ids))
 
     return jax.vmap(one)(keys)
-
-
-def _play_stepwise(env, states, policy, keys, steps):
-    """The C engine: one call per step, all episodes side by side."""
-    memory = _first_memory(keys)
-    scenes, actions = [env.scene(states)], []
-    for t in range(steps):
-        action, memory = _act_batch(keys, t, policy, scenes[-1], memory)
-        actions.append(np.asarray(action))
-        states = env.step_batch(states, actions[-1])
-        scenes.append(env.scene(states))
-    stacked = jax.tree.map(lambda *x: np.stack(x, 1), *scenes)
-    return stacked, np.stack(actions, 1)
-
-
-def _play_jitted(env, states, policy, keys, steps):
-    """MJX: whole episodes in one jit."""
-    return jax.tree.map(np.asarray, _player(env, steps)(states, policy, keys))
-
-
-@functools.cache
-def _player(env, steps):
-    """One compilation for all shards of a run."""
-
-    def step(carry, t):
-        states, memory, policy, keys = carry
-        scene = env.scene(states)
-        action, memory = _act_batch(keys, t, policy, scene, memory)
-        return (env.step_batch(states, action), memory, policy, keys), (scene, action)
-
-    @jax.jit
-    def play(states, policy, keys):
-        carry = (states, _first_memory(keys), policy, keys)
-        carry, (scenes, actions) = jax.lax.scan(step, carry, jnp.arange(steps))
-        last = jax.tree.map(lambda x: x[None], env.scene(carry[0]))
-        scenes = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), scenes, last)
-        return jax.tree.map(lambda x: x.swapaxes(0, 1), (scenes, actions))
-
-    return play
 
 
 @jax.jit

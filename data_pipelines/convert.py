@@ -332,15 +332,6 @@ def _encode_frames(raw: RawEpisode, settings: Settings, name: str) -> list[bytes
     return files
 
 
-_SIZE = flags.DEFINE_string("size", "224x224", "HEIGHTxWIDTH of frames, or 'keep'.")
-_ENCODING = flags.DEFINE_string("encoding", "", "png or jpeg.")
-_CAMERA = flags.DEFINE_string("camera", None, "Feature with the pictures.")
-_VAL_SHARE = flags.DEFINE_float("val_share", 0.1, "Share of the episodes.")
-_MAX_EPISODES = flags.DEFINE_integer("max_episodes", 0, "Only the first; 0: all.")
-_MAX_STEPS = flags.DEFINE_integer("max_steps", 256, "Longer ones are cut; 0: never.")
-_ON_DAMAGE = flags.DEFINE_string("on_damage", "raise", "raise or skip.")
-
-
 def _parse_size(text: str) -> tuple[int, int] | None:
     if text == "keep":
         return None
@@ -378,5 +369,14 @@ def main(argv: list[Any]) -> None:
     )
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # flags of commands imported together would clash
+    _SIZE = flags.DEFINE_string("size", "224x224", "HEIGHTxWIDTH of frames, or 'keep'.")
+    _ENCODING = flags.DEFINE_string("encoding", "", "png or jpeg.")
+    _CAMERA = flags.DEFINE_string("camera", None, "Feature with the pictures.")
+    _VAL_SHARE = flags.DEFINE_float("val_share", 0.1, "Share of the episodes.")
+    _MAX_EPISODES = flags.DEFINE_integer("max_episodes", 0, "Only the first; 0: all.")
+    _MAX_STEPS = flags.DEFINE_integer(
+        "max_steps", 256, "Longer ones are cut; 0: never."
+    )
+    _ON_DAMAGE = flags.DEFINE_string("on_damage", "raise", "raise or skip.")
     app.run(main)

@@ -196,10 +196,6 @@ def write(text: str, sheet: np.ndarray, output: Path, title: str) -> None:
         raise DataError(f"cannot write {output}: {error.strerror}") from error
 
 
-_OUTPUT = flags.DEFINE_string("output", None, "A .png or .html file.")
-_EXAMPLES = flags.DEFINE_integer("examples", 18, "Tuples on the contact sheet.")
-
-
 def main(argv: list[str]) -> None:
     """Prints the description of the folder named on the command line."""
     if len(argv) != 2:
@@ -220,5 +216,7 @@ def main(argv: list[str]) -> None:
         sys.exit(f"error: {error}")
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # flags of commands imported together would clash
+    _OUTPUT = flags.DEFINE_string("output", None, "A .png or .html file.")
+    _EXAMPLES = flags.DEFINE_integer("examples", 18, "Tuples on the contact sheet.")
     app.run(main)

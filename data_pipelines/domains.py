@@ -24,6 +24,7 @@ from swm_jax.envs.board_geometry import ACTION_LIMIT
 from swm_jax.envs.scene import BLOCK_NAMES, CubeScene, Scene
 
 POLICIES = ("oracle", "noisy", "random", "contact", "smooth")  # of the board
+CUBE_POLICIES = ("play", "noisy", "smooth")
 _REACH = 1.0  # metres: a pose farther out than this is a simulation that blew up
 
 # good?, what, value seen, value expected: raises a DataError when not good

@@ -35,7 +35,8 @@ from data_pipelines.episodes import (
 SPLITS = ("train", "val")
 VERSION = f"{SCHEMA_VERSION}.0.0"
 VERSIONS = tuple(f"{version}.0.0" for version in READABLE)
-_WRITER_OPTIONS = "group_size:1"  # one record per chunk: random access, as TFDS does
+# One record per chunk: random access, as TFDS does. Frames are packed already.
+_WRITER_OPTIONS = "group_size:1,zstd:1"
 _PARTIAL = "partial."  # prefix of a file being written; never a shard's name
 
 

@@ -3,11 +3,12 @@
     python -m data_pipelines.generate --config experiments/generate_board.py \\
         --output data/board [--episodes N] [--seed S]
 
-Work goes shard by shard, and a shard is a pure function of the config: a run that
-was killed continues when started again, and ends with the same bytes as one that
-was not. `generation.json` in the folder holds the config, so that no other config
-continues it. Physics runs batched over a shard's episodes on either backend;
-frames are rendered and packed as PNG in threads.
+The config says which env (`config.env`, "board" if it says nothing). Work goes shard by
+shard, and a shard is a pure function of the config: a run that was killed continues
+when started again, and ends with the same bytes as one that was not. `generation.json`
+in the folder holds the config, so that no other config continues it. Physics runs
+batched over a shard's episodes on either backend; frames are rendered and packed as PNG
+in threads, while the next shard's physics runs and the last shard is written.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ import json
 import os
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -25,13 +26,12 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from data_pipelines import folder
-from data_pipelines.board_episodes import simulate
 from data_pipelines.claim import claim_settings, claimed
-from data_pipelines.domains import DOMAINS, POLICIES
+from data_pipelines.domains import DOMAINS
 from data_pipelines.episodes import SCHEMA_VERSION, DataError, Episode, encode_png
+from data_pipelines.simulated import WORLDS
 from swm_jax import envs
-from swm_jax.envs.looks import LOOKS
-from swm_jax.envs.render import render
+from swm_jax.envs.pictures import picture
 
 CONFIG_FILE = "generation.json"
 _RENDER_BATCH = 64  # scenes per call: one compilation serves every shard
@@ -43,6 +43,7 @@ class Counts:
 
     episodes: int = 0
     frames: int = 0
+    steps: int = 0  # of the env, those behind an episode's end too
     physics: float = 0.0
     rendering: float = 0.0
     png: float = 0.0
@@ -86,7 +87,7 @@ def generate(config: ml_collections.ConfigDict, output: str | Path) -> Counts:
             _make_shards(config, shards, missing, counts)
         about = json.dumps(config.to_dict(), sort_keys=True)
         sizes = [len(shard.numbers) for shard in shards]
-        folder.write_info(shards, sizes, board_schema(config), about)
+        folder.write_info(shards, sizes, schema_of(config), about)
     return counts
 
 
@@ -102,34 +103,45 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
     def need(good: bool, field: str, expected: str) -> None:
         if not good:
-            value = config.to_dict()[field]
+            value = config.to_dict().get(field)
             raise DataError(f"config.{field} is {value!r}, expected {expected}")
 
+    name = world_name(config)
+    need(name in WORLDS, "env", f"one of {', '.join(WORLDS)}")
+    world = WORLDS[name]
     need(config.episodes >= 2, "episodes", "at least 2")
     need(0 < config.val_share < 1, "val_share", "a share between 0 and 1")
     need(config.episodes_per_shard >= 1, "episodes_per_shard", "at least 1")
     need(config.min_steps >= 1, "min_steps", "at least 1")
     need(config.max_steps >= config.min_steps, "max_steps", "at least min_steps")
-    need(0 <= config.near_share <= 1, "near_share", "a share between 0 and 1")
-    need(config.look in LOOKS, "look", f"one of {', '.join(LOOKS)}")
+    near = config.get("near_share", 0.0)
+    need(0 <= near <= 1, "near_share", "a share between 0 and 1")
+    need(config.look in world.looks, "look", f"one of {', '.join(world.looks)}")
     mixture = config.mixture.to_dict()
-    known = set(mixture) <= set(POLICIES)
+    known = set(mixture) <= set(world.policies)
     known = known and all(weight >= 0 for weight in mixture.values())
     known = known and sum(mixture.values()) > 0
-    need(known, "mixture", f"weights of {', '.join(POLICIES)}")
+    need(known, "mixture", f"weights of {', '.join(world.policies)}")
     return config
 
 
-def board_schema(config: ml_collections.ConfigDict) -> folder.Schema:
+def world_name(config: ml_collections.ConfigDict) -> str:
+    """The env of a config; those written before there were two say nothing."""
+    return config.get("env", "board")
+
+
+def schema_of(config: ml_collections.ConfigDict) -> folder.Schema:
     """What all episodes that this config makes have in common."""
-    state = DOMAINS["board"].state
+    domain = DOMAINS[world_name(config)]
+    count = config.get("cubes")  # in the place of each size that varies
+    shape = lambda field: tuple(count if n is None else n for n in field.shape)
     return folder.Schema(
-        domain="board",
+        domain=domain.name,
         encoding="png",
         height=config.height,
         width=config.width,
-        action_size=2,
-        state=tuple(sorted((name, field.shape) for name, field in state.items())),
+        action_size=domain.action_size,
+        state=tuple(sorted((name, shape(f)) for name, f in domain.state.items())),
     )
 
 
@@ -144,35 +156,69 @@ def make_layout(config: ml_collections.ConfigDict, output: str | Path) -> folder
 
 
 def _make_shards(config, shards, missing, counts: Counts) -> None:
-    """Makes the missing shards one after the other and prints progress."""
-    env = envs.load("board", backend=config.backend, block_set=config.block_set)
-    start = time.perf_counter()
-    to_do = sum(len(shard.numbers) for shard in missing)
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for done, shard in enumerate(missing, len(shards) - len(missing) + 1):
-            episodes = _make_episodes(config, env, shard.numbers, threads, counts)
-            begin = time.perf_counter()
-            folder.write_shard(shard.path, episodes, board_schema(config))
-            counts.writing += time.perf_counter() - begin
-            counts.episodes += len(episodes)
-            spent = time.perf_counter() - start
-            left = spent / counts.episodes * (to_do - counts.episodes)
-            print(
-                f"shard {done}/{len(shards)}, {counts.episodes}/{to_do} episodes, "
-                f"{counts.frames} frames, {counts.frames / spent:.0f} frames/s, "
-                f"{left:.0f} s left",
-                flush=True,
-            )
+    """Makes the missing shards and prints progress.
+
+    Three stages overlap: while a shard is drawn, the physics of the next one runs and
+    the one before it is written. What a shard holds does not depend on that.
+    """
+    name = world_name(config)
+    settings = {field: config[field] for field in WORLDS[name].settings}
+    env = envs.load(name, backend=config.backend, **settings)
+    start, to_do = time.perf_counter(), sum(len(shard.numbers) for shard in missing)
+    already = len(shards) - len(missing)
+
+    def finish(number: int, written: Future | None) -> None:
+        if written is None:
+            return
+        count, seconds = written.result()
+        counts.writing += seconds
+        counts.episodes += count
+        spent = time.perf_counter() - start
+        left = spent / counts.episodes * (to_do - counts.episodes)
+        print(
+            f"shard {already + number}/{len(shards)}, {counts.episodes}/{to_do} "
+            f"episodes, {counts.frames} frames, {counts.frames / spent:.0f} frames/s, "
+            f"{left:.0f} s left",
+            flush=True,
+        )
+
+    with (
+        ThreadPoolExecutor(1) as physics,
+        ThreadPoolExecutor(os.cpu_count()) as painters,
+        ThreadPoolExecutor(1) as writer,
+    ):
+        ahead = physics.submit(_simulate, config, env, missing[0].numbers, counts)
+        written = None
+        for number, shard in enumerate(missing):
+            played = ahead.result()
+            if number + 1 < len(missing):
+                following = missing[number + 1].numbers
+                ahead = physics.submit(_simulate, config, env, following, counts)
+            episodes = _draw(config, env, shard.numbers, played, painters, counts)
+            finish(number, written)
+            written = writer.submit(_write, shard.path, episodes, schema_of(config))
+        finish(len(missing), written)
 
 
-def _make_episodes(config, env, numbers, threads, counts: Counts) -> list[Episode]:
-    """Simulates, renders and packs the episodes of one shard."""
+def _write(path: Path, episodes: list[Episode], schema) -> tuple[int, float]:
+    begin = time.perf_counter()
+    return folder.write_shard(path, episodes, schema), time.perf_counter() - begin
+
+
+def _simulate(config, env, numbers, counts: Counts):
+    """The physics of one shard's episodes."""
     begin = time.perf_counter()
     # Always a full shard's worth: one compilation, and the same rounding everywhere.
     full = range(numbers.start, numbers.start + config.episodes_per_shard)
-    played = simulate(env, config.seed, full, config)
-    played = jax.tree.map(lambda x: x[: len(numbers)], played)
+    played = WORLDS[env.domain].simulate(env, config.seed, full, config)
     counts.physics += time.perf_counter() - begin
+    counts.steps += len(full) * config.max_steps
+    return jax.tree.map(lambda x: x[: len(numbers)], played)
+
+
+def _draw(config, env, numbers, played, threads, counts: Counts) -> list[Episode]:
+    """Renders and packs the episodes of one shard."""
+    world, state = WORLDS[env.domain], DOMAINS[env.domain].state
     rows = [(i, t) for i, n in enumerate(played.length) for t in range(n + 1)]
     episode, t = np.array(rows).T
     scenes = jax.tree.map(lambda x: np.asarray(x)[episode, t], played.scene)
@@ -188,13 +234,17 @@ def _make_episodes(config, env, numbers, threads, counts: Counts) -> list[Episod
             image=frames[ends[i] - n - 1 : ends[i]],
             action=played.action[i, :n],
             state={
-                "block_pose": played.scene.block_pose[i, : n + 1],
-                "peg": played.scene.peg[i, : n + 1],
-                "block_id": played.scene.block_id[i, 0],
+                name: getattr(played.scene, name)[i, : n + 1]
+                if field.per_frame
+                else getattr(played.scene, name)[i, 0]
+                for name, field in state.items()
             },
-            policy=POLICIES[played.policy[i]],
+            policy=world.policies[played.policy[i]],
             seed=config.seed,
             episode=number,
+            domain=env.domain,
+            source=env.domain,
+            fps=1.0 / config.get("control_period", 0.1),
         )
         for i, (n, number) in enumerate(zip(played.length.tolist(), numbers))
     ]
@@ -204,7 +254,7 @@ def _render_png(config, scenes, at: int) -> tuple[list[bytes], float, float]:
     """PNG files of up to `_RENDER_BATCH` scenes from row `at` on, with seconds."""
     begin = time.perf_counter()
     part = jax.tree.map(lambda x: x[at : at + _RENDER_BATCH], scenes)
-    count = len(part.peg)
+    count = len(part.block_id)
     full = jax.tree.map(
         lambda x: np.pad(
             x, [(0, _RENDER_BATCH - count)] + [(0, 0)] * (x.ndim - 1), "edge"
@@ -212,12 +262,12 @@ def _render_png(config, scenes, at: int) -> tuple[list[bytes], float, float]:
         part,
     )
     images = np.asarray(
-        render(
+        picture(
             full,
             config.height,
             config.width,
             supersample=config.supersample,
-            look=LOOKS[config.look],
+            look=WORLDS[world_name(config)].looks[config.look],
         )
     )
     rendered = time.perf_counter()

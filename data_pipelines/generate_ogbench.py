@@ -43,10 +43,6 @@ def generate(config: ml_collections.ConfigDict, output: str) -> Converted:
     return convert_source(source, output, settings, {"play": play})
 
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Data config file.")
-_OUTPUT = flags.DEFINE_string("output", None, "Folder of the data set.")
-
-
 def main(argv: list[str]) -> None:
     """Generates, then says what was made."""
     if len(argv) > 1:
@@ -61,6 +57,8 @@ def main(argv: list[str]) -> None:
     print(f"{made.episodes} episodes are in {_OUTPUT.value}")
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # flags of commands imported together would clash
+    _CONFIG = config_flags.DEFINE_config_file("config", None, "Data config file.")
+    _OUTPUT = flags.DEFINE_string("output", None, "Folder of the data set.")
     flags.mark_flags_as_required(["config", "output"])
     app.run(main)

@@ -189,16 +189,6 @@ def read_questions(path: str | Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(x for x in lines if x and not x.startswith("#")))
 
 
-_LABELLER = flags.DEFINE_string("labeller", "vqa", "predicates, vqa, module:function.")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Of the model; None: shipped.")
-_QUESTIONS = flags.DEFINE_string("questions", None, "A file, one question per line.")
-_STARTS = flags.DEFINE_integer("starts", 8, "Start frames per episode.")
-_HORIZONS = flags.DEFINE_list("horizons", ["0", "4", "8", "16"], "Actions ahead.")
-_PER_FRAME = flags.DEFINE_integer("per_frame", 8, "Questions per start and horizon.")
-_CONFIDENCE = flags.DEFINE_float("min_confidence", 0.8, "Labels below are dropped.")
-_PROMPT = flags.DEFINE_string("prompt", "{question}", "Words around a question.")
-
-
 def main(argv: list[str]) -> None:
     """Labels the folder named on the command line."""
     if len(argv) != 3 or not _QUESTIONS.value:
@@ -221,5 +211,21 @@ def main(argv: list[str]) -> None:
     print(f"{stored} labels stored, {dropped} dropped; the data set is in {argv[2]}")
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # flags of commands imported together would clash
+    _LABELLER = flags.DEFINE_string(
+        "labeller", "vqa", "predicates, vqa, module:function."
+    )
+    _CHECKPOINT = flags.DEFINE_string(
+        "checkpoint", None, "Of the model; None: shipped."
+    )
+    _QUESTIONS = flags.DEFINE_string(
+        "questions", None, "A file, one question per line."
+    )
+    _STARTS = flags.DEFINE_integer("starts", 8, "Start frames per episode.")
+    _HORIZONS = flags.DEFINE_list("horizons", ["0", "4", "8", "16"], "Actions ahead.")
+    _PER_FRAME = flags.DEFINE_integer(
+        "per_frame", 8, "Questions per start and horizon."
+    )
+    _CONFIDENCE = flags.DEFINE_float("min_confidence", 0.8, "Labels below are dropped.")
+    _PROMPT = flags.DEFINE_string("prompt", "{question}", "Words around a question.")
     app.run(main)

@@ -32,6 +32,7 @@ from data_pipelines.saqa_pools import (
     margins,
     name_blocks,
     slot_questions,
+    with_tables,
 )
 from swm_jax.questions import ALL_TYPES, NUM_PHRASINGS, Question
 
@@ -126,7 +127,8 @@ class SaqaSampler:
     def __init__(self, episodes: Episodes, config: SaqaConfig | None = None):
         self.episodes, self.config = episodes, config or SaqaConfig()
         self.horizons = self.config.horizons
-        self.pools = build_pools(episodes, self.horizons, self.config.pool_starts)
+        self._asked = with_tables(episodes)
+        self.pools = build_pools(self._asked, self.horizons, self.config.pool_starts)
         self.types, self.is_change = self.pools.types, self.pools.is_change
         self._slots = int(np.asarray(episodes.block_id).shape[-1])
         self.anchors, self.anchor_weights = self._rare_cells()
@@ -288,12 +290,12 @@ class SaqaSampler:
         """Row of a question with the wanted answer for each of n proposals."""
         name, rows = self.types[type_index], self._rows_of(type_index)
         e, t = self.pools.episode[row][:, None], self.pools.t[row][:, None]
-        value = margins(self.episodes, name, rows, e, t, t + h[:, None])
+        value = margins(self._asked, name, rows, e, t, t + h[:, None])
         yes = value > 0
         fits = yes == want[:, None]
         fits |= ~fits.any(-1, keepdims=True)
         if not self.is_change[type_index]:
-            changed = yes != (margins(self.episodes, name, rows, e, t, t) > 0)
+            changed = yes != (margins(self._asked, name, rows, e, t, t) > 0)
             better = fits & (changed == turn[:, None])
             fits = np.where(better.any(-1, keepdims=True), better, fits)
         score = rng.random(value.shape, np.float32)
@@ -321,11 +323,9 @@ class SaqaSampler:
             b, q = np.nonzero(kind == i)
             e, start, asked = episode[b][:, None], t[b][:, None], rows[b, q][:, None]
             later = start + np.maximum(h[b, q], 0)
-            value[b, q] = margins(self.episodes, self.types[i], asked, e, start, later)
+            value[b, q] = margins(self._asked, self.types[i], asked, e, start, later)
             if not self.is_change[i]:
-                now[b, q] = margins(
-                    self.episodes, self.types[i], asked, e, start, start
-                )
+                now[b, q] = margins(self._asked, self.types[i], asked, e, start, start)
         return value, now
 
     def _race(self, rng, balance, kind, h, value, now, usable, queries):

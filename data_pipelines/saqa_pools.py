@@ -15,6 +15,7 @@ Axes: N episodes, T actions of the longest, M starts, n questions of a type, K b
 
 import dataclasses
 import functools
+import types
 from typing import Protocol
 
 import numpy as np
@@ -108,7 +109,42 @@ def margins(
     return RULES[name](points, k)
 
 
+def with_tables(episodes: Episodes) -> Episodes:
+    """The same episodes with what costs much to say about a frame worked out once.
+
+    How far boxes are apart takes fifteen axes; a sampler asks the same of a frame many
+    times. Cubes are few, so all answers about states fit: 30 numbers per frame.
+    """
+    if getattr(episodes, "domain", "board") != "cube":
+        return episodes
+    shape = episodes.block_pose.shape[:2]
+    slots, frames = episodes.block_id.shape[-1], np.arange(shape[1])
+    plain = types.SimpleNamespace(
+        domain="cube",
+        length=episodes.length,
+        block_pose=episodes.block_pose,
+        gripper=episodes.gripper,
+        action=episodes.action,
+        block_id=episodes.block_id,
+        tables={},
+    )
+    tables = {}
+    for name in CUBE_RULES:
+        if name not in CHANGE_TYPES:
+            rows = type_arguments(name, range(slots))
+            table = np.full((*shape, slots, slots), np.nan, np.float32)
+            for e in range(shape[0]) if len(rows) else ():
+                value = _cube_margins(plain, name, rows, e, 0, frames[:, None])
+                table[e][:, rows[:, 0], rows[:, 1]] = value
+            tables[name] = table
+    plain.tables = tables
+    return plain
+
+
 def _cube_margins(episodes, name, rows, episode, t, later):
+    table = getattr(episodes, "tables", {}).get(name)
+    if table is not None:
+        return table[episode, later, rows[..., 0], rows[..., 1]]
     change = name in CHANGE_TYPES
     second = USES_B[ALL_TYPES.index(name)]
 
@@ -289,8 +325,7 @@ def build_pools(
     has = [
         _cells_of_starts(episodes, domain, episode[p], t[p], horizon[p]) for p in parts
     ]
-    types = DOMAINS[domain]
-    return Pools(episode, t, horizon, np.concatenate(has), types)
+    return Pools(episode, t, horizon, np.concatenate(has), DOMAINS[domain])
 
 
 def _ranges(length):
@@ -302,10 +337,10 @@ def _ranges(length):
 def _cells_of_starts(episodes, domain, episode, t, horizon):
     """bool[m, types, K, 2, 2]: which cells each start has a query for."""
     m, buckets = horizon.shape
-    types, slots = DOMAINS[domain], episodes.block_id.shape[-1]
-    has = np.zeros((m, len(types), buckets, 2, 2), bool)
+    names, slots = DOMAINS[domain], episodes.block_id.shape[-1]
+    has = np.zeros((m, len(names), buckets, 2, 2), bool)
     e, t = episode[:, None], t[:, None]
-    for index, name in enumerate(types):
+    for index, name in enumerate(names):
         rows, change = slot_questions(name, slots), name in CHANGE_TYPES
         if not len(rows):  # one cube has no pairs
             continue

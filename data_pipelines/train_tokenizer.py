@@ -1,6 +1,7 @@
-"""Trains the shipped tokenizer on the question grammar.
+"""Trains the shipped tokenizers on the question grammar.
 
-    python -m data_pipelines.train_tokenizer [--model_file FILE]
+    python -m data_pipelines.train_tokenizer                     tiny: the board
+    python -m data_pipelines.train_tokenizer --name=board_cube   both domains
 
 Byte-pair pieces are merged until every word of the grammar is one piece; letters and
 digits stay as pieces so that other words can be spelled. The result is a pure
@@ -10,6 +11,7 @@ function of the grammar: the shipped file and a fresh one are equal.
 import io
 import os
 import string
+from collections.abc import Sequence
 from pathlib import Path
 
 import sentencepiece
@@ -20,16 +22,15 @@ from swm_jax.questions import grammar
 
 LOCATION_BINS = 64
 MAX_PIECES = 512  # rows of the tiny model's embedding
+SHIPPED = {"tiny": ("board",), "board_cube": ("board", "cube")}  # name -> domains
+_ASSETS = Path(__file__).parents[1] / "swm_jax/models/assets"
 
-_MODEL_FILE = flags.DEFINE_string(
-    "model_file",
-    str(Path(__file__).parents[1] / "swm_jax/models/assets/tiny.model"),
-    "where the model goes",
-)
+_NAME = flags.DEFINE_enum("name", "tiny", list(SHIPPED), "which tokenizer")
+_MODEL_FILE = flags.DEFINE_string("model_file", None, "where it goes; None: assets")
 
 
-def train() -> bytes:
-    """A serialised SentencePiece model of the grammar.
+def train(domains: Sequence[str] = SHIPPED["tiny"]) -> bytes:
+    """A serialised SentencePiece model of the grammar of some domains.
 
     Ids: 0 pad, 1 eos, 2 bos, 3 unknown, 4 newline, then the location tokens, "?"
     and the pieces.
@@ -40,7 +41,9 @@ def train() -> bytes:
     locations = [f"<loc{i:04d}>" for i in range(LOCATION_BINS)]
     buffer = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([*grammar.corpus(), *grammar.vocabulary()]),
+        sentence_iterator=iter(
+            [*grammar.corpus(domains), *grammar.vocabulary(domains)]
+        ),
         model_writer=buffer,
         model_type="bpe",
         vocab_size=MAX_PIECES,
@@ -57,7 +60,8 @@ def train() -> bytes:
     )
     model = buffer.getvalue()
     tokenizer = Tokenizer(model, "new")
-    broken = [w for w in grammar.vocabulary() if len(tokenizer.encode(w)) != 1]
+    words = grammar.vocabulary(domains)
+    broken = [word for word in words if len(tokenizer.encode(word)) != 1]
     if broken:
         raise RuntimeError(f"not one token: {', '.join(broken)}")
     return model
@@ -65,8 +69,8 @@ def train() -> bytes:
 
 def main(_) -> None:
     """Writes the model to a temporary name, then renames it."""
-    output = Path(_MODEL_FILE.value)
-    model = train()
+    output = Path(_MODEL_FILE.value or _ASSETS / f"{_NAME.value}.model")
+    model = train(SHIPPED[_NAME.value])
     part = output.with_suffix(".part")
     part.write_bytes(model)
     os.replace(part, output)

@@ -22,7 +22,7 @@ from data_pipelines.describe import describe
 from data_pipelines.episodes import DataError, Episode, encode_png
 from data_pipelines.load import load_episodes, read_episodes
 from swm_jax.envs.scene import BLOCK_SETS, Scene
-from swm_jax.models import Tokenizer, get_config
+from swm_jax.models import PAD_TOKEN, Tokenizer, get_config
 from swm_jax.questions import ANSWERS, TYPES, parse, predicates
 
 SIZE = 16
@@ -107,6 +107,9 @@ def test_every_answer_is_true_of_the_frames_it_is_about(data):
             truth = predicates.answer(
                 np.int32(index), np.array(question.args, np.int32), *scenes
             )
+            q = batch.query_question[b, r]
+            real = batch.question_tokens[b, q] != PAD_TOKEN
+            np.testing.assert_array_equal(batch.question_mask[b, q], real)
             said = TOKENS.decode(batch.answer_tokens[b, r])
             assert ANSWERS[int(truth)] == said, (question.text, number, t, later)
             assert batch.query_type[b, r] == index

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from data_pipelines import board_episodes, folder
 from data_pipelines.domains import POLICIES
 from data_pipelines.episodes import DataError, Episode, encode_png, validate
-from data_pipelines.generate import board_schema, generate, make_layout
+from data_pipelines.generate import generate, make_layout, schema_of
 from data_pipelines.load import load_episodes, read_episodes
 from experiments import generate_board
 from swm_jax import envs
@@ -194,7 +194,7 @@ def test_full_disk_is_told_in_one_line_and_leaves_no_shard(copy):
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # as a full disk does
     try:
         with pytest.raises(DataError, match=r"cannot write .*00000-of-00002: ") as seen:
-            folder.write_shard(shard.path, episodes, board_schema(debug_config()))
+            folder.write_shard(shard.path, episodes, schema_of(debug_config()))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(seen.value)

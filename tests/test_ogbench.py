@@ -6,10 +6,6 @@ Run with `make test-ogbench`; MUJOCO_GL must say how to draw before Python start
 import jax
 import numpy as np
 import pytest
-
-pytest.importorskip("ogbench")
-pytestmark = pytest.mark.ogbench
-
 from foreign_data import ogbench_file
 
 from data_pipelines.convert import Settings, convert
@@ -20,12 +16,16 @@ from data_pipelines.saqa_pools import Horizons
 from experiments import generate_ogbench
 from swm_jax import envs
 from swm_jax.baselines.simulator import SimulatorWorldModel
-from swm_jax.envs.ogbench_env import OGBenchCube, SceneReader, seeded
+from swm_jax.envs.ogbench_env import OGBenchCube, SceneReader, available, seeded
 from swm_jax.envs.scene import BLOCK_NAMES
 from swm_jax.planning import get_planner
 from swm_jax.planning.closed_loop import run_episodes
 from swm_jax.questions import predicates, question
 
+pytestmark = [
+    pytest.mark.ogbench,
+    pytest.mark.skipif(not available(), reason="ogbench is not installed"),
+]
 SIZE = 64
 
 
@@ -146,7 +146,7 @@ def test_the_same_config_gives_the_same_episodes(data, tmp_path):
 
 
 def test_published_files_with_positions_become_cube_scenes(env, tmp_path):
-    """qpos of a few real steps, stored as OGBench stores them, gives the same scenes."""
+    """qpos of a few real steps, stored as OGBench does it, gives the same scenes."""
     rng = np.random.default_rng(5)
     states = [env.reset(21)]
     for _ in range(14):

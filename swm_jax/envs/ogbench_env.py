@@ -124,6 +124,9 @@ class OGBenchCube:
         env.set_control(np.clip(np.asarray(action, np.float64), -1, 1))
         env.pre_step()
         mujoco.mj_step(env._model, env._data, nstep=env._n_steps)
+        # The package leaves kinematics one physics step (2 ms) behind the positions; a
+        # state must say all, so they catch up here.
+        mujoco.mj_forward(env._model, env._data)
         mujoco.mj_rnePostConstraint(env._model, env._data)
         env.post_step()
         return self._state(int(state.step) + 1)

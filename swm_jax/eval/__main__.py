@@ -10,7 +10,14 @@ import sys
 
 from absl import app, flags, logging
 
-from swm_jax.eval.config import METHODS, PRESETS, UserError, parse_seeds, preset
+from swm_jax.eval.config import (
+    METHODS,
+    PRESETS,
+    TASKS,
+    UserError,
+    parse_seeds,
+    preset,
+)
 
 _PRESET = flags.DEFINE_enum(
     "preset", "demo", sorted(PRESETS), "What the rest defaults to."
@@ -18,7 +25,12 @@ _PRESET = flags.DEFINE_enum(
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "Run, model, Hugging Face folder or npz; default: shipped."
 )
-_TASKS = flags.DEFINE_list("tasks", None, "Of reach, separate, block_to_block.")
+_ENV = flags.DEFINE_enum("env", None, sorted(TASKS), "Whose tasks; default: board.")
+_TASKS = flags.DEFINE_list(
+    "tasks",
+    None,
+    "; ".join(f"{env}: {', '.join(names)}" for env, names in TASKS.items()) + ".",
+)
 _METHODS = flags.DEFINE_list("methods", None, f"Of {', '.join(METHODS)}.")
 _WORLD_MODELS = flags.DEFINE_list("world_models", None, "Of swm, simulator, random.")
 _SEEDS = flags.DEFINE_string("seeds", None, "Such as 6000:6050 (end excluded) or 1,2.")
@@ -52,6 +64,7 @@ def config_from_flags():
     listed = lambda flag: tuple(x.strip() for x in flag if x.strip()) if flag else flag
     return preset(
         _PRESET.value,
+        env=_ENV.value,
         checkpoint=_CHECKPOINT.value and os.path.abspath(_CHECKPOINT.value),
         tasks=listed(_TASKS.value),
         methods=listed(_METHODS.value),

@@ -1,7 +1,7 @@
 """One episode as the planner lived it: what happens, what the model sees and says.
 
 Beside the picture stand the goal's questions with the answers the model predicts for
-eight steps ahead, given the peg's motion that followed, and a mark that tells
+eight steps ahead, given the actions that followed, and a mark that tells
 whether that is what happened.
 
 Axes: T + 1 frames of an episode, Q questions of the goal, H steps ahead.
@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from swm_jax.envs import Scene
+from swm_jax.envs import AnyScene
 from swm_jax.eval.worlds import World, painter
 from swm_jax.planning.question_batch import question_batch
 from swm_jax.questions import ANSWERS, Question, predicates
@@ -55,25 +55,31 @@ class Said:
 
 def listen(
     world: World,
-    scenes: Scene,
+    scenes: AnyScene,
     aims: Sequence,
+    told: np.ndarray | None = None,
     ahead: int = 8,
     room: int | None = None,
 ) -> Said:
     """Asks the goal's questions at every frame of an episode.
 
-    The actions told are the peg's motion that followed; after the episode's end
-    everything stands still.
+    The actions told are those that followed; after the episode's end everything
+    stands still.
 
     Args:
-      scenes: Scene with leading axis T + 1.
+      scenes: scene with leading axis T + 1.
       aims: a `swm_jax.questions.Goal` per frame, all with Q questions.
+      told: float32[>= T, A], the actions; None takes the motion of the board's peg.
       ahead: horizon in steps.
       room: pads the questions, so that other films need no compilation.
     """
-    frames = scenes.peg.shape[0]
+    frames = scenes.batch_shape[0]
     still = lambda x: np.concatenate([x, np.repeat(x[-1:], ahead, 0)])
-    motion = np.diff(still(scenes.peg), axis=0)
+    if told is None:
+        motion = np.diff(still(scenes.peg), axis=0)
+    else:
+        motion = np.zeros((frames + ahead, told.shape[1]), np.float32)
+        motion[: frames - 1] = told[: frames - 1]
     actions = np.stack([motion[t : t + ahead] for t in range(frames)])[:, None]
     later = jax.tree.map(lambda x: still(np.asarray(x))[ahead:], scenes)
     asked = [aim.questions for aim in aims]
@@ -110,11 +116,11 @@ def _ask(model, observation, questions, actions, horizons):
     return model.answer_log_probs(context, actions, horizons)
 
 
-def large_pictures(scenes: Scene) -> UInt8[np.ndarray, "T h w 3"]:
+def large_pictures(scenes: AnyScene) -> UInt8[np.ndarray, "T h w 3"]:
     """The stage of every frame, in pieces so that memory stays small."""
     width, height = STAGE
     paint = painter(height, width, 2)
-    frames = scenes.peg.shape[0]
+    frames = scenes.batch_shape[0]
     pictures = []
     for begin in range(0, frames, 8):
         rows = np.minimum(np.arange(begin, begin + 8), frames - 1)

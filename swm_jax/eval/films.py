@@ -10,7 +10,7 @@ from swm_jax.eval import film, video
 from swm_jax.eval.config import EvalConfig
 from swm_jax.eval.goals import room
 from swm_jax.eval.page import display
-from swm_jax.eval.planning import load_episode, make_planner
+from swm_jax.eval.planning import load_actions, load_episode, make_planner
 from swm_jax.eval.progress import Progress
 from swm_jax.eval.results import Episode
 from swm_jax.eval.worlds import Learned, privileged
@@ -43,17 +43,20 @@ def shoot(
 
 
 def _film(config, env, learned, episode: Episode, scenes, folder) -> dict:
-    keep = np.arange(min(scenes.peg.shape[0], LONGEST + 1))
+    keep = np.arange(min(scenes.batch_shape[0], LONGEST + 1))
     scenes = jax.tree.map(lambda x: np.asarray(x)[keep], scenes)
     truth = privileged("simulator", env)
     world = learned.world if episode.world_model == "swm" else truth
     names = tuple(episode.detail.split(", "))
-    goal = goal_for_task(episode.task, names, config.goal)
+    goal = goal_for_task(episode.task, names, config.goal, domain=config.env)
     method = next((m for m in config.methods if m != "random"), "mppi")
     aims = Controller(make_planner(config, method), truth.model).aims(
         truth.observe(scenes), [goal] * len(keep)
     )
-    said = film.listen(world, scenes, aims, room=room(config.tasks, config.goal))
+    told = load_actions(folder, episode)
+    said = film.listen(
+        world, scenes, aims, told, room=room(config.tasks, config.goal, config.env)
+    )
     pictures = film.large_pictures(scenes)
     seen = None
     if world.image_size is not None:

@@ -12,15 +12,16 @@ from flax import struct
 from jaxtyping import Float, Int
 
 from data_pipelines.arrays import stack_episodes
-from data_pipelines.board_episodes import simulate
 from data_pipelines.episodes import DataError
 from data_pipelines.load import read_episodes
-from experiments.generate_board import get_config
-from swm_jax.envs import BoardEnv, Scene
+from data_pipelines.simulated import WORLDS
+from experiments import generate_board, generate_cube
+from swm_jax.envs import AnyEnv, AnyScene
 from swm_jax.eval.config import UserError
 
 SEED = 1_900_000_000  # of a data set nobody trains on
 STEPS = 48
+_DATA = {"board": generate_board, "cube": generate_cube}
 _NO_FRAMES = np.zeros((0, 1, 1, 3), np.uint8)  # pictures are drawn again from poses
 
 
@@ -29,21 +30,21 @@ class HeldOut:
     """Episodes nobody has trained on.
 
     Attributes:
-      scenes: Scene with leading axes [E, T + 1], numpy.
-      actions: float32[E, T, 2], raw action units.
+      scenes: scene with leading axes [E, T + 1], numpy.
+      actions: float32[E, T, A], raw action units.
       length: int32[E], actions that belong to each episode.
     """
 
-    scenes: Scene
-    actions: Float[np.ndarray, "E T 2"]
+    scenes: AnyScene
+    actions: Float[np.ndarray, "E T A"]
     length: Int[np.ndarray, " E"]
 
 
-def held_out_episodes(env: BoardEnv, count: int, steps: int = STEPS) -> HeldOut:
+def held_out_episodes(env: AnyEnv, count: int, steps: int = STEPS) -> HeldOut:
     """Simulates `count` episodes of `steps` steps."""
-    config = get_config()
+    config = _DATA[env.domain].get_config()
     config.min_steps = config.max_steps = steps
-    played = simulate(env, SEED, range(count), config)
+    played = WORLDS[env.domain].simulate(env, SEED, range(count), config)
     return HeldOut(
         scenes=jax.tree.map(np.asarray, played.scene),
         actions=np.asarray(played.action, np.float32),
@@ -51,11 +52,11 @@ def held_out_episodes(env: BoardEnv, count: int, steps: int = STEPS) -> HeldOut:
     )
 
 
-def stored_episodes(directory: str, count: int) -> HeldOut:
+def stored_episodes(directory: str, count: int, domain: str = "board") -> HeldOut:
     """The first `count` episodes of the held-out split of a data folder.
 
     Raises:
-      UserError: a folder that is missing, empty or damaged.
+      UserError: a folder that is missing, empty, damaged or of another domain.
     """
     try:
         episodes = read_episodes(directory, "val")[:count]
@@ -63,7 +64,12 @@ def stored_episodes(directory: str, count: int) -> HeldOut:
         raise UserError(f"--data_dir {directory}: {error}") from None
     if not episodes:
         raise UserError(f"--data_dir {directory}: its held-out split is empty")
+    if episodes[0].domain != domain:
+        raise UserError(
+            f"--data_dir {directory} holds episodes of {episodes[0].domain}, the "
+            f"evaluation is about {domain}"
+        )
     arrays = stack_episodes(episodes, [_NO_FRAMES] * len(episodes))
     index = np.arange(len(episodes))[:, None]
-    every = np.arange(arrays.peg.shape[1])[None]
+    every = np.arange(arrays.action.shape[1] + 1)[None]
     return HeldOut(arrays.scene(index, every), arrays.action, arrays.length)

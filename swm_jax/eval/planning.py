@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
-from swm_jax.envs import BoardEnv, Scene
+from swm_jax.envs import AnyEnv, AnyScene, CubeScene, Scene
 from swm_jax.eval.config import EvalConfig
 from swm_jax.eval.device_episodes import run_on_device
 from swm_jax.eval.goals import goal_size
@@ -32,15 +33,15 @@ def make_planner(config: EvalConfig, method: str) -> Planner:
     if method in ("best_of_n", "random_shooting") and "iterations" in given:
         # One population of the same size as all rounds of the others together.
         iterations = given.pop("iterations")
-        base = get_planner(method).config.candidates
+        base = get_planner(method, config.env).config.candidates
         if "candidates" in given:
             base = given["candidates"] * iterations
         given["candidates"] = base
     if few := given.get("candidates"):
-        own = get_planner(method).config
+        own = get_planner(method, config.env).config
         given["keep"] = min(own.keep, few - 1)
         given |= {k: min(getattr(own, k), few) for k in ("elites", "carry", "refine")}
-    return get_planner(method, **given)
+    return get_planner(method, config.env, **given)
 
 
 def remaining(config: EvalConfig, journal: Journal) -> dict[Cell, list[int]]:
@@ -55,7 +56,7 @@ def remaining(config: EvalConfig, journal: Journal) -> dict[Cell, list[int]]:
 
 def run_sweep(
     config: EvalConfig,
-    env: BoardEnv,
+    env: AnyEnv,
     worlds: Mapping[str, World],
     journal: Journal,
     folder: pathlib.Path,
@@ -77,7 +78,7 @@ def run_sweep(
         world, planner = worlds[name], make_planner(config, method)
         # Arrays have room for the largest goal so far, so it comes first: then
         # nothing is compiled again when the others follow.
-        tasks.sort(key=lambda each: -goal_size(each[0], config.goal))
+        tasks.sort(key=lambda each: -goal_size(each[0], config.goal, config.env))
         begin(method, name, len(tasks))
 
         def on_end(result: EpisodeResult, method=method, name=name) -> None:
@@ -131,19 +132,27 @@ def save_episode(folder: pathlib.Path, episode: Episode, result) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("wb") as file:
-        np.savez_compressed(
-            file,
-            block_pose=result.scenes.block_pose,
-            block_id=result.scenes.block_id,
-            peg=result.scenes.peg,
-        )
+        np.savez_compressed(file, action=result.actions, **vars(result.scenes))
     os.replace(temporary, path)
 
 
-def load_episode(folder: pathlib.Path, episode: Episode) -> Scene | None:
+def load_episode(folder: pathlib.Path, episode: Episode) -> AnyScene | None:
     """Scene with leading axis [T + 1], or None where there is no such file."""
     path = episode_path(folder, episode)
     if not path.exists():
         return None
     with np.load(path, allow_pickle=False) as data:
-        return Scene(**{name: data[name] for name in data.files})
+        kind = CubeScene if "gripper" in data.files else Scene
+        poses = {name: data[name] for name in data.files if name != "action"}
+        return kind(**poses)
+
+
+def load_actions(
+    folder: pathlib.Path, episode: Episode
+) -> Float[np.ndarray, "T A"] | None:
+    """What was carried out; None where no file or an older one is."""
+    path = episode_path(folder, episode)
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as data:
+        return data["action"] if "action" in data.files else None

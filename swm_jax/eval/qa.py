@@ -20,7 +20,7 @@ from swm_jax.eval.queries import Queries, guess_from_question
 from swm_jax.eval.worlds import World
 from swm_jax.models import Observation
 from swm_jax.planning.question_batch import question_batch
-from swm_jax.questions import TYPES
+from swm_jax.questions import ALL_TYPES
 
 BATCH = 16  # starts answered in one call
 PROBES = ("model", "no_action", "other_image")
@@ -91,7 +91,7 @@ def examine(queries: Queries, logits: dict[str, np.ndarray], source: str) -> dic
         for name, value in said.items()
     }
     per_type = {
-        TYPES[kind]: _one_type(queries, said, kinds == kind)
+        ALL_TYPES[kind]: _one_type(queries, said, kinds == kind)
         for kind in np.unique(kinds)
     }
     every = np.ones(len(truth), bool)

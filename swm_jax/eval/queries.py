@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from swm_jax.envs import Scene
+from swm_jax.envs import AnyScene, CubeScene
 from swm_jax.eval.held_out import HeldOut
 from swm_jax.questions import QuestionTable, predicates, question_table
 
@@ -27,8 +27,8 @@ class Queries:
     """What a world model is asked.
 
     Attributes:
-      scene: Scene with leading axis S, the start frames.
-      actions: float32[S, H, 2], what was done from there on.
+      scene: scene with leading axis S, the start frames.
+      actions: float32[S, H, A], what was done from there on.
       episode: int32[S].
       horizons: K numbers, 0 first.
       table: the questions that indices below point into.
@@ -39,8 +39,8 @@ class Queries:
       pool: bool[S, K, G], the answer to every question.
     """
 
-    scene: Scene
-    actions: Float[np.ndarray, "S H 2"]
+    scene: AnyScene
+    actions: Float[np.ndarray, "S H A"]
     episode: Int[np.ndarray, " S"]
     horizons: tuple[int, ...]
     table: QuestionTable
@@ -91,7 +91,8 @@ def draw_queries(
     )
     actions = np.stack([held.actions[episode, first + t] for t in range(longest)], 1)
     scene = at(0)
-    table = question_table(tuple(np.asarray(scene.block_id[0]).tolist()))
+    domain = "cube" if isinstance(scene, CubeScene) else "board"
+    table = question_table(tuple(np.asarray(scene.block_id[0]).tolist()), domain)
     pool = np.stack([answers(table, scene, at(h)) for h in horizons], 1)
     drawn = _balance(pool, table.type_id, limit, rng)
     start, horizon, row, truth = (np.concatenate(x) for x in zip(*drawn))
@@ -111,7 +112,9 @@ def draw_queries(
     )
 
 
-def answers(table: QuestionTable, now: Scene, later: Scene) -> Bool[np.ndarray, "S G"]:
+def answers(
+    table: QuestionTable, now: AnyScene, later: AnyScene
+) -> Bool[np.ndarray, "S G"]:
     """The true answer to every question about every pair of scenes."""
     return np.asarray(_answers(table.type_id, table.args, now, later))
 

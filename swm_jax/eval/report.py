@@ -120,7 +120,8 @@ def _planning(rows: list[dict], config: Mapping) -> str:
     if not rows:
         return ""
     groups = []
-    for task in sorted({r["task"] for r in rows}, key=TASKS.index):
+    tasks = TASKS[config.get("env", "board")]
+    for task in sorted({r["task"] for r in rows}, key=tasks.index):
         inside = [r for r in rows if r["task"] == task]
         several = len({r["method"] for r in inside} - {"random"}) > 1
         bars = [
@@ -222,7 +223,8 @@ def _appendix(results: Mapping) -> str:
     facts = {**results["machine"], **results["versions"]}
     rows = [[html.escape(str(k)), html.escape(str(v))] for k, v in facts.items()]
     model = {k: v for k, v in (results.get("model") or {}).items() if k != "training"}
-    known = f"Tasks known: {', '.join(TASKS)}; methods: {', '.join(METHODS)}."
+    tasks = TASKS[config.get("env", "board")]
+    known = f"Tasks known: {', '.join(tasks)}; methods: {', '.join(METHODS)}."
     return section(
         "Config, versions, machine",
         f"{known} The same figures as data: results.json, beside this page.",

@@ -36,8 +36,8 @@ def evaluate(config: EvalConfig, folder: pathlib.Path, restart: bool = False) ->
       UserError: a checkpoint, folder or data folder that cannot be used.
     """
     began = time.monotonic()
-    env = envs.load("board")
-    learned = load_learned(config) if "swm" in config.world_models else None
+    env = envs.load(config.env)
+    learned = load_learned(config, env) if "swm" in config.world_models else None
     journal = Journal(folder, config, learned.identity if learned else "", restart)
     print(plan_text(config, folder, learned, journal), flush=True)
     answers = journal.find("qa")
@@ -87,7 +87,7 @@ def _training_log(config: EvalConfig) -> list[dict]:
 
 def _examine_answers(config: EvalConfig, env, learned: Learned) -> dict:
     if config.data_dir:
-        held = stored_episodes(config.data_dir, config.qa_episodes)
+        held = stored_episodes(config.data_dir, config.qa_episodes, config.env)
         source = f"held-out split of {config.data_dir}"
     else:
         held = held_out_episodes(env, config.qa_episodes)

@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from swm_jax.envs import BoardEnv, Scene
+from swm_jax.envs import AnyEnv, AnyScene, cube_geometry
 from swm_jax.envs.board_oracle import oracle_action
-from swm_jax.envs.board_tasks import make_task
+from swm_jax.envs.cube_oracle import closed_loop_action
 from swm_jax.envs.scene import block_id
+from swm_jax.envs.tasks import task_for
 from swm_jax.eval import statistics
 from swm_jax.eval.goals import room
 from swm_jax.eval.worlds import World, privileged
@@ -34,7 +35,7 @@ BATCH = 10  # scenes valued in one call
 
 
 def measure(
-    env: BoardEnv,
+    env: AnyEnv,
     world: World,
     planner: Planner,
     tasks: Sequence[str],
@@ -67,7 +68,14 @@ def measure(
                 truth_world.observe(scene), goals
             )
             true, predicted = (
-                value(each, scene, aims, chunks, planner.config, room(tasks, goal))
+                value(
+                    each,
+                    scene,
+                    aims,
+                    chunks,
+                    planner.config,
+                    room(tasks, goal, env.domain),
+                )
                 for each in (truth_world, world)
             )
             for t, p in zip(true, predicted):
@@ -114,30 +122,41 @@ def _summary(rho: list[float]) -> dict:
     }
 
 
-def _start(env: BoardEnv, name: str, seed: int, preset: str) -> tuple[Scene, object]:
-    """A task's start, moved on by 0 to 30 steps of the scripted pusher."""
-    task = make_task(name, seed=seed)
+def _start(env: AnyEnv, name: str, seed: int, preset: str) -> tuple[AnyScene, object]:
+    """A task's start, moved on by 0 to 30 steps of the domain's scripted policy."""
+    task = task_for(env, name, seed)
     key = jax.random.key(seed)
     state = task.reset(env, key)
-    names = tuple(task.names)
-    first = block_id(names[0])
-    second = block_id(names[1]) if len(names) > 1 else _another(env, first, seed)
+    act = _picker if env.domain == "cube" else _pusher
     for t in range(seed % 4 * 10):
-        action = _oracle(env.scene(state), first, second, jax.random.fold_in(key, t))
+        action = act(env, env.scene(state), task, seed, jax.random.fold_in(key, t))
         moved = env.step(state, action)
         if bool(task.success(env.scene(moved))):
             break
         state = moved
     scene = jax.tree.map(np.asarray, env.scene(state))
-    return scene, goal_for_task(name, names, preset)
+    return scene, goal_for_task(name, task.names, preset, domain=env.domain)
 
 
-_oracle = jax.jit(oracle_action)
+_push = jax.jit(oracle_action)
+_pick = jax.jit(closed_loop_action)
 
 
-def _another(env: BoardEnv, block: int, seed: int) -> int:
-    others = [i for i in env.block_ids if i != block]
-    return others[seed % len(others)]
+def _pusher(env: AnyEnv, scene: AnyScene, task, seed: int, key: jax.Array):
+    """The board's: the task's block to its second one, or to any other."""
+    first, *rest = map(block_id, task.names)
+    others = [i for i in env.block_ids if i != first]
+    return _push(scene, first, rest[0] if rest else others[seed % len(others)], key)
+
+
+def _picker(env: AnyEnv, scene: AnyScene, task, seed: int, key: jax.Array):
+    """The cube arm's: the task's cube onto its second one, or up."""
+    del env, seed, key
+    top, *rest = (scene.block_pose[slot, :3] for slot in task.slots)
+    rise = 2 * cube_geometry.CUBE_HALF if rest else 0.1
+    base = rest[0] if rest else jnp.asarray(top).at[2].set(cube_geometry.CUBE_HALF)
+    goal = jnp.asarray(base) + jnp.array([0.0, 0.0, rise])
+    return _pick(scene, task.slots[0], goal)
 
 
 def draw_candidates(
@@ -156,7 +175,7 @@ def draw_candidates(
 
 def value(
     world: World,
-    scene: Scene,
+    scene: AnyScene,
     aims: Sequence,
     chunks: Float[Array, "S N H A"],
     config: PlannerConfig,

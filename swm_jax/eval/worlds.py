@@ -14,10 +14,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from swm_jax import envs
 from swm_jax.baselines.simulator import SimulatorWorldModel
 from swm_jax.checkpoints import CheckpointError, LoadedModel, load_model
-from swm_jax.envs import BoardEnv, Scene
-from swm_jax.envs.render import render
+from swm_jax.envs import AnyEnv, AnyScene
+from swm_jax.envs.pictures import picture
 from swm_jax.eval.config import EvalConfig, UserError
 from swm_jax.models import Observation, VLMWorldModel
 from swm_jax.planning import WorldModel
@@ -44,10 +45,10 @@ class World:
     question_length: int | None = None
     image_size: tuple[int, int] | None = None
 
-    def observe(self, scene: Scene) -> Observation:
+    def observe(self, scene: AnyScene) -> Observation:
         """What this world model gets to see of scenes with one leading axis."""
         if self.image_size is None:
-            blank = np.zeros((scene.peg.shape[0], 1, 1, 3), np.uint8)
+            blank = np.zeros((*scene.batch_shape, 1, 1, 3), np.uint8)
             return Observation(image=blank, scene=scene)
         return Observation(image=painter(*self.image_size)(scene))
 
@@ -55,9 +56,9 @@ class World:
 @functools.cache
 def painter(
     height: int, width: int, supersample: int = SUPERSAMPLE
-) -> Callable[[Scene], jax.Array]:
+) -> Callable[[AnyScene], jax.Array]:
     """Scene -> uint8[S, height, width, 3], compiled once per size."""
-    return jax.jit(lambda s: render(s, height, width, supersample=supersample))
+    return jax.jit(lambda s: picture(s, height, width, supersample=supersample))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,13 +78,18 @@ class Learned:
     max_horizon: int
 
 
-def load_learned(config: EvalConfig, action_size: int = 2) -> Learned:
+def load_learned(config: EvalConfig, env: AnyEnv | None = None) -> Learned:
     """Reads the checkpoint of a configuration.
+
+    Args:
+      config: names the checkpoint.
+      env: what it shall answer questions about; None loads `config.env`.
 
     Raises:
       UserError: missing, half-written, of another model, or of a model that cannot
         answer the questions of this benchmark.
     """
+    env = envs.load(config.env) if env is None else env
     path = config.checkpoint or None
     try:
         loaded = load_model(path)
@@ -92,8 +98,8 @@ def load_learned(config: EvalConfig, action_size: int = 2) -> Learned:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{where} cannot be used: {reason}") from None
     model, tokenizer = loaded.config, loaded.tokenizer
-    world_model = _fitting(loaded, action_size)
-    _check_language(model, tokenizer)
+    world_model = _fitting(loaded, env)
+    _check_language(model, tokenizer, env)
     world = World(
         name="swm",
         model=world_model,
@@ -113,28 +119,28 @@ def load_learned(config: EvalConfig, action_size: int = 2) -> Learned:
     return Learned(world, facts, fingerprint(loaded.params), model.max_horizon)
 
 
-def _fitting(loaded: LoadedModel, action_size: int) -> VLMWorldModel:
-    """The model as a planner on the board sees it, its action scale included."""
+def _fitting(loaded: LoadedModel, env: AnyEnv) -> VLMWorldModel:
+    """The model as a planner in the env sees it, its action scale included."""
     try:
-        world_model = loaded.world_model_for("board")
+        world_model = loaded.world_model_for(env.domain)
     except CheckpointError as error:
         raise UserError(str(error)) from None
     size = world_model.action_width
-    if size != action_size:
+    if size != env.action_size:
         raise UserError(
-            f"the checkpoint's actions have {size} numbers, "
-            f"the board's have {action_size}: it is a model of another robot"
+            f"the checkpoint's actions have {size} numbers, the {env.domain}'s have "
+            f"{env.action_size}: it is a model of another robot"
         )
     return world_model
 
 
-def _check_language(model, tokenizer) -> None:
+def _check_language(model, tokenizer, env: AnyEnv) -> None:
     if tokenizer is None:
         raise UserError(
             "the checkpoint has no tokenizer: convert it with "
             "python -m swm_jax.convert SRC DST --tokenizer FILE"
         )
-    table = question_table()
+    table = question_table(env.block_ids, env.domain)
     texts = [table.question(i).text for i in range(len(table))]
     try:
         tokenizer.encode_batch(texts, model.max_question_tokens)
@@ -142,7 +148,7 @@ def _check_language(model, tokenizer) -> None:
             tokenizer.answer_id(answer)
     except ValueError as error:
         raise UserError(
-            f"the checkpoint's vocabulary does not fit the board: {error}"
+            f"the checkpoint's vocabulary does not fit the {env.domain}: {error}"
         ) from None
 
 
@@ -157,6 +163,6 @@ def fingerprint(params: Any) -> str:
     return digest.hexdigest()[:12]
 
 
-def privileged(name: str, env: BoardEnv) -> World:
+def privileged(name: str, env: AnyEnv) -> World:
     """The simulator, under its own name or as what "random" does not ask."""
     return World(name, SimulatorWorldModel(env))

@@ -43,6 +43,7 @@ class EpisodeResult:
       values: value of the chosen chunk at every replan.
       nan_candidates: candidates ignored because an answer was NaN.
       scenes: scene with leading axis T + 1 (numpy).
+      actions: float32[T, A], what was carried out.
     """
 
     task: str
@@ -55,6 +56,7 @@ class EpisodeResult:
     values: list[float]
     nan_candidates: int
     scenes: AnyScene
+    actions: np.ndarray
 
 
 @dataclasses.dataclass
@@ -66,6 +68,7 @@ class _Slot:
     task: Any
     goal: Any
     scenes: list = dataclasses.field(default_factory=list)
+    actions: list = dataclasses.field(default_factory=list)
     values: list = dataclasses.field(default_factory=list)
     seconds: list = dataclasses.field(default_factory=list)
     nan: int = 0
@@ -177,6 +180,7 @@ def run_episodes(
                 if slot.done:
                     continue
                 slot.scenes.append(_take(scene, i))
+                slot.actions.append(chunk[i, t])
                 slot.success = bool(slot.task.success(slot.scenes[-1]))
                 limit = max_steps or slot.task.max_steps
                 slot.done = slot.success or len(slot.scenes) > limit
@@ -202,6 +206,7 @@ def _result(slot: _Slot, planner: Planner, spent: float) -> EpisodeResult:
         values=slot.values,
         nan_candidates=slot.nan,
         scenes=jax.tree.map(lambda *x: np.stack(x), *slot.scenes),
+        actions=np.stack(slot.actions),
     )
 
 

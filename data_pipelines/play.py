@@ -1,0 +1,127 @@
+"""Episodes of any env: keys, lengths and policies are drawn, the physics is played.
+
+What acts is a domain's own (`board_episodes`, `cube_episodes`). An episode is a
+function of (data set seed, its number).
+
+Axes: B episodes, T actions, A action width.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from flax import struct
+from jaxtyping import Float, Int, PRNGKeyArray
+
+from swm_jax.envs import AnyScene
+
+
+@struct.dataclass
+class Simulated:
+    """B simulated episodes of the longest length; cut each to its own.
+
+    Attributes:
+      scene: numpy scenes with leading axes [B, T + 1].
+      action: float32[B, T, A].
+      length: int32[B], actions that belong to each episode.
+      policy: int32[B], index into the domain's policies.
+    """
+
+    scene: AnyScene
+    action: Float[np.ndarray, "B T A"]
+    length: Int[np.ndarray, " B"]
+    policy: Int[np.ndarray, " B"]
+
+
+def play_episodes(
+    env: Any,
+    starts: Callable[[PRNGKeyArray], Any],
+    first_memory: Callable[[PRNGKeyArray], Any],
+    act: Callable[..., tuple],
+    policies: Sequence[str],
+    seed: int,
+    numbers: Sequence[int],
+    config: ml_collections.ConfigDict,
+) -> Simulated:
+    """Plays the episodes `numbers` of the data set `seed`.
+
+    Args:
+      env: either backend.
+      starts: keys [B] -> states, at rest.
+      first_memory: keys [B] -> what policies keep between steps.
+      act: (keys, step, policy, scene, memory), all [B] -> actions [B, A], memory.
+      policies: names that `config.mixture` weighs.
+      config: `min_steps`, `max_steps`, `mixture` (policy -> weight).
+    """
+    weights = np.array([config.mixture.get(name, 0.0) for name in policies])
+    keys = episode_keys(seed, jnp.asarray(np.asarray(numbers)))
+    length, policy, start_keys, act_keys = _draw(
+        keys, config.min_steps, config.max_steps, tuple(weights / weights.sum())
+    )
+    play = _play_jitted if env.backend == "mjx" else _play_stepwise
+    scenes, actions = play(
+        env, starts(start_keys), policy, act_keys, config.max_steps, first_memory, act
+    )
+    return Simulated(scenes, actions, np.asarray(length), np.asarray(policy))
+
+
+@jax.jit
+def episode_keys(seed, numbers):
+    return jax.vmap(lambda n: jax.random.fold_in(jax.random.key(seed), n))(numbers)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _draw(keys, min_steps, max_steps, weights):
+    """Length, policy and keys of each episode."""
+
+    def one(key):
+        a, b, start, act = jax.random.split(key, 4)
+        length = jax.random.randint(a, (), min_steps, max_steps + 1)
+        policy = jax.random.choice(b, len(weights), p=jnp.array(weights))
+        return length, policy, start, act
+
+    return jax.vmap(one)(keys)
+
+
+def _play_stepwise(env, states, policy, keys, steps, first_memory, act):
+    """The C engine: one call per step, all episodes side by side."""
+    memory = first_memory(keys)
+    scenes, actions = [env.scene(states)], []
+    for t in range(steps):
+        action, memory = act(keys, t, policy, scenes[-1], memory)
+        actions.append(np.asarray(action))
+        states = env.step_batch(states, actions[-1])
+        scenes.append(env.scene(states))
+    stacked = jax.tree.map(lambda *x: np.stack(x, 1), *scenes)
+    return stacked, np.stack(actions, 1)
+
+
+def _play_jitted(env, states, policy, keys, steps, first_memory, act):
+    """MJX: whole episodes in one jit."""
+    play = _player(env, steps, first_memory, act)
+    return jax.tree.map(np.asarray, play(states, policy, keys))
+
+
+@functools.cache
+def _player(env, steps, first_memory, act):
+    """One compilation for all shards of a run."""
+
+    def step(carry, t):
+        states, memory, policy, keys = carry
+        scene = env.scene(states)
+        action, memory = act(keys, t, policy, scene, memory)
+        return (env.step_batch(states, action), memory, policy, keys), (scene, action)
+
+    @jax.jit
+    def play(states, policy, keys):
+        carry = (states, first_memory(keys), policy, keys)
+        carry, (scenes, actions) = jax.lax.scan(step, carry, jnp.arange(steps))
+        last = jax.tree.map(lambda x: x[None], env.scene(carry[0]))
+        scenes = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), scenes, last)
+        return jax.tree.map(lambda x: x.swapaxes(0, 1), (scenes, actions))
+
+    return play

@@ -1,0 +1,53 @@
+"""The cube arm's data set: what `python -m data_pipelines.generate` makes.
+
+generate_cube.py           400 episodes of 101 frames, minutes on a laptop
+generate_cube.py:paper     1,001 frames each at 224 px, as in the paper
+generate_cube.py:debug     4 short episodes, for tests
+"""
+
+import difflib
+
+import ml_collections
+
+ARGS = ("default", "paper", "debug")
+
+
+def get_config(arg: str = "default") -> ml_collections.ConfigDict:
+    """The config of a size; unknown names are refused."""
+    arg = arg or "default"
+    if arg not in ARGS:
+        close = difflib.get_close_matches(arg, ARGS, 1)
+        hint = f" (did you mean '{close[0]}'?)" if close else ""
+        raise ValueError(
+            f"generate_cube.py has no variant '{arg}'{hint}; known: {', '.join(ARGS)}"
+        )
+    config = ml_collections.ConfigDict()
+    config.name = "cube"
+    config.env = "cube"
+    config.seed = 0
+    config.episodes = 400
+    config.val_share = 0.1  # episodes, the last ones
+    config.episodes_per_shard = 20
+    config.min_steps = config.max_steps = 100  # actions of an episode
+    # The paper's two; "smooth" adds actions as planners propose them.
+    config.mixture = ml_collections.ConfigDict(
+        {"play": 0.4, "noisy": 0.4, "smooth": 0.2}
+    )
+    config.backend = ""  # "mujoco", "mjx", or what suits the machine
+    config.cubes = 4
+    config.control_period = 0.1  # seconds
+    config.look = "default"  # the arm transparent; see swm_jax.envs.cube_looks
+    config.height = 96
+    config.width = 96
+    config.supersample = 2
+    if arg == "paper":
+        config.episodes, config.episodes_per_shard = 3000, 10
+        config.min_steps = config.max_steps = 1000
+        config.mixture = ml_collections.ConfigDict({"play": 0.5, "noisy": 0.5})
+        config.height = config.width = 224
+    if arg == "debug":
+        config.episodes, config.val_share, config.episodes_per_shard = 4, 0.25, 2
+        config.min_steps, config.max_steps = 16, 20
+        config.height = config.width = 32
+        config.supersample = 1
+    return config
