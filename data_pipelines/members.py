@@ -141,8 +141,7 @@ def to_train_batch(
         later = drawn.t[:, None] + drawn.query_horizon
         scene = episodes.scene(drawn.episode[:, None], later)
         place, has = predicates.places(drawn.query_type, args, scene)
-        mask = has & drawn.query_valid[..., None]
-        places = PlaceTargets(mask=mask, place=place)
+        places = PlaceTargets(mask=has & drawn.query_valid[..., None], place=place)
     return TrainBatch(
         image=episodes.image(drawn.episode, drawn.t),
         actions=drawn.actions,
