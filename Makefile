@@ -2,6 +2,7 @@
 #
 #   make eval       examine the shipped checkpoint: results/demo/report.html
 #   make test       all tests but the slow ones        make test-slow   those
+#   make test-faults        every mesh, process count and fault
 #   make test-parity        our models beside PyTorch's (installs the extra parity)
 #   make test-big-vision    and beside big_vision's, from a checkout on PYTHONPATH
 #   make fixtures   write again what make test holds the models against
@@ -34,10 +35,10 @@ TEST_WORKERS ?= 2
 # Workers need not import PyTorch only to find that they run none of its tests.
 TEST := JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n $(TEST_WORKERS) \
 	--ignore=tests/parity
-MARKS := not gpu and not tpu_aot and not big_vision and not parity
+MARKS := not gpu and not tpu_aot and not big_vision and not parity and not faults
 
-.PHONY: eval inspect convert test test-slow test-parity test-big-vision fixtures \
-	lint format train venv clean
+.PHONY: eval inspect convert test test-slow test-faults test-parity \
+	test-big-vision fixtures lint format train venv clean
 
 eval: $(STAMP)
 	$(BIN)/python -m swm_jax.eval $(if $(HF),--checkpoint "$(HF)") $(ARGS)
@@ -56,6 +57,10 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(TEST) -m "$(MARKS) and slow" $(ARGS)
+
+test-faults: $(STAMP)
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m faults tests --ignore=tests/parity \
+		$(ARGS)
 
 # One process: what the models gave is shared between tests.
 test-parity: $(PARITY_STAMP)

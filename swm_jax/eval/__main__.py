@@ -28,6 +28,9 @@ _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Data folder for held-out questions; default: made on the fly."
 )
 _PARALLEL = flags.DEFINE_integer("episodes_parallel", None, "Episodes side by side.")
+_ON_DEVICE = flags.DEFINE_boolean(
+    "on_device", None, "Whole episodes in one program; physics by MJX."
+)
 _CANDIDATES = flags.DEFINE_integer("candidates", None, "Per iteration of a planner.")
 _ITERATIONS = flags.DEFINE_integer("iterations", None, "Of a planner, per replan.")
 _EXECUTE = flags.DEFINE_integer("execute", None, "Actions carried out per replan.")
@@ -57,6 +60,7 @@ def config_from_flags():
         goal=_GOAL.value,
         data_dir=_DATA_DIR.value and os.path.abspath(_DATA_DIR.value),
         episodes_parallel=_PARALLEL.value,
+        on_device=_ON_DEVICE.value,
         candidates=_CANDIDATES.value,
         iterations=_ITERATIONS.value,
         execute=_EXECUTE.value,

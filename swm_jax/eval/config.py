@@ -54,6 +54,7 @@ class EvalConfig:
       execute: actions carried out before planning again; 0: the planner's own.
       max_steps: cap on the control steps of an episode; 0 is the task's own.
       episodes_parallel: scenes planned for in one call.
+      on_device: physics (MJX), pictures and plans of whole episodes in one program.
       qa_episodes: held-out episodes that questions are drawn from.
       qa_queries: upper bound on the balanced (question, horizon) pairs.
       sensitivity_scenes: scenes per task of the action-sensitivity figure.
@@ -76,6 +77,7 @@ class EvalConfig:
     execute: int = 0
     max_steps: int = 0
     episodes_parallel: int = 5
+    on_device: bool = False
     qa_episodes: int = 48
     qa_queries: int = 3000
     sensitivity_scenes: int = 20

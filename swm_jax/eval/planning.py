@@ -13,6 +13,7 @@ import numpy as np
 
 from swm_jax.envs import BoardEnv, Scene
 from swm_jax.eval.config import EvalConfig
+from swm_jax.eval.device_episodes import run_on_device
 from swm_jax.eval.goals import goal_size
 from swm_jax.eval.results import Episode, Journal
 from swm_jax.eval.worlds import World
@@ -85,7 +86,8 @@ def run_sweep(
             journal.append("episode", vars(episode))
             finish(episode)
 
-        run_episodes(
+        run = run_on_device if config.on_device else run_episodes
+        run(
             env,
             tasks,
             world.model,

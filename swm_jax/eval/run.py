@@ -120,6 +120,8 @@ def _sweep(config, env, learned, journal: Journal, folder: pathlib.Path) -> None
     if not total:
         return
     progress = Progress("planning", total, "episodes")
+    if config.on_device:
+        env = envs.load("board", backend="mjx")
     worlds = {name: privileged(name, env) for name in ("simulator", "random")}
     if learned:
         worlds["swm"] = learned.world

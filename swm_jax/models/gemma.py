@@ -36,8 +36,10 @@ from swm_jax.models.layers import (
     split_layers,
 )
 from swm_jax.models.layout import Layout, Segment
+from swm_jax.models.logical_axes import ANY, constrain
 
 _HIDDEN = -2.3819763e38  # logit of a key that must not be seen
+_LOGICAL = {"b": "batch", "c": "candidate"}  # segment axes that a mesh may split
 
 KeyValues = dict[str, tuple[Array, Array]]
 """Keys and values [..., s, K, H] by segment; with a leading depth axis outside."""
@@ -74,12 +76,17 @@ class Decoder(nn.Module):
     def embed(self, tokens: Int[Array, "..."]) -> Float[Array, "... D"]:
         """Token embeddings, scaled by sqrt(width)."""
         table = self.embedder()["input_embedding"]
-        return (table[tokens] * self.config.width**0.5).astype(self.config.dtype)
+        # Each device of `fsdp` looks up its columns for all the others, and the rows
+        # are exchanged: the table itself is not gathered.
+        tokens = constrain(tokens, "replica")
+        x = (table[tokens] * self.config.width**0.5).astype(self.config.dtype)
+        return constrain(x, "replica", *(None,) * (x.ndim - 2), "columns")
 
     def unembed(self, x: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Logits over the whole vocabulary, float32."""
         table = cast(self.embedder()["input_embedding"], x.dtype)
         logits = jnp.einsum("...d,vd->...v", x, table).astype(jnp.float32)
+        logits = constrain(logits, *(ANY,) * (logits.ndim - 1), "vocab")
         return _softcap(logits, self.config.final_softcap)
 
     def unembed_answers(
@@ -121,7 +128,7 @@ class Decoder(nn.Module):
 
             return rematerialised(run, c.remat)
 
-        x = {name: segment.tokens for name, segment in layout.items()}
+        x = {name: _lay(segment, segment.tokens) for name, segment in layout.items()}
         if c.scan:
             body = layer(tuple(layout))
 
@@ -161,10 +168,12 @@ def _layer(params, x, cached, layout: Layout, tables, c: ModelConfig, update):
             jnp.einsum("...D,KDH->...KH", normed[name], w)
             for w in attn["kv_einsum"]["w"]
         )
+        key, value = (_lay(layout[name], k, "kv_heads") for k in (key, value))
         keys[name] = (rope(key, tables[name]), value)
     out = {}
     for name in update:
         query = jnp.einsum("...D,NDH->...NH", normed[name], attn["q_einsum"]["w"])
+        query = _lay(layout[name], query, "heads")
         query = rope(query, tables[name]) * (c.query_width or c.head_dim) ** -0.5
         seen = _attend(layout[name], query, keys, c.attention_softcap)
         added = jnp.einsum("...NH,NHD->...D", seen, attn["attn_vec_einsum"]["w"])
@@ -173,12 +182,18 @@ def _layer(params, x, cached, layout: Layout, tables, c: ModelConfig, update):
         y = x[name] + added
         z = rms_norm(params["pre_ffw_norm"]["scale"], y)
         gates = jnp.einsum("...D,cDF->...cF", z, mlp["gating_einsum"])
+        gates = _lay(layout[name], gates, None, "mlp")
         gate, up = gates[..., 0, :], gates[..., 1, :]
         added = (jax.nn.gelu(gate) * up) @ mlp["linear"]
         if c.post_norms:
             added = rms_norm(params["post_ffw_norm"]["scale"], added)
-        out[name] = y + added
+        out[name] = _lay(layout[name], y + added)
     return out, keys
+
+
+def _lay(segment: Segment, x: Array, *last: str | None) -> Array:
+    """x of a segment's leading axes, laid out on the mesh there is, if any."""
+    return constrain(x, *map(_LOGICAL.get, segment.axes), *last)
 
 
 def _softcap(logits: Float[Array, "..."], cap: float) -> Float[Array, "..."]:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from swm_jax.models.config import ModelConfig
 from swm_jax.models.layers import Params, cast, layer_norm, run_layers
+from swm_jax.models.logical_axes import constrain
 
 _lecun = nn.initializers.lecun_normal
 
@@ -57,6 +58,7 @@ class ImageTower(nn.Module):
         patches = _to_patches(image, c.patch_size).astype(c.dtype)
         kernel = embedding["kernel"].reshape(-1, c.vision_width)
         x = patches @ kernel + embedding["bias"] + cast(self.pos_embedding, c.dtype)
+        x = constrain(x, "batch")
         block = lambda params, x: _block(params, x, c.vision_heads)
         x = run_layers(block, transformer["encoderblock"], x, c)
         features = layer_norm(transformer["encoder_norm"], x)
@@ -70,7 +72,7 @@ def _block(params, x: Float[Array, "B P D"], heads: int) -> Float[Array, "B P D"
     project = lambda p: jnp.einsum("bpd,dnh->bnph", y, p["kernel"])
     bias = lambda p: p["bias"][:, None, :]
     query, key, value = (
-        project(attention[name]) + bias(attention[name])
+        constrain(project(attention[name]) + bias(attention[name]), "batch", "heads")
         for name in ("query", "key", "value")
     )
     query = query * (x.shape[-1] // heads) ** -0.5
@@ -79,9 +81,12 @@ def _block(params, x: Float[Array, "B P D"], heads: int) -> Float[Array, "B P D"
     seen = jnp.einsum("bnqk,bnkh->bnqh", weights, value)
     out = attention["out"]
     x = x + jnp.einsum("bnqh,nhd->bqd", seen, out["kernel"]) + out["bias"]
+    x = constrain(x, "batch")
     y = layer_norm(params["LayerNorm_1"], x)
     y = jax.nn.gelu(y @ mlp["Dense_0"]["kernel"] + mlp["Dense_0"]["bias"])
-    return x + y @ mlp["Dense_1"]["kernel"] + mlp["Dense_1"]["bias"]
+    y = constrain(y, "batch", None, "mlp")
+    y = x + y @ mlp["Dense_1"]["kernel"] + mlp["Dense_1"]["bias"]
+    return constrain(y, "batch")
 
 
 def _to_patches(image: Float[Array, "B h w 3"], size: int) -> Float[Array, "B P X"]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from swm_jax.envs import Scene
 from swm_jax.envs.board_tasks import make_task
@@ -88,6 +89,7 @@ def run_episodes(
     max_steps: int | None = None,
     parallel: int = 16,
     policy: Proposals | None = None,
+    mesh: Mesh | None = None,
     on_end: Callable[[EpisodeResult], None] | None = None,
 ) -> list[EpisodeResult]:
     """Runs every (task name, seed) once and returns the results in that order.
@@ -103,6 +105,7 @@ def run_episodes(
       max_steps: overrides the task's own limit.
       parallel: S, at most; fewer when fewer episodes are left.
       policy: base policy whose proposals the planner starts from.
+      mesh: devices that replans are split over, see `Planner.plan`.
       on_end: called with every result as soon as it exists.
     """
     if goal is None:
@@ -141,7 +144,7 @@ def run_episodes(
         goals = [slots[i][1].goal for i in padded]
         count = max(count, *map(_question_count, goals))
         controller = Controller(
-            planner, world_model, tokenizer, question_length, count, policy
+            planner, world_model, tokenizer, question_length, count, policy, mesh
         )
         observation = Observation(
             image=draw(env.scene(seen)), scene=seen if image_size is None else None

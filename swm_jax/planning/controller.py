@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
 from swm_jax.models import Observation, QuestionBatch
@@ -38,6 +39,7 @@ class Controller:
       question_length: T, the model's `max_question_tokens`.
       question_count: Q, fixed so that goals of other lengths do not recompile.
       policy: where the planner starts from, see `swm_jax.planning.proposals`.
+      mesh: devices to plan on, see `Planner.plan`.
     """
 
     planner: Planner
@@ -46,6 +48,7 @@ class Controller:
     question_length: int | None = None
     question_count: int | None = None
     policy: Proposals | None = None
+    mesh: Mesh | None = None
 
     def replan(
         self,
@@ -71,6 +74,7 @@ class Controller:
             state.replace(stage=stages),
             key,
             self.policy,
+            self.mesh,
         )
         warn_of_trouble(info, aims, self.planner.config.action_limit)
         return chunk, after, info
@@ -96,12 +100,12 @@ class Controller:
         )
         config = self.planner.config
         idle = np.zeros((len(goals), 1, config.horizon, config.action_size), np.float32)
-        yes = np.asarray(_ask_now(self.world_model, observation, batch, idle))
+        yes = np.asarray(ask_now(self.world_model, observation, batch, idle))
         for s, goal in enumerate(goals):
             margins = yes[s, : len(asked[s])]
             if hasattr(goal, "next_stage"):
                 stages[s] = goal.next_stage(margins, int(stages[s]))
-                aims[s] = goal.options[stages[s]]
+                aims[s] = goal.aim(margins, int(stages[s]))
             else:
                 stages[s] = 0
                 aims[s] = goal.given(margins) if asked[s] else goal
@@ -129,7 +133,7 @@ def warn_of_trouble(info: PlanInfo, aims: Sequence[Any], action_limit: float) ->
 
 
 @jax.jit
-def _ask_now(
+def ask_now(
     world_model: WorldModel,
     observation: Observation,
     questions: QuestionBatch,

@@ -15,12 +15,15 @@ Q questions.
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Key
 
 from swm_jax.models import Observation, QuestionBatch
+from swm_jax.models.logical_axes import constrain, partition_spec
 from swm_jax.planning.config import PlannerConfig
 from swm_jax.planning.gradient import check_differentiable
 from swm_jax.planning.proposals import Proposals, call_inside, call_outside
@@ -66,6 +69,7 @@ class Planner:
         state: PlannerState,
         key: Key[Array, ""],
         proposals: Proposals | None = None,
+        mesh: Mesh | None = None,
     ) -> tuple[Float[Array, "S H A"], PlannerState, PlanInfo]:
         """Chooses one chunk of actions per scene.
 
@@ -73,6 +77,9 @@ class Planner:
           proposals: chunks of a base policy [S, M, H, A] or a callable that returns
             some, see `swm_jax.planning.proposals`; planners start from them, and
             clamp them to the action limits.
+          mesh: devices to plan on. Scenes are split over its axes `data` and `fsdp` as
+            far as they divide, candidates over what the scenes leave; a world model
+            that does not lie on the mesh yet is copied to each of its devices.
 
         Returns:
           the chunk, always finite; the state for the next replan (after
@@ -84,9 +91,13 @@ class Planner:
         """
         self._check(world_model, questions, goal, state)
         proposals = call_outside(proposals, observation, key)
-        return _plan(
-            self, world_model, observation, questions, goal, state, key, proposals
-        )
+        scenes = observation, questions, goal, state
+        if mesh is None:
+            return _plan(self, world_model, *scenes, key, proposals)
+        proposals = (on_mesh if callable(proposals) else by_scene)(proposals, mesh)
+        world_model, key = on_mesh((world_model, key), mesh)
+        with jax.set_mesh(mesh):
+            return _plan(self, world_model, *by_scene(scenes, mesh), key, proposals)
 
     def _check(self, world_model, questions, goal, state):
         if self.needs_gradient:
@@ -116,6 +127,7 @@ def _plan(planner, world_model, observation, questions, goal, state, key, propos
 
     def value_by(score):
         def evaluate(actions):
+            actions = constrain(actions, "batch", "candidate")
             scores = desired_scores(
                 world_model,
                 context,
@@ -128,7 +140,8 @@ def _plan(planner, world_model, observation, questions, goal, state, key, propos
                 goal.offered,
             )
             values, _ = chunk_value(scores, goal.weights)
-            return values, unusable_answers(scores, goal.weights)
+            bad = unusable_answers(scores, goal.weights)
+            return tuple(constrain(x, "batch", "candidate") for x in (values, bad))
 
         return evaluate
 
@@ -140,6 +153,27 @@ def _plan(planner, world_model, observation, questions, goal, state, key, propos
     kept = jnp.take_along_axis(info.candidates, index[..., None, None], 1)
     after = shift(plan, config.execute, config, kept, state.stage)
     return plan, after, info.replace(clamped_proposals=clamped)
+
+
+def by_scene(tree: Any, mesh: Mesh) -> Any:
+    """Arrays with a leading axis of scenes, split over a mesh."""
+
+    def place(x):
+        spec = partition_spec(jnp.shape(x), ("batch",), mesh)
+        return jax.device_put(x, NamedSharding(mesh, spec))
+
+    return jax.tree.map(place, tree)
+
+
+def on_mesh(tree: Any, mesh: Mesh) -> Any:
+    """Arrays that lie on a mesh as they are, others copied to each of its devices."""
+    devices, whole = set(mesh.devices.flat), NamedSharding(mesh, PartitionSpec())
+
+    def place(x):
+        there = isinstance(x, jax.Array) and x.sharding.device_set == devices
+        return x if there else jax.device_put(x, whole)
+
+    return jax.tree.map(place, tree)
 
 
 def _random(config, goal, key):

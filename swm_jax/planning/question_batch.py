@@ -4,7 +4,8 @@ Scenes planned together may ask different questions; all get the same number Q, 
 shorter lists padded with a repeated question of weight 0, so that nothing recompiles
 when goals change.
 
-Axes: S scenes, Q questions, T tokens of a padded question, C answers.
+Axes: S scenes, Q questions, T tokens of a padded question, C answers, L tokens of a
+padded answer.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from typing import Protocol
 import numpy as np
 
 from swm_jax.models import QuestionBatch
+from swm_jax.models.ask import encode_answers
+from swm_jax.models.types import PAD_TOKEN
 from swm_jax.planning.value import GoalArrays, check_goal
 from swm_jax.questions import ANSWERS, FreeQuestion, Question
 
@@ -24,7 +27,10 @@ class Tokenizes(Protocol):
         self, texts: list[str], length: int
     ) -> tuple[np.ndarray, np.ndarray]: ...
 
-    def answer_id(self, answer: str) -> int: ...
+    def encode(self, text: str) -> list[int]: ...
+
+    @property
+    def eos_id(self) -> int: ...
 
 
 def question_batch(
@@ -43,9 +49,11 @@ def question_batch(
       count: Q, at least the longest list; None takes exactly that.
       answer_sets: the words to choose from, one tuple per question; None for yes and
         no everywhere. Shorter sets repeat their last answer up to C, the longest.
+        Answers may have several tokens; those of a set in which any has end with eos.
 
     Raises:
-      ValueError: no scenes, a scene without questions, or more than `count`.
+      ValueError: no scenes, a scene without questions, or more than `count`; words
+        that the tokenizer does not know.
     """
     sizes = [len(each) for each in questions]
     if not sizes or min(sizes) == 0:
@@ -73,11 +81,7 @@ def question_batch(
         tokens, mask = map(np.asarray, tokenizer.encode_batch(distinct, length))
         rows = np.searchsorted(distinct, texts).reshape(shape)
         tokens, mask = tokens[rows], mask[rows]
-        ids = {w: tokenizer.answer_id(w) for each in offered for w in sum(each, ())}
-        answers = [
-            [_pad([ids[w] for w in words], widest) for words in each]
-            for each in offered
-        ]
+        answers = _answer_ids(offered, tokenizer, widest)
     return QuestionBatch(
         tokens=tokens.astype(np.int32),
         mask=mask.astype(bool),
@@ -109,7 +113,7 @@ def goal_batch(
         answers[s, : len(goal.questions)] = np.asarray(goal.answers)
         weights[s, : len(goal.questions)] = np.asarray(goal.weights)
     sizes = np.array([[len(words) for words in _pad(each, count)] for each in sets])
-    widest = batch.answer_ids.shape[-1]
+    widest = batch.answer_ids.shape[2]
     # One size for all, as with yes and no, needs no mask.
     offered = None
     if (sizes != widest).any():
@@ -117,6 +121,20 @@ def goal_batch(
     arrays = GoalArrays(answers, weights, offered)
     check_goal(arrays)
     return batch, arrays
+
+
+def _answer_ids(offered, tokenizer: Tokenizes, widest: int) -> np.ndarray:
+    """int32[S, Q, C], or [S, Q, C, L] if any answer has several tokens."""
+    sets = {words for each in offered for words in each}
+    rows = {words: encode_answers(tokenizer, words) for words in sets}
+    several = max(ids.shape[1] if ids.ndim > 1 else 1 for ids in rows.values())
+    for words, ids in rows.items():
+        ids = ids.reshape(len(words), -1)
+        gaps = (0, widest - len(words)), (0, several - ids.shape[1])
+        ids = np.pad(ids, (gaps[0], (0, 0)), mode="edge")
+        rows[words] = np.pad(ids, ((0, 0), gaps[1]), constant_values=PAD_TOKEN)
+    answers = np.array([[rows[words] for words in each] for each in offered])
+    return answers if several > 1 else answers[..., 0]
 
 
 def _pad(items: Sequence, count: int) -> list:

@@ -12,7 +12,11 @@ when a later answer takes it back depends on the rule:
 Which stage a scene is in is not kept here: whoever plans hands it in and gets the
 next one, so that a goal is a constant and episodes can be resumed.
 
-Axes: P questions about the present, one per stage but the last.
+The goal of a stage may itself depend on the present: a `SidedGoal`, whose questions
+about the sides stand behind those that end stages.
+
+Axes: P questions about the present: one per stage but the last, then those that the
+stages' own goals ask.
 """
 
 import dataclasses
@@ -21,7 +25,7 @@ import math
 import numpy as np
 from jaxtyping import Float
 
-from swm_jax.questions.goals import Goal
+from swm_jax.questions.goals import Goal, SidedGoal
 from swm_jax.questions.grammar import Question
 
 STAGE_RULES = ("hysteresis", "latch")
@@ -38,15 +42,21 @@ class Stage:
       fall_back: probability below which this stage begins again.
 
     Raises:
-      ValueError: thresholds that are not 0 < fall_back <= threshold < 1.
+      ValueError: thresholds that are not 0 < fall_back <= threshold < 1, or a goal
+        that has stages itself.
     """
 
-    goal: Goal
+    goal: Goal | SidedGoal
     done: Question | None = None
     threshold: float = 0.9
     fall_back: float = 0.5
 
     def __post_init__(self):
+        if not isinstance(self.goal, (Goal, SidedGoal)):
+            raise ValueError(
+                "the goal of a stage is a Goal or a SidedGoal, got a "
+                f"{type(self.goal).__name__}"
+            )
         if not 0 < self.fall_back <= self.threshold < 1:
             raise ValueError(
                 "a stage needs 0 < fall_back <= threshold < 1, got fall_back "
@@ -76,14 +86,20 @@ class StagedGoal:
             )
 
     @property
+    def dones(self) -> tuple[Question, ...]:
+        """The questions that end stages."""
+        return tuple(stage.done for stage in self.stages[:-1])
+
+    @property
     def present(self) -> tuple[Question, ...]:
         """What to ask about now."""
-        return tuple(stage.done for stage in self.stages[:-1])
+        return sum((_present(stage.goal) for stage in self.stages), self.dones)
 
     @property
     def options(self) -> tuple[Goal, ...]:
         """Every goal this may turn into."""
-        return tuple(stage.goal for stage in self.stages)
+        goals = (stage.goal for stage in self.stages)
+        return sum((getattr(goal, "options", (goal,)) for goal in goals), ())
 
     def next_stage(self, margins: Float[np.ndarray, " P"], stage: int = 0) -> int:
         """The stage to plan for now, given the one that was planned for before.
@@ -107,7 +123,20 @@ class StagedGoal:
 
     def given(self, margins: Float[np.ndarray, " P"], stage: int = 0) -> Goal:
         """The goal of `next_stage`."""
-        return self.stages[self.next_stage(margins, stage)].goal
+        return self.aim(margins, self.next_stage(margins, stage))
+
+    def aim(self, margins: Float[np.ndarray, " P"], stage: int) -> Goal:
+        """The goal of a stage, as its own questions about the present have it."""
+        goal = self.stages[stage].goal
+        asked = [len(_present(each.goal)) for each in self.stages]
+        start = len(self.dones) + sum(asked[:stage])
+        if not asked[stage]:
+            return goal
+        return goal.given(margins[start : start + asked[stage]])
+
+
+def _present(goal: Goal | SidedGoal) -> tuple[Question, ...]:
+    return tuple(getattr(goal, "present", ()))
 
 
 def _logit(probability: float) -> float:

@@ -155,10 +155,11 @@ class _Run:
             len(QUERY_TYPES),
             config.dense_weight,
             finetune,
+            accumulate=config.get("accumulate", 1),
             shardings=jax.tree.map(lambda leaf: leaf.sharding, target),
             skip_bad=self.on_nan == "skip",
         )
-        self.eval_step = make_eval_step(model, len(QUERY_TYPES), finetune)
+        self.eval_step = make_eval_step(model, len(QUERY_TYPES), finetune, self.mesh)
         self.count = make_counter(self.mesh)
         self.log = MetricsLog(workdir, self.step) if is_first() else None
         kept = self.log.kept if self.log else ()

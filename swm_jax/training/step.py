@@ -5,6 +5,7 @@ under the key `dense`, adapters under `lora`, so that the model's tree stays
 big_vision's. Gradients and optimizer states exist for what moves only.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -12,19 +13,23 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from swm_jax.models import ModelConfig, SemanticWorldModel, TrainBatch
 from swm_jax.models.layers import rms_norm
+from swm_jax.models.logical_axes import constrain
 from swm_jax.training.finetune import Finetune, join
 from swm_jax.training.losses import (
     Scores,
+    Totals,
     answer_loss,
     dense_loss,
     mention_loss,
     place_loss,
+    totals_of,
 )
-from swm_jax.training.sharding import replicated
+from swm_jax.training.sharding import batch_shards, replicated
 
 DENSE_CLASSES = 22  # bare, peg, the 20 blocks of the catalogue
 # Weights beside the dense loss: of image sides, and of metres.
@@ -86,27 +91,44 @@ def init_dense_heads(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _losses(model, params, batch: TrainBatch, num_types: int, finetune: Finetune):
+@struct.dataclass
+class _Losses:
+    """Sums over parts of a batch, each divided by totals of the whole."""
+
+    answer: Any
+    dense: Any
+    accuracy: Any
+    mention: Any
+    place: Any
+    scores: Scores
+
+
+def _losses(
+    model, params, batch: TrainBatch, num_types: int, finetune: Finetune, totals: Totals
+) -> _Losses:
     outputs = model.apply(finetune.variables(params), batch)
-    loss, scores = answer_loss(outputs.logits, batch, num_types)
+    loss, scores = answer_loss(outputs.logits, batch, num_types, totals)
     dense = accuracy = mention = place = jnp.zeros(())
     heads = params.get("dense")
     if heads is None:  # the answers alone
-        return loss, dense, accuracy, mention, place, scores
+        return _Losses(loss, dense, accuracy, mention, place, scores)
     if batch.dense is not None:
         out = _read_out(heads["patch"], outputs.patch_features)
         dense, accuracy = dense_loss(
-            out[..., :DENSE_CLASSES], jax.nn.sigmoid(out[..., -2:]), batch.dense
+            out[..., :DENSE_CLASSES],
+            jax.nn.sigmoid(out[..., -2:]),
+            batch.dense,
+            totals,
         )
     if batch.mentions is not None:
         states = rms_norm(0.0, outputs.question_features)
         out = _read_out(heads["mention"], states)
-        mention = mention_loss(jax.nn.sigmoid(out), batch.mentions)
+        mention = mention_loss(jax.nn.sigmoid(out), batch.mentions, totals)
     if batch.places is not None:
         out = _read_out(heads["place"], outputs.answer_features)
         out = out.reshape(*out.shape[:-1], 3, 2)
-        place = place_loss(out, batch.places)
-    return loss, dense, accuracy, mention, place, scores
+        place = place_loss(out, batch.places, totals)
+    return _Losses(loss, dense, accuracy, mention, place, scores)
 
 
 def _read_out(head, x):
@@ -120,6 +142,7 @@ def make_train_step(
     dense_weight: float = 1.0,
     finetune: Finetune = FULL,
     shardings: TrainState | None = None,
+    accumulate: int = 1,
     skip_bad: bool = False,
 ) -> Callable[[TrainState, TrainBatch], tuple[TrainState, StepMetrics]]:
     """A jitted step; the state's buffers are donated.
@@ -130,42 +153,72 @@ def make_train_step(
       num_types: query types told apart in the scores.
       dense_weight: weight of the dense loss where a batch has dense targets.
       finetune: what moves; the optimizer's state is of `finetune.split(params)[0]`.
-      shardings: where the state lies and stays (from `state_shardings`); None leaves
-        it to the compiler.
+      shardings: where the state lies and stays (from `state_shardings`); None: on
+        one device.
+      accumulate: parts of a batch that run one after the other, so that activations
+        of one part exist at a time; loss and gradient are the whole batch's.
       skip_bad: a step whose loss or gradient norm is not finite changes neither
         parameters nor optimizer.
-    """
 
-    def loss_fn(moving, frozen, batch):
+    Raises (when called):
+      ValueError: a batch that does not divide by the parts, or they by the mesh.
+    """
+    mesh = None if shardings is None else shardings.step.mesh
+
+    def loss_fn(moving, frozen, batch, totals):
         params = join(moving, frozen)
-        *parts, scores = _losses(model, params, batch, num_types, finetune)
-        loss, dense, _, mention, place = parts
-        dense = dense + MENTION_WEIGHT * mention + PLACE_WEIGHT * place
-        return loss + dense_weight * dense, (*parts, scores)
+        out = _losses(model, params, batch, num_types, finetune, totals)
+        beside = out.dense + MENTION_WEIGHT * out.mention + PLACE_WEIGHT * out.place
+        return out.answer + dense_weight * beside, out
+
+    def keep(gradients):
+        """Gradients, and their sums, lie where the parameters do."""
+        if shardings is None:
+            return gradients
+        place = finetune.split(shardings.params)[0]
+        return jax.lax.with_sharding_constraint(gradients, place)
+
+    def gradients_of(moving, frozen, batch):
+        totals = totals_of(batch)
+        gradient = jax.grad(loss_fn, has_aux=True)
+        if accumulate == 1:
+            gradients, out = gradient(moving, frozen, batch, totals)
+            return keep(gradients), out
+
+        def add(sums, part):
+            gradients, out = gradient(moving, frozen, part, totals)
+            sums = jax.tree.map(jnp.add, sums, (keep(gradients), out))
+            return sums, None
+
+        parts = split_batch(batch, accumulate, mesh)
+        shapes = jax.eval_shape(
+            gradient, moving, frozen, jax.tree.map(lambda x: x[0], parts), totals
+        )
+        gradients, out = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        return jax.lax.scan(add, (keep(gradients), out), parts)[0]
 
     def train_step(state, batch):
-        moving, frozen = finetune.split(state.params)
-        gradients, (loss, dense, accuracy, mention, place, scores) = jax.grad(
-            loss_fn, has_aux=True
-        )(moving, frozen, batch)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, moving)
-        metrics = StepMetrics(
-            loss=loss,
-            dense_loss=dense,
-            dense_accuracy=accuracy,
-            mention_error=mention,
-            place_error=place,
-            gradient_norm=optax.global_norm(gradients),
-            scores=scores,
-        )
-        params = join(optax.apply_updates(moving, updates), frozen)
-        new = TrainState(state.step + 1, params, opt_state)
-        return _unless_bad(metrics, new, state) if skip_bad else new, metrics
+        with _on(mesh):
+            moving, frozen = finetune.split(state.params)
+            gradients, out = gradients_of(moving, frozen, batch)
+            updates, opt_state = optimizer.update(gradients, state.opt_state, moving)
+            metrics = StepMetrics(
+                loss=out.answer,
+                dense_loss=out.dense,
+                dense_accuracy=out.accuracy,
+                mention_error=out.mention,
+                place_error=out.place,
+                gradient_norm=optax.global_norm(gradients),
+                scores=out.scores,
+            )
+            params = join(optax.apply_updates(moving, updates), frozen)
+            new = TrainState(state.step + 1, params, opt_state)
+            return _unless_bad(metrics, new, state) if skip_bad else new, metrics
 
     if shardings is None:
         return jax.jit(train_step, donate_argnums=0)
-    whole = replicated(shardings.step.mesh)
-    return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, whole))
+    places = (shardings, replicated(mesh))
+    return jax.jit(train_step, donate_argnums=0, out_shardings=places)
 
 
 def _unless_bad(metrics: StepMetrics, new: TrainState, old: TrainState) -> TrainState:
@@ -174,12 +227,42 @@ def _unless_bad(metrics: StepMetrics, new: TrainState, old: TrainState) -> Train
     return jax.tree.map(keep, new, old).replace(step=new.step)
 
 
+def split_batch(batch: TrainBatch, parts: int, mesh: Mesh | None = None) -> TrainBatch:
+    """[B, ...] as [parts, B / parts, ...], every device keeping its own images.
+
+    Raises:
+      ValueError: images that do not divide by the parts, or they by the mesh.
+    """
+    images = batch.image.shape[0]
+    shards = 1 if mesh is None else batch_shards(mesh)
+    if parts < 1 or images % (parts * shards):
+        raise ValueError(
+            f"a batch of {images} images does not divide into accumulate={parts} "
+            f"parts on the mesh's data and fsdp axes of {shards} devices"
+        )
+    # Neighbours lie on one device, so that each of them gives some to every part.
+    split = lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1)
+    return jax.tree.map(lambda x: constrain(split(x), None, "batch"), batch)
+
+
 def make_eval_step(
-    model: SemanticWorldModel, num_types: int, finetune: Finetune = FULL
+    model: SemanticWorldModel,
+    num_types: int,
+    finetune: Finetune = FULL,
+    mesh: Mesh | None = None,
 ) -> Callable[[Any, TrainBatch], Scores]:
     """A jitted function from (params, batch) to the scores by query type."""
 
     def evaluate(params, batch):
-        return _losses(model, params, batch, num_types, finetune)[-1]
+        with _on(mesh):
+            totals = totals_of(batch)
+            return _losses(model, params, batch, num_types, finetune, totals).scores
 
     return jax.jit(evaluate)
+
+
+def _on(mesh: Mesh | None):
+    """The context in which `constrain` finds the mesh."""
+    if mesh is None:
+        return contextlib.nullcontext()
+    return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)

@@ -1,0 +1,166 @@
+"""Closed-loop episodes as one program: look, plan, act, in one `lax.scan`.
+
+What `closed_loop` does on the host for one engine after another happens here without
+leaving the device: physics, renderer and task are functions that are handed in. All
+episodes begin together; one that has ended stands still, and when all have, the rest of
+the program does nothing. With the same key, and as long as no episode ends before the
+others, the host's loop gives the same episodes: there, the next one takes its place.
+
+Axes: S episodes side by side, R replans, X actions carried out per replan, T = R X
+steps, H actions of a chunk, A action width.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from swm_jax.models import Observation
+from swm_jax.models.logical_axes import constrain
+from swm_jax.planning.controller import ask_now
+from swm_jax.planning.goal_table import GoalTable, aim, choose
+from swm_jax.planning.planner import Planner
+from swm_jax.planning.protocol import WorldModel
+
+
+@dataclasses.dataclass(frozen=True)
+class Surroundings:
+    """The world as functions of a batch of states, all of them traceable.
+
+    Attributes:
+      step: (state [S, ...], actions [S, A]) -> state, one control step.
+      scene: state -> what is kept of it, a pytree with leading axis S.
+      observe: state -> Observation.
+      success: (tasks, scene) -> bool[S]; `tasks` is what `run` was given.
+    """
+
+    step: Callable[[Any, Array], Any]
+    scene: Callable[[Any], Any]
+    observe: Callable[[Any], Observation]
+    success: Callable[[Any, Any], Array]
+
+
+@struct.dataclass
+class DeviceEpisodes:
+    """What became of the episodes.
+
+    Attributes:
+      scenes: leading axes [S, T + 1]; behind an episode's `steps` the last one is
+        repeated.
+      steps: int32[S], actions carried out.
+      success: bool[S].
+      values: float32[S, R], value of the chosen chunk; NaN after the end.
+      stages: int32[S, R], stage of the goal; -1 after the end.
+      nan_candidates: int32[S], candidates ignored because an answer was NaN.
+    """
+
+    scenes: Any
+    steps: Int[Array, " S"]
+    success: Bool[Array, " S"]
+    values: Float[Array, "S R"]
+    stages: Int[Array, "S R"]
+    nan_candidates: Int[Array, " S"]
+
+
+def make_device_loop(
+    planner: Planner, around: Surroundings, max_steps: int
+) -> Callable[..., DeviceEpisodes]:
+    """The loop as a pure function, to be jitted or compiled ahead of time.
+
+    Args:
+      planner: replans after `planner.config.execute` actions.
+      around: see `Surroundings`.
+      max_steps: T at least, rounded up to whole replans.
+
+    Returns:
+      run(world_model, table, tasks, start, limits, key), with `table` a `GoalTable`,
+      `tasks` any pytree with leading axis S, `start` the states and `limits` int32[S],
+      steps after which an episode is lost.
+    """
+    execute = planner.config.execute
+    replans = -(-max_steps // execute)
+
+    def run(
+        world_model: WorldModel,
+        table: GoalTable,
+        tasks: Any,
+        start: Any,
+        limits: Int[Array, " S"],
+        key: Key[Array, ""],
+    ) -> DeviceEpisodes:
+        count = limits.shape[0]
+        settle = lambda tree: jax.tree.map(lambda x: constrain(x, "batch"), tree)
+
+        def act(carry, action):
+            state, steps, success, limit = carry
+            going = ~success & (steps < limit)
+            after = settle(around.step(state, action))
+            state = jax.tree.map(lambda new, old: _where(going, new, old), after, state)
+            success = success | (going & around.success(tasks, around.scene(state)))
+            return (state, steps + going, success, limit), around.scene(state)
+
+        def replan(carry, index):
+            state, plans, steps, success = carry
+            observation = around.observe(state)
+            option, stage = jnp.zeros((2, count), jnp.int32)
+            if table.present is not None:
+                chunk = (count, 1, planner.config.horizon, planner.config.action_size)
+                idle = jnp.zeros(chunk)
+                margins = ask_now(world_model, observation, table.present, idle)
+                option, stage = choose(table, margins, plans.stage)
+            going = ~success & (steps < limits)
+            chunk, plans, info = planner.plan(
+                world_model,
+                observation,
+                *aim(table, option),
+                plans.replace(stage=stage),
+                jax.random.fold_in(key, index),
+            )
+            carry, scenes = lax.scan(
+                act,
+                (state, steps, success, limits),
+                jnp.swapaxes(chunk[:, :execute], 0, 1),
+            )
+            state, steps, success, _ = carry
+            values = jnp.where(going, info.value, jnp.nan)
+            nan = jnp.where(going, info.nan_candidates, 0)
+            stage = jnp.where(going, stage, -1)
+            return (state, plans, steps, success), (scenes, values, stage, nan)
+
+        def rest(carry, index):
+            del index
+            scene = around.scene(carry[0])
+            still = jax.tree.map(lambda x: jnp.stack([x] * execute), scene)
+            none = jnp.zeros(count, jnp.int32)
+            return carry, (still, jnp.full(count, jnp.nan), none - 1, none)
+
+        def body(carry, index):
+            _, _, steps, success = carry
+            over = (success | (steps >= limits)).all()
+            return lax.cond(over, rest, replan, carry, index)
+
+        carry = settle(
+            (
+                jax.tree.map(jnp.asarray, start),
+                planner.init_state(count),
+                jnp.zeros(count, jnp.int32),
+                jnp.zeros(count, bool),
+            )
+        )
+        (_, _, steps, success), out = lax.scan(body, carry, jnp.arange(replans))
+        path, values, stages, nan = out
+        path = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), path)
+        join = lambda now, later: jnp.concatenate([now[None], later]).swapaxes(0, 1)
+        scenes = jax.tree.map(join, around.scene(carry[0]), path)
+        return DeviceEpisodes(scenes, steps, success, values.T, stages.T, nan.sum(0))
+
+    return run
+
+
+def _where(mask: Bool[Array, " S"], new: Array, old: Array) -> Array:
+    return jnp.where(mask.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
