@@ -3,6 +3,7 @@
 #   make eval       examine the shipped checkpoint: results/demo/report.html
 #   make test       all tests but the slow ones        make test-slow   those
 #   make test-faults        every mesh, process count and fault
+#   make test-faults        kills and starves training runs, on up to four processes
 #   make test-parity        our models beside PyTorch's (installs the extra parity)
 #   make test-big-vision    and beside big_vision's, from a checkout on PYTHONPATH
 #   make fixtures   write again what make test holds the models against
@@ -61,6 +62,10 @@ test-slow: $(STAMP)
 test-faults: $(STAMP)
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m faults tests --ignore=tests/parity \
 		$(ARGS)
+
+# One process: a test runs up to four of its own, and they share what is compiled.
+test-faults: $(STAMP)
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m faults tests $(ARGS)
 
 # One process: what the models gave is shared between tests.
 test-parity: $(PARITY_STAMP)

@@ -40,7 +40,7 @@ def test_after_random_kills_the_run_ends_bit_identical(
     kills, in_start_up, steps, every, runs, undisturbed, tmp_path
 ):
     flags = (f"--config.steps={steps}", f"--config.checkpoint_every={every}")
-    flags += ("--config.validate_every=1000", "--config.keep_best=None")
+    flags += ("--config.validate_every=1000",)
     workdir = tmp_path / "killed"
     rng = np.random.default_rng(kills)
     steps_reached = rng.integers(1, steps - steps // 4, kills - in_start_up)
@@ -67,13 +67,10 @@ def test_after_random_kills_the_run_ends_bit_identical(
 
 def test_a_step_that_gives_no_number_is_skipped_or_stops_the_run(runs, tmp_path):
     skip, stop = tmp_path / "skip", tmp_path / "stop"
-    poisoned = runs.start(
-        skip, *SAVED_OFTEN, "--config.steps=3", "--config.on_nan=skip", poison="2"
-    )
-    stopped = runs.start(
-        stop, "--config.steps=4", "--config.log_every=4", poison="3",
-        *("--config.checkpoint_every=2",),
-    )  # fmt: skip
+    once = ("--config.steps=4", "--config.log_every=4", "--config.checkpoint_every=2")
+    three = (*SAVED_OFTEN, "--config.steps=3", "--config.on_nan=skip")
+    poisoned = runs.start(skip, *three, poison="2")
+    stopped = runs.start(stop, *once, poison="3")
     (code, out, error), (stop_code, _, stop_error) = outcomes([poisoned, stopped])
     assert code == 0, error
     # Skipped: the same parameters and optimizer as before, and the next step counts.
@@ -112,15 +109,14 @@ def test_a_run_without_room_trains_to_its_end_and_says_that_nothing_is_saved(
 
 @pytest.mark.faults
 def test_a_profiler_trace_comes_on_demand(runs, tmp_path):
-    process = runs.start(
-        tmp_path, "--config.steps=100000", "--profile_steps=2:4",
-        "--config.checkpoint_every=100000", "--config.validate_every=100000",
-    )  # fmt: skip
+    endless = ("--config.steps=100000", "--config.checkpoint_every=100000")
+    endless += ("--config.validate_every=100000", "--profile_steps=2:4")
+    process = runs.start(tmp_path, *endless)
     read_until_step(process, 6)
     process.send_signal(signal.SIGUSR1)
     read_until_step(process, 60)
     process.terminate()
-    ((code, out, error),) = outcomes([process])
+    ((code, _, error),) = outcomes([process])
     assert code == 0, error
     traces = list((tmp_path / "profile").rglob("*.xplane.pb"))
     assert len(traces) == 2
