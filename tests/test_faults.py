@@ -77,14 +77,14 @@ def test_a_step_that_gives_no_number_is_skipped_or_stops_the_run(runs, tmp_path)
     assert sums(skip, 1) == sums(skip, 2) != sums(skip, 3)
     bad = json.loads((skip / "bad_batches" / "step_2.json").read_text())
     assert (bad["seed"], bad["stream_step"], bad["step"]) == (0, 1, 2)
-    assert bad["gradient_norm"] == "nan" and "skipped step 2" in out
+    assert bad["dense_loss"] == "nan" and "skipped step 2" in out
     skipped = [row["skipped_steps"] for row in read_metrics(skip)]
     assert skipped == [0.0, 1.0, 0.0]
     # Stopped: the step is named though the loop looks at step 4 only, nothing after
     # it is saved.
     assert stop_code == 1
     last = stop_error.strip().splitlines()[-1]
-    assert "gradient norm nan at step 3" in last and "bad_batches/step_3.json" in last
+    assert "dense_loss nan at step 3" in last and "bad_batches/step_3.json" in last
     assert "the last good checkpoint is step 2" in last
     assert [p.name for p in (stop / "checkpoints").iterdir()] == ["2"]
 
