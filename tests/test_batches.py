@@ -17,7 +17,7 @@ import pytest
 from hypothesis import strategies as st
 
 from data_pipelines import tfds_board
-from data_pipelines.batches import make_train_iterator, to_devices
+from data_pipelines.batches import StepBatches, make_train_iterator
 from data_pipelines.episodes import DataError, Episode, encode_png
 from data_pipelines.load import load_episodes, read_episodes
 from data_pipelines.report import describe
@@ -171,11 +171,23 @@ def test_stream_does_not_depend_on_threads(data, settings):
     assert same([next(left) for _ in range(6)], [next(right) for _ in range(6)])
 
 
-def test_hosts_get_slices_of_one_global_batch(data):
+def test_hosts_get_rows_of_one_global_batch(data):
     whole = next(stream(data, start_step=7))
-    parts = [next(stream(data, start_step=7, host=(i, 3))) for i in range(3)]
-    assert parts[0].image.shape[0] == 2
-    assert same(jax.tree.map(lambda *x: np.concatenate(x), *parts), whole)
+    for rows in ([0, 1], [2, 5], [3]):  # as a mesh deals them out, or a tensor axis
+        part = next(stream(data, start_step=7, rows=rows))
+        assert same(part, jax.tree.map(lambda x: x[np.array(rows)], whole))  # noqa: B023
+
+
+def test_examples_name_what_is_in_a_batch(data):
+    config, start = CONFIG, 7
+    batch = next(stream(data, start_step=start))
+    episodes = load_episodes(data, "train")
+    batches = StepBatches.make(episodes, config, TOKENS, MODEL, seed=0)
+    examples = batches.examples(start)
+    assert len(examples) == config.images
+    for example, image in zip(examples, batch.image):
+        row = episodes.episode.tolist().index(example["episode"])
+        np.testing.assert_array_equal(image, episodes.image(row, example["t"]))
 
 
 def test_seeds_and_splits_give_other_streams(data):
@@ -193,14 +205,6 @@ def test_end_token_is_trained_when_asked(data):
     assert batch.answer_tokens.shape[-1] == 2
     assert (batch.answer_tokens[real][:, 1] == TOKENS.eos_id).all()
     assert (batch.answer_mask[..., 1] == real).all()
-
-
-def test_batch_on_devices_holds_the_same_numbers(data):
-    batch = next(stream(data))
-    mesh = jax.make_mesh((jax.device_count(),), ("data",))
-    placed = to_devices(batch, mesh)
-    assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(placed))
-    assert same(jax.tree.map(np.asarray, placed), batch)
 
 
 def test_loaded_frames_are_the_stored_ones(data):
@@ -280,7 +284,6 @@ def test_unknown_split_is_refused(data):
 def test_sizes_that_cannot_work_are_refused(data):
     few = ml_collections.ConfigDict({"images": 4, "questions": 9, "queries": 3})
     refused("3 queries cannot cover 9 questions", data, config=few)
-    refused("6 images does not divide over 4 hosts", data, host=(0, 4))
 
 
 @pytest.mark.parametrize(
