@@ -2,7 +2,7 @@
 #
 #   make eval       examine the shipped checkpoint: results/demo/report.html
 #   make test       all tests but the slow ones        make test-slow   those
-#   make test-faults        every mesh, process count and fault
+#   make test-faults        every mesh; kills and starves runs on up to four processes
 #   make test-parity        our models beside PyTorch's (installs the extra parity)
 #   make test-big-vision    and beside big_vision's, from a checkout on PYTHONPATH
 #   make test-ogbench       in OGBench's own env (installs the extra ogbench)

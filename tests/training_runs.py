@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-import signal
+import resource
 import socket
 import subprocess
 import sys
@@ -35,10 +35,26 @@ class Runs:
         self._cache = cache
 
     def start(
-        self, workdir, *flags: str, arg: str = "pretrain_debug"
+        self,
+        workdir,
+        *flags: str,
+        arg: str = "pretrain_debug",
+        poison: str = "",
+        largest_file: int | None = None,
     ) -> subprocess.Popen:
-        """A run in the background."""
-        command = [sys.executable, "-m", "swm_jax.train", "--workdir", str(workdir)]
+        """A run in the background.
+
+        Args:
+          workdir: of the run.
+          flags: beside workdir and config.
+          arg: variant of the config.
+          poison: steps whose batches give no finite gradient, as "2,5".
+          largest_file: bytes beyond which no file can grow, as on a full disk.
+        """
+        program = ["-m", "swm_jax.train"]
+        if poison:
+            program = ["-m", "tests.poisoned_training", poison]
+        command = [sys.executable, *program, "--workdir", str(workdir)]
         command += ["--config", f"experiments/board_tiny.py:{arg}"]
         command += ["--compilation_cache_dir", str(self._cache), *flags]
         environment = {
@@ -46,10 +62,16 @@ class Runs:
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
         }
+
+        def limit():
+            hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, hard))
+
         return subprocess.Popen(
             command,
             cwd=ROOT,
             env=environment,
+            preexec_fn=limit if largest_file else None,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -117,9 +139,3 @@ def wait_until(
                 raise AssertionError(f"ended too early:\n{process.communicate()[1]}")
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(every)
-
-
-def kill(process: subprocess.Popen) -> None:
-    """kill -9, and wait for the end."""
-    process.send_signal(signal.SIGKILL)
-    process.communicate()

@@ -17,6 +17,7 @@ import contextlib
 import dataclasses
 import json
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ from swm_jax.checkpoints.digest import bit_sums
 
 FORMAT = "swm_jax"
 FORMAT_VERSION = 1
+SWEEPS = 10
 DAMAGED = "damaged-"  # a step's folder is renamed to this and its number
 
 
@@ -289,6 +291,18 @@ class RunCheckpoints:
         if manager is not None:
             with contextlib.suppress(Exception):
                 manager.close()
+        if jax.process_index() == 0:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Removes half-written steps, which need room; threads may still write one."""
+        for _ in range(SWEEPS):
+            try:
+                for path in self.folder.glob("*.orbax-checkpoint-tmp*"):
+                    path.rmtree()
+                return
+            except OSError:
+                time.sleep(0.5)
 
     @contextlib.contextmanager
     def _telling(self, step: int):

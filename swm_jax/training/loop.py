@@ -45,6 +45,7 @@ from swm_jax.training.tally import (
     Tally,
     bad_steps,
     make_counter,
+    what_is_bad,
     write_bad_batch,
 )
 
@@ -156,6 +157,7 @@ class _Run:
             len(QUERY_TYPES),
             config.dense_weight,
             finetune,
+            accumulate=config.get("accumulate", 1),
             shardings=jax.tree.map(lambda leaf: leaf.sharding, target),
             accumulate=config.get("accumulate", 1),
             skip_bad=self.on_nan == "skip",
@@ -247,12 +249,11 @@ class _Run:
                 latest = self.checkpoints.latest_step()
                 good = f"step {latest}" if latest is not None else "none yet"
                 raise TrainingError(
-                    f"loss {bad['loss']} and gradient norm {bad['gradient_norm']} at "
-                    f"step {bad['step']}{where}; the last good checkpoint is {good}. "
-                    "Lower optimizer.learning_rate, or set config.on_nan=skip, and "
-                    "resume"
+                    f"{what_is_bad(bad)} at step {bad['step']}{where}; the last good "
+                    f"checkpoint is {good}. Lower optimizer.learning_rate, or set "
+                    "config.on_nan=skip, and resume"
                 )
-            self._say(f"skipped step {bad['step']}: loss {bad['loss']}{where}")
+            self._say(f"skipped step {bad['step']}: {what_is_bad(bad)}{where}")
         if found and int(tally.in_a_row) >= GIVE_UP:
             raise TrainingError(
                 f"{int(tally.in_a_row)} steps in a row up to step {self.step} had to "

@@ -35,6 +35,7 @@ DENSE_CLASSES = 22  # bare, peg, the 20 blocks of the catalogue
 # Weights beside the dense loss: of image sides, and of metres.
 MENTION_WEIGHT, PLACE_WEIGHT = 4.0, 1.0
 FULL = Finetune()
+MEASURES = ("loss", "dense_loss", "mention_error", "place_error", "gradient_norm")
 
 
 @struct.dataclass
@@ -72,6 +73,10 @@ class StepMetrics:
     place_error: Float[Array, ""]
     gradient_norm: Float[Array, ""]
     scores: Scores
+
+    def measures(self) -> Float[Array, " n"]:
+        """The scalars named in `MEASURES`; one that is not finite spoils the step."""
+        return jnp.stack([getattr(self, name) for name in MEASURES])
 
 
 def init_dense_heads(config: ModelConfig) -> dict[str, Any]:
@@ -157,8 +162,8 @@ def make_train_step(
         one device.
       accumulate: parts of a batch that run one after the other, so that activations
         of one part exist at a time; loss and gradient are the whole batch's.
-      skip_bad: a step whose loss or gradient norm is not finite changes neither
-        parameters nor optimizer.
+      skip_bad: a step in whose losses or gradient norm one is not finite changes
+        neither parameters nor optimizer.
 
     Raises (when called):
       ValueError: a batch that does not divide by the parts, or they by the mesh.
@@ -221,6 +226,12 @@ def make_train_step(
     return jax.jit(train_step, donate_argnums=0, out_shardings=places)
 
 
+def _unless_bad(metrics: StepMetrics, new: TrainState, old: TrainState) -> TrainState:
+    good = jnp.isfinite(metrics.measures()).all()
+    keep = lambda new, old: jnp.where(good, new, old)
+    return jax.tree.map(keep, new, old).replace(step=new.step)
+
+
 def split_batch(batch: TrainBatch, parts: int, mesh: Mesh | None = None) -> TrainBatch:
     """[B, ...] as [parts, B / parts, ...], every device keeping its own images.
 
@@ -237,12 +248,6 @@ def split_batch(batch: TrainBatch, parts: int, mesh: Mesh | None = None) -> Trai
     # Neighbours lie on one device, so that each of them gives some to every part.
     split = lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1)
     return jax.tree.map(lambda x: constrain(split(x), None, "batch"), batch)
-
-
-def _unless_bad(metrics: StepMetrics, new: TrainState, old: TrainState) -> TrainState:
-    good = jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.gradient_norm)
-    keep = lambda new, old: jnp.where(good, new, old)
-    return jax.tree.map(keep, new, old).replace(step=new.step)
 
 
 def make_eval_step(

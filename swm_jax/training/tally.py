@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from swm_jax.training.losses import Scores
 from swm_jax.training.sharding import replicated
-from swm_jax.training.step import StepMetrics
+from swm_jax.training.step import MEASURES, StepMetrics
 
 REMEMBERED = 8  # bad steps that are told one by one; further ones are counted
 GIVE_UP = 20  # steps skipped one after the other: they will not get better
@@ -32,16 +32,16 @@ class Tally:
 
     Attributes:
       scores: of the good steps.
-      bad: int32[], steps whose loss or gradient norm is not finite.
+      bad: int32[], steps with a loss or gradient norm that is not finite.
       bad_steps: int32[REMEMBERED], the first of them.
-      bad_values: float32[REMEMBERED, 2], their loss and gradient norm.
+      bad_values: float32[REMEMBERED, M], their `MEASURES`.
       in_a_row: int32[], bad steps since the last good one, however long ago.
     """
 
     scores: Scores
     bad: Int[Array, ""]
     bad_steps: Int[Array, " n"]
-    bad_values: Float[Array, "n 2"]
+    bad_values: Float[Array, "n M"]
     in_a_row: Int[Array, ""]
 
     @classmethod
@@ -52,7 +52,7 @@ class Tally:
             Scores(zeros, zeros, zeros),
             np.int32(0),
             np.zeros(REMEMBERED, np.int32),
-            np.zeros((REMEMBERED, 2), np.float32),
+            np.zeros((REMEMBERED, len(MEASURES)), np.float32),
             np.int32(0),
         )
 
@@ -65,7 +65,7 @@ def make_counter(mesh: Mesh) -> Callable[[Tally, StepMetrics, int, bool], Tally]
         scores = metrics.scores
         kept = jax.tree.map(lambda x: jnp.where(anew, 0, x), (tally.scores, tally.bad))
         before, bad = kept
-        values = jnp.stack([metrics.loss, metrics.gradient_norm])
+        values = metrics.measures()
         good = jnp.isfinite(values).all()
         scores = jax.tree.map(
             lambda old, new: old + jnp.where(good, new, 0), before, scores
@@ -85,16 +85,21 @@ def make_counter(mesh: Mesh) -> Callable[[Tally, StepMetrics, int, bool], Tally]
 
 
 def bad_steps(tally: Tally) -> list[dict[str, Any]]:
-    """Step, loss and gradient norm of the bad steps; waits for the device."""
+    """Step and measures, as text, of the bad steps; waits for the device."""
     count = min(int(tally.bad), REMEMBERED)
     if not count:
         return []
     steps, values = np.asarray(tally.bad_steps), np.asarray(tally.bad_values)
     return [
-        {"step": int(steps[i]), "loss": str(values[i, 0])}
-        | {"gradient_norm": str(values[i, 1])}
-        for i in range(count)
+        {"step": int(step), **dict(zip(MEASURES, map(str, row)))}
+        for step, row in zip(steps[:count], values[:count])
     ]
+
+
+def what_is_bad(found: dict[str, Any]) -> str:
+    """Such as "gradient_norm nan", for an entry of `bad_steps`."""
+    wrong = [name for name in MEASURES if not np.isfinite(float(found[name]))]
+    return ", ".join(f"{name} {found[name]}" for name in wrong)
 
 
 def write_bad_batch(

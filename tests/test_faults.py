@@ -1,0 +1,122 @@
+"""Faults while a run runs: kill -9, batches that give no number, signals, no room."""
+
+import json
+import re
+import signal
+import time
+
+import numpy as np
+import pytest
+from training_runs import logged_steps, outcomes
+
+from swm_jax.training.metrics import read_metrics
+
+SAVED_OFTEN = ("--config.checkpoint_every=1", "--config.keep_checkpoints=9")
+
+
+def sums(workdir, step):
+    """Sums over the bits of the parameters and of the optimizer's state."""
+    path = workdir / "checkpoints" / str(step) / "metadata" / "metadata"
+    return json.loads(path.read_text())["sums"]
+
+
+def read_until_step(process, target):
+    """Reads what the run prints until it has logged a step of at least `target`."""
+    for line in process.stdout:
+        found = re.match(r"step (\d+)/\d+ loss", line)
+        if found and int(found[1]) >= target:
+            return
+    raise AssertionError(f"ended before step {target}:\n{process.stderr.read()}")
+
+
+@pytest.mark.parametrize(
+    "kills, in_start_up, steps, every",
+    [
+        pytest.param(3, 0, 6, 1, id="3"),
+        pytest.param(20, 4, 80, 3, id="20", marks=pytest.mark.faults),
+    ],
+)
+def test_after_random_kills_the_run_ends_bit_identical(
+    kills, in_start_up, steps, every, runs, undisturbed, tmp_path
+):
+    flags = (f"--config.steps={steps}", f"--config.checkpoint_every={every}")
+    flags += ("--config.validate_every=1000",)
+    workdir = tmp_path / "killed"
+    rng = np.random.default_rng(kills)
+    steps_reached = rng.integers(1, steps - steps // 4, kills - in_start_up)
+    order = iter(sorted(steps_reached.tolist()))
+    for in_loop in rng.permutation([False] * in_start_up + [True] * len(steps_reached)):
+        process = runs.start(workdir, *flags)
+        if in_loop:
+            read_until_step(process, next(order))
+        # A step takes milliseconds, a save tenths of a second, a start some seconds.
+        time.sleep(rng.uniform(0.0, 0.15 if in_loop else 8.0))
+        assert process.poll() is None, "ended before it could be killed"
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    code, out, error = runs.run(workdir, *flags)
+    assert code == 0, error
+    expected = undisturbed
+    if steps != 6:
+        expected = tmp_path / "undisturbed"
+        assert runs.run(expected, *flags)[0] == 0
+    assert sums(workdir, steps) == sums(expected, steps)
+    assert logged_steps(workdir) == list(range(1, steps + 1))
+    assert "goodput" in out
+
+
+def test_a_step_that_gives_no_number_is_skipped_or_stops_the_run(runs, tmp_path):
+    skip, stop = tmp_path / "skip", tmp_path / "stop"
+    once = ("--config.steps=4", "--config.log_every=4", "--config.checkpoint_every=2")
+    three = (*SAVED_OFTEN, "--config.steps=3", "--config.on_nan=skip")
+    poisoned = runs.start(skip, *three, poison="2")
+    stopped = runs.start(stop, *once, poison="3")
+    (code, out, error), (stop_code, _, stop_error) = outcomes([poisoned, stopped])
+    assert code == 0, error
+    # Skipped: the same parameters and optimizer as before, and the next step counts.
+    assert sums(skip, 1) == sums(skip, 2) != sums(skip, 3)
+    bad = json.loads((skip / "bad_batches" / "step_2.json").read_text())
+    assert (bad["seed"], bad["stream_step"], bad["step"]) == (0, 1, 2)
+    assert bad["dense_loss"] == "nan" and "skipped step 2" in out
+    skipped = [row["skipped_steps"] for row in read_metrics(skip)]
+    assert skipped == [0.0, 1.0, 0.0]
+    # Stopped: the step is named though the loop looks at step 4 only, nothing after
+    # it is saved.
+    assert stop_code == 1
+    last = stop_error.strip().splitlines()[-1]
+    assert "dense_loss nan at step 3" in last and "bad_batches/step_3.json" in last
+    assert "the last good checkpoint is step 2" in last
+    assert [p.name for p in (stop / "checkpoints").iterdir()] == ["2"]
+
+
+@pytest.mark.faults
+def test_a_run_without_room_trains_to_its_end_and_says_that_nothing_is_saved(
+    runs, tmp_path
+):
+    full = runs.start(tmp_path, *SAVED_OFTEN, "--config.steps=3", largest_file=50_000)
+    ((code, out, error),) = outcomes([full])
+    assert code == 1
+    assert "step 3/3" in out and "goodput" in out
+    warnings = [line for line in error.splitlines() if line.startswith("warning: step")]
+    assert [line.split()[2] for line in warnings] == ["1", "2", "3", "3"]
+    last = error.strip().splitlines()[-1]
+    assert "the state of step 3 could not be saved" in last and "File too large" in last
+    assert "the last good checkpoint is none" in last
+    code, out, error = runs.run(tmp_path, "--config.steps=3")  # there is room again
+    assert code == 0 and "resumed" not in out, error
+    assert logged_steps(tmp_path) == [1, 2, 3]
+
+
+@pytest.mark.faults
+def test_a_profiler_trace_comes_on_demand(runs, tmp_path):
+    endless = ("--config.steps=100000", "--config.checkpoint_every=100000")
+    endless += ("--config.validate_every=100000", "--profile_steps=2:4")
+    process = runs.start(tmp_path, *endless)
+    read_until_step(process, 6)
+    process.send_signal(signal.SIGUSR1)
+    read_until_step(process, 60)
+    process.terminate()
+    ((code, _, error),) = outcomes([process])
+    assert code == 0, error
+    traces = list((tmp_path / "profile").rglob("*.xplane.pb"))
+    assert len(traces) == 2
