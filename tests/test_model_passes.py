@@ -78,6 +78,7 @@ def test_passes_of_any_size_give_the_same_gradient():
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_passes_of_any_size_give_the_same_plan():
     settings = dict(horizon=5, sub_chunk=5, execute=1, candidates=10, iterations=2)
     planner = get_planner("gradient", **settings)
