@@ -48,6 +48,7 @@ class PublishedLoop:
         tree = {k: torch.from_dlpack(x) for k, x in flatten(params).items()}
         self.table = tree["llm/embedder/input_embedding"]
         self.device, self.dtype = self.table.device, self.table.dtype
+        self.on_cpu, self.threads = self.device.type == "cpu", torch.get_num_threads()
         self.kernel, self.bias = tree.pop("action/kernel"), tree.pop("action/bias")
         self.config, self.horizons = config, horizons
         self.model = _shared_model(tree, config).to(self.device)
@@ -69,20 +70,31 @@ class PublishedLoop:
 
     @torch.inference_mode()
     def tuned(
-        self, actions: Float[np.ndarray, "N H A"], image: torch.Tensor, batch: int
+        self,
+        actions: Float[np.ndarray, "N H A"],
+        image: torch.Tensor,
+        batch: int,
+        threads: int = 0,
     ) -> Float[np.ndarray, "N K Q C"]:
-        """Log-probabilities over the answer set, `batch` sequences at a time."""
+        """Log-probabilities over the answer set.
+
+        Args:
+          actions: raw action units.
+          image: from `encode`.
+          batch: sequences at a time.
+          threads: of a CPU; 0 for PyTorch's default.
+        """
 
         def read(rows, question):
             hidden = self._hidden(rows, image.expand(len(rows), -1, -1))[:, -1, None]
             logits = hidden @ self.table[self.answers[question]].mT
             return torch.log_softmax(logits[:, 0].float(), -1)
 
-        return self._each(actions, batch, read)
+        return self._each(actions, batch, threads, read)
 
     @torch.inference_mode()
     def literal(
-        self, actions: Float[np.ndarray, "N H A"], batch: int
+        self, actions: Float[np.ndarray, "N H A"], batch: int, threads: int = 0
     ) -> Float[np.ndarray, "N K Q C"]:
         """Log-probabilities among the whole vocabulary."""
 
@@ -93,9 +105,10 @@ class PublishedLoop:
             among = torch.log_softmax(logits[:, -1].float(), -1)
             return among.gather(1, self.answers[question])
 
-        return self._each(actions, batch, read)
+        return self._each(actions, batch, threads, read)
 
-    def _each(self, actions, batch, read):
+    def _each(self, actions, batch, threads, read):
+        torch.set_num_threads(threads or self.threads)
         actions = torch.tensor(np.asarray(actions), device=self.device)
         scaled = (actions * self.config.action_scale).to(self.dtype)
         steps = (scaled @ self.kernel + self.bias) * self.config.width**0.5
