@@ -1,0 +1,232 @@
+"""Operations and bytes of the model, counted from its shapes alone.
+
+A product of [M, K] and [K, N] counts 2 M K N operations; norms, RoPE and softmax are
+left out. What is counted is what runs: keys that a mask hides are multiplied too, and
+without `scan` the last layer of the decoder is pruned to the tokens that are read.
+Bytes are the least that must move between memory and the arithmetic.
+
+Letters: D decoder width, F hidden width, N heads, K key heads, H head width.
+Source: one term per einsum of `gemma`, `siglip` and `swm`.
+"""
+
+from typing import NamedTuple
+
+from swm_jax.models.config import ModelConfig
+
+
+class _Run(NamedTuple):
+    """Tokens of one segment in a pass through the decoder.
+
+    Attributes:
+      tokens: how many.
+      keys: that each of them looks at.
+      read: whether their last states are wanted.
+    """
+
+    tokens: int
+    keys: int
+    read: bool = False
+
+
+def decoder_flops_per_token(config: ModelConfig) -> int:
+    """Products of one token with the weights of all decoder layers.
+
+    3.96 G for Gemma 2B: attention to keys is `attention_flops`.
+    """
+    return config.depth * (_key_value_flops(config) + _rest_flops(config))
+
+
+def attention_flops(config: ModelConfig, tokens: int, keys: int) -> int:
+    """Logits and weighted values of `tokens` that see `keys` each, in all layers."""
+    return config.depth * _attention_layer_flops(config, tokens, keys)
+
+
+def image_tower_flops(config: ModelConfig, images: int = 1) -> int:
+    """Pixels to decoder inputs."""
+    c, patches = config, config.image_tokens
+    width = c.vision_width
+    embed = 2 * 3 * c.patch_size**2 * width
+    block = 8 * width**2 + 4 * patches * width + 4 * width * c.vision_mlp
+    head = 2 * width * c.width
+    return images * patches * (embed + c.vision_depth * block + head)
+
+
+def unembed_flops(config: ModelConfig, tokens: int = 1, rows: int | None = None) -> int:
+    """Read-outs of `tokens` states over `rows` of the vocabulary, None for all."""
+    return 2 * tokens * config.width * (config.vocab_size if rows is None else rows)
+
+
+def encode_flops(config: ModelConfig, questions: int, question_tokens: int) -> int:
+    """What one scene costs before any candidate.
+
+    Args:
+      questions, question_tokens: Q, and T of each, padding included.
+    """
+    c, image = config, config.image_tokens
+    runs = []
+    if c.layout != "full":
+        runs = [_Run(image, image)]
+    if c.layout == "branched":
+        runs += [_Run(questions * question_tokens, image + question_tokens)]
+    return image_tower_flops(c) + _decoder_flops(c, runs)
+
+
+def scoring_flops(
+    config: ModelConfig,
+    candidates: int,
+    horizons: int,
+    questions: int,
+    actions: int,
+    question_tokens: int | None = None,
+    answers: int = 2,
+) -> int:
+    """What the candidates of one scene cost, their answer set read, one pass.
+
+    Args:
+      candidates, horizons, questions, actions: N, K, Q, H.
+      question_tokens: T, padding included; None for the longest allowed.
+      answers: C, rows of the embedding that are read; the vocabulary's size where
+        probabilities are among all tokens.
+    """
+    c, queries = config, candidates * horizons * questions
+    tokens = c.max_question_tokens if question_tokens is None else question_tokens
+    runs = scoring_runs(c, candidates, horizons, questions, actions, tokens)
+    projected = 2 * c.action_size * c.width * candidates * actions
+    return projected + _decoder_flops(c, runs) + unembed_flops(c, queries, answers)
+
+
+def scoring_tokens(
+    config: ModelConfig,
+    candidates: int,
+    horizons: int,
+    questions: int,
+    actions: int,
+    question_tokens: int | None = None,
+) -> int:
+    """Tokens that run for the candidates; arguments as for `scoring_flops`."""
+    c = config
+    tokens = c.max_question_tokens if question_tokens is None else question_tokens
+    runs = scoring_runs(c, candidates, horizons, questions, actions, tokens)
+    return sum(run.tokens for run in runs)
+
+
+def scoring_bytes(
+    config: ModelConfig,
+    candidates: int,
+    horizons: int,
+    questions: int,
+    actions: int,
+    question_tokens: int | None = None,
+    passes: int = 1,
+    itemsize: int = 2,
+) -> int:
+    """Least bytes moved while the candidates of one scene are scored.
+
+    Every pass reads all decoder weights and the scene's keys and values once; every
+    token's state is read and written once per layer, its keys and values too.
+
+    Args:
+      passes: one after the other.
+      itemsize: bytes of a weight and of a number of a state.
+      candidates, horizons, questions, actions, question_tokens: as for
+        `scoring_flops`.
+    """
+    c = config
+    tokens = c.max_question_tokens if question_tokens is None else question_tokens
+    runs = scoring_runs(c, candidates, horizons, questions, actions, tokens)
+    shared = {"full": 0, "block": c.image_tokens}.get(
+        c.layout, c.image_tokens + questions * tokens
+    )
+    key_value = 2 * c.kv_heads * c.head_dim
+    per_pass = decoder_weights(c) + c.depth * shared * key_value
+    per_token = c.depth * (2 * c.width + 2 * key_value)
+    moved = passes * per_pass + sum(run.tokens for run in runs) * per_token
+    return itemsize * moved
+
+
+def decoder_weights(config: ModelConfig) -> int:
+    """Numbers in the matrices of all decoder layers."""
+    return decoder_flops_per_token(config) // 2
+
+
+def train_step_flops(
+    config: ModelConfig,
+    images: int,
+    actions: int,
+    questions: int,
+    question_tokens: int,
+    queries: int,
+    answer_tokens: int,
+    recompute: bool = False,
+) -> int:
+    """Forward and backward of a batch, all weights trained: three forwards.
+
+    Args:
+      images: B.
+      actions, questions, queries: H, Q, R per image.
+      question_tokens, answer_tokens: T, L, padding included.
+      recompute: also count the second forward of layers under remat "full", which
+        the share of a machine's rate counts and conventional MFU leaves out.
+    """
+    c, image = config, config.image_tokens
+    asked, answered = images * queries * question_tokens, images * queries
+    answered *= answer_tokens
+    select = 0
+    if c.layout == "full":
+        length = image + actions + 1 + question_tokens + answer_tokens
+        runs = [_Run(images * queries * length, length, True)]
+    else:
+        runs = [
+            _Run(images * image, image),
+            _Run(images * actions, image + actions),
+        ]
+        sees = image + question_tokens
+        if c.layout == "branched":
+            runs += [_Run(images * questions * question_tokens, sees)]
+            # One-hot products that give every query the keys of its question.
+            select = 4 * asked * questions * c.kv_heads * c.head_dim * c.depth
+        else:
+            runs += [_Run(asked, sees + actions)]
+        sees += actions + answer_tokens
+        runs += [_Run(answered, sees, True)]
+    layers = image_tower_flops(c, images) + _decoder_flops(c, runs) + select
+    ends = 2 * c.action_size * c.width * images * actions + unembed_flops(c, answered)
+    again = layers if recompute and c.remat == "full" else 0
+    return 3 * (layers + ends) + again
+
+
+def scoring_runs(c, candidates, horizons, questions, actions, question_tokens):
+    """What runs per candidate, as `SemanticWorldModel.query_layout` has it."""
+    image, queries = c.image_tokens, candidates * horizons * questions
+    if c.layout == "full":
+        length = image + actions + 1 + question_tokens + 1
+        return [_Run(queries * length, length, True)]
+    sees = image + actions
+    runs = [_Run(candidates * actions, sees)]
+    sees += question_tokens
+    if c.layout == "block":
+        runs += [_Run(queries * question_tokens, sees)]
+    return [*runs, _Run(queries, sees + 1, True)]
+
+
+def _decoder_flops(c: ModelConfig, runs: list[_Run]) -> int:
+    total = 0
+    for run in runs:
+        layers = c.depth if c.scan or run.read else c.depth - 1
+        rest = run.tokens * _rest_flops(c)
+        rest += _attention_layer_flops(c, run.tokens, run.keys)
+        total += layers * rest + c.depth * run.tokens * _key_value_flops(c)
+    return total
+
+
+def _key_value_flops(c: ModelConfig) -> int:
+    return 4 * c.width * c.kv_heads * c.head_dim
+
+
+def _rest_flops(c: ModelConfig) -> int:
+    """Query, output and MLP of one token in one layer."""
+    return 4 * c.width * c.heads * c.head_dim + 6 * c.width * c.mlp
+
+
+def _attention_layer_flops(c: ModelConfig, tokens: int, keys: int) -> int:
+    return 4 * tokens * keys * c.heads * c.head_dim
