@@ -305,7 +305,7 @@ def board(mesh: dict | None) -> dict:
     return {
         "path": [np.asarray(r.scenes.peg[-1]).tolist() for r in results],
         "blocks": [np.asarray(r.scenes.block_pose[-1]).tolist() for r in results],
-        "values": sum((r.values for r in results), []),
+        "values": [value for r in results for value in r.values],
         "steps": [r.steps for r in results],
     }
 

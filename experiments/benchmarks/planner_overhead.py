@@ -2,6 +2,7 @@
 
     pip install -e '.[bench]'
     python -m experiments.benchmarks.planner_overhead
+    python -m experiments.benchmarks.planner --overhead     (the same at the end)
 
 Part 1: the share of a replan of the tiny model that is not scoring. Measured twice:
 as the time of a replan against the time of its scoring calls alone, and as the time
@@ -16,8 +17,6 @@ temperatures.
 
 import functools
 import importlib.util
-import os
-import time
 
 import swm_jax  # noqa: F401  (sets NPROC before jax starts)
 
@@ -27,6 +26,7 @@ import numpy as np
 from absl import app, flags
 
 from experiments.benchmarks import point_mass
+from experiments.benchmarks.timing import machine, side_by_side
 from swm_jax.models import (
     Observation,
     SemanticWorldModel,
@@ -49,10 +49,7 @@ _TEMPERATURES = (0.03, 0.1, 0.3, 1.0)  # of pytorch-mppi, in units of cost
 
 def main(argv):
     del argv
-    print(
-        f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, load "
-        f"{os.getloadavg()[0]:.1f}: on a busy machine only ratios of one run count"
-    )
+    print(machine())
     share_of_planning()
     planners_alone()
 
@@ -89,6 +86,7 @@ def share_of_planning() -> None:
             functools.partial(planner.plan, model, *rest),
             functools.partial(score_only, *inputs),
             functools.partial(planner.plan, free, *rest),
+            turns=_REPEATS.value,
         )
         print(
             f"{name:10}{whole * 1e3:8.1f}ms{scoring * 1e3:8.1f}ms"
@@ -129,7 +127,8 @@ def planners_alone() -> None:
         f"\n2. point mass, 16 actions, {samples} samples x {rounds} iterations; cost "
         f"of {_SEEDS.value} plans, shortest of {_REPEATS.value} times"
     )
-    times = side_by_side(*(functools.partial(run, 0) for run in rows.values()))
+    calls = [functools.partial(run, 0) for run in rows.values()]
+    times = side_by_side(*calls, turns=_REPEATS.value)
     base = times[0]
     print(f"{'planner':22}{'cost':>9}{'worst':>9}{'ms/plan':>10}{'x ours':>8}")
     for (name, run), seconds in zip(rows.items(), times):
@@ -223,22 +222,6 @@ def installed(*packages: str) -> bool:
     if missing:
         print(f"left out, not installed: {', '.join(missing)}")
     return not missing
-
-
-def side_by_side(*calls) -> list[float]:
-    """Shortest seconds of each call, the one that other processes disturbed least.
-
-    Turns are taken, so that all calls see the same load.
-    """
-    spent = [[] for _ in calls]
-    for call in calls:
-        jax.block_until_ready(call())
-    for _ in range(_REPEATS.value):
-        for call, seconds in zip(calls, spent):
-            began = time.perf_counter()
-            jax.block_until_ready(call())
-            seconds.append(time.perf_counter() - began)
-    return [min(seconds) for seconds in spent]
 
 
 if __name__ == "__main__":

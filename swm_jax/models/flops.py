@@ -90,7 +90,7 @@ def scoring_flops(
     """
     c, queries = config, candidates * horizons * questions
     tokens = c.max_question_tokens if question_tokens is None else question_tokens
-    runs = _scoring_runs(c, candidates, horizons, questions, actions, tokens)
+    runs = scoring_runs(c, candidates, horizons, questions, actions, tokens)
     projected = 2 * c.action_size * c.width * candidates * actions
     return projected + _decoder_flops(c, runs) + unembed_flops(c, queries, answers)
 
@@ -106,7 +106,7 @@ def scoring_tokens(
     """Tokens that run for the candidates; arguments as for `scoring_flops`."""
     c = config
     tokens = c.max_question_tokens if question_tokens is None else question_tokens
-    runs = _scoring_runs(c, candidates, horizons, questions, actions, tokens)
+    runs = scoring_runs(c, candidates, horizons, questions, actions, tokens)
     return sum(run.tokens for run in runs)
 
 
@@ -133,7 +133,7 @@ def scoring_bytes(
     """
     c = config
     tokens = c.max_question_tokens if question_tokens is None else question_tokens
-    runs = _scoring_runs(c, candidates, horizons, questions, actions, tokens)
+    runs = scoring_runs(c, candidates, horizons, questions, actions, tokens)
     shared = {"full": 0, "block": c.image_tokens}.get(
         c.layout, c.image_tokens + questions * tokens
     )
@@ -195,7 +195,7 @@ def train_step_flops(
     return 3 * (layers + ends) + again
 
 
-def _scoring_runs(c, candidates, horizons, questions, actions, question_tokens):
+def scoring_runs(c, candidates, horizons, questions, actions, question_tokens):
     """What runs per candidate, as `SemanticWorldModel.query_layout` has it."""
     image, queries = c.image_tokens, candidates * horizons * questions
     if c.layout == "full":

@@ -17,6 +17,8 @@ answer tokens at 896 px (4,096 image tokens and more) may differ from it.
 """
 
 import functools
+import itertools
+import math
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -128,13 +130,15 @@ class Decoder(nn.Module):
 
             return rematerialised(run, c.remat)
 
-        x = {name: _lay(segment, segment.tokens) for name, segment in layout.items()}
+        shared = _shared_axes(layout)
+        x = _join({name: s.tokens for name, s in layout.items()}, layout, shared)
+        x = _lay(layout, shared, x)
         if c.scan:
             body = layer(tuple(layout))
 
             def step(x, slices):
                 after, keys = body(slices[0], x, slices[1])
-                states = {name: x[name] for name in middle}
+                states = _split(x, layout, shared, middle)
                 return after, ({name: keys[name] for name in keep}, states)
 
             x, (kept, states) = lax.scan(step, x, (params, cache))
@@ -143,57 +147,106 @@ class Decoder(nn.Module):
             kept, caches = [], split_layers(cache) if cache else [{}] * c.depth
             for i, (slice_, cached) in enumerate(zip(split_layers(params), caches)):
                 if i == c.depth // 2:
-                    states = {name: x[name] for name in middle}
+                    states = _split(x, layout, shared, middle)
                 # What nobody reads needs no state after the last layer.
                 update = read if i == c.depth - 1 else tuple(layout)
                 x, keys = layer(update)(slice_, x, cached)
                 kept.append({name: keys[name] for name in keep})
             kept = jax.tree.map(lambda *k: jnp.stack(k), *kept)
+            layout = {name: layout[name] for name in read}
         scale = self.final_norm()["scale"]
-        hidden = {name: rms_norm(scale, x[name]) for name in read}
+        last = _split(x, layout, shared, read) if read else {}
+        hidden = {name: rms_norm(scale, state) for name, state in last.items()}
         return DecoderOutputs(hidden, kept, states)
 
 
 def _layer(params, x, cached, layout: Layout, tables, c: ModelConfig, update):
-    """One layer; only the segments in `update` get new states.
+    """One layer; every product with a weight runs over all segments at once.
+
+    Args:
+      params: of the layer.
+      x: states of all segments, joined.
+      cached: keys and values of segments that ran before.
+      layout, tables: the segments, and RoPE's for each.
+      c: the model's sizes.
+      update: segments that get new states.
 
     Returns:
-      The states of `update` and the keys and values of all segments.
+      The joined states of `update`, and the keys and values of all segments.
     """
     attn, mlp = cast(params["attn"], c.dtype), cast(params["mlp"], c.dtype)
-    keys, normed = dict(cached), {}
-    for name in layout:
-        normed[name] = rms_norm(params["pre_attention_norm"]["scale"], x[name])
-        key, value = (
-            jnp.einsum("...D,KDH->...KH", normed[name], w)
-            for w in attn["kv_einsum"]["w"]
+    shared = _shared_axes(layout)
+    normed = rms_norm(params["pre_attention_norm"]["scale"], x)
+    key, value = (
+        _lay(layout, shared, jnp.einsum("...D,KDH->...KH", normed, w), "kv_heads")
+        for w in attn["kv_einsum"]["w"]
+    )
+    key, value = (_split(each, layout, shared) for each in (key, value))
+    keys = {name: (rope(key[name], tables[name]), value[name]) for name in layout}
+    keys = {**cached, **keys}
+    if len(update) < len(layout):
+        if not update:
+            return None, keys
+        x, normed = (
+            _join(_split(s, layout, shared, update), layout, shared)
+            for s in (x, normed)
         )
-        key, value = (_lay(layout[name], k, "kv_heads") for k in (key, value))
-        keys[name] = (rope(key, tables[name]), value)
-    out = {}
-    for name in update:
-        query = jnp.einsum("...D,NDH->...NH", normed[name], attn["q_einsum"]["w"])
-        query = _lay(layout[name], query, "heads")
-        query = rope(query, tables[name]) * (c.query_width or c.head_dim) ** -0.5
-        seen = _attend(layout[name], query, keys, c.attention_softcap)
-        added = jnp.einsum("...NH,NHD->...D", seen, attn["attn_vec_einsum"]["w"])
-        if c.post_norms:
-            added = rms_norm(params["post_attention_norm"]["scale"], added)
-        y = x[name] + added
-        z = rms_norm(params["pre_ffw_norm"]["scale"], y)
-        gates = jnp.einsum("...D,cDF->...cF", z, mlp["gating_einsum"])
-        gates = _lay(layout[name], gates, None, "mlp")
-        gate, up = gates[..., 0, :], gates[..., 1, :]
-        added = (jax.nn.gelu(gate) * up) @ mlp["linear"]
-        if c.post_norms:
-            added = rms_norm(params["post_ffw_norm"]["scale"], added)
-        out[name] = _lay(layout[name], y + added)
-    return out, keys
+        layout = {name: layout[name] for name in update}
+    query = jnp.einsum("...D,NDH->...NH", normed, attn["q_einsum"]["w"])
+    query = _lay(layout, shared, query, "heads")
+    seen = {}
+    for name, rows in _split(query, layout, shared).items():
+        rows = rope(rows, tables[name]) * (c.query_width or c.head_dim) ** -0.5
+        seen[name] = _attend(layout[name], rows, keys, c.attention_softcap)
+    weight = attn["attn_vec_einsum"]["w"]
+    added = jnp.einsum("...NH,NHD->...D", _join(seen, layout, shared), weight)
+    if c.post_norms:
+        added = rms_norm(params["post_attention_norm"]["scale"], added)
+    y = x + added
+    z = rms_norm(params["pre_ffw_norm"]["scale"], y)
+    gate, up = (_lay(layout, shared, z @ w, "mlp") for w in mlp["gating_einsum"])
+    added = (jax.nn.gelu(gate) * up) @ mlp["linear"]
+    if c.post_norms:
+        added = rms_norm(params["post_ffw_norm"]["scale"], added)
+    return _lay(layout, shared, y + added), keys
 
 
-def _lay(segment: Segment, x: Array, *last: str | None) -> Array:
-    """x of a segment's leading axes, laid out on the mesh there is, if any."""
-    return constrain(x, *map(_LOGICAL.get, segment.axes), *last)
+def _lay(layout: Layout, shared: int, x: Array, *last: str | None) -> Array:
+    """Joined segments, laid out on the mesh there is, if any."""
+    axes = next(iter(layout.values())).axes[:shared]
+    return constrain(x, *map(_LOGICAL.get, axes), None, *last)
+
+
+def _shared_axes(layout: Layout) -> int:
+    """How many leading axes all segments have in common."""
+    columns = zip(*(segment.axes[:-1] for segment in layout.values()))
+    return len(
+        list(itertools.takewhile(lambda letters: len(set(letters)) == 1, columns))
+    )
+
+
+def _join(parts: dict[str, Array], layout: Layout, shared: int) -> Array:
+    """Segments' tokens side by side, behind the axes that all of them have."""
+
+    def flat(name, x):
+        return x.reshape(*x.shape[:shared], -1, *x.shape[len(layout[name].axes) :])
+
+    return jnp.concatenate([flat(name, x) for name, x in parts.items()], shared)
+
+
+def _split(
+    x: Array, layout: Layout, shared: int, names: tuple[str, ...] | None = None
+) -> dict[str, Array]:
+    """The way back, for the segments asked for (None: all), each with its axes."""
+    shapes = {name: segment.tokens.shape[:-1] for name, segment in layout.items()}
+    sizes = [math.prod(shape[shared:]) for shape in shapes.values()]
+    rest = x.shape[shared + 1 :]
+    parts = zip(shapes.items(), lax.split(x, sizes, shared))
+    return {
+        name: part.reshape(*shape, *rest)
+        for (name, shape), part in parts
+        if names is None or name in names
+    }
 
 
 def _softcap(logits: Float[Array, "..."], cap: float) -> Float[Array, "..."]:

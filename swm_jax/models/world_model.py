@@ -4,6 +4,7 @@ Axes: S scenes, N candidates, H actions of a chunk, A action width, K horizons,
 Q questions, C answers of the answer set, M tokens of a written text.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,13 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from swm_jax.models import ask
 from swm_jax.models.action_scale import ActionScale
 from swm_jax.models.answers import Written, answer_set_log_probs, write
 from swm_jax.models.config import ModelConfig
+from swm_jax.models.passes import Query, candidates_that_fit, in_passes
 from swm_jax.models.swm import Context, SemanticWorldModel
 from swm_jax.models.types import Observation, QuestionBatch
 
@@ -33,15 +34,19 @@ class VLMWorldModel:
     Attributes:
       params: tree of `img`, `llm` and `action`.
       config: the model's.
-      candidates_per_pass: scenes x candidates scored at once; more run in
-        sequence, so that memory stays bounded.
+      candidates_per_pass: scenes x candidates scored at once; more run in sequence,
+        so that memory stays bounded, of gradients too. None goes by `memory_budget`.
+      memory_budget: bytes for what is computed of candidates at once; None for what
+        the device has free when a program is traced. Programs that run on several
+        hosts, or elsewhere than they are traced, should be given one or the other.
       action_scale: from raw actions to those it was trained on; None if they are the
         same.
     """
 
     params: Any
     config: ModelConfig = struct.field(pytree_node=False)
-    candidates_per_pass: int = struct.field(pytree_node=False, default=128)
+    candidates_per_pass: int | None = struct.field(pytree_node=False, default=None)
+    memory_budget: int | None = struct.field(pytree_node=False, default=None)
     action_scale: ActionScale | None = None
 
     @property
@@ -72,8 +77,8 @@ class VLMWorldModel:
         """
         if context.answer_ids.ndim == 4:
             return self.answer_log_probs(context, actions, horizons, "vocabulary")
-        read = SemanticWorldModel.read_answers
-        return self._score(context, actions, horizons, read)
+        read, rows = SemanticWorldModel.read_answers, context.answer_ids.shape[-1]
+        return self._score(context, actions, horizons, read, rows)
 
     def answer_log_probs(
         self,
@@ -95,7 +100,7 @@ class VLMWorldModel:
 
         Raises:
           ValueError: a horizon outside 0..H, actions of another width than the
-            model's, or an unknown `normalise`.
+            model's, an unknown `normalise`, or too little memory for one candidate.
         """
         if normalise == "answers":
             return jax.nn.log_softmax(self.answer_logits(context, actions, horizons))
@@ -105,12 +110,14 @@ class VLMWorldModel:
             )
         if context.answer_ids.ndim == 3:
             read = SemanticWorldModel.read_log_probs
-            return self._score(context, actions, horizons, read)
+            rows = self.config.vocab_size
+            return self._score(context, actions, horizons, read, rows)
         actions, ends = self._up_to(actions, horizons)
         score = lambda actions: answer_set_log_probs(
             self.config, self.params, context, actions, ends
         )
-        return self._in_passes(score, actions)
+        replies = math.prod(context.answer_ids.shape[2:])
+        return self._in_passes(score, context, ends, actions, reply_tokens=replies)
 
     def write(
         self,
@@ -144,10 +151,12 @@ class VLMWorldModel:
             model = self.config, self.params
             return write(*model, context, actions, ends, length, keys, temperature)
 
-        if key is None:
-            return self._in_passes(run, actions)
-        queries = (*actions.shape[:2], len(ends), context.questions.shape[1])
-        return self._in_passes(run, actions, jax.random.split(key, queries))
+        inputs = [actions]
+        if key is not None:
+            queries = (*actions.shape[:2], len(ends), context.questions.shape[1])
+            inputs.append(jax.random.split(key, queries))
+        more = dict(reply_tokens=length, rows=self.config.vocab_size)
+        return self._in_passes(run, context, ends, *inputs, **more)
 
     def answer(
         self,
@@ -185,14 +194,14 @@ class VLMWorldModel:
         model = SemanticWorldModel(self.config)
         return model.apply({"params": self.params}, *args, method=method)
 
-    def _score(self, context, actions, horizons, read):
+    def _score(self, context, actions, horizons, read, rows):
         actions, ends = self._up_to(actions, horizons)
 
         def score(actions):
             hidden = self._apply(SemanticWorldModel.imagine, context, actions, ends)
             return self._apply(read, hidden, context.answer_ids)
 
-        return self._in_passes(score, actions)
+        return self._in_passes(score, context, ends, actions, rows=rows)
 
     def _up_to(self, actions, horizons) -> tuple[Array, Array]:
         """Scaled actions that somebody sees, and the horizons as an array."""
@@ -200,30 +209,21 @@ class VLMWorldModel:
             actions = self.action_scale(actions)
         return _up_to(actions, horizons)
 
-    def _in_passes(self, score: Callable, *inputs: Array) -> Any:
-        """Runs [S, N, ...] inputs in parts of the candidates, one after the other."""
-        scenes, candidates = inputs[0].shape[:2]
-        size = max(1, self.candidates_per_pass // scenes)
-        passes = -(-candidates // size)
-        if passes == 1:
-            return score(*inputs)
-        size = -(-candidates // passes)  # equal passes, little padding
-        padding = passes * size - candidates
-
-        def split(x):
-            if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):  # there is no zero key
-                x = jnp.concatenate([x, x[:, :padding]], 1)
-            else:
-                x = jnp.pad(x, ((0, 0), (0, padding), *((0, 0),) * (x.ndim - 2)))
-            x = x.reshape(scenes, passes, size, *x.shape[2:])
-            return jnp.moveaxis(x, 1, 0)
-
-        def join(x):
-            x = jnp.moveaxis(x, 0, 1)
-            return x.reshape(scenes, passes * size, *x.shape[3:])[:, :candidates]
-
-        chunks = tuple(map(split, inputs))
-        return jax.tree.map(join, lax.map(lambda part: score(*part), chunks))
+    def _in_passes(self, score, context, ends, *inputs, **more):
+        """Runs [S, N, ...] inputs, actions first, in as many passes as it takes."""
+        scenes, _, count, _ = inputs[0].shape
+        asked = context.question_mask.shape
+        query = Query(scenes, count, len(ends), *asked[1:], **more)
+        if self.candidates_per_pass is None:
+            size = candidates_that_fit(self.config, query, self.memory_budget)
+        elif self.candidates_per_pass < 1:
+            raise ValueError(
+                "candidates_per_pass must be at least 1, or None to go by memory, got "
+                f"{self.candidates_per_pass}"
+            )
+        else:
+            size = max(1, self.candidates_per_pass // scenes)
+        return in_passes(score, size, *inputs)
 
 
 def _up_to(actions, horizons) -> tuple[Array, Array]:

@@ -157,7 +157,6 @@ class _Run:
             len(QUERY_TYPES),
             config.dense_weight,
             finetune,
-            accumulate=config.get("accumulate", 1),
             shardings=jax.tree.map(lambda leaf: leaf.sharding, target),
             accumulate=config.get("accumulate", 1),
             skip_bad=self.on_nan == "skip",
