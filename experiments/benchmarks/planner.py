@@ -75,7 +75,13 @@ _CUT = dict(depth=2, vision_depth=2, dtype="float32")
 PRESETS = {
     "tiny": Preset(("tiny",), (16, 64), loop=2, replan=(32, 2), climb=8, check=8),
     "cpu": Preset(
-        ("paligemma_3b_224",), (16, 64), overrides=_CUT, loop=2, replan=(64, 2), climb=4
+        ("paligemma_3b_224",),
+        (16, 64),
+        overrides=_CUT,
+        loop=2,
+        batches=(1, 2, 4),
+        replan=(64, 2),
+        climb=4,
     ),
     "h200": Preset(
         ("paligemma_3b_224",),
@@ -260,8 +266,10 @@ def published_rows(preset, config, params, scene, horizons) -> list[Row]:
     best = fastest(choices if loop.on_cpu else [best], tuned)
     ours = VLMWorldModel(params, dataclasses.replace(config, layout="full"))
     context = jax.jit(VLMWorldModel.encode)(ours, *scene)
-    expected = jax.jit(functools.partial(ours.answer_log_probs, horizons=horizons))
-    expected = np.asarray(expected(context, actions))[0]
+    score = jax.jit(
+        functools.partial(VLMWorldModel.answer_log_probs, horizons=horizons)
+    )
+    expected = np.asarray(score(ours, context, actions))[0]
     print(
         f"published loop: best at {best[0]} sequences at a time of {preset.batches}, "
         f"{best[1] or 'default'} threads; log-probabilities differ from our full "
