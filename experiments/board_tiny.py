@@ -34,7 +34,7 @@ def get_config(arg: str = "swm") -> ml_collections.ConfigDict:
     config.model.overrides = ml_collections.ConfigDict()  # fields of ModelConfig
     config.init_from = ""  # a checkpoint whose parameters are the start
     # Axes data, fsdp, tensor, and where parameters lie: swm_jax/training/sharding.py.
-    config.mesh = ml_collections.ConfigDict({"data": -1})
+    config.mesh = ml_collections.ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
     config.sharding = ()  # (regex, rule) pairs before the default ones
     config.accumulate = 1  # parts of a batch, one after the other
     config.optimizer = ml_collections.ConfigDict(
