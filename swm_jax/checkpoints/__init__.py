@@ -1,18 +1,14 @@
 """Checkpoints: saving and resuming runs; loading, converting, shipping models."""
 
 from swm_jax.checkpoints.adapters import export_adapter, load_adapter
+from swm_jax.checkpoints.keep import KeepBest
 from swm_jax.checkpoints.load import (
     LoadedModel,
     export_model,
     load_model,
     shipped_checkpoint,
 )
-from swm_jax.checkpoints.manager import (
-    CheckpointError,
-    KeepBest,
-    RunCheckpoints,
-    check_tree,
-)
+from swm_jax.checkpoints.manager import CheckpointError, RunCheckpoints, check_tree
 
 __all__ = [
     "CheckpointError",

@@ -26,9 +26,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
-from orbax.checkpoint import checkpoint_managers as policies
 
 from swm_jax.checkpoints.digest import bit_sums
+from swm_jax.checkpoints.keep import KeepBest, manager_options
 
 FORMAT = "swm_jax"
 FORMAT_VERSION = 1
@@ -42,25 +42,6 @@ class CheckpointError(ValueError):
 
 class DamagedCheckpoint(CheckpointError):
     """A checkpoint that cannot be read; an older one may do."""
-
-
-@dataclasses.dataclass(frozen=True)
-class KeepBest:
-    """Which checkpoints stay beside the newest.
-
-    Attributes:
-      metric: a validation scalar, for example "validation/accuracy".
-      mode: "max" or "min".
-      count: how many of the best.
-    """
-
-    metric: str = "validation/accuracy"
-    mode: str = "max"
-    count: int = 1
-
-    def __post_init__(self):
-        if self.mode not in ("max", "min"):
-            raise ValueError(f"keep_best.mode is '{self.mode}', expected max or min")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +91,8 @@ class RunCheckpoints:
         self, workdir: epath.PathLike, keep: int = 2, best: KeepBest | None = None
     ):
         self.folder = checkpoints_folder(workdir)
-        self._options = _options(keep, best)
-        self._best, self._keep = best, keep
+        self._options = manager_options(keep, best)
+        self._best = best
         self._manager: ocp.CheckpointManager | None = None
         self._saving: int | None = None
         self.trouble: str | None = None
@@ -363,30 +344,6 @@ class RunCheckpoints:
                 f"{', '.join(sorted(metrics))}"
             )
         return {self._best.metric: float(value)} if np.isfinite(value) else None
-
-
-def _options(keep: int, best: KeepBest | None) -> ocp.CheckpointManagerOptions:
-    policy, track = policies.LatestN(n=keep), {}
-    if best is not None:
-        score = lambda metrics: metrics.get(best.metric, -np.inf)
-        track = {"best_fn": score, "best_mode": best.mode}
-        policy = policies.AnyPreservationPolicy(
-            [
-                policy,
-                policies.BestN(
-                    get_metric_fn=score,
-                    reverse=best.mode == "min",
-                    n=best.count,
-                    keep_checkpoints_without_metrics=False,
-                ),
-            ]
-        )
-    return ocp.CheckpointManagerOptions(
-        preservation_policy=policy,
-        create=True,
-        cleanup_tmp_directories=True,
-        **track,
-    )
 
 
 def all_agree(ok: bool) -> bool:
