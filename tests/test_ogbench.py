@@ -18,6 +18,7 @@ from swm_jax import envs
 from swm_jax.baselines.simulator import SimulatorWorldModel
 from swm_jax.envs.ogbench_env import OGBenchCube, SceneReader, available, seeded
 from swm_jax.envs.scene import BLOCK_NAMES
+from swm_jax.models import SemanticWorldModel, Tokenizer, VLMWorldModel, get_config
 from swm_jax.planning import get_planner
 from swm_jax.planning.closed_loop import run_episodes
 from swm_jax.questions import predicates, question
@@ -183,3 +184,25 @@ def test_a_planned_episode_in_its_env_reaches_the_cube(env):
     )
     assert result.success, (result.steps, result.values)
     assert result.scenes.gripper.shape == (result.steps + 1, 6)
+
+
+def test_a_model_that_sees_its_pictures_plans_in_its_env(env):
+    """Untrained, so it need not succeed; every part of the way is taken."""
+    config = get_config(
+        "tiny", action_size=5, image_size=SIZE, patch_size=16, depth=1, vision_depth=1
+    )
+    params = SemanticWorldModel(config).init_params(jax.random.key(0))
+    (result,) = run_episodes(
+        env,
+        [("stack", 6001)],
+        VLMWorldModel(params, config),
+        get_planner("mppi", "cube", candidates=8, iterations=2),
+        jax.random.key(0),
+        tokenizer=Tokenizer.load("board_cube"),
+        question_length=config.max_question_tokens,
+        image_size=(SIZE, SIZE),
+        max_steps=5,
+    )
+    assert result.steps == 5 and np.isfinite(result.values).all()
+    moved = result.scenes.gripper[-1, :3] - result.scenes.gripper[0, :3]
+    assert np.linalg.norm(moved) > 0.01

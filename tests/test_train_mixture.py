@@ -74,6 +74,7 @@ def test_the_ogbench_config_learns_from_cube_episodes(tmp_path):
     assert {"accuracy/gripper_touching", "accuracy/gripper_closer"} <= asked
 
 
+@pytest.mark.slow
 def test_a_resumed_mixture_sees_what_the_uninterrupted_one_saw(tmp_path):
     """Two steps and two more are four: parameters equal bit for bit."""
     board = write(
