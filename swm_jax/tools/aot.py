@@ -112,7 +112,7 @@ def run(
     slice_ = get_slice(topology)
     mesh = make_mesh(config.mesh, slice_.devices)
     scenes = scenes or slice_.chips
-    shape = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    shape = " x ".join(f"{name} {n}" for name, n in mesh.shape.items() if n > 1)
     print(
         f"{config.name} ({config.model.variant}, layout {config.model.layout}) on "
         f"{slice_.chips} chips of {slice_.name}, mesh {shape}; jax {jax.__version__}",
