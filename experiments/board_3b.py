@@ -71,7 +71,7 @@ def settings(arg: str) -> ml_collections.ConfigDict:
     config.init_from = "checkpoints/paligemma-3b-pt-224"
     # Float32 parameters, gradients and moments take 44 GB: they are split over up to
     # 16 chips (every wide dimension of both towers divides by 16), batches over all.
-    config.mesh = ml_collections.ConfigDict({"data": -1, "fsdp": "<=16"})
+    config.mesh = ml_collections.ConfigDict({"data": -1, "fsdp": "<=16", "tensor": 1})
     config.optimizer.update(
         {
             "name": "adamw",

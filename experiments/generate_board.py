@@ -2,6 +2,8 @@
 
 generate_board.py           2,000 episodes of about 40 frames, minutes on a laptop
 generate_board.py:large     20,000 episodes, for accelerators
+generate_board.py:paper     what board_3b trains on: 5,000 episodes of the oracle and
+                            1,700 of uniform actions, up to 180 steps, 180 x 320 pixels
 generate_board.py:debug     4 short episodes, for tests
 """
 
@@ -9,7 +11,7 @@ import difflib
 
 import ml_collections
 
-ARGS = ("default", "large", "debug")
+ARGS = ("default", "large", "paper", "debug")
 
 
 def get_config(arg: str = "default") -> ml_collections.ConfigDict:
@@ -42,6 +44,13 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     if arg == "large":
         config.episodes = 20_000
         config.episodes_per_shard = 250
+    if arg == "paper":
+        config.episodes, config.episodes_per_shard = 6700, 50
+        config.min_steps, config.max_steps = 60, 180  # questions look 60 ahead
+        config.height, config.width = 180, 320
+        config.mixture = ml_collections.ConfigDict(
+            {"oracle": 5000 / 6700, "random": 1700 / 6700}
+        )
     if arg == "debug":
         config.episodes, config.val_share, config.episodes_per_shard = 4, 0.25, 2
         config.min_steps, config.max_steps = 16, 20

@@ -138,7 +138,7 @@ def test_train_step_and_planner_compile_for_a_small_slice(libtpu, tmp_path):
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1].startswith("fits: train step")
     said = json.loads(report.read_text())
-    assert said["fits"] and said["mesh"] == {"data": 1, "fsdp": 4}
+    assert said["fits"] and said["mesh"] == {"data": 1, "fsdp": 4, "tensor": 1}
     train, planner = said["programs"]
     assert train["unknown_loops"] == []
     # Gradients are summed over all chips: at least the parameters' bytes go round.

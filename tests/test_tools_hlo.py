@@ -125,6 +125,9 @@ def test_collectives_have_their_bytes_counts_and_mesh_axes():
         ("mesh['x'=2,'y'=2] {'y'}", (0, 1)),
         ("mesh['x'=2,'y'=2] {'x'}", (0, 2)),
         ("mesh['x'=2,'y'=1,'z'=2] {'x','z'}", (0, 1, 2, 3)),
+        ("mesh['x'=2,'y'=2], device_ids=([2,2]T(1,0)) {'y'}", (0, 2)),
+        ("mesh['x'=2,'y'=2], device_ids=([2,2]T(1,0)) {'x'}", (0, 1)),
+        ("mesh['x'=2,'y'=2], device_ids=([2,2]0,3,1,2) {'y'}", (0, 3)),
     ],
 )
 def test_device_groups_are_read_in_every_notation(written, group):

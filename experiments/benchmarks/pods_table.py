@@ -92,7 +92,7 @@ def libtpu_version() -> str:
 
 def _row(report: dict[str, Any], base: dict[str, Any]) -> str:
     train = report["programs"][0]
-    mesh = " x ".join(f"{name} {n}" for name, n in report["mesh"].items())
+    mesh = " x ".join(f"{name} {n}" for name, n in report["mesh"].items() if n > 1)
     gb = f"{train['needed'] / 1e9:.1f} of {train['available'] / 1e9:.0f}"
     head = [report["topology"], report["chips"], mesh, train["work"]["images"], gb]
     if not report["fits"]:

@@ -4,6 +4,7 @@ import dataclasses
 import re
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -48,8 +49,13 @@ class Analysis:
     compile_seconds: float = 0.0
 
 
-def analyse(program: Program, slice_: Slice, mesh: Mesh) -> Analysis:
+def analyse(
+    program: Program, slice_: Slice, mesh: Mesh, keep: Path | None = None
+) -> Analysis:
     """Compiles a program and reads what came out.
+
+    Args:
+      keep: where to write the optimised HLO, as text.
 
     Raises:
       jax.errors.JaxRuntimeError: XLA refuses it for another reason than memory.
@@ -65,7 +71,11 @@ def analyse(program: Program, slice_: Slice, mesh: Mesh) -> Analysis:
         return Analysis(program, False, {}, *size, compile_seconds=spent)
     spent = time.perf_counter() - started
     used = compiled.memory_analysis()
-    parsed = parse_hlo(compiled.as_text())
+    text = compiled.as_text()
+    if keep is not None:
+        keep.parent.mkdir(parents=True, exist_ok=True)
+        keep.write_text(text)
+    parsed = parse_hlo(text)
     found = tuple(collectives(parsed, dict(mesh.shape)))
     traffic = memory_traffic(parsed)
     flops = program.flops / mesh.size

@@ -52,6 +52,7 @@ _SCALE = flags.DEFINE_string(
     "scale_from", "", "A smaller slice: weak scaling from it, images per chip alike."
 )
 _JSON = flags.DEFINE_string("json", "", "Also write everything to this file.")
+_HLO = flags.DEFINE_string("hlo", "", "Keep the optimised programs in this folder.")
 
 
 def main(argv: list[str]) -> None:
@@ -61,7 +62,12 @@ def main(argv: list[str]) -> None:
     jax.config.update("jax_platforms", "cpu")  # nothing may reach for a real device
     try:
         result = run(
-            _CONFIG.value, _TOPOLOGY.value, _PROGRAMS.value, _SCENES.value, _SCALE.value
+            _CONFIG.value,
+            _TOPOLOGY.value,
+            _PROGRAMS.value,
+            _SCENES.value,
+            _SCALE.value,
+            _HLO.value,
         )
     except (TopologyError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -82,6 +88,7 @@ def run(
     programs: Sequence[str] = (),
     scenes: int = 0,
     scale_from: str = "",
+    hlo: str = "",
 ) -> dict[str, Any]:
     """Compiles and prints; returns what `--json` writes.
 
@@ -91,6 +98,7 @@ def run(
       programs: of `PROGRAMS`; empty: all that the experiment has.
       scenes: planned for at once by planner and closed loop; 0 takes one per chip.
       scale_from: a smaller slice to compare the train step with.
+      hlo: a folder for the compiled programs' text.
 
     Raises:
       TopologyError: no such slice, or no libtpu.
@@ -104,7 +112,7 @@ def run(
     slice_ = get_slice(topology)
     mesh = make_mesh(config.mesh, slice_.devices)
     scenes = scenes or slice_.chips
-    shape = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    shape = " x ".join(f"{name} {n}" for name, n in mesh.shape.items() if n > 1)
     print(
         f"{config.name} ({config.model.variant}, layout {config.model.layout}) on "
         f"{slice_.chips} chips of {slice_.name}, mesh {shape}; jax {jax.__version__}",
@@ -117,7 +125,8 @@ def run(
     }
     found = []
     for name in programs:
-        found.append(analyse(make[name](), slice_, mesh))
+        keep = Path(hlo) / f"{name}.txt" if hlo else None
+        found.append(analyse(make[name](), slice_, mesh, keep))
         print(describe(found[-1], slice_), flush=True)
     result = {
         "config": config.name,

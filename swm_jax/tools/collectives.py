@@ -114,13 +114,13 @@ def _groups(rest: str, devices: int) -> Sequence[Sequence[int]]:
         return _iota(iota[1])
     named = re.search(
         r"replica_groups=mesh\[([^\]]*)\]"
-        r"(?:, device_ids=\(?([^ )]+(?:\([\d,]+\))?)\)?)? *\{([^}]*)\}",
+        r"(?:, device_ids=\(((?:[^()]|\([\d,]+\))+)\))? *\{([^}]*)\}",
         rest,
     )
     if named is None:
         raise ValueError(f"replica groups in an unknown notation: {rest[:200]}")
     axes = {a: int(n) for a, n in re.findall(r"'([^']+)'=(\d+)", named[1])}
-    order = np.arange(devices) if not named[2] else np.ravel(_iota(named[2]))
+    order = np.arange(devices) if not named[2] else _iota(named[2])
     taken = re.findall(r"'([^']+)'", named[3])
     grid = order.reshape(tuple(axes.values()))
     inside = [list(axes).index(name) for name in taken]
@@ -130,13 +130,18 @@ def _groups(rest: str, devices: int) -> Sequence[Sequence[int]]:
     )
 
 
-def _iota(text: str) -> np.ndarray:
-    """Device numbers of "[4,2]<=[2,4]T(1,0)"."""
-    shape, source, order = re.fullmatch(
-        r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text
-    ).groups()
+def _iota(text: str, shape: tuple[int, ...] = (-1,)) -> np.ndarray:
+    """Device numbers of "[4,2]<=[2,4]T(1,0)", or of "[2,4]T(1,0)" in `shape`."""
     ints = lambda s: tuple(int(x) for x in s.split(","))
-    numbers = np.arange(math.prod(ints(source))).reshape(ints(source))
+    parts = re.fullmatch(
+        r"(?:\[([\d,]+)\]<=)?\[([\d,]+)\](?:T\(([\d,]+)\)|((?:\d+,?)+))?", text
+    )
+    if parts is None:
+        raise ValueError(f"device numbers in an unknown notation: {text}")
+    target, source, order, listed = parts.groups()
+    count = math.prod(ints(source))
+    numbers = np.array(ints(listed.rstrip(","))) if listed else np.arange(count)
+    numbers = numbers.reshape(ints(source))
     if order:
         numbers = numbers.transpose(ints(order))
-    return numbers.reshape(ints(shape))
+    return numbers.reshape(ints(target) if target else shape)
