@@ -162,6 +162,10 @@ def test_the_best_checkpoints_stay_beside_the_newest(tmp_path):
     checkpoints.close()
     kept = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
     assert kept == ["2", "3", "6"]
+    with pytest.raises(
+        ValueError, match=r"is 'validation/loss'; known: validation/acc"
+    ):
+        save(checkpoints, 7, validation_accuracy=0.5)
     (tmp_path / "checkpoints/3/metrics/metrics").write_text("{")
     checkpoints = RunCheckpoints(tmp_path, keep=1, best=best)
     assert checkpoints.best_step() == 2 and checkpoints.latest_step() == 6

@@ -121,7 +121,11 @@ class RunCheckpoints:
 
         A failure, of this save or of the last one, does not raise: it is a warning
         and stands in `trouble` until a save succeeds.
+
+        Raises:
+          ValueError: `metrics` lacks the one that decides which are best.
         """
+        deciding = self._deciding(metrics)
         self.wait()
         if not self.all_saved():
             self._reopen()
@@ -144,7 +148,7 @@ class RunCheckpoints:
                     data=ocp.args.JsonSave(data),
                     metadata=ocp.args.JsonSave({**schema, **metadata, "sums": sums}),
                 ),
-                metrics=self._finite(metrics),
+                metrics=deciding,
                 force=True,
             )
 
@@ -333,7 +337,7 @@ class RunCheckpoints:
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices(f"set_aside_{step}")
 
-    def _finite(self, metrics: Mapping[str, float] | None) -> dict | None:
+    def _deciding(self, metrics: Mapping[str, float] | None) -> dict | None:
         """The scalar that decides, if there is one."""
         if self._best is None or not metrics:
             return None
