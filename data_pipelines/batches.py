@@ -14,7 +14,6 @@ every question is tokenised once.
 Axes: B images, Q questions, R queries, T question tokens, L answer tokens, H actions.
 """
 
-import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,7 +23,6 @@ import jax
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Bool, Int
 
 from data_pipelines.arrays import EpisodeArrays, stack_episodes
 from data_pipelines.domains import get_domain
@@ -34,17 +32,17 @@ from data_pipelines.load import first_episode, load_episodes
 from data_pipelines.mixture import Source, choose, counts, join, parse_sources
 from data_pipelines.normalise import action_entries
 from data_pipelines.pretraining import QUERY_TYPES as RENDERED_TYPES
+from data_pipelines.question_tokens import AnswerTokens, QuestionTokens
 from data_pipelines.saqa import SaqaBatch, SaqaConfig, SaqaSampler
 from data_pipelines.saqa_pools import Horizons
 from swm_jax.models import (
-    PAD_TOKEN,
     ActionScale,
     ModelConfig,
     PlaceTargets,
     Tokenizer,
     TrainBatch,
 )
-from swm_jax.questions import ANSWERS, NUM_PHRASINGS, predicates, question_table
+from swm_jax.questions import predicates
 
 LABELLED_TYPE = len(RENDERED_TYPES)  # query type of a question in free words
 _ENDLESS = 2**40  # steps
@@ -314,8 +312,8 @@ def saqa_config(max_horizon: int) -> SaqaConfig:
 def to_train_batch(
     drawn: SaqaBatch,
     episodes: EpisodeArrays,
-    words: "QuestionTokens",
-    answers: "AnswerTokens",
+    words: QuestionTokens,
+    answers: AnswerTokens,
 ) -> TrainBatch:
     """Adds pixels and tokens to what the sampler drew."""
     tokens, mask = words(drawn.type_id, drawn.args, drawn.phrasing)
@@ -339,94 +337,6 @@ def to_train_batch(
         query_type=drawn.query_type,
         places=places,
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class QuestionTokens:
-    """Tokens of every wording of every question about some blocks.
-
-    Attributes:
-      tokens: int32[NQ, phrasings, T], padded right.
-      row: int32[types, args, args], question -> row of `tokens`; -1 where there is
-        no such question. Arguments are shifted by one, as they start at -1.
-    """
-
-    tokens: Int[np.ndarray, "NQ phrasings T"]
-    row: Int[np.ndarray, "types args args"]
-
-    @classmethod
-    def make(
-        cls,
-        tokenizer: Tokenizer,
-        block_ids: Any,
-        length: int,
-        domain: str = "board",
-    ) -> "QuestionTokens":
-        """Tokenises all questions about `block_ids`, at most `length` tokens each.
-
-        T is the longest one's: padding that no question needs costs time.
-
-        Raises:
-          ValueError: a question has more tokens than that.
-        """
-        table = question_table(tuple(int(i) for i in block_ids), domain)
-        texts = [
-            table.question(i, phrasing).text
-            for i in range(len(table))
-            for phrasing in range(NUM_PHRASINGS)
-        ]
-        tokens, mask = tokenizer.encode_batch(texts, length)
-        tokens = tokens[:, : int(mask.sum(1).max())]
-        shape = (len(table), NUM_PHRASINGS, tokens.shape[1])
-        size = (int(table.type_id.max()) + 1, *(table.args.max(0) + 2))
-        row = np.full(size, -1, np.int32)
-        row[table.type_id, table.args[:, 0] + 1, table.args[:, 1] + 1] = np.arange(
-            len(table)
-        )
-        return cls(np.asarray(tokens, np.int32).reshape(shape), row)
-
-    def __call__(
-        self,
-        type_id: Int[np.ndarray, "..."],
-        args: Int[np.ndarray, "... 2"],
-        phrasing: Int[np.ndarray, "..."],
-    ) -> tuple[Int[np.ndarray, "... T"], Bool[np.ndarray, "... T"]]:
-        """Tokens of questions, and which of them are no padding."""
-        row = self.row[type_id, args[..., 0] + 1, args[..., 1] + 1]
-        if (row < 0).any():
-            where = tuple(np.argwhere(row < 0)[0])
-            raise DataError(
-                f"question type {type_id[where]} with arguments {args[where]} is not "
-                "about the blocks of this data set"
-            )
-        tokens = self.tokens[row, phrasing]
-        return tokens, tokens != PAD_TOKEN
-
-
-@dataclasses.dataclass(frozen=True)
-class AnswerTokens:
-    """Target tokens of every answer.
-
-    Attributes:
-      tokens: int32[answers, L].
-    """
-
-    tokens: Int[np.ndarray, "answers L"]
-
-    @classmethod
-    def make(cls, tokenizer: Tokenizer, eos: bool) -> "AnswerTokens":
-        """One token per answer, with the end token behind it if `eos`."""
-        end = [tokenizer.eos_id] if eos else []
-        rows = [[tokenizer.answer_id(answer), *end] for answer in ANSWERS]
-        return cls(np.array(rows, np.int32))
-
-    def __call__(
-        self, answer: Int[np.ndarray, "..."], valid: Bool[np.ndarray, "..."]
-    ) -> tuple[Int[np.ndarray, "... L"], Bool[np.ndarray, "... L"]]:
-        """Target tokens and their mask; padding queries have neither."""
-        mask = np.broadcast_to(valid[..., None], (*valid.shape, self.tokens.shape[1]))
-        tokens = np.where(mask, self.tokens[answer], PAD_TOKEN).astype(np.int32)
-        return tokens, np.ascontiguousarray(mask)
 
 
 def to_devices(batch: TrainBatch, mesh: Mesh, axis: str = "data") -> TrainBatch:
