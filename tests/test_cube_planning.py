@@ -29,7 +29,10 @@ def test_the_simulator_answers_with_the_margin_of_what_will_happen(env):
     states = env.reset_batch(jax.random.split(jax.random.key(0), 2))
     rng = np.random.default_rng(0)
     actions = rng.uniform(-1, 1, (2, 3, 4, 5)).astype(np.float32)
-    asked = [question("gripper_closer", "blue cube"), question("cube_on_top", "red cube", "blue cube")]  # fmt: skip
+    asked = [
+        question("gripper_closer", "blue cube"),
+        question("cube_on_top", "red cube", "blue cube"),
+    ]
     batch = question_batch([asked] * 2)
     model = SimulatorWorldModel(env)
     look = Observation(image=np.zeros((2, 1, 1, 3), np.uint8), scene=states)

@@ -164,7 +164,7 @@ class SimulatorWorldModel:
         seen = self.env.state_from_scene(
             scene.replace(
                 block_pose=scene.block_pose + shift,
-                **{name: pose.at[..., :axes].add(stir)},
+                **{name: jnp.asarray(pose).at[..., :axes].add(stir)},
             )
         )
         exact = self.pose_noise == 0
