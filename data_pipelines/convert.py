@@ -8,7 +8,7 @@
 What SRC is, is recognised (`sources`). Work goes shard by shard, and a shard is a
 function of SRC and the settings: a conversion that was killed continues when started
 again. With `--on_damage=skip` damaged episodes are left out, counted and listed in
-`conversion.json`; without, the first one ends the conversion with a line that names
+`progress.json`; without, the first one ends the conversion with a line that names
 it. An SRC without a split of its own gives every `1 / val_share`-th episode to val.
 """
 

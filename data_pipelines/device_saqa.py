@@ -24,10 +24,10 @@ from jaxtyping import Array, Int, Key
 
 from data_pipelines.device_draw import Tables, draw_one, parts_of, start_one
 from data_pipelines.members import saqa_config
+from data_pipelines.question_tokens import AnswerTokens, QuestionTokens
 from data_pipelines.saqa import SaqaSampler
 from data_pipelines.saqa_balance import Balance
 from data_pipelines.saqa_pools import slot_questions
-from data_pipelines.tokens import AnswerTokens, QuestionTokens
 from swm_jax.envs.render import render
 from swm_jax.models import ModelConfig, Tokenizer, TrainBatch
 from swm_jax.questions import TYPES

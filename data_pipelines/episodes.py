@@ -37,7 +37,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
-from data_pipelines.domains import POLICIES, get_domain
+from data_pipelines.domains import get_domain
 
 SCHEMA_VERSION = 2
 READABLE = (1, 2)  # schema versions
@@ -62,8 +62,6 @@ FIELDS = (  # all but the state's
 _SINCE_2 = {"domain": "board", "source": "board", "instruction": "", "fps": 10.0}
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _JPEG_MAGIC = b"\xff\xd8\xff"
-
-__all__ = ["POLICIES", "SCHEMA_VERSION", "DataError", "Episode", "Labels"]
 
 
 class DataError(ValueError):

@@ -17,9 +17,9 @@ from data_pipelines.domains import get_domain
 from data_pipelines.episodes import DataError
 from data_pipelines.labelled import LabelSampler
 from data_pipelines.pretraining import QUERY_TYPES as RENDERED_TYPES
+from data_pipelines.question_tokens import AnswerTokens, QuestionTokens
 from data_pipelines.saqa import SaqaBatch, SaqaConfig, SaqaSampler
 from data_pipelines.saqa_pools import Horizons
-from data_pipelines.tokens import AnswerTokens, QuestionTokens
 from swm_jax.models import ActionScale, ModelConfig, PlaceTargets, Tokenizer, TrainBatch
 from swm_jax.questions import predicates
 

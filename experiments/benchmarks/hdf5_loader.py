@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from data_pipelines.arrays import EpisodeArrays
-from data_pipelines.batches import QuestionTokens
+from data_pipelines.question_tokens import QuestionTokens
 from data_pipelines.saqa import SaqaBatch
 
 

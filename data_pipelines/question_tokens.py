@@ -1,6 +1,6 @@
-"""Questions and answers as tokens, looked up: every wording is tokenised once.
+"""Questions and answers as tokens: every wording of every question, made once.
 
-Axes: NQ questions about some blocks, T question tokens, L answer tokens.
+Axes: NQ questions, T question tokens, L answer tokens.
 """
 
 import dataclasses
