@@ -14,6 +14,7 @@ table: `table.md`, `study.json` and `curves.html` in the workdir.
 """
 
 import statistics
+import sys
 from pathlib import Path
 
 import swm_jax  # noqa: F401  (sets NPROC before jax starts)
@@ -91,6 +92,9 @@ def run(folder: Path, layout: str, seed: int, share: float) -> None:
             config.data.dir = _DATA.value
             config.init_from = str(folder / "pretrain")
         train(config, folder / stage)
+        reached = read_metrics(folder / stage)[-1]["step"]
+        if reached < config.steps:  # a signal ended it, after it was saved
+            sys.exit(f"stopped at step {reached}; the same command goes on from here")
     small = dict(
         tasks=("reach",), seeds=(5000,), candidates=8, iterations=1, max_steps=4,
         qa_episodes=4, qa_queries=64, sensitivity_scenes=2, sensitivity_candidates=8,
