@@ -16,8 +16,9 @@ All of them compute logits only where answers are read. Before it measures, the 
 compares the loss of every query between single and reference. MFU is operations counted
 from shapes over the paper rate of the chip (of a known one); "of measured" is the same,
 with what rematerialisation computes again, over the rate of a large matrix product
-measured here. Operations of "reference" are counted as for "single", padding included. With `--data` the input pipeline is measured alone: it should make
-examples twice as fast as the fastest way eats them.
+measured here. Operations of the reference are counted as those of single, padding
+included. With `--data` the input pipeline is measured alone: it should make examples
+twice as fast as the fastest way eats them.
 """
 
 import dataclasses
