@@ -3,6 +3,7 @@
 import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -37,7 +38,7 @@ def commands(result):
 
 
 def test_shellcheck_has_nothing_to_say():
-    shellcheck = Path(os.sys.executable).with_name("shellcheck")
+    shellcheck = Path(sys.executable).with_name("shellcheck")
     scripts = sorted(str(path) for path in LAUNCH.glob("*.sh"))
     assert len(scripts) == 5
     found = subprocess.run(

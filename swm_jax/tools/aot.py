@@ -208,6 +208,11 @@ def describe(analysis: Analysis, slice_: Slice) -> str:
             f"  at {name} {_ms(seconds)}: {rates}, MFU "
             f"{100 * mfu(analysis, slice_, seconds):.0f} %"
         )
+    if program.name == "closed loop":
+        lines.append(
+            "  (operations are the model's alone, and physics is many small kernels: "
+            "these times leave most of its latency out)"
+        )
     lines.append(
         "  (at best all three overlap; at worst products reach "
         f"{MATMUL_SHARE:.0%} of the paper rate and no collective overlaps; "
