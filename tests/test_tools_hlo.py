@@ -226,6 +226,11 @@ def test_xla_s_refusal_is_read():
         "memory space hbm. Used 20.50G of 15.75G hbm. Exceeded hbm capacity by 4.75G."
     )
     assert out_of_memory(message) == (int(20.5 * 2**30), int(15.75 * 2**30))
+    message = (
+        "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for "
+        "HLO temporaries (50.77G) exceeds available HBM (15.75G)."
+    )
+    assert out_of_memory(message) == (int(50.77 * 2**30), int(15.75 * 2**30))
     assert out_of_memory("INTERNAL: something else") is None
 
 

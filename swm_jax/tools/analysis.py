@@ -17,6 +17,11 @@ from swm_jax.tools.roofline import StepTime, step_time
 from swm_jax.tools.topology import Slice
 from swm_jax.tools.traffic import memory_traffic
 
+_REFUSALS = (
+    r"Used ([\d.]+)([KMG]?) of ([\d.]+)([KMG]?) hbm",
+    r"memory required for [\w ]+ \(([\d.]+)([KMG]?)\) exceeds available HBM "
+    r"\(([\d.]+)([KMG]?)\)",
+)
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
 
@@ -104,7 +109,7 @@ def analyse(
 
 def out_of_memory(message: str) -> tuple[int, int] | None:
     """(bytes needed, bytes available) of XLA's refusal; None for other messages."""
-    match = re.search(r"Used ([\d.]+)([KMG]?) of ([\d.]+)([KMG]?) hbm", message)
+    match = next(filter(None, (re.search(p, message) for p in _REFUSALS)), None)
     if match is None:
         return None
     size = lambda number, unit: int(float(number) * _UNITS[unit])

@@ -10,7 +10,7 @@ The real train step, the planner's replan and whole closed-loop episodes go thro
 TPU's own compiler, from shapes alone: what a chip's memory holds by kind, operations
 (counted from shapes; the compiler counts loops once), collectives by mesh axis, and
 between which bounds a step's time lies (`swm_jax.tools.roofline` has the assumptions).
-The last line says "fits" or "does not fit", and the exit status 0 or 1; 2 is a
+The last line says "fits" or "does not fit", and the exit status 0 or 3; 2 is a
 question that could not be asked. libtpu is needed, and nothing else: `make libtpu`.
 """
 
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
         draft.write_text(json.dumps(result, indent=1) + "\n")
         draft.replace(path)
     print(result["verdict"])
-    sys.exit(0 if result["fits"] else 1)
+    sys.exit(0 if result["fits"] else 3)
 
 
 def run(
@@ -112,7 +112,9 @@ def run(
     slice_ = get_slice(topology)
     mesh = make_mesh(config.mesh, slice_.devices)
     scenes = scenes or slice_.chips
-    shape = " x ".join(f"{name} {n}" for name, n in mesh.shape.items() if n > 1)
+    shape = (
+        " x ".join(f"{name} {n}" for name, n in mesh.shape.items() if n > 1) or "of one"
+    )
     print(
         f"{config.name} ({config.model.variant}, layout {config.model.layout}) on "
         f"{slice_.chips} chips of {slice_.name}, mesh {shape}; jax {jax.__version__}",
