@@ -200,7 +200,7 @@ def test_two_engines_agree():
 def test_grasps_and_towers_hold_in_mjx():
     env = envs.load("cube", backend="mjx")
     share, slip = held_throughout(env, laid_out(4), 5.0)
-    assert share == 1.0 and slip < 0.003
+    assert share == 1.0 and slip < 0.005
     scene = tower(4)
     still = np.zeros((4, 30, 5), np.float32)
     path = env.rollout_batch(env.state_from_scene(scene), still)

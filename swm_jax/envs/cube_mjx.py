@@ -1,8 +1,8 @@
 """The cube arm in MJX: physics as a JAX program, for accelerators.
 
 `step` is pure: jit it, vmap it, scan it; `rollout_batch` is one scan. Both engines
-integrate the same model; they part where contacts are many or hard, since MJX works
-in float32 and solves for the deepest contacts only.
+integrate the same model but for its friction cones (`cube_model`); they part where
+contacts are many or hard, since MJX works in float32 and solves for the deepest only.
 
 The values of actions are checked only where they are known, that is outside of
 jit; their shape is checked always.
@@ -41,6 +41,7 @@ class MjxCube(CubeEnv):
             physics_dt=config.physics_dt,
             iterations=config.iterations,
             visuals=False,
+            cone="pyramidal",
         )
         self._model = mjx.put_model(model)
         self._blank = mjx.make_data(model)

@@ -13,7 +13,9 @@ What holds a cube, found by experiment: elliptic cones with impratio 10 creep by
 micrometres per control step, and servos are integrated explicitly (Euler), because an
 implicit integrator moves the hand by less than the contact solver believed, and
 the cube slips by that difference (30 mm in four steps at 0.01 s). The Newton solver
-needs 1 to 4 iterations, but a hard blow up to 20: stopped at 6 it diverges.
+needs 1 to 4 iterations, but a hard blow up to 20: stopped at 6 it diverges. MJX gets
+pyramidal cones instead: with elliptic ones it diverged in float32 at one grasp of four,
+however many iterations it had; a held cube then slips about 3 mm in 5 seconds.
 """
 
 import mujoco
@@ -34,7 +36,9 @@ HAND_FORCE = (60.0, 60.0, 60.0, 3.0)  # newtons, and newton metres for the yaw
 FINGER_FORCE = 10.0
 FRICTION = 1.0  # between any two things
 # Squeezed things stay 1 mm or less inside each other: nearly rigid contacts.
-CONTACT = 'solref="0.01 1" solimp="0.95 0.99 0.001"'
+CONTACT = 'solref="0.01 1" solimp="{} 0.001"'
+# Friction cones: what they need to hold a cube, as (impratio, impedances).
+CONES = {"elliptic": (10, "0.95 0.99"), "pyramidal": (1, "0.98 0.995")}
 # MJX has fixed sizes: pairs of boxes it looks at (the nearest) and contacts it solves
 # for (the deepest).
 _ASSETS = """
@@ -52,6 +56,7 @@ def cube_mjcf(
     physics_dt: float = 0.01,
     iterations: int = 20,
     visuals: bool = True,
+    cone: str = "elliptic",
 ) -> str:
     """The MJCF text; `visuals=False` leaves out what only a camera would notice.
 
@@ -60,17 +65,20 @@ def cube_mjcf(
       physics_dt: physics step in seconds.
       iterations: Newton iterations of the contact solver per physics step.
       visuals: whether to add the arm, table, light and sky.
+      cone: of the friction, "elliptic" or "pyramidal".
     """
+    impratio, impedance = CONES[cone]
     bodies = "".join(_cube_xml(slot) for slot in range(cubes))
     return f"""
 <mujoco model="cube">
   <compiler angle="radian" autolimits="true"/>
   <option timestep="{physics_dt}" iterations="{iterations}"
-          ls_iterations="20" solver="Newton" cone="elliptic" impratio="10"
+          ls_iterations="20" solver="Newton" cone="{cone}" impratio="{impratio}"
           integrator="Euler"/>
   {_ASSETS if visuals else ""}
   <default>
-    <geom friction="{FRICTION} 0.005 0.0001" condim="3" {CONTACT}/>
+    <geom friction="{FRICTION} 0.005 0.0001" condim="3"
+          {CONTACT.format(impedance)}/>
     <default class="visual">
       <geom contype="0" conaffinity="0" group="2" mass="0"/>
     </default>
