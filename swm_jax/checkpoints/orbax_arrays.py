@@ -53,7 +53,7 @@ def stored_leaves(
         def blocks(index: Index) -> Iterator[tuple[Index, np.ndarray]]:
             with naming_damage(step):
                 store = opened(key)
-            for where, part in _blocks(store, bounds(index, struct.shape)):
+            for where, part in blocks_of(store, bounds(index, struct.shape)):
                 with naming_damage(step):
                     block = store[part].read().result()
                 if check:
@@ -65,7 +65,7 @@ def stored_leaves(
     return {key: leaf(key, struct) for key, struct in structs.items()}
 
 
-def _blocks(store: ts.TensorStore, index: Index) -> Iterator[tuple[Index, Index]]:
+def blocks_of(store: ts.TensorStore, index: Index) -> Iterator[tuple[Index, Index]]:
     """Cuts an index along its first axis into whole chunks of about `BLOCK_BYTES`.
 
     Yields:
