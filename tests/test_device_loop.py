@@ -199,6 +199,7 @@ def same_episodes(device, host):
         assert (a.success, a.steps) == (b.success, b.steps)
         np.testing.assert_allclose(a.values, b.values, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(a.scenes.peg, b.scenes.peg, atol=2e-5)
+        np.testing.assert_allclose(a.actions, b.actions, atol=2e-5)
         np.testing.assert_allclose(
             a.scenes.block_pose[..., :2], b.scenes.block_pose[..., :2], atol=1e-4
         )

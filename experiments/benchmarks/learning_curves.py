@@ -30,12 +30,6 @@ from swm_jax.training.sharding import make_mesh, shard_batch
 from swm_jax.training.state import abstract_state, initial_state
 from swm_jax.training.step import make_eval_step, make_train_step
 
-_DATA = flags.DEFINE_string("data", "data/board", "Stored episodes of the board.")
-_SECONDS = flags.DEFINE_float("seconds", 120.0, "Training time of each way.", 0.1)
-_POINTS = flags.DEFINE_integer("points", 20, "Looks at the held-out loss.", 1)
-_LABELS = flags.DEFINE_integer("labels", 192, "Labels of a step, a multiple of 24.", 24)
-_OUTPUT = flags.DEFINE_string("output", "results/curves", "Folder of csv and charts.")
-
 QUESTIONS, QUERIES = 12, 24  # per image where they are packed
 COLUMNS = ("way", "labels", "images", "seconds", "loss", "accuracy")
 STYLE = (
@@ -135,5 +129,14 @@ def chart(rows: list[dict[str, Any]], axis: str) -> str:
     return text.replace(">", f">{STYLE}", 1)
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # flags of commands imported together would clash
+    _DATA = flags.DEFINE_string("data", "data/board", "Stored episodes of the board.")
+    _SECONDS = flags.DEFINE_float("seconds", 120.0, "Training time of each way.", 0.1)
+    _POINTS = flags.DEFINE_integer("points", 20, "Looks at the held-out loss.", 1)
+    _LABELS = flags.DEFINE_integer(
+        "labels", 192, "Labels of a step, a multiple of 24.", 24
+    )
+    _OUTPUT = flags.DEFINE_string(
+        "output", "results/curves", "Folder of csv and charts."
+    )
     app.run(main)

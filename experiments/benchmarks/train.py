@@ -49,15 +49,6 @@ from swm_jax.training.sharding import make_mesh, shard_batch
 from swm_jax.training.state import abstract_state, initial_state
 from swm_jax.training.step import make_train_step
 
-_PRESET = flags.DEFINE_enum(
-    "preset", "cpu", ("cpu", "h200", "tiny"), "What to measure."
-)
-_WAYS = flags.DEFINE_list("ways", [], "Of the preset's ways; empty: all of them.")
-_ROUNDS = flags.DEFINE_integer("rounds", 2, "How often each way is measured.", 1)
-_SECONDS = flags.DEFINE_float("seconds", 0.0, "Of each measurement; 0: one step.", 0)
-_DATA = flags.DEFINE_string("data", "", "Data set, to measure the input pipeline.")
-_JSON = flags.DEFINE_string("json", "", "Also write the rows to this file.")
-
 # Paper rates of bfloat16 matrix products without sparsity, FLOP/s, by device kind.
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12} | {
     "TPU v4": 275e12, "TPU v5 lite": 197e12, "TPU v5": 459e12, "TPU v6 lite": 918e12
@@ -407,5 +398,15 @@ def _peak(kind: str) -> float | None:
     return next((rate for name, rate in PEAKS.items() if name in kind), None)
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # flags of commands imported together would clash
+    _PRESET = flags.DEFINE_enum(
+        "preset", "cpu", ("cpu", "h200", "tiny"), "What to measure."
+    )
+    _WAYS = flags.DEFINE_list("ways", [], "Of the preset's ways; empty: all of them.")
+    _ROUNDS = flags.DEFINE_integer("rounds", 2, "How often each way is measured.", 1)
+    _SECONDS = flags.DEFINE_float(
+        "seconds", 0.0, "Of each measurement; 0: one step.", 0
+    )
+    _DATA = flags.DEFINE_string("data", "", "Data set, to measure the input pipeline.")
+    _JSON = flags.DEFINE_string("json", "", "Also write the rows to this file.")
     app.run(main)

@@ -244,6 +244,7 @@ def _results(out: DeviceEpisodes, tasks, env, planner, spent) -> list[EpisodeRes
                 values=out.values[s, : -(-steps // execute)].tolist(),
                 nan_candidates=int(out.nan_candidates[s]),
                 scenes=path,
+                actions=out.actions[s, :steps],
             )
         )
     return results

@@ -52,6 +52,7 @@ class DeviceEpisodes:
     Attributes:
       scenes: leading axes [S, T + 1]; behind an episode's `steps` the last one is
         repeated.
+      actions: float32[S, T, A], zeros behind an episode's `steps`.
       steps: int32[S], actions carried out.
       success: bool[S].
       values: float32[S, R], value of the chosen chunk; NaN after the end.
@@ -60,6 +61,7 @@ class DeviceEpisodes:
     """
 
     scenes: Any
+    actions: Float[Array, "S T A"]
     steps: Int[Array, " S"]
     success: Bool[Array, " S"]
     values: Float[Array, "S R"]
@@ -102,7 +104,8 @@ def make_device_loop(
             after = settle(around.step(state, action))
             state = jax.tree.map(lambda new, old: _where(going, new, old), after, state)
             success = success | (going & around.success(tasks, around.scene(state)))
-            return (state, steps + going, success, limit), around.scene(state)
+            action = jnp.where(going[:, None], action, 0.0)
+            return (state, steps + going, success, limit), (around.scene(state), action)
 
         def replan(carry, index):
             state, plans, steps, success = carry
@@ -121,7 +124,7 @@ def make_device_loop(
                 plans.replace(stage=stage),
                 jax.random.fold_in(key, index),
             )
-            carry, scenes = lax.scan(
+            carry, path = lax.scan(
                 act,
                 (state, steps, success, limits),
                 jnp.swapaxes(chunk[:, :execute], 0, 1),
@@ -130,14 +133,16 @@ def make_device_loop(
             values = jnp.where(going, info.value, jnp.nan)
             nan = jnp.where(going, info.nan_candidates, 0)
             stage = jnp.where(going, stage, -1)
-            return (state, plans, steps, success), (scenes, values, stage, nan)
+            return (state, plans, steps, success), (path, values, stage, nan)
 
         def rest(carry, index):
             del index
             scene = around.scene(carry[0])
             still = jax.tree.map(lambda x: jnp.stack([x] * execute), scene)
+            idle = jnp.zeros((execute, count, planner.config.action_size))
             none = jnp.zeros(count, jnp.int32)
-            return carry, (still, jnp.full(count, jnp.nan), none - 1, none)
+            path = still, idle
+            return carry, (path, jnp.full(count, jnp.nan), none - 1, none)
 
         def body(carry, index):
             _, _, steps, success = carry
@@ -155,9 +160,18 @@ def make_device_loop(
         (_, _, steps, success), out = lax.scan(body, carry, jnp.arange(replans))
         path, values, stages, nan = out
         path = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), path)
+        path, actions = path
         join = lambda now, later: jnp.concatenate([now[None], later]).swapaxes(0, 1)
         scenes = jax.tree.map(join, around.scene(carry[0]), path)
-        return DeviceEpisodes(scenes, steps, success, values.T, stages.T, nan.sum(0))
+        return DeviceEpisodes(
+            scenes=scenes,
+            actions=actions.swapaxes(0, 1),
+            steps=steps,
+            success=success,
+            values=values.T,
+            stages=stages.T,
+            nan_candidates=nan.sum(0),
+        )
 
     return run
 

@@ -38,21 +38,6 @@ from swm_jax.tools.topology import Slice, TopologyError, get_slice
 from swm_jax.training.sharding import make_mesh
 
 PROGRAMS = ("train", "planner", "loop")
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", "experiments/board_3b.py", "Experiment config file."
-)
-_TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "Chip and shape of the slice.")
-_PROGRAMS = flags.DEFINE_list(
-    "programs", [], f"Of {', '.join(PROGRAMS)}; empty: all that the experiment has."
-)
-_SCENES = flags.DEFINE_integer(
-    "scenes", 0, "Scenes planned for at once; 0 takes one per chip.", 0
-)
-_SCALE = flags.DEFINE_string(
-    "scale_from", "", "A smaller slice: weak scaling from it, images per chip alike."
-)
-_JSON = flags.DEFINE_string("json", "", "Also write everything to this file.")
-_HLO = flags.DEFINE_string("hlo", "", "Keep the optimised programs in this folder.")
 
 
 def main(argv: list[str]) -> None:
@@ -295,5 +280,24 @@ def _ms(seconds: float) -> str:
     return f"{1e3 * seconds:,.1f} ms"
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # flags of commands imported together would clash
+    _CONFIG = config_flags.DEFINE_config_file(
+        "config", "experiments/board_3b.py", "Experiment config file."
+    )
+    _TOPOLOGY = flags.DEFINE_string(
+        "topology", "v5e:4x4", "Chip and shape of the slice."
+    )
+    _PROGRAMS = flags.DEFINE_list(
+        "programs", [], f"Of {', '.join(PROGRAMS)}; empty: all that the experiment has."
+    )
+    _SCENES = flags.DEFINE_integer(
+        "scenes", 0, "Scenes planned for at once; 0 takes one per chip.", 0
+    )
+    _SCALE = flags.DEFINE_string(
+        "scale_from",
+        "",
+        "A smaller slice: weak scaling from it, images per chip alike.",
+    )
+    _JSON = flags.DEFINE_string("json", "", "Also write everything to this file.")
+    _HLO = flags.DEFINE_string("hlo", "", "Keep the optimised programs in this folder.")
     app.run(main)
