@@ -32,9 +32,10 @@ from absl import app, flags, logging
 
 from data_pipelines import folder
 from data_pipelines import generate as generation
-from data_pipelines.batches import make_train_iterator, saqa_config
+from data_pipelines.batches import make_train_iterator
 from data_pipelines.episodes import decode_frame, encode_png
 from data_pipelines.load import load_episodes
+from data_pipelines.members import saqa_config
 from data_pipelines.question_tokens import QuestionTokens
 from data_pipelines.saqa import SaqaSampler
 from data_pipelines.simulated import WORLDS
