@@ -126,8 +126,8 @@ class Inputs:
         """
         found = {"source": "rendered", "seed": self._config.seed, "stream_step": step}
         if self._episodes is not None and not self._renders(step):
-            found |= {"source": self._config.data.source}
-            found |= {"examples": self._episodes.examples(step)}
+            source = self._config.data.source
+            found |= {"source": source, "examples": self._episodes.examples(step)}
         return found
 
     def _renders(self, step: int) -> bool:

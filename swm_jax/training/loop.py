@@ -270,10 +270,8 @@ class _Run:
 
     def _scalars(self, tally: Tally, metrics: StepMetrics) -> dict[str, float]:
         with self.clock("step"):
-            names = ("dense_loss", "dense_accuracy", "mention_error", "place_error")
             scalars = score_scalars(tally.scores) | {
-                name: float(getattr(metrics, name))
-                for name in (*names, "gradient_norm")
+                name: float(getattr(metrics, name)) for name in LOGGED
             }
         scalars["learning_rate"] = float(self.schedule(self.step - 1))
         scalars |= {
