@@ -3,11 +3,13 @@
     --profile_steps=100:110     steps 101 to 110
     kill -USR1 <process id>     the next `ON_SIGNAL` steps
 
-Traces lie in `<workdir>/profile`; TensorBoard's profile plugin and Perfetto show them.
+Traces lie in `<workdir>/profile`, each under the steps it holds; TensorBoard's profile
+plugin and Perfetto show them.
 """
 
 import contextlib
 import pathlib
+import shutil
 import signal
 import tempfile
 from typing import Any
@@ -79,12 +81,13 @@ class Profiler:
     def _stop(self) -> str:
         jax.profiler.stop_trace()
         local, self._local = pathlib.Path(self._local), None
-        for path in local.rglob("*"):  # the profiler itself writes local files only
+        # The profiler writes local files only, and names them by the second.
+        folder = self._folder / "plugins/profile" / f"from_step_{self._first + 1}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in local.rglob("*"):
             if path.is_file():
-                target = self._folder / path.relative_to(local)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(path.read_bytes())
-                path.unlink()
+                (folder / path.name).write_bytes(path.read_bytes())
+        shutil.rmtree(local)
         return str(self._folder)
 
     def _remember(self, number, frame) -> None:
