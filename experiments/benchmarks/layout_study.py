@@ -3,6 +3,11 @@
     python -m experiments.benchmarks.layout_study --workdir runs/layouts
     python -m experiments.benchmarks.layout_study --debug --workdir runs/layouts_debug
 
+On an accelerator as it is; two CPU cores carry a smaller one in two hours:
+
+    python -m experiments.benchmarks.layout_study --seeds 0:1 --queries 12 \
+        --pretrain_steps 500 --steps 1500 --candidates 32 --tasks reach
+
 Every (layout, seed) trains both stages of `experiments/board_tiny.py`. Once all have
 seen the same examples, each slower layout trains again with fewer steps, so that it
 ends after the seconds of the fastest one ("equal time"). Each run is examined by
@@ -25,7 +30,7 @@ from absl import app, flags, logging
 from experiments import board_tiny
 from experiments.benchmarks.timing import machine
 from swm_jax.eval import charts
-from swm_jax.eval.config import parse_seeds, preset
+from swm_jax.eval.config import TASKS, parse_seeds, preset
 from swm_jax.eval.results import read_json, write_json, write_text
 from swm_jax.eval.run import evaluate
 from swm_jax.models.config import LAYOUTS
@@ -40,6 +45,9 @@ _VARIANT = flags.DEFINE_string("variant", "tiny", "Model size.")
 _PRETRAIN = flags.DEFINE_integer("pretrain_steps", 1500, "Of the first stage.", 1)
 _STEPS = flags.DEFINE_integer("steps", 4000, "Of the second stage.", 1)
 _IMAGES = flags.DEFINE_integer("images", 16, "Per step, both stages.", 1)
+_QUERIES = flags.DEFINE_integer("queries", 72, "Per image of the second stage.", 1)
+_TASKS = flags.DEFINE_list("tasks", list(TASKS["board"]), "That are planned.")
+_CANDIDATES = flags.DEFINE_integer("candidates", 0, "Per round; 0: the planner's own.")
 _EPISODES = flags.DEFINE_string("episodes", "5000:5020", "Seeds of planning episodes.")
 _DEBUG = flags.DEFINE_bool("debug", False, "A few steps of a small model, minutes.")
 
@@ -86,6 +94,7 @@ def run(folder: Path, layout: str, seed: int, share: float) -> None:
         if not _DEBUG.value:
             config.model.variant = _VARIANT.value
             config.steps, config.data.images = steps[stage], _IMAGES.value
+            shrink(config.data, _QUERIES.value)
         config.steps = max(1, round(share * config.steps))
         config.keep_checkpoints = 1
         if stage == "swm":
@@ -99,16 +108,31 @@ def run(folder: Path, layout: str, seed: int, share: float) -> None:
         tasks=("reach",), seeds=(5000,), candidates=8, iterations=1, max_steps=4,
         qa_episodes=4, qa_queries=64, sensitivity_scenes=2, sensitivity_candidates=8,
     )  # fmt: skip
-    asked = small if _DEBUG.value else dict(seeds=parse_seeds(_EPISODES.value))
+    asked = dict(
+        tasks=tuple(_TASKS.value),
+        seeds=parse_seeds(_EPISODES.value),
+        candidates=_CANDIDATES.value,
+    )
     evaluation = preset(
         "demo",
         checkpoint=str((folder / "swm").absolute()),
         world_models=("swm",),
         data_dir=str(Path(_DATA.value).absolute()),
         video=False,
-        **asked,
+        **(small if _DEBUG.value else asked),
     )
     evaluate(evaluation, folder / "eval")
+
+
+def shrink(data, queries: int) -> None:
+    """Fewer queries per image: `full` pays for each of them with a whole sequence."""
+    if "queries" in data:
+        data.queries, data.questions = queries, min(data.questions, queries)
+        data = data.rendered
+    kinds = ("detections", "descriptions", "present_questions")
+    whole = sum(data[kind] for kind in kinds)
+    for kind in kinds:
+        data[kind] = max(1, round(min(1, queries / whole) * data[kind]))
 
 
 def kept_share(folder: Path, share: float) -> float:
@@ -181,7 +205,8 @@ def publish(workdir: Path, rows: list[dict]) -> None:
                 cells.append(f"{np.mean(values):.3f}{spread}" if values else "-")
             lines.append("| " + " | ".join(cells) + " |")
     table = "\n".join(lines)
-    settings = dict(steps=_STEPS.value, images=_IMAGES.value, machine=machine())
+    asked = (_PRETRAIN, _STEPS, _IMAGES, _QUERIES, _TASKS, _CANDIDATES, _EPISODES)
+    settings = {flag.name: flag.value for flag in asked} | {"machine": machine()}
     write_json(workdir / "study.json", {"settings": settings, "runs": rows})
     write_text(workdir / "table.md", table + "\n")
     write_text(workdir / "curves.html", curves(rows))

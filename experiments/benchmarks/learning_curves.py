@@ -1,9 +1,10 @@
 """What packing teaches: held-out loss against labels, images and seconds.
 
-    python -m experiments.benchmarks.learning_curves --data data/board --seconds 120
+    python -m experiments.benchmarks.learning_curves --init_from runs/pretrain
 
-Trains the `tiny` model from nothing on stored board episodes in two ways, one after the
-other, for the same time: many questions and horizons per image ("packed"), and one per
+Trains the `tiny` model on stored board episodes in two ways, one after the other, for the
+same time and from the same start (the first stage of `make train`; from random weights
+minutes teach neither way anything): many questions and horizons per image ("packed"), and one per
 image ("single"), with as many labels in a step. Both have the same layout, optimizer,
 seed and held-out batches. Times are those of steps alone, compilation left out. Writes
 `curves.csv` and one chart per axis into `--output`.
@@ -107,9 +108,9 @@ def curve(way: str) -> list[dict[str, Any]]:
 
 
 def experiment(way: str):
-    """`board_tiny` without read-outs and rendered scenes, for both ways alike."""
+    """`board_tiny` without rendered scenes, for both ways alike."""
     config = board_tiny.get_config()
-    config.dense_weight = 0.0
+    config.init_from = _INIT.value
     config.optimizer.schedule = "constant"
     config.data.rendered_every = 0
     packed = way == "packed"
@@ -131,10 +132,11 @@ def chart(rows: list[dict[str, Any]], axis: str) -> str:
 
 if __name__ == "__main__":  # flags of commands imported together would clash
     _DATA = flags.DEFINE_string("data", "data/board", "Stored episodes of the board.")
-    _SECONDS = flags.DEFINE_float("seconds", 120.0, "Training time of each way.", 0.1)
+    _SECONDS = flags.DEFINE_float("seconds", 240.0, "Training time of each way.", 0.1)
+    _INIT = flags.DEFINE_string("init_from", "", "Checkpoint; empty: random weights.")
     _POINTS = flags.DEFINE_integer("points", 20, "Looks at the held-out loss.", 1)
     _LABELS = flags.DEFINE_integer(
-        "labels", 192, "Labels of a step, a multiple of 24.", 24
+        "labels", 576, "Labels of a step, a multiple of 24.", 24
     )
     _OUTPUT = flags.DEFINE_string(
         "output", "results/curves", "Folder of csv and charts."

@@ -105,7 +105,8 @@ def load_model(
 
     Args:
       path: a run's workdir, one step of it, an exported model, a Hugging Face folder
-        or an `.npz`; None takes the checkpoint shipped with the package.
+        or an `.npz`; None takes the checkpoint shipped with the package. What Orbax
+        wrote may lie in an object store (`gs://bucket/folder`).
       variant: for an npz that does not describe its model; None compares shapes.
       tokenizer: a SentencePiece model, for a checkpoint without one.
       param_dtype: of the parameters; None keeps the stored ones, save that the scales
@@ -118,7 +119,7 @@ def load_model(
     Raises:
       CheckpointError: missing, half-written, damaged or of another model.
     """
-    path = shipped_checkpoint() if path is None else Path(path)
+    path = shipped_checkpoint() if path is None else path
     if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
         tokenizer = Tokenizer.load(tokenizer)
     if sharding is None:
@@ -211,7 +212,7 @@ def export_model(source: str | Path, destination: str | Path) -> Path:
     Returns:
       The destination.
     """
-    if detect(Path(source)) != "orbax":
+    if detect(split_subtree(source)[0]) != "orbax":
         raise CheckpointError(f"{source} is no run: use python -m swm_jax.convert")
     loaded = load_model(source)
     destination = Path(destination).absolute()

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from etils import epath
+
 from swm_jax.checkpoints.describe import (
     architecture_of,
     closest_variant,
@@ -27,21 +29,32 @@ FORMATS = ("hugging_face", "npz", "orbax")
 _PICKLE, _NUMPY = b"\x80", b"\x93NUMPY"
 
 
-def split_subtree(path: str | Path) -> tuple[Path, str]:
+def split_subtree(path: epath.PathLike) -> tuple[epath.Path, str]:
     """`file.npz:img` as the file and `img`; other paths as they are and ""."""
-    path = Path(path)
+    path = epath.Path(path) if "://" in str(path) else Path(path)
     if ":" in path.name and not path.exists():
         name, _, subtree = path.name.rpartition(":")
         return path.with_name(name), subtree
     return path, ""
 
 
-def detect(path: Path) -> str:
+def detect(path: epath.Path) -> str:
     """The format of a file or folder, one of `FORMATS`.
 
     Raises:
-      CheckpointError: nothing there, or nothing that can be read.
+      CheckpointError: nothing there, or nothing that can be read from there.
     """
+    kind = _detect(path)
+    if "://" in str(path) and kind != "orbax":
+        raise CheckpointError(
+            f"{path} is of the format {kind}, and only folders of the format orbax are "
+            "read from an object store: copy it to a disk, or convert it first "
+            "(python -m swm_jax.convert)"
+        )
+    return kind
+
+
+def _detect(path: epath.Path) -> str:
     if not path.exists():
         raise CheckpointError(f"checkpoint {path} does not exist")
     if path.is_dir():
@@ -66,7 +79,9 @@ def detect(path: Path) -> str:
         )
     with path.open("rb") as file:
         start = file.read(16)
-    if zipfile.is_zipfile(path):
+        file.seek(0)
+        zipped = zipfile.is_zipfile(file)
+    if zipped:
         return "npz"
     if start[:1] == _PICKLE or start.startswith(_NUMPY):
         raise CheckpointError(
