@@ -5,10 +5,14 @@ import re
 import signal
 import time
 
+import jax
 import numpy as np
 import pytest
+from jax._src.array import ArrayImpl
 from training_runs import logged_steps, outcomes
 
+from experiments import board_tiny
+from swm_jax.training import loop
 from swm_jax.training.metrics import read_metrics
 
 SAVED_OFTEN = ("--config.checkpoint_every=1", "--config.keep_checkpoints=9")
@@ -123,3 +127,42 @@ def test_a_profiler_trace_comes_on_demand(runs, tmp_path):
     assert first == 3 and second >= 6
     for trace in folder.iterdir():
         assert len(list(trace.glob("*.xplane.pb"))) == 1
+
+
+@pytest.mark.faults
+def test_the_host_reads_no_result_between_logged_steps(tmp_path, monkeypatch):
+    """What a step returns is looked at where something is logged, and nowhere else."""
+    results, reads, done = set(), set(), 0
+    make_step, make_counter = loop.make_train_step, loop.make_counter
+    value = ArrayImpl._value.fget
+
+    def watched(make):
+        def made(*args, **options):
+            call = make(*args, **options)
+
+            def run(*inputs):
+                nonlocal done
+                done += make is make_step
+                outputs = call(*inputs)
+                results.update(map(id, jax.tree.leaves(outputs)))
+                kept.append(outputs)  # an id is not given twice
+                return outputs
+
+            return run
+
+        return made
+
+    def read(array):
+        if id(array) in results:
+            reads.add(done)
+        return value(array)
+
+    kept = []
+    monkeypatch.setattr(loop, "make_train_step", watched(make_step))
+    monkeypatch.setattr(loop, "make_counter", watched(make_counter))
+    monkeypatch.setattr(ArrayImpl, "_value", property(read))
+    config = board_tiny.get_config("pretrain_debug")
+    config.steps, config.log_every = 9, 4
+    config.checkpoint_every = config.validate_every = 100
+    loop.train(config, tmp_path)
+    assert reads == {4, 8, 9}

@@ -11,8 +11,14 @@ import numpy as np
 import pytest
 from etils import epath
 
-from swm_jax.checkpoints import CheckpointError, KeepBest, RunCheckpoints
+from swm_jax.checkpoints import (
+    CheckpointError,
+    KeepBest,
+    RunCheckpoints,
+    load_model,
+)
 from swm_jax.checkpoints.digest import bit_sums
+from swm_jax.checkpoints.sources import detect, split_subtree
 from swm_jax.checkpoints.step_folder import find_step
 from swm_jax.training.goodput import Goodput, PhaseClock
 from swm_jax.training.hosts import StopSignal
@@ -306,6 +312,23 @@ def test_metrics_and_goodput_go_to_an_object_store(bucket):
     assert any((bucket / "tensorboard").iterdir())
     Goodput(bucket, (), 0.0).add(PhaseClock().take())
     assert json.loads((bucket / "runtime.json").read_text())["starts"] == 1
+
+
+def test_of_an_object_store_only_orbax_folders_are_read(bucket):
+    for item in ("params", "metadata"):
+        (bucket / "checkpoints" / "5" / item).mkdir(parents=True)
+        (bucket / "checkpoints" / "5" / item / "metadata").write_text("{}")
+    for path in (bucket, str(bucket)):
+        assert detect(split_subtree(path)[0]) == "orbax"
+    with pytest.raises(CheckpointError, match=r"^gs://bucket/run/checkpoints/5 "):
+        load_model(str(bucket))
+    other = bucket.parent / "paligemma"
+    for name in ("config.json", "model.safetensors"):
+        (other / name).write_text("{}")
+    with pytest.raises(CheckpointError, match="copy it to a disk"):
+        load_model("gs://bucket/paligemma")
+    with pytest.raises(CheckpointError, match="gs://bucket/nowhere does not exist"):
+        load_model("gs://bucket/nowhere")
 
 
 def test_goodput_is_the_share_of_time_in_steps_that_count(tmp_path):

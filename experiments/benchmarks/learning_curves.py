@@ -2,12 +2,12 @@
 
     python -m experiments.benchmarks.learning_curves --init_from runs/pretrain
 
-Trains the `tiny` model on stored board episodes in two ways, one after the other, for the
-same time and from the same start (the first stage of `make train`; from random weights
-minutes teach neither way anything): many questions and horizons per image ("packed"), and one per
-image ("single"), with as many labels in a step. Both have the same layout, optimizer,
-seed and held-out batches. Times are those of steps alone, compilation left out. Writes
-`curves.csv` and one chart per axis into `--output`.
+Trains the `tiny` model on stored board episodes in two ways, one after the other, for
+the same time and from the same start (the first stage of `make train`; from random
+weights minutes teach neither way anything): many questions and horizons per image
+("packed"), and one per image ("single"), with as many labels in a step. Both have the
+same layout, optimizer, seed and held-out batches. Times are those of steps alone,
+compilation left out. Writes `curves.csv` and one chart per axis into `--output`.
 """
 
 import csv
@@ -121,13 +121,14 @@ def experiment(way: str):
 
 
 def chart(rows: list[dict[str, Any]], axis: str) -> str:
-    """Held-out loss of both ways against one axis, as a page of SVG."""
+    """Held-out loss of both ways against one axis, as a file of SVG."""
     series = []
     for way in ("packed", "single"):
         own = [row for row in rows if row["way"] == way]
         series.append((way, [r[axis] for r in own], [r["loss"] for r in own]))
     text = lines(series, f"held-out loss against {axis}", axis, "held-out loss")
-    return text.replace(">", f">{STYLE}", 1)
+    head = '<svg xmlns="http://www.w3.org/2000/svg" '
+    return text.replace("<svg ", head, 1).replace(">", f">{STYLE}", 1)
 
 
 if __name__ == "__main__":  # flags of commands imported together would clash
