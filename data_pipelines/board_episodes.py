@@ -31,7 +31,7 @@ from data_pipelines.domains import POLICIES
 from data_pipelines.play import Simulated, play_episodes
 from data_pipelines.random_scenes import random_scenes
 from swm_jax.envs import BoardEnv, Scene, State
-from swm_jax.envs.board_geometry import PLANNER_ACTION_LIMIT, X_BOUNDS, Y_BOUNDS
+from swm_jax.envs.board_geometry import PEG_BOX, PLANNER_ACTION_LIMIT
 from swm_jax.envs.board_oracle import oracle_action
 
 RANDOM_LIMIT = 0.025  # metres per step, the published suboptimal data
@@ -40,8 +40,6 @@ BURST_SHARE = 0.2  # steps of the noisy policy that are plain random
 SETTLE_STEPS = 3  # without action, so that blocks placed too close come apart
 _PATIENCE = 12  # steps after which the contact policy picks another point
 _JOINED = 0.055  # metres between centres: the oracle's pair is done
-_LOW = np.array([X_BOUNDS[0], Y_BOUNDS[0]], np.float32)  # importing starts no backend
-_HIGH = np.array([X_BOUNDS[1], Y_BOUNDS[1]], np.float32)
 
 
 @struct.dataclass
@@ -188,7 +186,7 @@ def _next_aim(key: PRNGKeyArray, scene: Scene) -> Float[Array, "2"]:
     )
     push = jax.random.uniform(kind_key) < 0.5
     move = jnp.where(push, ahead * through + 0.012 * around, near * around)
-    return jnp.clip(scene.peg + offset[block] + move, _LOW, _HIGH)
+    return jnp.clip(scene.peg + offset[block] + move, *PEG_BOX)
 
 
 def _walk(key: PRNGKeyArray, scene: Scene, memory: Memory) -> Float[Array, "2"]:
