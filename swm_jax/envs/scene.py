@@ -6,6 +6,11 @@ in both; both block sets of the board hold the same shapes in the same slots, so
 physics model serves both and only colours differ.
 """
 
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int
 
@@ -105,3 +110,9 @@ class CubeScene:
 
 
 AnyScene = Scene | CubeScene
+
+
+def array_namespace(*trees: Any):
+    """jnp when any leaf of the trees is a JAX array (or tracer), else numpy."""
+    on_jax = any(isinstance(x, jax.Array) for x in jax.tree.leaves(trees))
+    return jnp if on_jax else np
