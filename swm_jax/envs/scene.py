@@ -17,6 +17,8 @@ from jaxtyping import Array, Float, Int
 SHAPES = ("moon", "pentagon", "cube", "star")
 COLOURS = ("red", "blue", "green", "yellow", "purple")
 BLOCK_NAMES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
+# Block id -> index into `COLOURS`.
+COLOUR_OF_BLOCK = np.array([COLOURS.index(name.split()[0]) for name in BLOCK_NAMES])
 SLOT_SHAPES = (
     "moon", "moon", "pentagon", "pentagon", "cube", "cube", "star", "star",
 )  # fmt: skip
