@@ -17,7 +17,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Float, Int, PRNGKeyArray
 
-from swm_jax.envs import AnyScene
+from swm_jax.envs import AnyScene, Env
 
 
 @struct.dataclass
@@ -38,7 +38,7 @@ class Simulated:
 
 
 def play_episodes(
-    env: Any,
+    env: Env,
     starts: Callable[[PRNGKeyArray], Any],
     first_memory: Callable[[PRNGKeyArray], Any],
     act: Callable[..., tuple],

@@ -8,11 +8,10 @@ import ml_collections
 from swm_jax.envs import board, cube
 from swm_jax.envs.cube_looks import CUBE_LOOKS
 from swm_jax.envs.cube_model import MAX_CUBES
+from swm_jax.envs.env import Env
 from swm_jax.envs.looks import LOOKS
 from swm_jax.envs.names import known
 from swm_jax.envs.scene import BLOCK_SETS
-
-AnyEnv = board.BoardEnv | cube.CubeEnv
 
 # name -> (settings, {backend: "module:class"}); a backend is imported when asked for
 _ENVS = {
@@ -33,7 +32,7 @@ _ENVS = {
 }
 
 
-def load(name: str = "board", backend: str | None = None, **config_overrides) -> AnyEnv:
+def load(name: str = "board", backend: str | None = None, **config_overrides) -> Env:
     """Builds an env.
 
     Args:
