@@ -77,7 +77,7 @@ def simulate(
         env,
         lambda keys: _starts(env, keys, config.near_share),
         _first_memory,
-        _act_batch,
+        _act,
         POLICIES,
         seed,
         numbers,
@@ -116,39 +116,30 @@ def _crowded(keys, block_ids, near_share):
     return jax.vmap(one)(keys)
 
 
-@jax.jit
-def _first_memory(keys: PRNGKeyArray) -> Memory:
+def _first_memory(key: PRNGKeyArray) -> Memory:
     """Nothing decided yet: the first step draws everything."""
-
-    def one(key):
-        return Memory(
-            pair=jnp.zeros(2, jnp.int32),
-            aim=jnp.zeros(2),
-            speed=jnp.zeros(()),
-            left=jnp.zeros((), jnp.int32),
-            velocity=0.015 * jax.random.normal(jax.random.fold_in(key, 2), (2,)),
-        )
-
-    return jax.vmap(one)(keys)
+    return Memory(
+        pair=jnp.zeros(2, jnp.int32),
+        aim=jnp.zeros(2),
+        speed=jnp.zeros(()),
+        left=jnp.zeros((), jnp.int32),
+        velocity=0.015 * jax.random.normal(jax.random.fold_in(key, 2), (2,)),
+    )
 
 
-@jax.jit
-def _act_batch(keys, t, policy, scene, memory):
-    def one(key, policy, scene, memory):
-        keys = jax.random.split(jax.random.fold_in(key, 16 + t), len(POLICIES))
-        memory = _next_memory(keys[0], scene, memory)
-        chosen = {
-            "oracle": _pushes(keys[1], scene, memory),
-            "noisy": _pushes_badly(keys[1], keys[2], scene, memory),
-            "random": RANDOM_LIMIT * jax.random.uniform(keys[3], (2,), minval=-1.0),
-            "contact": _walk(keys[4], scene, memory),
-            "smooth": memory.velocity,
-        }
-        action = jnp.stack([chosen[name] for name in POLICIES])[policy]
-        limit = PLANNER_ACTION_LIMIT
-        return jnp.clip(action, -limit, limit).astype(jnp.float32), memory
-
-    return jax.vmap(one)(keys, policy, scene, memory)
+def _act(key, t, policy, scene, memory):
+    keys = jax.random.split(jax.random.fold_in(key, 16 + t), len(POLICIES))
+    memory = _next_memory(keys[0], scene, memory)
+    chosen = {
+        "oracle": _pushes(keys[1], scene, memory),
+        "noisy": _pushes_badly(keys[1], keys[2], scene, memory),
+        "random": RANDOM_LIMIT * jax.random.uniform(keys[3], (2,), minval=-1.0),
+        "contact": _walk(keys[4], scene, memory),
+        "smooth": memory.velocity,
+    }
+    action = jnp.stack([chosen[name] for name in POLICIES])[policy]
+    limit = PLANNER_ACTION_LIMIT
+    return jnp.clip(action, -limit, limit).astype(jnp.float32), memory
 
 
 def _next_memory(key: PRNGKeyArray, scene: Scene, memory: Memory) -> Memory:
