@@ -45,7 +45,7 @@ class MjxEngine(MjcfEnv[State, Scene]):
         return self._rollout_batch(states, self._checked(actions, lead))
 
     def _after_physics_step(self, qvel: Float[Array, " v"]) -> Float[Array, " v"]:
-        """What is left of the velocities of one world; a world may add forces here."""
+        """Velocities of one world after MuJoCo's step; a world may change them."""
         return qvel
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -59,7 +59,7 @@ class MjxEngine(MjcfEnv[State, Scene]):
             data = mjx.step(self._model, data)
             return data.qpos, self._after_physics_step(data.qvel), data.qacc_warmstart
 
-        # Within a control step each solve begins at the one before it.
+        # Cold at every control step; within one, a solve begins where the last ended.
         start = (state.qpos, state.qvel, jnp.zeros_like(state.qvel))
         qpos, qvel, _ = jax.lax.fori_loop(0, self.physics_steps, physics_step, start)
         return state.replace(qpos=qpos, qvel=qvel, step=state.step + 1)
