@@ -31,7 +31,7 @@ from data_pipelines.domains import POLICIES
 from data_pipelines.play import Simulated, play_episodes
 from data_pipelines.random_scenes import random_scenes
 from swm_jax.envs import BoardEnv, Scene, State
-from swm_jax.envs.board_geometry import PLANNER_ACTION_LIMIT, X_BOUNDS, Y_BOUNDS
+from swm_jax.envs.board_geometry import PEG_BOX, PLANNER_ACTION_LIMIT
 from swm_jax.envs.board_oracle import oracle_action
 
 RANDOM_LIMIT = 0.025  # metres per step, the published suboptimal data
@@ -40,8 +40,6 @@ BURST_SHARE = 0.2  # steps of the noisy policy that are plain random
 SETTLE_STEPS = 3  # without action, so that blocks placed too close come apart
 _PATIENCE = 12  # steps after which the contact policy picks another point
 _JOINED = 0.055  # metres between centres: the oracle's pair is done
-_LOW = np.array([X_BOUNDS[0], Y_BOUNDS[0]], np.float32)  # importing starts no backend
-_HIGH = np.array([X_BOUNDS[1], Y_BOUNDS[1]], np.float32)
 
 
 @struct.dataclass
@@ -79,7 +77,7 @@ def simulate(
         env,
         lambda keys: _starts(env, keys, config.near_share),
         _first_memory,
-        _act_batch,
+        _act,
         POLICIES,
         seed,
         numbers,
@@ -118,39 +116,30 @@ def _crowded(keys, block_ids, near_share):
     return jax.vmap(one)(keys)
 
 
-@jax.jit
-def _first_memory(keys: PRNGKeyArray) -> Memory:
+def _first_memory(key: PRNGKeyArray) -> Memory:
     """Nothing decided yet: the first step draws everything."""
-
-    def one(key):
-        return Memory(
-            pair=jnp.zeros(2, jnp.int32),
-            aim=jnp.zeros(2),
-            speed=jnp.zeros(()),
-            left=jnp.zeros((), jnp.int32),
-            velocity=0.015 * jax.random.normal(jax.random.fold_in(key, 2), (2,)),
-        )
-
-    return jax.vmap(one)(keys)
+    return Memory(
+        pair=jnp.zeros(2, jnp.int32),
+        aim=jnp.zeros(2),
+        speed=jnp.zeros(()),
+        left=jnp.zeros((), jnp.int32),
+        velocity=0.015 * jax.random.normal(jax.random.fold_in(key, 2), (2,)),
+    )
 
 
-@jax.jit
-def _act_batch(keys, t, policy, scene, memory):
-    def one(key, policy, scene, memory):
-        keys = jax.random.split(jax.random.fold_in(key, 16 + t), len(POLICIES))
-        memory = _next_memory(keys[0], scene, memory)
-        chosen = {
-            "oracle": _pushes(keys[1], scene, memory),
-            "noisy": _pushes_badly(keys[1], keys[2], scene, memory),
-            "random": RANDOM_LIMIT * jax.random.uniform(keys[3], (2,), minval=-1.0),
-            "contact": _walk(keys[4], scene, memory),
-            "smooth": memory.velocity,
-        }
-        action = jnp.stack([chosen[name] for name in POLICIES])[policy]
-        limit = PLANNER_ACTION_LIMIT
-        return jnp.clip(action, -limit, limit).astype(jnp.float32), memory
-
-    return jax.vmap(one)(keys, policy, scene, memory)
+def _act(key, t, policy, scene, memory):
+    keys = jax.random.split(jax.random.fold_in(key, 16 + t), len(POLICIES))
+    memory = _next_memory(keys[0], scene, memory)
+    chosen = {
+        "oracle": _pushes(keys[1], scene, memory),
+        "noisy": _pushes_badly(keys[1], keys[2], scene, memory),
+        "random": RANDOM_LIMIT * jax.random.uniform(keys[3], (2,), minval=-1.0),
+        "contact": _walk(keys[4], scene, memory),
+        "smooth": memory.velocity,
+    }
+    action = jnp.stack([chosen[name] for name in POLICIES])[policy]
+    limit = PLANNER_ACTION_LIMIT
+    return jnp.clip(action, -limit, limit).astype(jnp.float32), memory
 
 
 def _next_memory(key: PRNGKeyArray, scene: Scene, memory: Memory) -> Memory:
@@ -188,7 +177,7 @@ def _next_aim(key: PRNGKeyArray, scene: Scene) -> Float[Array, "2"]:
     )
     push = jax.random.uniform(kind_key) < 0.5
     move = jnp.where(push, ahead * through + 0.012 * around, near * around)
-    return jnp.clip(scene.peg + offset[block] + move, _LOW, _HIGH)
+    return jnp.clip(scene.peg + offset[block] + move, *PEG_BOX)
 
 
 def _walk(key: PRNGKeyArray, scene: Scene, memory: Memory) -> Float[Array, "2"]:

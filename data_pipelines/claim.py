@@ -4,9 +4,9 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from data_pipelines.episodes import SCHEMA_VERSION, DataError
 
@@ -64,17 +64,30 @@ def claim_settings(path: Path, wanted: Mapping[str, Any]) -> None:
     write_json(path, wanted)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Writes a file whole or not at all."""
+def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Has `write` fill a file that gets its name when it is complete.
+
+    Raises:
+      DataError: it cannot be written (the disk is full, say); nothing is left of it.
+    """
     partial = path.with_name(f"{path.name}.partial")
     try:
-        with open(partial, "w") as file:
-            json.dump(content, file, indent=2, sort_keys=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as file:
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
+        with contextlib.suppress(OSError):  # its folder may not be one
+            partial.unlink()
         raise DataError(f"cannot write {path}: {error.strerror}") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """`write_whole` of JSON."""
+    text = json.dumps(content, indent=2, sort_keys=True)
+    write_whole(path, lambda file: file.write(text.encode()))
 
 
 def first_difference(old: Any, new: Any, name: str = "") -> tuple | None:

@@ -76,7 +76,7 @@ def simulate(
         env,
         env.reset_batch,
         _first_memory,
-        _act_batch,
+        _act,
         CUBE_POLICIES,
         seed,
         numbers,
@@ -84,42 +84,33 @@ def simulate(
     )
 
 
-@jax.jit
-def _first_memory(keys: PRNGKeyArray) -> Memory:
+def _first_memory(key: PRNGKeyArray) -> Memory:
     """Nothing decided yet: the first step draws everything."""
-
-    def one(key):
-        return Memory(
-            slot=jnp.zeros((), jnp.int32),
-            goal=jnp.zeros(3),
-            plan=Plan(jnp.zeros((11, 5)), jnp.zeros(11)),
-            clock=jnp.zeros(()),
-            left=jnp.zeros((), jnp.int32),
-            velocity=0.3 * jax.random.normal(jax.random.fold_in(key, 2), (5,)),
-        )
-
-    return jax.vmap(one)(keys)
+    return Memory(
+        slot=jnp.zeros((), jnp.int32),
+        goal=jnp.zeros(3),
+        plan=Plan(jnp.zeros((11, 5)), jnp.zeros(11)),
+        clock=jnp.zeros(()),
+        left=jnp.zeros((), jnp.int32),
+        velocity=0.3 * jax.random.normal(jax.random.fold_in(key, 2), (5,)),
+    )
 
 
-@jax.jit
-def _act_batch(keys, t, policy, scene, memory):
-    def one(key, policy, scene, memory):
-        memory_key, play_key, noisy_key = jax.random.split(
-            jax.random.fold_in(key, 16 + t), 3
-        )
-        memory = _next_memory(memory_key, policy, scene, memory)
-        play = plan_action(memory.plan, memory.clock, scene.gripper)
-        noisy = closed_loop_action(scene, memory.slot, memory.goal)
-        chosen = {
-            "play": play + PLAY_NOISE * jax.random.normal(play_key, (5,)),
-            "noisy": noisy + NOISY_NOISE * jax.random.normal(noisy_key, (5,)),
-            "smooth": memory.velocity,
-        }
-        action = jnp.stack([chosen[name] for name in CUBE_POLICIES])[policy]
-        after = memory.replace(clock=memory.clock + 1, left=memory.left - 1)
-        return jnp.clip(action, -1.0, 1.0).astype(jnp.float32), after
-
-    return jax.vmap(one)(keys, policy, scene, memory)
+def _act(key, t, policy, scene, memory):
+    memory_key, play_key, noisy_key = jax.random.split(
+        jax.random.fold_in(key, 16 + t), 3
+    )
+    memory = _next_memory(memory_key, policy, scene, memory)
+    play = plan_action(memory.plan, memory.clock, scene.gripper)
+    noisy = closed_loop_action(scene, memory.slot, memory.goal)
+    chosen = {
+        "play": play + PLAY_NOISE * jax.random.normal(play_key, (5,)),
+        "noisy": noisy + NOISY_NOISE * jax.random.normal(noisy_key, (5,)),
+        "smooth": memory.velocity,
+    }
+    action = jnp.stack([chosen[name] for name in CUBE_POLICIES])[policy]
+    after = memory.replace(clock=memory.clock + 1, left=memory.left - 1)
+    return jnp.clip(action, -1.0, 1.0).astype(jnp.float32), after
 
 
 def _next_memory(

@@ -9,7 +9,6 @@ it writes a contact sheet of random tuples, with `.html` a page that has both.
 import base64
 import html
 import io
-import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -19,6 +18,7 @@ from absl import app, flags, logging
 from PIL import Image
 
 from data_pipelines.arrays import EpisodeArrays
+from data_pipelines.claim import write_whole
 from data_pipelines.contact_sheet import contact_sheet, random_examples
 from data_pipelines.domains import get_domain
 from data_pipelines.episodes import DataError
@@ -186,14 +186,7 @@ def write(text: str, sheet: np.ndarray, output: Path, title: str) -> None:
             png=base64.b64encode(content).decode(),
         )
         content = page.encode()
-    partial = output.with_name(f"{output.name}.partial")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        os.replace(partial, output)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise DataError(f"cannot write {output}: {error.strerror}") from error
+    write_whole(output, lambda file: file.write(content))
 
 
 def main(argv: list[str]) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Float, Int, PRNGKeyArray
 
-from swm_jax.envs import AnyScene
+from swm_jax.envs import AnyScene, Env
 
 
 @struct.dataclass
@@ -38,7 +38,7 @@ class Simulated:
 
 
 def play_episodes(
-    env: Any,
+    env: Env,
     starts: Callable[[PRNGKeyArray], Any],
     first_memory: Callable[[PRNGKeyArray], Any],
     act: Callable[..., tuple],
@@ -52,8 +52,8 @@ def play_episodes(
     Args:
       env: either backend.
       starts: keys [B] -> states, at rest.
-      first_memory: keys [B] -> what policies keep between steps.
-      act: (keys, step, policy, scene, memory), all [B] -> actions [B, A], memory.
+      first_memory: key -> what policies keep between steps of one episode.
+      act: (key, step, policy, scene, memory) -> action [A], memory, of one episode.
       policies: names that `config.mixture` weighs.
       config: `min_steps`, `max_steps`, `mixture` (policy -> weight).
     """
@@ -62,11 +62,18 @@ def play_episodes(
     length, policy, start_keys, act_keys = _draw(
         keys, config.min_steps, config.max_steps, tuple(weights / weights.sum())
     )
+    first_memory, act = _batched(first_memory, act)
     play = _play_jitted if env.backend == "mjx" else _play_stepwise
     scenes, actions = play(
         env, starts(start_keys), policy, act_keys, config.max_steps, first_memory, act
     )
     return Simulated(scenes, actions, np.asarray(length), np.asarray(policy))
+
+
+@functools.cache
+def _batched(first_memory, act):
+    """The functions of one episode for B of them, compiled once."""
+    return jax.jit(jax.vmap(first_memory)), jax.jit(jax.vmap(act, (0, None, 0, 0, 0)))
 
 
 @jax.jit

@@ -7,7 +7,6 @@ that an accelerator needs to compile. The episodes are those that
 """
 
 import json
-import os
 import time
 import zipfile
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 from data_pipelines import generate
 from data_pipelines.arrays import EpisodeArrays
 from data_pipelines.board_episodes import simulate
-from data_pipelines.claim import first_difference
+from data_pipelines.claim import first_difference, write_whole
 from data_pipelines.domains import POLICIES
 from data_pipelines.episodes import DataError
 from swm_jax import envs
@@ -45,7 +44,8 @@ def simulated_episodes(
     config = generate.resolve(config)
     path = Path(path)
     if not path.exists():
-        write(path, config, _simulate(config))
+        made = _simulate(config) | {"about": json.dumps(_about(config))}
+        write_whole(path, lambda file: np.savez(file, **made))
     about, arrays = read(path)
     difference = first_difference(about, _about(config))
     if difference:
@@ -96,23 +96,6 @@ def _simulate(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
         )
     joined = {name: np.concatenate([part[name] for part in parts]) for name in _ARRAYS}
     return {name: value[: config.episodes] for name, value in joined.items()}
-
-
-def write(
-    path: Path, config: ml_collections.ConfigDict, arrays: dict[str, np.ndarray]
-) -> None:
-    """One file under its name when complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "wb") as file:
-            np.savez(file, about=json.dumps(_about(config)), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise DataError(f"cannot write {path}: {error.strerror}") from error
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

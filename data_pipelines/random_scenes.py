@@ -7,11 +7,10 @@ the peg often stands beside a block; overlaps are then pushed apart.
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from swm_jax.envs import Scene
-from swm_jax.envs.board_geometry import X_BOUNDS, Y_BOUNDS
+from swm_jax.envs.board_geometry import PEG_BOX
 
 NEIGHBOUR_SHARE = 0.3  # blocks that start beside another block
 PEG_NEAR_SHARE = 0.5
@@ -19,8 +18,7 @@ NEAR = (0.038, 0.085)  # metres between the centres of neighbours
 BLOCK_GAP = 0.042  # smallest distance of two centres after the push
 PEG_GAP = 0.034  # smallest distance of the peg to a centre
 PUSH_ROUNDS = 12
-_LOW = np.array([X_BOUNDS[0], Y_BOUNDS[0]], np.float32)  # importing starts no backend
-_HIGH = np.array([X_BOUNDS[1], Y_BOUNDS[1]], np.float32)
+_LOW, _HIGH = PEG_BOX
 _MARGIN = 0.02  # metres that block centres keep from the board's edge
 
 

@@ -3,7 +3,8 @@
 from swm_jax.envs import board_geometry
 from swm_jax.envs.board import BoardEnv, State
 from swm_jax.envs.cube import CubeEnv, CubeState
-from swm_jax.envs.registry import AnyEnv, default_config, env_names, load
+from swm_jax.envs.env import Env
+from swm_jax.envs.registry import default_config, env_names, load
 from swm_jax.envs.scene import (
     BLOCK_NAMES,
     BLOCK_SETS,
@@ -21,12 +22,12 @@ __all__ = [
     "COLOURS",
     "CUBES",
     "SHAPES",
-    "AnyEnv",
     "AnyScene",
     "BoardEnv",
     "CubeEnv",
     "CubeScene",
     "CubeState",
+    "Env",
     "Scene",
     "State",
     "board_geometry",

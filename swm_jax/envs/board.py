@@ -1,8 +1,8 @@
-"""The board env: a peg pushes eight blocks about a table, one interface, two engines.
+"""The board env: a peg pushes eight blocks about a table, on either engine.
 
 Language-Table's world in the plane: the action is added to the peg's target
-position, which is clipped to the board; one control step is 0.1 s. What both
-engines share lives here: the state, its reset and its reading as a `Scene`.
+position, which is clipped to the board; one control step is 0.1 s. The world is
+described here: the state, its reset and its reading as a `Scene`.
 `board_mujoco.MujocoBoard` (C engine, CPU hosts) and `board_mjx.MjxBoard`
 (accelerators) add the physics; `swm_jax.envs.load` chooses.
 
@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
+import mujoco
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
@@ -24,10 +24,13 @@ from swm_jax.envs import board_geometry as geometry
 from swm_jax.envs.board_model import (
     BLOCK_BOUNDS,
     BLOCK_DOFS,
+    GRAVITY,
     NUM_BLOCKS,
     block_radius,
+    board_model,
 )
-from swm_jax.envs.scene import BLOCK_SETS, SLOT_SHAPES, Scene
+from swm_jax.envs.env import MjcfEnv
+from swm_jax.envs.scene import BLOCK_SETS, SLOT_SHAPES, Scene, array_namespace
 
 BLOCK_GAP = 0.0175  # metres from edge to edge between blocks after a reset
 PEG_CLEARANCE = 0.06  # metres from the peg to any block's centre after a reset
@@ -69,54 +72,43 @@ class State:
     step: Int[Array, "..."]
 
 
-class BoardEnv:
-    """What both backends share.
+class BoardEnv(MjcfEnv[State, Scene]):
+    """The board, without an engine.
 
     Attributes:
-      backend: "mujoco" or "mjx".
-      domain: "board", which questions it is about.
-      config: the settings this env was built with.
-      action_size: 2, the peg's displacement (x, y) in metres.
       action_limit: the simulator's box; larger actions are clipped.
     """
 
-    backend: str
     domain = "board"
     action_size = 2
+    action_names = "the peg's displacement (x, y) in metres"
 
     def __init__(self, config: ml_collections.ConfigDict):
         self.config = config
         self.action_limit = float(config.action_limit)
         self.block_ids = BLOCK_SETS[config.block_set]
         self.physics_steps = round(geometry.CONTROL_PERIOD / config.physics_dt)
+        # metres per second that friction takes in a physics step
+        self._slowdown = config.friction * GRAVITY * config.physics_dt
 
-    def reset(self, key: Key[Array, ""]) -> State:
-        """A new world: blocks apart from each other and from the peg, at rest."""
-        raise NotImplementedError
+    def physics_model(self) -> mujoco.MjModel:
+        return board_model(
+            physics_dt=self.config.physics_dt,
+            iterations=self.config.iterations,
+            visuals=False,
+        )
 
-    def step(self, state: State, action: Float[Array, "2"]) -> State:
-        """One control step (0.1 s) of one world."""
-        raise NotImplementedError
+    @staticmethod
+    def fresh(key: Key[Array, ""], block_ids: tuple[int, ...]) -> State:
+        return place(key, block_ids)
 
-    def reset_batch(self, keys: Key[Array, " B"]) -> State:
-        """`reset` for B keys."""
-        raise NotImplementedError
-
-    def step_batch(self, states: State, actions: Float[Array, "B 2"]) -> State:
-        """`step` for B worlds."""
-        raise NotImplementedError
-
-    def rollout_batch(self, states: State, actions: Float[Array, "B H 2"]) -> Scene:
-        """Plays H actions in each of B worlds.
-
-        Returns:
-          The scenes with leading axes [B, H + 1]; index 0 is the present.
-        """
-        raise NotImplementedError
-
-    def native(self, state: State) -> State:
-        """The state in this backend's own arrays: JAX's, or numpy's on the host."""
-        return state
+    def command(
+        self, state: State, action: Float[Array, "... 2"]
+    ) -> tuple[State, Float[Array, "... 2"]]:
+        xp = array_namespace(state.target, action)
+        move = xp.clip(action, -self.action_limit, self.action_limit)
+        target = xp.clip(state.target + move, *geometry.PEG_BOX)
+        return state.replace(target=target), target
 
     def scene(self, state: State) -> Scene:
         """Reads the poses out of a state with any leading axes."""
@@ -141,38 +133,6 @@ class BoardEnv:
             block_id=xp.asarray(scene.block_id, xp.int32),
             step=xp.zeros(lead, xp.int32),
         )
-
-
-def array_namespace(tree: Any):
-    """jnp when any leaf of the tree is a JAX array (or tracer), else numpy."""
-    on_jax = any(isinstance(x, jax.Array) for x in jax.tree.leaves(tree))
-    return jnp if on_jax else np
-
-
-def check_action_shape(actions: Any, lead: tuple[int, ...]) -> None:
-    """Raises ValueError unless actions have the shape `lead + (2,)`."""
-    if tuple(np.shape(actions)) != (*lead, 2):
-        raise ValueError(
-            f"actions have shape {tuple(np.shape(actions))}, expected {(*lead, 2)}: "
-            "the last axis is the peg's displacement (x, y) in metres"
-        )
-
-
-def check_actions(actions: Any, lead: tuple[int, ...]) -> np.ndarray:
-    """Actions as float32 on the host.
-
-    Raises:
-      ValueError: they have the wrong shape, or one is NaN or infinite.
-    """
-    check_action_shape(actions, lead)
-    actions = np.asarray(actions, np.float32)
-    if not np.isfinite(actions).all():
-        where = tuple(int(i) for i in np.argwhere(~np.isfinite(actions))[0])
-        raise ValueError(
-            f"action{list(where)} is {actions[where]}, expected a finite displacement "
-            "in metres"
-        )
-    return actions
 
 
 @functools.partial(jax.jit, static_argnames="block_ids")
@@ -233,9 +193,3 @@ def state_at_rest(
         block_id=jnp.asarray(block_ids, jnp.int32),
         step=jnp.zeros((), jnp.int32),
     )
-
-
-@functools.partial(jax.jit, static_argnames="block_ids")
-def place_batch(keys: Key[Array, " B"], block_ids: tuple[int, ...]) -> State:
-    """`place` for B keys."""
-    return jax.vmap(lambda key: place(key, block_ids))(keys)

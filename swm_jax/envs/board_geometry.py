@@ -10,6 +10,8 @@ import numpy as np
 
 X_BOUNDS = (0.15, 0.6)  # metres
 Y_BOUNDS = (-0.3048, 0.3048)
+# Where the peg may stand: low corner, then high corner.
+PEG_BOX = np.array([X_BOUNDS, Y_BOUNDS], np.float32).T
 BLOCK_HEIGHT = 0.0381
 PEG_RADIUS = 0.0127
 PEG_LENGTH = 0.135

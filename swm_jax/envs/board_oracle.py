@@ -28,11 +28,10 @@ WALK = 0.03  # metres per step while walking
 LOOK_AHEAD = 0.05  # metres of block a's way that one push aims along
 
 _RADIUS = np.array([block_radius(shape) for shape in SLOT_SHAPES], np.float32)
-_PEG_BOX = np.array([geometry.X_BOUNDS, geometry.Y_BOUNDS], np.float32).T
 _BLOCK_BOX = np.array(BLOCK_BOUNDS, np.float32)
 _ANGLES = np.arange(32) * (2 * np.pi / 32)
 _HEADINGS = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], -1).astype(np.float32)
-_AXES = [np.arange(low, high + CELL / 2, CELL) for low, high in _PEG_BOX.T]
+_AXES = [np.arange(low, high + CELL / 2, CELL) for low, high in geometry.PEG_BOX.T]
 _CENTRES = np.stack(np.meshgrid(*_AXES, indexing="ij"), -1).astype(np.float32)
 
 
@@ -74,14 +73,16 @@ def _stand(scene, slot, b_slot):
     reach = jnp.where(others, radius + radius[slot], 0.0)
     direction = _heading(a, b, place, reach, LOOK_AHEAD, _BLOCK_BOX)
     stand = a - direction * (radius[slot] + geometry.PEG_RADIUS + STANDOFF)
-    return jnp.clip(stand, *_PEG_BOX), direction
+    return jnp.clip(stand, *geometry.PEG_BOX), direction
 
 
 def _walk(scene, goal, pace):
     """One step of the peg towards the goal, around all blocks."""
     reach = jnp.asarray(_RADIUS) + geometry.PEG_RADIUS + CLEARANCE
     way = goal - scene.peg
-    heading = _heading(scene.peg, goal, scene.block_pose[:, :2], reach, WALK, _PEG_BOX)
+    heading = _heading(
+        scene.peg, goal, scene.block_pose[:, :2], reach, WALK, geometry.PEG_BOX
+    )
     return heading * jnp.minimum(pace, jnp.linalg.norm(way))
 
 

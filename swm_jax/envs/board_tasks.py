@@ -10,7 +10,6 @@ neighbours, where clusters lie) is settled here. Distances are between centres.
 """
 
 import dataclasses
-import difflib
 import functools
 from collections.abc import Sequence
 
@@ -30,6 +29,7 @@ from swm_jax.envs.board import (
 )
 from swm_jax.envs.board_model import NUM_BLOCKS
 from swm_jax.envs.board_overlap import block_gap
+from swm_jax.envs.names import index_below, known
 from swm_jax.envs.scene import BLOCK_NAMES, BLOCK_SETS, Scene
 
 TASK_NAMES = ("reach", "separate", "block_to_block")
@@ -121,16 +121,17 @@ def make_task(
     Raises:
       ValueError: an unknown task, pair or block; the message suggests one.
     """
-    names = tuple(BLOCK_NAMES[i] for i in BLOCK_SETS[_known(block_set, BLOCK_SETS)])
+    known("block set", block_set, BLOCK_SETS)
+    names = tuple(BLOCK_NAMES[i] for i in BLOCK_SETS[block_set])
     slot_of = lambda block: (
-        _index(block, NUM_BLOCKS, "slot")
+        index_below("slot", block, NUM_BLOCKS)
         if isinstance(block, int)
-        else names.index(_known(block, names))
+        else names.index(known("block", block, names))
     )
-    if _known(name, TASK_NAMES) == "block_to_block":
+    if known("task", name, TASK_NAMES) == "block_to_block":
         pair = seed % len(PAIRS) if pair is None else pair
         if isinstance(pair, int):
-            slots = PAIRS[_index(pair, len(PAIRS), "pair")]
+            slots = PAIRS[index_below("pair", pair, len(PAIRS))]
         else:
             slots = tuple(slot_of(block) for block in pair)
         if len(slots) != 2 or slots[0] == slots[1]:
@@ -259,20 +260,6 @@ def _starts(name: str):
 
 def _distance(a, b):
     return jnp.linalg.norm(a - b, axis=-1)
-
-
-def _index(value: int, count: int, kind: str) -> int:
-    if not 0 <= value < count:
-        raise ValueError(f"{kind} is {value}, expected 0 to {count - 1}")
-    return value
-
-
-def _known(name: str, names) -> str:
-    if name not in names:
-        near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown name {name!r}; {hint}known: {', '.join(names)}")
-    return name
 
 
 _NO_IDS = tuple(BLOCK_SETS["standard"])

@@ -1,10 +1,10 @@
-"""The cube env: a gripper and one to four cubes on a table, one interface, two engines.
+"""The cube env: a gripper and one to four cubes on a table, on either engine.
 
 OGBench's visual-cube world with a Cartesian gripper. An action in [-1, 1]^5 is
 relative to where the gripper is: x, y, z by up to 0.05 m, yaw by up to 0.3 rad, and
 how far it is closed by up to 1 of its range. A gripper that shall hold must go on
 closing, as there: at 0 it aims at the opening it has, and its grip fades.
-What both engines share lives here; `cube_mujoco.MujocoCube` (C engine, CPU hosts) and
+The world is described here; `cube_mujoco.MujocoCube` (C engine, CPU hosts) and
 `cube_mjx.MjxCube` (accelerators) add the physics; `swm_jax.envs.load("cube")` chooses.
 
 Axes: B worlds, H control steps, n cubes. Positions in metres, angles in radians (yaw
@@ -17,19 +17,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
+import mujoco
 from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
 from swm_jax.envs import cube_geometry as geometry
-from swm_jax.envs.board import array_namespace
-from swm_jax.envs.cube_model import HAND_DOFS
-from swm_jax.envs.scene import CUBES, CubeScene
+from swm_jax.envs.cube_model import HAND_DOFS, cube_model
+from swm_jax.envs.env import MjcfEnv
+from swm_jax.envs.scene import CUBES, CubeScene, array_namespace
 
-ACTION_SIZE = 5
 CUBE_GAP = 0.06  # metres between the centres of cubes after a reset, at least
 _TRIES = 32  # candidate places per cube; nine tenths of the table are free
-_NAMES = "x, y, z, yaw and grip, each in -1..1"
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -65,61 +63,63 @@ class CubeState:
     step: Int[Array, "..."]
 
 
-class CubeEnv:
-    """What both backends share.
+class CubeEnv(MjcfEnv[CubeState, CubeScene]):
+    """The cube arm, without an engine.
 
     Attributes:
-      backend: "mujoco" or "mjx".
-      domain: "cube", which questions it is about.
-      config: the settings this env was built with.
-      action_size: 5.
       action_limit: 1; larger actions are clipped.
-      block_ids: ids of the cubes on the table.
+      cone: of the friction, see `cube_model.CONES`.
     """
 
-    backend: str
     domain = "cube"
-    action_size = ACTION_SIZE
+    action_size = 5
     action_limit = 1.0
+    action_names = "x, y, z, yaw and grip, each in -1..1"
+    cone = "elliptic"
 
     def __init__(self, config: ml_collections.ConfigDict):
         self.config = config
         self.block_ids = CUBES[: config.cubes]
         self.physics_steps = round(config.control_period / config.physics_dt)
 
-    def reset(self, key: Key[Array, ""]) -> CubeState:
-        """A new world: the gripper open in the air, cubes apart, at rest."""
-        raise NotImplementedError
+    def physics_model(self) -> mujoco.MjModel:
+        return cube_model(
+            cubes=self.config.cubes,
+            physics_dt=self.config.physics_dt,
+            iterations=self.config.iterations,
+            visuals=False,
+            cone=self.cone,
+        )
 
-    def step(self, state: CubeState, action: Float[Array, "5"]) -> CubeState:
-        """One control step of one world."""
-        raise NotImplementedError
+    @staticmethod
+    def fresh(key: Key[Array, ""], block_ids: tuple[int, ...]) -> CubeState:
+        return place(key, block_ids)
 
-    def reset_batch(self, keys: Key[Array, " B"]) -> CubeState:
-        """`reset` for B keys."""
-        raise NotImplementedError
-
-    def step_batch(self, states: CubeState, actions: Float[Array, "B 5"]) -> CubeState:
-        """`step` for B worlds."""
-        raise NotImplementedError
-
-    def rollout_batch(
-        self, states: CubeState, actions: Float[Array, "B H 5"]
-    ) -> CubeScene:
-        """Plays H actions in each of B worlds.
-
-        Returns:
-          The scenes with leading axes [B, H + 1]; index 0 is the present.
-        """
-        raise NotImplementedError
-
-    def native(self, state: CubeState) -> CubeState:
-        """The state in this backend's own arrays: JAX's, or numpy's on the host."""
-        return state
+    def command(
+        self, state: CubeState, action: Float[Array, "... 5"]
+    ) -> tuple[CubeState, Float[Array, "... 6"]]:
+        """Where the six servos shall go: relative to where the gripper is."""
+        qpos, xp = state.qpos, array_namespace(state.qpos, action)
+        scale = xp.asarray(geometry.ACTION_SCALE, xp.float32)
+        move = xp.clip(action, -1.0, 1.0).astype(xp.float32) * scale
+        low, high = (
+            xp.asarray(each, xp.float32)
+            for each in (geometry.WORKSPACE_LOW, geometry.WORKSPACE_HIGH)
+        )
+        place = xp.clip(qpos[..., :3] + move[..., :3], low, high)
+        yaw = qpos[..., 3:4] + move[..., 3:4]
+        gap = 0.5 * (qpos[..., 4:5] + qpos[..., 5:6])
+        gap = xp.clip(gap - geometry.MAX_GAP * move[..., 4:5], 0.0, geometry.MAX_GAP)
+        return state, xp.concatenate([place, yaw, gap, gap], -1).astype(xp.float32)
 
     def scene(self, state: CubeState) -> CubeScene:
         """Reads the poses out of a state with any leading axes."""
-        return scene_of(state.qpos, state.block_id)
+        pose = state.qpos[..., HAND_DOFS:]
+        return CubeScene(
+            block_pose=pose.reshape(*pose.shape[:-1], pose.shape[-1] // 7, 7),
+            block_id=state.block_id,
+            gripper=state.qpos[..., :HAND_DOFS],
+        )
 
     def state_from_scene(self, scene: CubeScene) -> CubeState:
         """A state at rest with these poses."""
@@ -134,59 +134,6 @@ class CubeEnv:
             block_id=xp.asarray(scene.block_id, xp.int32),
             step=xp.zeros(lead, xp.int32),
         )
-
-
-def scene_of(qpos: Float[Array, "... q"], block_id: Int[Array, "... n"]) -> CubeScene:
-    """The scene of generalised positions."""
-    pose = qpos[..., HAND_DOFS:]
-    return CubeScene(
-        block_pose=pose.reshape(*pose.shape[:-1], pose.shape[-1] // 7, 7),
-        block_id=block_id,
-        gripper=qpos[..., :HAND_DOFS],
-    )
-
-
-def servo_targets(
-    qpos: Float[Array, "... q"], action: Float[Array, "... 5"]
-) -> Float[Array, "... 6"]:
-    """Where an action sends the six servos: relative to where the gripper is."""
-    xp = array_namespace((qpos, action))
-    scale = xp.asarray(geometry.ACTION_SCALE, xp.float32)
-    move = xp.clip(action, -1.0, 1.0).astype(xp.float32) * scale
-    low, high = (
-        xp.asarray(each, xp.float32)
-        for each in (geometry.WORKSPACE_LOW, geometry.WORKSPACE_HIGH)
-    )
-    place = xp.clip(qpos[..., :3] + move[..., :3], low, high)
-    yaw = qpos[..., 3:4] + move[..., 3:4]
-    gap = 0.5 * (qpos[..., 4:5] + qpos[..., 5:6])
-    gap = xp.clip(gap - geometry.MAX_GAP * move[..., 4:5], 0.0, geometry.MAX_GAP)
-    return xp.concatenate([place, yaw, gap, gap], -1).astype(xp.float32)
-
-
-def check_action_shape(actions: Any, lead: tuple[int, ...]) -> None:
-    """Raises ValueError unless actions have the shape `lead + (5,)`."""
-    if tuple(np.shape(actions)) != (*lead, ACTION_SIZE):
-        raise ValueError(
-            f"actions have shape {tuple(np.shape(actions))}, expected "
-            f"{(*lead, ACTION_SIZE)}: the last axis is {_NAMES}"
-        )
-
-
-def check_actions(actions: Any, lead: tuple[int, ...]) -> np.ndarray:
-    """Actions as float32 on the host.
-
-    Raises:
-      ValueError: they have the wrong shape, or one is NaN or infinite.
-    """
-    check_action_shape(actions, lead)
-    actions = np.asarray(actions, np.float32)
-    if not np.isfinite(actions).all():
-        where = tuple(int(i) for i in np.argwhere(~np.isfinite(actions))[0])
-        raise ValueError(
-            f"action{list(where)} is {actions[where]}, expected a finite {_NAMES}"
-        )
-    return actions
 
 
 @functools.partial(jax.jit, static_argnames="block_ids")
@@ -238,9 +185,3 @@ def state_at_rest(
         block_id=jnp.asarray(block_ids, jnp.int32),
         step=jnp.zeros((), jnp.int32),
     )
-
-
-@functools.partial(jax.jit, static_argnames="block_ids")
-def place_batch(keys: Key[Array, " B"], block_ids: tuple[int, ...]) -> CubeState:
-    """`place` for B keys."""
-    return jax.vmap(lambda key: place(key, block_ids))(keys)

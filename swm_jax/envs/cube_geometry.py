@@ -6,9 +6,7 @@ x, y, z, turns about z, and closes two fingers. Axes: x points away from the rob
 base towards the camera, y to the robot's left, z up; the table's top is z = 0.
 """
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+from swm_jax.envs.scene import array_namespace
 
 WORKSPACE_LOW = (0.25, -0.35, 0.02)  # metres, of the point between the pads
 WORKSPACE_HIGH = (0.6, 0.35, 0.35)
@@ -57,8 +55,3 @@ def yaw_matrix(yaw):
     cos, sin, zero = xp.cos(yaw), xp.sin(yaw), xp.zeros_like(yaw)
     rows = ((cos, -sin, zero), (sin, cos, zero), (zero, zero, zero + 1))
     return xp.stack([xp.stack(row, -1) for row in rows], -2)
-
-
-def array_namespace(*arrays):
-    """jnp when one of the arrays is JAX's, else numpy."""
-    return jnp if any(isinstance(each, jax.Array) for each in arrays) else np

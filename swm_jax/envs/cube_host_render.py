@@ -11,7 +11,7 @@ from swm_jax.envs import cube_geometry as geometry
 from swm_jax.envs.cube_looks import CubeLook
 from swm_jax.envs.cube_model import HAND_DOFS, cube_mjcf
 from swm_jax.envs.host_render import open_renderer
-from swm_jax.envs.scene import BLOCK_NAMES, COLOURS, CubeScene
+from swm_jax.envs.scene import COLOUR_OF_BLOCK, CubeScene
 
 _ARM = ("left", "right", "palm", "arm_visual")
 
@@ -68,8 +68,8 @@ class CubeHostRenderer:
         leading = scene.batch_shape
         for index in np.ndindex(leading):
             for slot, block in enumerate(np.asarray(scene.block_id)[index]):
-                colour = COLOURS.index(BLOCK_NAMES[block].split()[0])
-                self._model.geom(f"cube{slot}").rgba[:3] = self._cube_rgb[colour]
+                rgb = self._cube_rgb[COLOUR_OF_BLOCK[block]]
+                self._model.geom(f"cube{slot}").rgba[:3] = rgb
             self._data.qpos[:HAND_DOFS] = np.asarray(scene.gripper)[index]
             pose = np.asarray(scene.block_pose)[index]
             self._data.qpos[HAND_DOFS:] = pose.reshape(-1)

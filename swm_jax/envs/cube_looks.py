@@ -5,11 +5,9 @@ compiling again. The arm is transparent by default (OGBench draws it with alpha 
 and the finger pads with 0.5 for pictures); alpha 1 draws it solid, 0 hides it.
 """
 
-import difflib
-
 from flax import struct
 
-from swm_jax.envs.looks import Triple
+from swm_jax.envs.looks import Triple, get_look
 from swm_jax.envs.scene import COLOURS
 
 # OGBench's colours; what it calls orange is the paper's yellow.
@@ -78,13 +76,5 @@ CUBE_LOOKS: dict[str, CubeLook] = {
 
 
 def get_cube_look(name: str) -> CubeLook:
-    """The look of that name.
-
-    Raises:
-      KeyError: no such look; the message suggests the nearest name.
-    """
-    if name in CUBE_LOOKS:
-        return CUBE_LOOKS[name]
-    near = difflib.get_close_matches(name, CUBE_LOOKS, n=1)
-    hint = f", did you mean {near[0]!r}?" if near else ";"
-    raise KeyError(f"unknown look {name!r}{hint} looks: {', '.join(CUBE_LOOKS)}")
+    """As `looks.get_look`, of the cube arm."""
+    return get_look(name, CUBE_LOOKS)

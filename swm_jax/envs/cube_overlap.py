@@ -6,6 +6,7 @@ Numpy and JAX arrays alike, any leading axes; poses as in `CubeScene`.
 import numpy as np
 
 from swm_jax.envs import cube_geometry as geometry
+from swm_jax.envs.scene import array_namespace
 
 _HALF = (geometry.CUBE_HALF,) * 3
 
@@ -42,7 +43,7 @@ def box_gap(centre_a, rotation_a, half_a, centre_b, rotation_b, half_b):
       rotation_a, rotation_b: [..., 3, 3], columns are the box's axes.
       half_a, half_b: three half sizes.
     """
-    xp = geometry.array_namespace(centre_a, rotation_a, centre_b, rotation_b)
+    xp = array_namespace(centre_a, rotation_a, centre_b, rotation_b)
     half_a, half_b = (xp.asarray(np.array(h, np.float32)) for h in (half_a, half_b))
     # Sums of products rather than einsum: TPUs would round them to bfloat16.
     dot = lambda u, v: (u * v).sum(-1)
@@ -69,7 +70,7 @@ def finger_boxes(gripper):
     Args:
       gripper: [..., 6], as `CubeScene.gripper`.
     """
-    xp = geometry.array_namespace(gripper)
+    xp = array_namespace(gripper)
     turn = geometry.yaw_matrix(gripper[..., 3])
     offset = xp.stack(
         [

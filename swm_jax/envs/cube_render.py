@@ -27,14 +27,15 @@ from jaxtyping import Array, Float, Int, UInt8
 from swm_jax.envs import cube_geometry as geometry
 from swm_jax.envs.cube_looks import CubeLook
 from swm_jax.envs.cube_overlap import finger_boxes
-from swm_jax.envs.render import (
-    _check_size,
-    _lambert,
-    _window_of,
-    _with_window,
+from swm_jax.envs.render_layers import (
+    check_size,
+    lambert,
     over_scenes,
+    to_pixels,
+    window_of,
+    with_window,
 )
-from swm_jax.envs.scene import BLOCK_NAMES, COLOURS, CubeScene
+from swm_jax.envs.scene import COLOUR_OF_BLOCK, CubeScene
 
 BACKGROUND, TABLE, GRIPPER, FIRST_CUBE = -1, 0, 1, 2  # what `segment` returns
 
@@ -43,7 +44,6 @@ _RIGHT = np.float32(geometry.CAMERA_RIGHT)
 _UP = np.float32(geometry.CAMERA_UP) / np.float32(np.linalg.norm(geometry.CAMERA_UP))
 _FORWARD = np.cross(_UP, _RIGHT)
 _TAN = float(np.tan(np.deg2rad(geometry.CAMERA_FOVY) / 2))
-_COLOUR_OF_BLOCK = np.array([COLOURS.index(n.split()[0]) for n in BLOCK_NAMES])
 _CUBE_RADIUS = geometry.CUBE_HALF * 3**0.5
 # The arm's boxes from the last that a ray meets to the first: half sizes and radii.
 _ARM_HALVES = (
@@ -75,7 +75,7 @@ def render(
     Returns:
       uint8[..., height, width, 3], red, green, blue.
     """
-    _check_size(height, width, supersample)
+    check_size(height, width, supersample)
     return _render(scene, look or CubeLook(), height, width, supersample)
 
 
@@ -87,7 +87,7 @@ def segment(
     Returns:
       int32[..., height, width]: -1 background, 0 table, 1 gripper, 2 + slot for cubes.
     """
-    _check_size(height, width, 1)
+    check_size(height, width)
     return _segment(scene, look or CubeLook(), height, width)
 
 
@@ -115,10 +115,10 @@ def _segment(scene, look, height, width):
         label, depth = _solid(one, look, height, width, windowed)
         label = jnp.where(label < 2, label - 1, (label - 2) // 3 + FIRST_CUBE)
         for box in _arm(one, look, height, width, windowed):
-            under = _window_of(depth, box.corner, box.near.shape)
+            under = window_of(depth, box.corner, box.near.shape)
             shown = (box.near < under) & (box.alpha > 0.0)
-            seen = _window_of(label, box.corner, box.near.shape)
-            label = _with_window(label, jnp.where(shown, GRIPPER, seen), box.corner)
+            seen = window_of(label, box.corner, box.near.shape)
+            label = with_window(label, jnp.where(shown, GRIPPER, seen), box.corner)
         return label
 
     return over_scenes(draw, scene)
@@ -130,27 +130,24 @@ def _draw(scene, windowed, *, look, h, w, k):
     colours = _palette(scene, look)[label]
     for box in _arm(scene, look, h * k, w * k, windowed):
         start, shape = (*box.corner, 0), (*box.near.shape, 3)
-        under = _window_of(depth, box.corner, box.near.shape)
-        seen = _window_of(colours, start, shape)
+        under = window_of(depth, box.corner, box.near.shape)
+        seen = window_of(colours, start, shape)
         for reach, axis in ((box.far, box.back), (box.near, box.front)):
             share = jnp.where(reach < under, box.alpha, 0.0)[..., None]
             seen = share * box.shade[axis] + (1.0 - share) * seen
-        colours = _with_window(colours, seen, start)
-    if k > 1:
-        colours = colours.reshape(h, k, w, k, 3).mean((1, 3))
-    # Rounded first: XLA on CPUs sometimes rounds and sometimes truncates in casts.
-    return jnp.round(colours * 255.0).astype(jnp.uint8)
+        colours = with_window(colours, seen, start)
+    return to_pixels(colours, h, w, k)
 
 
 def _palette(scene, look):
     """float32[2 + 3 K, 3]: background, table, then three visible faces of each cube."""
     colour = jnp.asarray(look.cube_rgb, jnp.float32)
-    colour = colour[jnp.asarray(_COLOUR_OF_BLOCK)[scene.block_id]][:, None]
+    colour = colour[jnp.asarray(COLOUR_OF_BLOCK)[scene.block_id]][:, None]
     turn = geometry.rotation_matrix(scene.block_pose[:, 3:])
     faces = _facing(turn, scene.block_pose[:, :3], look)  # [K, 3 faces, 3]
-    cubes = (colour * _lambert(faces, look)).reshape(-1, 3)
+    cubes = (colour * lambert(faces, look)).reshape(-1, 3)
     up = jnp.array([0.0, 0.0, 1.0])
-    table = jnp.asarray(look.table_rgb, jnp.float32) * _lambert(up, look)
+    table = jnp.asarray(look.table_rgb, jnp.float32) * lambert(up, look)
     background = jnp.asarray(look.background_rgb, jnp.float32)
     return jnp.concatenate([background[None], table[None], cubes])
 
@@ -196,11 +193,11 @@ def _solid(scene, look, h, w, windowed):
         start = first[k, 0], first[k, 1]
         ray = _rays(start, window, h, w)
         near, _, axis, _ = _box_hit(ray, position, centre[k], turn[k], half)
-        behind = _window_of(depth, start, window)
-        under = _window_of(label, start, window)
+        behind = window_of(depth, start, window)
+        under = window_of(label, start, window)
         shown = jnp.where(near < behind, 2 + 3 * k + axis, under)
-        depth = _with_window(depth, jnp.minimum(behind, near), start)
-        return depth, _with_window(label, shown, start)
+        depth = with_window(depth, jnp.minimum(behind, near), start)
+        return depth, with_window(label, shown, start)
 
     depth, label = lax.fori_loop(0, len(centre), add_cube, (depth, label))
     return label, depth
@@ -235,7 +232,7 @@ def _arm(scene, look, h, w, windowed):
     fingers = jnp.where(left_is_near, fingers[::-1], fingers)
     lift = jnp.array([[0, 0, geometry.PALM_RAISE], [0, 0, geometry.ARM_RAISE]])
     centre = jnp.concatenate([fingers, scene.gripper[:3] + lift])
-    light = _lambert(_facing(jnp.broadcast_to(turn, (4, 3, 3)), centre, look), look)
+    light = lambert(_facing(jnp.broadcast_to(turn, (4, 3, 3)), centre, look), look)
     colour = jnp.asarray([look.pad_rgb] * 2 + [look.arm_rgb] * 2, jnp.float32)
     shade = colour[:, None] * light  # [box, axis, 3]
     alpha = jnp.asarray([look.pad_alpha] * 2 + [look.arm_alpha] * 2, jnp.float32)

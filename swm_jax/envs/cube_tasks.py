@@ -11,7 +11,6 @@ Every start has the gripper open in the air and all cubes apart on the table.
 """
 
 import dataclasses
-import difflib
 import functools
 from collections.abc import Sequence
 
@@ -22,6 +21,7 @@ from jaxtyping import Array, Bool, Int, Key
 from swm_jax.envs import cube_geometry as geometry
 from swm_jax.envs.cube import CubeEnv, CubeState
 from swm_jax.envs.cube_overlap import cube_gap, finger_gaps
+from swm_jax.envs.names import index_below, known
 from swm_jax.envs.scene import BLOCK_NAMES, CUBES, CubeScene
 
 TASK_NAMES = ("reach", "lift", "stack")
@@ -100,19 +100,19 @@ def make_task(
       ValueError: an unknown task, pair or cube; the message suggests one.
     """
     here = [BLOCK_NAMES[i] for i in CUBES[:cubes]]
-    if _known("task", name, TASK_NAMES) != "stack":
+    if known("task", name, TASK_NAMES) != "stack":
         target = seed % cubes if target is None else target
         if isinstance(target, str):
-            target = here.index(_known("cube", target, here))
-        slots = (_index(target, cubes, "slot"),)
+            target = here.index(known("cube", target, here))
+        slots = (index_below("slot", target, cubes),)
     elif pair is None or isinstance(pair, int):
         pairs = [each for each in PAIRS if max(each) < cubes] or [(1, 0)]
         pair = seed % len(pairs) if pair is None else pair
-        slots = pairs[_index(pair, len(pairs), "pair")]
+        slots = pairs[index_below("pair", pair, len(pairs))]
         if max(slots) >= cubes:
             raise ValueError(f"stack needs at least 2 cubes, got {cubes}")
     else:
-        slots = tuple(here.index(_known("cube", each, here)) for each in pair)
+        slots = tuple(here.index(known("cube", each, here)) for each in pair)
         if len(slots) != 2 or slots[0] == slots[1]:
             raise ValueError(f"pair is {pair!r}, expected two different cubes")
     return CubeTask(name, slots, tuple(here[slot] for slot in slots))
@@ -141,17 +141,3 @@ def task_success(
     bottom = pose[..., 1, :]
     above = top[..., 2] - bottom[..., 2] > STACKED
     return (cube_gap(top, bottom) <= 0.0) & above & ~touching.any(-1)
-
-
-def _index(value: int, count: int, kind: str) -> int:
-    if not 0 <= value < count:
-        raise ValueError(f"{kind} is {value}, expected 0 to {count - 1}")
-    return value
-
-
-def _known(kind: str, name: str, names) -> str:
-    if name not in names:
-        near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown {kind} {name!r}; {hint}known: {', '.join(names)}")
-    return name

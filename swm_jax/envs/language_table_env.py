@@ -20,7 +20,8 @@ from flax import struct
 from jaxtyping import Float, Int, Key, UInt8
 from PIL import Image
 
-from swm_jax.envs.board import check_actions
+from swm_jax.envs.board import BoardEnv
+from swm_jax.envs.env import Env
 from swm_jax.envs.scene import BLOCK_NAMES, BLOCK_SETS, Scene
 
 KEPT = 512  # worlds that pybullet remembers for us
@@ -57,7 +58,7 @@ class LanguageTableState:
     step: Int[np.ndarray, "..."]
 
 
-class LanguageTableEnv:
+class LanguageTableEnv(Env[LanguageTableState, Scene]):
     """Google's env with the eight blocks of our standard set.
 
     Attributes:
@@ -69,7 +70,8 @@ class LanguageTableEnv:
 
     backend = "language_table"
     domain = "board"
-    action_size = 2
+    action_size = BoardEnv.action_size
+    action_names = BoardEnv.action_names
     action_limit = 0.1
 
     def __init__(self, seed: int = 0):
@@ -155,7 +157,7 @@ class LanguageTableEnv:
           ValueError: an action of another shape or not finite, or a state that is too
             old.
         """
-        action = check_actions(action, ())
+        action = self.check_actions(action, ())
         self._load(state)
         self._env._step_robot_and_sim(np.clip(action, -0.1, 0.1))
         return self._state(int(state.step) + 1)

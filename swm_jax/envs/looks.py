@@ -8,6 +8,8 @@ which is what OpenGL's fixed pipeline in `mujoco.Renderer` computes too.
 """
 
 import difflib
+from collections.abc import Mapping
+from typing import TypeVar
 
 from flax import struct
 
@@ -15,6 +17,7 @@ from swm_jax.envs import board_geometry
 from swm_jax.envs.scene import COLOURS
 
 Triple = tuple[float, float, float]
+AnyLook = TypeVar("AnyLook")
 
 
 @struct.dataclass
@@ -58,14 +61,14 @@ LOOKS: dict[str, Look] = {
 }
 
 
-def get_look(name: str) -> Look:
-    """The look of that name.
+def get_look(name: str, looks: Mapping[str, AnyLook] = LOOKS) -> AnyLook:
+    """The look of that name; those of the board if not told otherwise.
 
     Raises:
       KeyError: no such look; the message suggests the nearest name.
     """
-    if name in LOOKS:
-        return LOOKS[name]
-    near = difflib.get_close_matches(name, LOOKS, n=1)
+    if name in looks:
+        return looks[name]
+    near = difflib.get_close_matches(name, looks, n=1)
     hint = f", did you mean {near[0]!r}?" if near else ";"
-    raise KeyError(f"unknown look {name!r}{hint} looks: {', '.join(LOOKS)}")
+    raise KeyError(f"unknown look {name!r}{hint} looks: {', '.join(looks)}")

@@ -1,8 +1,6 @@
 """Envs by name: `load("board")` is all that most callers need."""
 
-import difflib
 import importlib
-from collections.abc import Iterable
 
 import jax
 import ml_collections
@@ -10,10 +8,10 @@ import ml_collections
 from swm_jax.envs import board, cube
 from swm_jax.envs.cube_looks import CUBE_LOOKS
 from swm_jax.envs.cube_model import MAX_CUBES
+from swm_jax.envs.env import Env
 from swm_jax.envs.looks import LOOKS
+from swm_jax.envs.names import known
 from swm_jax.envs.scene import BLOCK_SETS
-
-AnyEnv = board.BoardEnv | cube.CubeEnv
 
 # name -> (settings, {backend: "module:class"}); a backend is imported when asked for
 _ENVS = {
@@ -34,7 +32,7 @@ _ENVS = {
 }
 
 
-def load(name: str = "board", backend: str | None = None, **config_overrides) -> AnyEnv:
+def load(name: str = "board", backend: str | None = None, **config_overrides) -> Env:
     """Builds an env.
 
     Args:
@@ -49,7 +47,7 @@ def load(name: str = "board", backend: str | None = None, **config_overrides) ->
     config = default_config(name)
     _, backends = _ENVS[name]
     for field, value in config_overrides.items():
-        _known("setting of " + name, field, config)
+        known("setting of " + name, field, config)
         try:
             config[field] = value
         except TypeError as error:
@@ -60,14 +58,14 @@ def load(name: str = "board", backend: str | None = None, **config_overrides) ->
     _check(name, config)
     if backend is None:
         backend = "mujoco" if jax.default_backend() == "cpu" else "mjx"
-    _known("backend", backend, backends)
+    known("backend", backend, backends)
     module, _, cls = backends[backend].partition(":")
     return getattr(importlib.import_module(module), cls)(config.lock())
 
 
 def default_config(name: str = "board") -> ml_collections.ConfigDict:
     """The settings `load(name)` starts from."""
-    _known("env", name, _ENVS)
+    known("env", name, _ENVS)
     return _ENVS[name][0]()
 
 
@@ -78,24 +76,16 @@ def env_names() -> tuple[str, ...]:
 
 def _check(name: str, config: ml_collections.ConfigDict) -> None:
     if name == "board":
-        _known("block set", config.block_set, BLOCK_SETS)
+        known("block set", config.block_set, BLOCK_SETS)
         period = board.geometry.CONTROL_PERIOD
     else:
         if not 1 <= config.cubes <= MAX_CUBES:
             raise ValueError(f"cubes is {config.cubes}, expected 1 to {MAX_CUBES}")
         period = config.control_period
-    _known("look", config.look, LOOKS if name == "board" else CUBE_LOOKS)
+    known("look", config.look, LOOKS if name == "board" else CUBE_LOOKS)
     steps = period / config.physics_dt
     if steps < 1 or abs(steps - round(steps)) > 1e-6:
         raise ValueError(
             f"physics_dt is {config.physics_dt} s, expected a value that divides the "
             f"control period of {period} s"
         )
-
-
-def _known(kind: str, name: str, names: Iterable[str]) -> None:
-    names = tuple(names)
-    if name not in names:
-        near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown {kind} {name!r}; {hint}known: {', '.join(names)}")

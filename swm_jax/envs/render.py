@@ -23,6 +23,14 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from swm_jax.envs import board_geometry as board
 from swm_jax.envs.looks import Look
+from swm_jax.envs.render_layers import (
+    check_size,
+    lambert,
+    over_scenes,
+    to_pixels,
+    window_of,
+    with_window,
+)
 from swm_jax.envs.render_shapes import (
     BLOCK_OUTLINES,
     FACES,
@@ -32,7 +40,7 @@ from swm_jax.envs.render_shapes import (
     place_outlines,
     prism_hit,
 )
-from swm_jax.envs.scene import BLOCK_NAMES, COLOURS, Scene
+from swm_jax.envs.scene import COLOUR_OF_BLOCK, Scene
 
 BACKGROUND, BOARD, PEG, FIRST_BLOCK = -1, 0, 1, 2  # what `segment` returns
 
@@ -53,8 +61,6 @@ _BOARD_Y = (
     board.Y_BOUNDS[0] - board.BOARD_MARGIN,
     board.Y_BOUNDS[1] + board.BOARD_MARGIN,
 )
-_COLOUR_OF_BLOCK = np.array([COLOURS.index(n.split()[0]) for n in BLOCK_NAMES])
-_CHUNK = 64  # scenes rendered at once on an accelerator
 
 
 def render(
@@ -77,7 +83,7 @@ def render(
     Returns:
       uint8[..., height, width, 3], red, green, blue.
     """
-    _check_size(height, width, supersample)
+    check_size(height, width, supersample)
     return _render(scene, look or Look(), height, width, supersample)
 
 
@@ -89,7 +95,7 @@ def segment(
     Returns:
       int32[..., height, width]: -1 background, 0 board, 1 peg, 2 + slot for blocks.
     """
-    _check_size(height, width, 1)
+    check_size(height, width)
     return _segment(scene, look or Look(), height, width)
 
 
@@ -115,43 +121,20 @@ def _segment(scene, look, height, width):
     def draw(one, windowed):
         label, _, peg_mask, corner = _trace(one, look, height, width, windowed)
         what = jnp.where(label < 0, label + 1, label // FACES + FIRST_BLOCK)
-        seen = _window_of(what, corner, peg_mask.shape)
-        return _with_window(what, jnp.where(peg_mask, PEG, seen), corner)
+        seen = window_of(what, corner, peg_mask.shape)
+        return with_window(what, jnp.where(peg_mask, PEG, seen), corner)
 
     return over_scenes(draw, scene)
-
-
-def over_scenes(draw, scene):
-    """Maps `draw(one scene, windowed)` over all leading axes.
-
-    On CPUs one scene after the other, which keeps the working set in cache; on
-    accelerators in chunks side by side.
-    """
-    leading = scene.batch_shape
-    one_by_one = functools.partial(draw, windowed=True)
-    whole = functools.partial(draw, windowed=False)
-    if not leading:
-        return lax.platform_dependent(scene, cpu=one_by_one, default=whole)
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(leading) :]), scene)
-    images = lax.platform_dependent(
-        flat,
-        cpu=lambda s: lax.map(one_by_one, s),
-        default=lambda s: lax.map(whole, s, batch_size=_CHUNK),
-    )
-    return images.reshape(*leading, *images.shape[1:])
 
 
 def _draw(scene, windowed, *, look, h, w, k):
     """One image: labels to colours, the peg on top, samples to pixels."""
     label, peg_rgb, peg_mask, corner = _trace(scene, look, h * k, w * k, windowed)
     colours = _palette(scene, look)[label + 2]
-    seen = _window_of(colours, (*corner, 0), (*peg_mask.shape, 3))
+    seen = window_of(colours, (*corner, 0), (*peg_mask.shape, 3))
     seen = jnp.where(peg_mask[..., None], peg_rgb, seen)
-    colours = _with_window(colours, seen, (*corner, 0))
-    if k > 1:
-        colours = colours.reshape(h, k, w, k, 3).mean((1, 3))
-    # Rounded first: XLA on CPUs sometimes rounds and sometimes truncates in casts.
-    return jnp.round(colours * 255.0).astype(jnp.uint8)
+    colours = with_window(colours, seen, (*corner, 0))
+    return to_pixels(colours, h, w, k)
 
 
 def _palette(scene, look):
@@ -159,22 +142,12 @@ def _palette(scene, look):
     normals = edge_normals(place_outlines(scene.block_pose, scene.block_id))
     upright = jnp.concatenate([normals, jnp.zeros_like(normals[..., :1])], -1)
     top = jnp.broadcast_to(jnp.float32([0, 0, 1]), (len(normals), 1, 3))
-    light = _lambert(jnp.concatenate([upright, top], 1), look)
+    light = lambert(jnp.concatenate([upright, top], 1), look)
     colour = jnp.asarray(look.block_rgb, jnp.float32)
-    blocks = colour[jnp.asarray(_COLOUR_OF_BLOCK)[scene.block_id]][:, None] * light
+    blocks = colour[jnp.asarray(COLOUR_OF_BLOCK)[scene.block_id]][:, None] * light
     background = jnp.asarray(look.background_rgb, jnp.float32)
     ground = jnp.asarray(look.board_rgb, jnp.float32) * light[0, TOP]
     return jnp.concatenate([background[None], ground[None], blocks.reshape(-1, 3)])
-
-
-def _lambert(normal, look):
-    """Light that a face sends back, per colour: float32[..., 3]."""
-    towards = -jnp.asarray(look.light_direction, jnp.float32)
-    towards /= jnp.linalg.norm(towards)
-    cosine = jnp.maximum((normal * towards).sum(-1, keepdims=True), 0.0)
-    ambient = jnp.asarray(look.ambient_rgb, jnp.float32)
-    diffuse = jnp.asarray(look.diffuse_rgb, jnp.float32)
-    return jnp.minimum(ambient + diffuse * cosine, 1.0)
 
 
 def _trace(scene, look, h, w, windowed):
@@ -202,11 +175,11 @@ def _trace(scene, look, h, w, windowed):
         depth, label = layers
         start = first[k, 0], first[k, 1]
         block_depth, face = _prism(corners[k], start, window, h, w, position)
-        behind = _window_of(depth, start, window)
-        under = _window_of(label, start, window)
+        behind = window_of(depth, start, window)
+        under = window_of(label, start, window)
         shown = jnp.where(block_depth < behind, face + k * FACES, under)
-        depth = _with_window(depth, jnp.minimum(behind, block_depth), start)
-        return depth, _with_window(label, shown, start)
+        depth = with_window(depth, jnp.minimum(behind, block_depth), start)
+        return depth, with_window(label, shown, start)
 
     depth, label = lax.fori_loop(0, len(corners), add_block, (depth, label))
 
@@ -221,12 +194,12 @@ def _trace(scene, look, h, w, windowed):
     x0, y0, t0 = _rays(corner, window, h, w, position, low)
     enter, run = (x1, y1), (x0 - x1, y0 - y1)
     s, on_top, side = cylinder_hit(scene.peg, board.PEG_RADIUS, enter, run)
-    behind = _window_of(depth, corner, window)
+    behind = window_of(depth, corner, window)
     mask = (s <= 1.0) & (t1 + s * (t0 - t1) < behind)
     normal = jnp.stack(
         [jnp.where(on_top, 0.0, side[0]), jnp.where(on_top, 0.0, side[1]), on_top], -1
     )
-    peg_rgb = jnp.asarray(look.peg_rgb, jnp.float32) * _lambert(normal, look)
+    peg_rgb = jnp.asarray(look.peg_rgb, jnp.float32) * lambert(normal, look)
     return label, peg_rgb, mask, corner
 
 
@@ -249,17 +222,6 @@ def _rays(corner, window, h, w, position, z):
     x = position[0] + depth * (_FORWARD[0] + up * _UP[0] + right * _RIGHT[0])
     y = position[1] + depth * (_FORWARD[1] + up * _UP[1] + right * _RIGHT[1])
     return x, y, depth + jnp.zeros_like(x)
-
-
-def _window_of(layer, start, shape):
-    # Without this, vmap makes a gather of a slice that is the whole.
-    return layer if layer.shape == shape else lax.dynamic_slice(layer, start, shape)
-
-
-def _with_window(layer, patch, start):
-    if layer.shape == patch.shape:
-        return patch
-    return lax.dynamic_update_slice(layer, patch, start)
 
 
 def _camera_position(look):
@@ -318,13 +280,3 @@ def _window(radius, low, high, h, w):
         size = np.maximum(size, box.max(0))
     rows, columns = np.ceil(size).astype(int) + 2
     return min(int(rows), h), min(int(columns), w)
-
-
-def _check_size(height, width, supersample):
-    for name, value in (
-        ("height", height),
-        ("width", width),
-        ("supersample", supersample),
-    ):
-        if not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"{name} is {value!r}, expected a positive int")

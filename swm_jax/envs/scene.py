@@ -6,12 +6,19 @@ in both; both block sets of the board hold the same shapes in the same slots, so
 physics model serves both and only colours differ.
 """
 
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int
 
 SHAPES = ("moon", "pentagon", "cube", "star")
 COLOURS = ("red", "blue", "green", "yellow", "purple")
 BLOCK_NAMES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
+# Block id -> index into `COLOURS`.
+COLOUR_OF_BLOCK = np.array([COLOURS.index(name.split()[0]) for name in BLOCK_NAMES])
 SLOT_SHAPES = (
     "moon", "moon", "pentagon", "pentagon", "cube", "cube", "star", "star",
 )  # fmt: skip
@@ -105,3 +112,9 @@ class CubeScene:
 
 
 AnyScene = Scene | CubeScene
+
+
+def array_namespace(*trees: Any):
+    """jnp when any leaf of the trees is a JAX array (or tracer), else numpy."""
+    on_jax = any(isinstance(x, jax.Array) for x in jax.tree.leaves(trees))
+    return jnp if on_jax else np

@@ -16,7 +16,7 @@ from data_pipelines.episodes import DataError
 from data_pipelines.load import read_episodes
 from data_pipelines.simulated import WORLDS
 from experiments import generate_board, generate_cube
-from swm_jax.envs import AnyEnv, AnyScene
+from swm_jax.envs import AnyScene, Env
 from swm_jax.eval.config import UserError
 
 SEED = 1_900_000_000  # of a data set nobody trains on
@@ -40,7 +40,7 @@ class HeldOut:
     length: Int[np.ndarray, " E"]
 
 
-def held_out_episodes(env: AnyEnv, count: int, steps: int = STEPS) -> HeldOut:
+def held_out_episodes(env: Env, count: int, steps: int = STEPS) -> HeldOut:
     """Simulates `count` episodes of `steps` steps."""
     config = _DATA[env.domain].get_config()
     config.min_steps = config.max_steps = steps

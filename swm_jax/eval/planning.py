@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from swm_jax.envs import AnyEnv, AnyScene, CubeScene, Scene
+from swm_jax.envs import AnyScene, CubeScene, Env, Scene
 from swm_jax.eval.config import EvalConfig
 from swm_jax.eval.device_episodes import run_on_device
 from swm_jax.eval.goals import goal_size
@@ -56,7 +56,7 @@ def remaining(config: EvalConfig, journal: Journal) -> dict[Cell, list[int]]:
 
 def run_sweep(
     config: EvalConfig,
-    env: AnyEnv,
+    env: Env,
     worlds: Mapping[str, World],
     journal: Journal,
     folder: pathlib.Path,

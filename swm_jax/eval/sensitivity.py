@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from swm_jax.envs import AnyEnv, AnyScene, cube_geometry
+from swm_jax.envs import AnyScene, Env, cube_geometry
 from swm_jax.envs.board_oracle import oracle_action
 from swm_jax.envs.cube_oracle import closed_loop_action
 from swm_jax.envs.scene import block_id
@@ -35,7 +35,7 @@ BATCH = 10  # scenes valued in one call
 
 
 def measure(
-    env: AnyEnv,
+    env: Env,
     world: World,
     planner: Planner,
     tasks: Sequence[str],
@@ -122,7 +122,7 @@ def _summary(rho: list[float]) -> dict:
     }
 
 
-def _start(env: AnyEnv, name: str, seed: int, preset: str) -> tuple[AnyScene, object]:
+def _start(env: Env, name: str, seed: int, preset: str) -> tuple[AnyScene, object]:
     """A task's start, moved on by 0 to 30 steps of the domain's scripted policy."""
     task = task_for(env, name, seed)
     key = jax.random.key(seed)
@@ -142,14 +142,14 @@ _push = jax.jit(oracle_action)
 _pick = jax.jit(closed_loop_action)
 
 
-def _pusher(env: AnyEnv, scene: AnyScene, task, seed: int, key: jax.Array):
+def _pusher(env: Env, scene: AnyScene, task, seed: int, key: jax.Array):
     """The board's: the task's block to its second one, or to any other."""
     first, *rest = map(block_id, task.names)
     others = [i for i in env.block_ids if i != first]
     return _push(scene, first, rest[0] if rest else others[seed % len(others)], key)
 
 
-def _picker(env: AnyEnv, scene: AnyScene, task, seed: int, key: jax.Array):
+def _picker(env: Env, scene: AnyScene, task, seed: int, key: jax.Array):
     """The cube arm's: the task's cube onto its second one, or up."""
     del env, seed, key
     top, *rest = (scene.block_pose[slot, :3] for slot in task.slots)

@@ -17,7 +17,7 @@ import numpy as np
 from swm_jax import envs
 from swm_jax.baselines.simulator import SimulatorWorldModel
 from swm_jax.checkpoints import CheckpointError, LoadedModel, load_model
-from swm_jax.envs import AnyEnv, AnyScene
+from swm_jax.envs import AnyScene, Env
 from swm_jax.envs.pictures import picture
 from swm_jax.eval.config import EvalConfig, UserError
 from swm_jax.models import Observation, VLMWorldModel
@@ -78,7 +78,7 @@ class Learned:
     max_horizon: int
 
 
-def load_learned(config: EvalConfig, env: AnyEnv | None = None) -> Learned:
+def load_learned(config: EvalConfig, env: Env | None = None) -> Learned:
     """Reads the checkpoint of a configuration.
 
     Args:
@@ -119,7 +119,7 @@ def load_learned(config: EvalConfig, env: AnyEnv | None = None) -> Learned:
     return Learned(world, facts, fingerprint(loaded.params), model.max_horizon)
 
 
-def _fitting(loaded: LoadedModel, env: AnyEnv) -> VLMWorldModel:
+def _fitting(loaded: LoadedModel, env: Env) -> VLMWorldModel:
     """The model as a planner in the env sees it, its action scale included."""
     try:
         world_model = loaded.world_model_for(env.domain)
@@ -134,7 +134,7 @@ def _fitting(loaded: LoadedModel, env: AnyEnv) -> VLMWorldModel:
     return world_model
 
 
-def _check_language(model, tokenizer, env: AnyEnv) -> None:
+def _check_language(model, tokenizer, env: Env) -> None:
     if tokenizer is None:
         raise UserError(
             "the checkpoint has no tokenizer: convert it with "
@@ -163,6 +163,6 @@ def fingerprint(params: Any) -> str:
     return digest.hexdigest()[:12]
 
 
-def privileged(name: str, env: AnyEnv) -> World:
+def privileged(name: str, env: Env) -> World:
     """The simulator, under its own name or as what "random" does not ask."""
     return World(name, SimulatorWorldModel(env))

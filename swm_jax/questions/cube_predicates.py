@@ -32,7 +32,7 @@ from jaxtyping import Array, Float, Int
 
 from swm_jax.envs import cube_geometry as geometry
 from swm_jax.envs.cube_overlap import cube_gap, finger_gaps
-from swm_jax.envs.scene import CubeScene
+from swm_jax.envs.scene import CubeScene, array_namespace
 
 TOUCH = 0.001  # metres between surfaces
 MET = 0.05  # metres, margin of surfaces that meet
@@ -78,7 +78,7 @@ def margin(
     Returns:
       Metres; NaN where a question names a cube that is not there.
     """
-    xp = geometry.array_namespace(type_id, args, scene_0.gripper, scene_h.gripper)
+    xp = array_namespace(type_id, args, scene_0.gripper, scene_h.gripper)
     type_id, args = xp.asarray(type_id), xp.asarray(args)
     a0, has_a = find(scene_0, args[..., 0])
     a, _ = find(scene_h, args[..., 0])
@@ -95,7 +95,7 @@ def margin(
 
 def find(scene: CubeScene, block: Int[Array, "..."]):
     """Pose [..., 7] of the cube with id `block`, and whether it is there."""
-    xp = geometry.array_namespace(scene.block_pose, block)
+    xp = array_namespace(scene.block_pose, block)
     match = scene.block_id == xp.asarray(block)[..., None]
     # Not an index: a sum over the few cubes batches and fuses better.
     pose = xp.where(match[..., None], scene.block_pose, 0.0).sum(-2)
@@ -104,7 +104,7 @@ def find(scene: CubeScene, block: Int[Array, "..."]):
 
 def _length(v):
     """Euclidean length whose gradient at zero is zero, not NaN."""
-    xp = geometry.array_namespace(v)
+    xp = array_namespace(v)
     square = (v * v).sum(-1)
     moved = square > 0
     return xp.where(moved, xp.sqrt(xp.where(moved, square, 1.0)), 0.0)
@@ -117,13 +117,13 @@ def _in_frame(rotation, v):
 
 def _touch(gap):
     """Margin of a distance between surfaces."""
-    xp = geometry.array_namespace(gap)
+    xp = array_namespace(gap)
     near = MET * xp.clip(1.0 - gap / TOUCH, 0.0, 1.0)
     return xp.where(gap < TOUCH, near, TOUCH - gap)
 
 
 def _grasped(p):
-    xp = geometry.array_namespace(p.gripper, p.a)
+    xp = array_namespace(p.gripper, p.a)
     turn = geometry.yaw_matrix(p.gripper[..., 3])
     offset = p.a[..., :3] - p.gripper[..., :3]
     x, y, z = (_in_frame(turn, offset)[..., i] for i in range(3))
@@ -140,7 +140,7 @@ def _grasped(p):
 
 
 def _on_top(p):
-    xp = geometry.array_namespace(p.a, p.b)
+    xp = array_namespace(p.a, p.b)
     offset = p.a[..., :3] - p.b[..., :3]
     touch = _touch(cube_gap(p.a, p.b))
     level = xp.asarray(np.array([1.0, 1.0, 0.0], np.float32))

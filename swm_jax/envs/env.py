@@ -1,0 +1,152 @@
+"""What an env is: resets and steps on a state, one world or many.
+
+`Env` is the interface. `MjcfEnv` is an env made of an MJCF model, in two halves: a
+world (`board.BoardEnv`, `cube.CubeEnv`) says what a state holds, where things lie at
+first and what an action tells the servos; an engine (`mjx_engine.MjxEngine`,
+`mujoco_engine.MujocoEngine`) plays any world. What `swm_jax.envs.load` returns is both.
+
+Axes: B worlds, H control steps, A action width.
+"""
+
+import abc
+import functools
+from typing import Any, Generic, TypeVar
+
+import jax
+import ml_collections
+import mujoco
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from swm_jax.envs.scene import AnyScene
+
+State = TypeVar("State")  # a pytree
+Scene = TypeVar("Scene", bound=AnyScene)
+
+
+class Env(abc.ABC, Generic[State, Scene]):
+    """The interface; states are pytrees and nothing is kept between calls.
+
+    Attributes:
+      backend: name of the engine.
+      domain: which questions it is about, "board" or "cube".
+      config: the settings this env was built with.
+      action_size: A.
+      action_limit: larger actions are clipped.
+      action_names: what the numbers of an action are.
+      block_ids: ids of what lies on the table, one per slot.
+    """
+
+    backend: str
+    domain: str
+    config: ml_collections.ConfigDict
+    action_size: int
+    action_limit: float
+    action_names: str
+    block_ids: tuple[int, ...]
+
+    @abc.abstractmethod
+    def reset(self, key: Key[Array, ""]) -> State:
+        """A new world, at rest."""
+
+    @abc.abstractmethod
+    def reset_batch(self, keys: Key[Array, " B"]) -> State:
+        """`reset` for B keys."""
+
+    @abc.abstractmethod
+    def step(self, state: State, action: Float[Array, " A"]) -> State:
+        """One control step of one world.
+
+        Raises:
+          ValueError: an action of another shape, or one that is known not to be finite.
+        """
+
+    @abc.abstractmethod
+    def step_batch(self, states: State, actions: Float[Array, "B A"]) -> State:
+        """`step` for B worlds."""
+
+    @abc.abstractmethod
+    def rollout_batch(self, states: State, actions: Float[Array, "B H A"]) -> Scene:
+        """Plays H actions in each of B worlds.
+
+        Returns:
+          The scenes with leading axes [B, H + 1]; index 0 is the present.
+        """
+
+    @abc.abstractmethod
+    def native(self, state: State) -> State:
+        """The state in this engine's own arrays: JAX's, or numpy's on the host."""
+
+    @abc.abstractmethod
+    def scene(self, state: State) -> Scene:
+        """Reads the poses out of a state with any leading axes."""
+
+    @abc.abstractmethod
+    def state_from_scene(self, scene: Scene) -> State:
+        """A state at rest with these poses."""
+
+    def check_action_shape(self, actions: Any, lead: tuple[int, ...]) -> None:
+        """Raises ValueError unless actions have the shape `lead + (A,)`."""
+        if np.shape(actions) != (*lead, self.action_size):
+            raise ValueError(
+                f"actions have shape {tuple(np.shape(actions))}, expected "
+                f"{(*lead, self.action_size)}: the last axis is {self.action_names}"
+            )
+
+    def check_actions(self, actions: Any, lead: tuple[int, ...]) -> np.ndarray:
+        """Actions as float32 on the host.
+
+        Raises:
+          ValueError: they have the wrong shape, or one is NaN or infinite.
+        """
+        self.check_action_shape(actions, lead)
+        actions = np.asarray(actions, np.float32)
+        if not np.isfinite(actions).all():
+            where = tuple(int(i) for i in np.argwhere(~np.isfinite(actions))[0])
+            raise ValueError(
+                f"action{list(where)} is {actions[where]}, expected finite numbers: "
+                f"the last axis is {self.action_names}"
+            )
+        return actions
+
+
+class MjcfEnv(Env[State, Scene]):
+    """What a world tells the engine that plays it.
+
+    A state has at least `qpos`, `qvel`, `block_id` and `step`, the count of control
+    steps since the reset.
+
+    Attributes:
+      physics_steps: physics steps per control step.
+    """
+
+    physics_steps: int
+
+    @abc.abstractmethod
+    def physics_model(self) -> mujoco.MjModel:
+        """What the engine integrates."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def fresh(key: Key[Array, ""], block_ids: tuple[int, ...]) -> State:
+        """A new world in JAX arrays; may be traced."""
+
+    @abc.abstractmethod
+    def command(
+        self, state: State, action: Float[Array, "... A"]
+    ) -> tuple[State, Float[Array, "... u"]]:
+        """What an action changes in a state at once, and what it tells the servos.
+
+        Numpy arrays and JAX arrays alike, with any leading axes.
+        """
+
+    def reset(self, key: Key[Array, ""]) -> State:
+        return self.native(self.fresh(key, self.block_ids))
+
+    def reset_batch(self, keys: Key[Array, " B"]) -> State:
+        return self.native(_fresh_batch(self.fresh, keys, self.block_ids))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _fresh_batch(fresh, keys, block_ids):
+    return jax.vmap(lambda key: fresh(key, block_ids))(keys)
