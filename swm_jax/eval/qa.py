@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 from swm_jax.eval import statistics
 from swm_jax.eval.queries import Queries, guess_from_question
 from swm_jax.eval.worlds import World
-from swm_jax.models import Observation
+from swm_jax.models import Observation, QuestionBatch
 from swm_jax.models.passes import NoRoomError
 from swm_jax.planning.question_batch import question_batch
 from swm_jax.questions import ALL_TYPES
@@ -44,7 +44,7 @@ def answer(
     batch = question_batch(lists, world.tokenizer, world.question_length)
     logits = {name: [] for name in PROBES}
     take = lambda tree, index: jax.tree.map(lambda x: np.asarray(x)[index], tree)
-    size = _starts_that_fit(world, queries, batch)
+    size = starts_that_fit(world, queries, batch)
     for begin in range(0, count, size):
         rows = np.minimum(np.arange(begin, begin + size), count - 1)
         kept = min(size, count - begin)
@@ -65,22 +65,24 @@ def answer(
     return {name: np.concatenate(parts)[where] for name, parts in logits.items()}
 
 
-def _starts_that_fit(world: World, queries: Queries, batch) -> int:
+def starts_that_fit(world: World, queries: Queries, asked: QuestionBatch) -> int:
     """Starts per call; in the layout `full` each of their queries is a sequence.
+
+    Args:
+      asked: the questions of every start.
 
     Raises:
       NoRoomError: not even one fits.
     """
+    first = lambda tree: jax.tree.map(lambda x: np.repeat(x[:1], BATCH, 0), tree)
+    seen, chunks = world.observe(first(queries.scene)), first(queries.actions)
+    call = functools.partial(_yes_logits, horizons=queries.horizons)
+    inputs = seen, first(asked), np.stack([chunks, chunks], 1)
     size = BATCH
     while True:
-        rows = np.zeros(size, int)
-        take = lambda tree, rows=rows: jax.tree.map(lambda x: np.asarray(x)[rows], tree)
-        seen, chunks = world.observe(take(queries.scene)), take(queries.actions)
-        call = functools.partial(_yes_logits, horizons=queries.horizons)
         try:
-            jax.eval_shape(
-                call, world.model, seen, take(batch), np.stack([chunks, chunks], 1)
-            )
+            part = jax.tree.map(lambda x, size=size: x[:size], inputs)
+            jax.eval_shape(call, world.model, *part)
             return size
         except NoRoomError:
             if size == 1:
