@@ -176,14 +176,14 @@ def train(
     }
 
 
-def plan(mesh: dict | None, scenes: int, rules: tuple = (), loop: bool = False) -> dict:
-    """A replan of a very small model and, on demand, episodes of a moving point."""
+def plan(mesh: dict | None, scenes: int, watched: bool = False) -> dict:
+    """A replan of a very small model, and episodes of a moving point."""
     config = get_config("tiny", **{**SIZES, "depth": 1, "scan": False})
     init = SemanticWorldModel(config).init_params
     params = any_params(jax.eval_shape(init, jax.random.key(0)))
     if mesh is not None:
         mesh = make_mesh(mesh, jax.devices()[: int(np.prod(list(mesh.values())))])
-        params = jax.device_put(params, param_shardings(params, tuple(rules), mesh))
+        params = jax.device_put(params, param_shardings(params, (), mesh))
     rng = np.random.default_rng(0)
     questions = QuestionBatch(
         tokens=rng.integers(5, 64, (scenes, 3, 4)),
@@ -197,7 +197,7 @@ def plan(mesh: dict | None, scenes: int, rules: tuple = (), loop: bool = False) 
     small = dict(candidates=16, iterations=3, horizon=4, sub_chunk=2, execute=2)
     small["score"] = "margin"
     planner = get_planner("mppi", **small)
-    world_model = Watched(params, config)
+    world_model = (Watched if watched else VLMWorldModel)(params, config)
     SEEN.clear()
     state = planner.init_state(scenes)
     for key in range(2):
@@ -216,16 +216,17 @@ def plan(mesh: dict | None, scenes: int, rules: tuple = (), loop: bool = False) 
         "compiled": planner_module._plan._cache_size(),
         "parts": dict(SEEN),
     }
-    if loop:
-        out["episodes"] = episodes(mesh, planner)
-    return out
+    return out | {"episodes": episodes(mesh, planner)}
 
 
 SEEN: list = []
 
 
 def note(name: str, x: jax.Array) -> None:
-    """Into how many parts each axis of an array is split, once it is compiled."""
+    """Into how many parts each axis of an array is split, once it is compiled.
+
+    JAX fails to tell where the compiler splits an axis into unequal parts.
+    """
     parts = lambda place: [n // m for n, m in zip(x.shape, place.shard_shape(x.shape))]
     callback = lambda place: SEEN.append((name, parts(place)))
     jax.debug.inspect_array_sharding(x, callback=callback)

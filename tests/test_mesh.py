@@ -122,11 +122,11 @@ def test_parts_of_a_batch_add_up_on_every_kind_of_mesh():
             check_same(result, reference, mesh, 1e-4)
 
 
-def same_plans(scenes, layouts, loop=False):
-    """Plans of several meshes against the plan of one device."""
+def same_plans(scenes, layouts, watched=False):
+    """Plans and episodes of several meshes against those of one device."""
+    settings = {"scenes": scenes, "watched": watched}
     reference, *results = simulate(
-        "plan",
-        [{"mesh": m, "scenes": scenes, "loop": loop} for m in (None, *layouts)],
+        "plan", [{"mesh": mesh, **settings} for mesh in (None, *layouts)]
     )
     values = np.array(reference["values"])
     apart = np.ptp(values, axis=1) / np.abs(values).mean(1)
@@ -138,20 +138,19 @@ def same_plans(scenes, layouts, loop=False):
             )
     counts = [each["compiled"] for each in (reference, *results)]
     assert counts == list(range(1, 2 + len(layouts)))  # once each, for two replans
-    if loop:
-        alone = reference["episodes"]
-        assert 0 < sum(alone["success"]) < len(alone["success"])
-        for mesh, result in zip(layouts, results):
-            found = result["episodes"]
-            np.testing.assert_allclose(found["path"], alone["path"], atol=1e-5)
-            assert found["success"] == alone["success"]
-            assert found["steps"] == alone["steps"]
-            assert found["shard"] == 8 // (mesh.get("data", 1) * mesh.get("fsdp", 1))
+    alone = reference["episodes"]
+    assert 0 < sum(alone["success"]) < len(alone["success"])
+    for mesh, result in zip(layouts, results):
+        found = result["episodes"]
+        np.testing.assert_allclose(found["path"], alone["path"], atol=1e-5)
+        assert found["success"] == alone["success"]
+        assert found["steps"] == alone["steps"]
+        assert found["shard"] == 8 // (mesh.get("data", 1) * mesh.get("fsdp", 1))
     return results
 
 
 def test_eight_devices_plan_as_one_does():
-    (result,) = same_plans(2, [{"data": 2, "fsdp": 2, "tensor": 2}], loop=True)
+    (result,) = same_plans(2, [{"data": 2, "fsdp": 2, "tensor": 2}], watched=True)
     assert result["parts"]["context"][1] == 2  # [depth, scenes, ...]: by scene
     assert result["parts"]["actions"][:2] == [2, 2]  # and candidates by the rest
 
@@ -159,7 +158,7 @@ def test_eight_devices_plan_as_one_does():
 @pytest.mark.faults
 @pytest.mark.parametrize("scenes", [1, 3, 8])
 def test_every_mesh_plans_as_one_device_does(scenes):
-    same_plans(scenes, EVERY_MESH, loop=True)
+    same_plans(scenes, EVERY_MESH)
 
 
 @pytest.mark.faults

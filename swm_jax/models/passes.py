@@ -25,6 +25,10 @@ _ENOUGH_TOKENS = {"cpu": 2_560, "other": 16_384}
 _CPU_CAP = 2 * 2**30  # of a host's memory, which is not ours alone
 
 
+class NoRoomError(ValueError):
+    """Not even one candidate fits the memory."""
+
+
 class Query(NamedTuple):
     """Everything that the size of one candidate depends on.
 
@@ -83,7 +87,7 @@ def candidates_that_fit(
         several processes, whose programs must be the same, a quarter of all it has.
 
     Raises:
-      ValueError: not even one candidate fits.
+      NoRoomError: not even one candidate fits.
     """
     device = jax.local_devices()[0]
     given, budget = budget, free_memory(device) if budget is None else budget
@@ -93,7 +97,7 @@ def candidates_that_fit(
             config, query._replace(scenes=1, horizons=1, questions=1)
         )
         whose = f"free on {device}" if given is None else "of the memory budget"
-        raise ValueError(
+        raise NoRoomError(
             f"{_mib(budget)} {whose} hold no candidate: one with {query.words} needs "
             f"{_mib(one)}, and {_mib(least)} with 1 scene, 1 question and 1 horizon; "
             "ask for less at once or give a larger memory_budget"
