@@ -18,11 +18,11 @@ from swm_jax.tools.topology import Slice
 from swm_jax.tools.traffic import memory_traffic
 
 _REFUSALS = (
-    r"Used ([\d.]+)([KMG]?) of ([\d.]+)([KMG]?) hbm",
-    r"memory required for [\w ]+ \(([\d.]+)([KMG]?)\) exceeds available HBM "
-    r"\(([\d.]+)([KMG]?)\)",
+    r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm",
+    r"memory required for HLO temporaries \(([\d.]+)([KMGT]?)\) exceeds available HBM "
+    r"\(([\d.]+)([KMGT]?)\)",
 )
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +108,10 @@ def analyse(
 
 
 def out_of_memory(message: str) -> tuple[int, int] | None:
-    """(bytes needed, bytes available) of XLA's refusal; None for other messages."""
+    """(bytes needed, bytes available) of XLA's refusal; None for other messages.
+
+    Arguments and results are among what is needed, whatever XLA calls it.
+    """
     match = next(filter(None, (re.search(p, message) for p in _REFUSALS)), None)
     if match is None:
         return None

@@ -189,7 +189,8 @@ def describe(analysis: Analysis, slice_: Slice) -> str:
         f"{chip.link_bandwidth / 1e9:.0f} GB/s a link"
         + (f", most of it {time.limiting}" if time.limiting else "")
     )
-    for name, seconds in (("best", time.best), ("worst", time.worst)):
+    bounds = (f"best, limited by {time.bound},", time.best), ("worst", time.worst)
+    for name, seconds in bounds:
         rates = ", ".join(f"{n / seconds:,.0f} {what}/s" for what, n in done.items())
         lines.append(
             f"  at {name} {_ms(seconds)}: {rates}, MFU "
@@ -257,6 +258,7 @@ def as_json(analysis: Analysis, slice_: Slice) -> dict[str, Any]:
                 "network": time.network,
                 "best": time.best,
                 "worst": time.worst,
+                "bound": time.bound,
                 "limiting": time.limiting,
                 "mfu_best": mfu(analysis, slice_, time.best),
                 "mfu_worst": mfu(analysis, slice_, time.worst),

@@ -9,7 +9,7 @@ import numpy as np
 
 from swm_jax.tools.hlo import Program, array_bytes, operand_type
 
-_KINDS = (
+KINDS = (
     "all-gather",
     "all-reduce",
     "reduce-scatter",
@@ -64,7 +64,7 @@ def collectives(program: Program, mesh: Mapping[str, int]) -> list[Collective]:
         runs = program.runs.get(where, 0)
         for each in instructions.values() if runs else ():
             kind = each.opcode.removesuffix("-start")
-            if kind not in _KINDS:
+            if kind not in KINDS:
                 continue
             axes, group = _axes(each.rest, mesh)
             size = sum(
