@@ -29,7 +29,14 @@ HloModule jit_step, is_scheduled=true
   ROOT %sum = f32[] add(%a, %b)
 }
 
-%slice_of_layer (w: f32[5,64,8], i: s32[]) -> f32[64,8] {
+%slice_of_layer (w.2: f32[5,64,8], i.3: s32[]) -> f32[64,8] {
+  %w.2 = f32[5,64,8]{2,1,0:T(8,128)} parameter(0)
+  %i.3 = s32[]{:T(128)} parameter(1)
+  ROOT %inner = f32[64,8]{1,0:T(8,128)} fusion(%w.2, %i.3), kind=kLoop, \
+calls=%slice_inside
+}
+
+%slice_inside (w: f32[5,64,8], i: s32[]) -> f32[64,8] {
   %w = f32[5,64,8]{2,1,0:T(8,128)} parameter(0)
   %i = s32[]{:T(128)} parameter(1)
   %zero = s32[]{:T(128)} constant(0)

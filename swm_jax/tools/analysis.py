@@ -31,12 +31,11 @@ class Analysis:
 
     Attributes:
       program: what was compiled.
-      fits: whether XLA found room for it.
-      memory: bytes by kind; empty if it does not fit.
-      needed, available: bytes in all; `available` is the chip's memory, or what XLA
-        says it may use of it.
+      fits: whether there is room for it.
+      memory: bytes by kind when most is in use, in all `needed`; empty if XLA refused.
+      needed, available: bytes in all, and those that a program may use.
       collectives: largest traffic first.
-      time: the roofline; None if it does not fit.
+      time: the roofline; None if XLA refused.
       line_time: the same with closed rings counted as lines.
       unknown_loops: loops that count once because their length is not in the text.
       compile_seconds: of tracing and compiling.
@@ -84,21 +83,24 @@ def analyse(
     found = tuple(collectives(parsed, dict(mesh.shape)))
     traffic = memory_traffic(parsed)
     flops = program.flops / mesh.size
+    # `temp_size_in_bytes` also counts what donated arguments make room for.
     new = used.output_size_in_bytes - used.alias_size_in_bytes
+    peak, arguments = used.peak_memory_in_bytes, used.argument_size_in_bytes
     memory = {
         **program.held,
-        "layout of arguments": used.argument_size_in_bytes - sum(program.held.values()),
-        "temporaries": used.temp_size_in_bytes,
+        "layout of arguments": arguments - sum(program.held.values()),
+        "temporaries": peak - arguments - new,
         "new results": new,
         "program": used.generated_code_size_in_bytes,
     }
+    needed, available = sum(memory.values()), int(slice_.chip.hbm_bytes)
     timed = lambda rings: step_time(slice_, mesh.devices, flops, traffic, found, rings)
     return Analysis(
         program=program,
-        fits=True,
+        fits=needed <= available,
         memory=memory,
-        needed=sum(memory.values()),
-        available=int(slice_.chip.hbm_bytes),
+        needed=needed,
+        available=available,
         collectives=found,
         time=timed(True),
         line_time=timed(False),

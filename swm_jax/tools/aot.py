@@ -168,8 +168,11 @@ def describe(analysis: Analysis, slice_: Slice) -> str:
         f"  {program.parameters:,} parameters; {program.flops / 1e12:,.3g} TFLOP for "
         f"{counted}"
     )
-    if not analysis.fits:
-        lines.append(f"  held between calls: {_sizes(program.held)}")
+    if analysis.time is None:
+        lines.append(
+            f"  held between calls, per chip: {_sizes(program.held)}; XLA wants "
+            f"{_bytes(analysis.needed)} in all and has {_bytes(analysis.available)}"
+        )
         return "\n".join(lines)
     lines.append(f"  memory per chip: {_sizes(analysis.memory)}")
     for row in grouped(analysis.collectives):

@@ -84,13 +84,13 @@ def _traffic(program, instructions, each) -> int:
     if body is None:
         return sum(map(_off_chip, types)) + _off_chip(each.type)
     total = sum(
-        min(_off_chip(type_), _read_of_parameter(body, i))
+        min(_off_chip(type_), _read_of_parameter(program, body, i))
         for i, type_ in enumerate(types)
     )
-    return total + min(_off_chip(each.type), _written(body))
+    return total + min(_off_chip(each.type), _written(program, body))
 
 
-def _read_of_parameter(body, index: int) -> int:
+def _read_of_parameter(program, body, index: int) -> int:
     """Bytes of a fusion's operand that are read: all, or the slices."""
     name = next(
         (x.name for x in body.values() if x.opcode == "parameter"
@@ -110,12 +110,15 @@ def _read_of_parameter(body, index: int) -> int:
                 continue  # written in place
             elif user.opcode in KINDS or _moves_nothing(user):
                 continue  # counted by channel; handed on as it is
+            elif inner := _body(program, user):
+                places = [i for i, each in enumerate(user.operands) if each == name]
+                total += sum(_read_of_parameter(program, inner, i) for i in places)
             else:
                 return array_bytes(body[name].type)
     return total
 
 
-def _written(body) -> int:
+def _written(program, body) -> int:
     """Bytes that a fusion writes: its result, or the slices it updates in place."""
     root = next(x for x in body.values() if x.root)
     parts = root.operands if root.opcode == "tuple" else (root.name,)
@@ -126,6 +129,8 @@ def _written(body) -> int:
             each = body[each.operands[0]]
         if each.opcode == "dynamic-update-slice":
             total += array_bytes(operand_type(body, each.operands[1]))
+        elif inner := _body(program, each):
+            total += _written(program, inner)
         elif each.opcode not in KINDS and not _moves_nothing(each):
             total += array_bytes(each.type)
     return total
