@@ -197,7 +197,7 @@ def _row(cells: list[Any], width: int) -> str:
 
 
 def _gb(program: dict[str, Any]) -> str:
-    return f"{program['needed'] / 1e9:.1f} of {program['available'] / 1e9:.0f}"
+    return f"{program['needed'] / 1e9:.1f} of {program['available'] / 1e9:.1f}"
 
 
 def _milliseconds(time: dict[str, Any]) -> str:

@@ -64,7 +64,9 @@ def analyse(
     Raises:
       jax.errors.JaxRuntimeError: XLA refuses it for another reason than memory.
     """
-    started = time.perf_counter()
+    started, available = time.perf_counter(), int(slice_.chip.hbm_bytes)
+    if (held := sum(program.held.values())) > available:  # no compiler needs to say it
+        return Analysis(program, False, {}, held, available)
     try:
         compiled = program.lower().compile()
     except jax.errors.JaxRuntimeError as error:
@@ -93,7 +95,7 @@ def analyse(
         "new results": new,
         "program": used.generated_code_size_in_bytes,
     }
-    needed, available = sum(memory.values()), int(slice_.chip.hbm_bytes)
+    needed = sum(memory.values())
     timed = lambda rings: step_time(slice_, mesh.devices, flops, traffic, found, rings)
     return Analysis(
         program=program,
@@ -156,23 +158,39 @@ def weak_scaling(small: Analysis, large: Analysis) -> dict[str, float]:
     }
 
 
-def advice(analysis: Analysis, config: Any) -> str:
-    """What to change about a program that does not fit."""
-    held = sum(analysis.program.held.values())
+def advice(analysis: Analysis, config: Any, shards: int = 1) -> str:
+    """What to change about a program that does not fit.
+
+    Args:
+      analysis: of that program.
+      config: the experiment's.
+      shards: parts that the mesh splits a batch into.
+    """
+    sizes = analysis.program.held
+    held = sum(sizes.values())
     more = "a slice of more chips"
     if held > analysis.available:
+        what = f"{held / 1e9:.1f} GB per chip are held between calls"
+        if analysis.program.name != "train step":
+            return f"{what}: take chips of more memory, or a smaller config.model"
         return (
-            f"{held / 1e9:.1f} GB are held between steps: raise config.mesh.fsdp, take "
-            f"{more}, or move less (config.finetune, variant :lora)"
+            f"{what}: raise config.mesh.fsdp, take {more}, or move less "
+            "(config.finetune, variant :lora)"
         )
     if analysis.program.name != "train step":
         return f"fewer --scenes per chip, fewer candidates in config.planner, or {more}"
     if config.model.overrides.get("remat", "full") != "full":
         return "config.model.overrides.remat='full'"
     parts = config.get("accumulate", 1)
-    room = analysis.available - held
-    wanted = (analysis.needed - held) / max(room, 1)
-    factor = 2
-    while factor < wanted:
-        factor *= 2
-    return f"config.accumulate={parts * factor} (now {parts}), or {more}"
+    # Gradients do not shrink with the parts, and there are two: the part's, the sum.
+    gradient = min(sizes.get("parameters", 0), sizes.get("optimizer state", 0) // 2)
+    room = analysis.available - held - 2 * gradient
+    wanted = parts * (analysis.needed - held - gradient)
+    images = analysis.program.work["images"] // shards
+    for n in range(parts + 1, images + 1):
+        if images % n == 0 and n * room >= wanted:
+            return (
+                f"try config.accumulate={n} (now {parts}; images per chip at a time: "
+                f"{images // n}), or {more}"
+            )
+    return more
