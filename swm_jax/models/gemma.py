@@ -84,18 +84,9 @@ class Decoder(nn.Module):
         x = (table[tokens] * self.config.width**0.5).astype(self.config.dtype)
         return constrain(x, "replica", *(None,) * (x.ndim - 2), "columns")
 
-    def unembed(
-        self, x: Float[Array, "... D"], whole_rows: bool = False
-    ) -> Float[Array, "... V"]:
-        """Logits over the whole vocabulary, float32.
-
-        Args:
-          whole_rows: every device has all columns of the table. Without a word on it
-            the compiler may cut a table as `embed` does; in a planner's loop the
-            pieces would go round at every turn.
-        """
+    def unembed(self, x: Float[Array, "... D"]) -> Float[Array, "... V"]:
+        """Logits over the whole vocabulary, float32."""
         table = cast(self.embedder()["input_embedding"], x.dtype)
-        table = constrain(table, "vocab") if whole_rows else table
         logits = jnp.einsum("...d,vd->...v", x, table).astype(jnp.float32)
         logits = constrain(logits, *(ANY,) * (logits.ndim - 1), "vocab")
         return _softcap(logits, self.config.final_softcap)

@@ -239,8 +239,7 @@ class SemanticWorldModel(nn.Module):
         self, hidden: Float[Array, "S N K Q W"], answer_ids: Int[Array, "S Q C"]
     ) -> Float[Array, "S N K Q C"]:
         """Log-probabilities of the answers among the whole vocabulary."""
-        logits = self.llm.unembed(hidden, whole_rows=True)
-        total = jax.nn.logsumexp(logits, -1, keepdims=True)
+        total = jax.nn.logsumexp(self.llm.unembed(hidden), -1, keepdims=True)
         return self.llm.unembed_answers(hidden, answer_ids) - total
 
     def embed_image(

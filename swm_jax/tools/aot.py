@@ -195,7 +195,7 @@ def describe(analysis: Analysis, slice_: Slice) -> str:
     )
     bounds = (f"best, limited by {time.bound},", time.best), ("worst", time.worst)
     for name, seconds in bounds:
-        rates = ", ".join(f"{n / seconds:,.0f} {what}/s" for what, n in done.items())
+        rates = ", ".join(f"{_rate(n / seconds)} {what}/s" for what, n in done.items())
         lines.append(
             f"  at {name} {_ms(seconds)}: {rates}, MFU "
             f"{100 * mfu(analysis, slice_, seconds):.0f} %"
@@ -286,6 +286,10 @@ def _bytes(size: float) -> str:
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:,.2f} GB"
+
+
+def _rate(count: float) -> str:
+    return f"{count:,.0f}" if count >= 10 else f"{count:.2g}"
 
 
 def _ms(seconds: float) -> str:
