@@ -59,7 +59,7 @@ def test_the_last_line_says_what_fits_and_what_to_change():
     assert "accumulate=6 (now 1; images per chip at a time: 16)" in advice(full, config)
     assert advice(full, config, shards=96) == "a slice of more chips"
     much = Analysis(a_program(state=17_000_000_000), False, {}, 10**11, 16 * 10**9)
-    assert "raise config.mesh.fsdp" in advice(much, config)
+    assert "split it over more chips (config.mesh.fsdp" in advice(much, config)
     config.model.overrides.remat = "dots"
     assert "remat='full'" in advice(bad, config)
 
@@ -185,7 +185,7 @@ def test_weights_that_alone_are_too_much_need_no_compiler_to_say_so(libtpu):
     result = aot("--topology", "v5e:1x1", "--programs", "train")
     assert result.returncode == 3, result.stdout + result.stderr
     last = result.stdout.splitlines()[-1]
-    assert "needs 35.1" in last and "raise config.mesh.fsdp" in last
+    assert "needs 35.1" in last and "split it over more chips" in last
     assert "refused" not in result.stdout
 
 

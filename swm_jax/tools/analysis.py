@@ -170,13 +170,13 @@ def advice(analysis: Analysis, config: Any, shards: int = 1) -> str:
     held = sum(sizes.values())
     more = "a slice of more chips"
     if held > analysis.available:
-        what = f"{held / 1e9:.1f} GB per chip are held between calls"
-        if analysis.program.name != "train step":
-            return f"{what}: take chips of more memory, or a smaller config.model"
-        return (
-            f"{what}: raise config.mesh.fsdp, take {more}, or move less "
-            "(config.finetune, variant :lora)"
-        )
+        rest = "a smaller config.model"
+        if analysis.program.name == "train step":
+            rest = (
+                "split it over more chips (config.mesh.fsdp, a larger slice), or move "
+                "less (config.finetune, variant :lora)"
+            )
+        return f"all of it is held between calls: take chips of more memory, {rest}"
     if analysis.program.name != "train step":
         return f"fewer --scenes per chip, fewer candidates in config.planner, or {more}"
     if config.model.overrides.get("remat", "full") != "full":

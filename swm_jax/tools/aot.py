@@ -102,7 +102,7 @@ def run(
     )
     print(
         f"{config.name} ({config.model.variant}, layout {config.model.layout}) on "
-        f"{slice_.chips} chips of {slice_.name}, mesh {shape}; jax {jax.__version__}",
+        f"{slice_.chips} chip(s) of {slice_.name}, mesh {shape}; jax {jax.__version__}",
         flush=True,
     )
     make = {
