@@ -224,6 +224,39 @@ def test_a_collective_beside_other_kernels_moves_its_bytes_once():
     assert [(each.count, each.bytes) for each in found] == [(1, 4096)]
 
 
+# A gradient of f32[64, 128] summed over 4 devices, of which each keeps its 16 rows.
+SCATTER = """\
+HloModule jit_step, is_scheduled=true
+
+%all-reduce-scatter (g: f32[64,128]) -> f32[16,128] {
+  %g = f32[64,128]{1,0:T(8,128)} parameter(0)
+  %sum = f32[64,128]{1,0:T(8,128)} all-reduce(%g), channel_id=5, \
+replica_groups={{0,1,2,3}}, to_apply=%add
+  %row = u32[] constant(16)
+  %column = u32[] constant(0)
+  ROOT %mine = f32[16,128]{1,0:T(8,128)} dynamic-slice(%sum, %row, %column), \
+dynamic_slice_sizes={16,128}
+}
+
+ENTRY %main (x: f32[64,128]) -> f32[16,128] {
+  %x = f32[64,128]{1,0:T(8,128)} parameter(0)
+  ROOT %kept = f32[16,128]{1,0:T(8,128)} fusion(%x), kind=kCustom, \
+calls=%all-reduce-scatter
+}
+"""
+
+
+def test_a_sum_of_which_a_slice_is_kept_is_a_reduce_scatter():
+    program = parse_hlo(SCATTER)
+    (found,) = collectives(program, {"fsdp": 4})
+    assert (found.kind, found.bytes) == ("reduce-scatter", 4 * 64 * 128)
+    assert found.received == 4 * 64 * 128 * 3 / 4  # half of what an all-reduce moves
+    assert memory_traffic(program) == 4 * (64 + 16) * 128
+    whole = SCATTER.replace("ROOT %mine", "%mine").replace("%sum = ", "ROOT %sum = ")
+    (found,) = collectives(parse_hlo(whole), {"fsdp": 4})
+    assert found.kind == "all-reduce"
+
+
 def test_a_program_of_this_machine_is_counted_like_its_closed_form():
     def step(weights, x):
         return jax.lax.scan(lambda x, w: (x @ w, None), x, weights)[0]
