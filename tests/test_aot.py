@@ -1,18 +1,20 @@
 """The AOT tool on a small slice: real compiles by libtpu, verdicts, exit status."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from experiments import board_3b, cube_3b
 from experiments.benchmarks.packing import random_batch
 from swm_jax.models import SemanticWorldModel
 from swm_jax.tools import TopologyError
-from swm_jax.tools.analysis import Analysis, advice
+from swm_jax.tools.analysis import Analysis, advice, out_of_memory
 from swm_jax.tools.aot import verdict
 from swm_jax.tools.programs import (
     Program,
@@ -22,7 +24,7 @@ from swm_jax.tools.programs import (
     train_program,
     train_tokens,
 )
-from swm_jax.tools.topology import find_libtpu
+from swm_jax.tools.topology import find_libtpu, get_slice
 from swm_jax.training.sharding import make_mesh
 
 ROOT = Path(__file__).parents[1]
@@ -36,7 +38,7 @@ def aot(*flags):
 
 
 def a_program(**held):
-    return Program("train step", lambda: None, held, 10, 100, 100, {"images": 1})
+    return Program("train step", lambda: None, held, 10, 100, 100, {"images": 96})
 
 
 def test_the_last_line_says_what_fits_and_what_to_change():
@@ -46,9 +48,18 @@ def test_the_last_line_says_what_fits_and_what_to_change():
     bad = Analysis(a_program(state=4), False, {}, 40_000_000_000, 16_000_000_000)
     line = verdict([good, bad], config)
     assert line.startswith("does not fit: train step needs 40.00 GB of 16.00 GB")
-    assert "config.accumulate=4 (now 1)" in line and "\n" not in line
+    assert "try config.accumulate=3 (now 1; images per chip at a time: 32)" in line
+    assert "\n" not in line
+    assert "accumulate=3 (now 1; images per chip at a time: 8)" in advice(
+        bad, config, 4
+    )
+    # Half of the room is for two gradients, one of which is among the 40 GB.
+    state = dict(parameters=2 * 10**9, **{"optimizer state": 4 * 10**9})
+    full = Analysis(a_program(**state), False, {}, 40 * 10**9, 16 * 10**9)
+    assert "accumulate=6 (now 1; images per chip at a time: 16)" in advice(full, config)
+    assert advice(full, config, shards=96) == "a slice of more chips"
     much = Analysis(a_program(state=17_000_000_000), False, {}, 10**11, 16 * 10**9)
-    assert "raise config.mesh.fsdp" in advice(much, config)
+    assert "split it over more chips (config.mesh.fsdp" in advice(much, config)
     config.model.overrides.remat = "dots"
     assert "remat='full'" in advice(bad, config)
 
@@ -151,22 +162,57 @@ def test_train_step_and_planner_compile_for_a_small_slice(libtpu, tmp_path):
 
 
 @needs_libtpu
-def test_what_does_not_fit_ends_with_status_3_and_advice(libtpu):
-    result = aot(
+def test_what_does_not_fit_ends_with_status_3_and_advice_that_helps(libtpu, tmp_path):
+    report = tmp_path / "report.json"
+    asked = (
         "--config", "experiments/board_3b.py:debug", "--topology", "v5e:1x1",
         "--programs", "train", "--config.data.images=64", "--config.data.queries=32768",
     )  # fmt: skip
+    result = aot(*asked, "--json", str(report))
     assert result.returncode == 3, result.stdout + result.stderr
     last = result.stdout.splitlines()[-1]
     assert last.startswith("does not fit: train step needs")
-    assert "config.accumulate=" in last
+    said = json.loads(report.read_text())
+    assert said["verdict"] == last and not said["fits"]
+    parts = re.search(r"try config.accumulate=(\d+) ", last)[1]
+    result = aot(*asked, f"--config.accumulate={parts}")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.splitlines()[-1].startswith("fits: train step")
 
 
 @needs_libtpu
-def test_the_closed_loop_compiles_for_a_small_slice(libtpu):
+def test_weights_that_alone_are_too_much_need_no_compiler_to_say_so(libtpu):
+    result = aot("--topology", "v5e:1x1", "--programs", "train")
+    assert result.returncode == 3, result.stdout + result.stderr
+    last = result.stdout.splitlines()[-1]
+    assert "needs 35.1" in last and "split it over more chips" in last
+    assert "refused" not in result.stdout
+
+
+@needs_libtpu
+@pytest.mark.parametrize("name", ["v4:1x1x1", "v5e:1x1", "v5p:1x1x1", "v6e:1x1"])
+def test_chips_have_the_memory_that_the_compiler_says(libtpu, name):
+    slice_ = get_slice(name)
+    place = jax.sharding.SingleDeviceSharding(slice_.devices[0])
+    much = jax.ShapeDtypeStruct((2**31 - 8, 128), jnp.float32, sharding=place)
+    with pytest.raises(jax.errors.JaxRuntimeError) as error:
+        jax.jit(lambda x: x + 1).lower(much).compile()
+    needed, available = out_of_memory(str(error.value))
+    assert needed == 2 * 2**40  # the argument and the result
+    assert available == int(slice_.chip.hbm_bytes)
+
+
+@needs_libtpu
+def test_the_closed_loop_compiles_for_a_small_slice(libtpu, tmp_path):
+    report = tmp_path / "report.json"
     result = aot(
         "--config", "experiments/board_3b.py:debug", "--topology", "v5e:2x2",
-        "--programs", "loop",
+        "--programs", "loop", "--json", str(report),
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "control steps" in result.stdout
+    (loop,) = json.loads(report.read_text())["programs"]
+    # No weights go round: the model lies whole on every chip.
+    model = model_config(board_3b.get_config("debug"))
+    table = 2 * model.vocab_size * model.width
+    assert max(each["largest"] for each in loop["collectives"]) < table

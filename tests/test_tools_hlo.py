@@ -29,7 +29,14 @@ HloModule jit_step, is_scheduled=true
   ROOT %sum = f32[] add(%a, %b)
 }
 
-%slice_of_layer (w: f32[5,64,8], i: s32[]) -> f32[64,8] {
+%slice_of_layer (w.2: f32[5,64,8], i.3: s32[]) -> f32[64,8] {
+  %w.2 = f32[5,64,8]{2,1,0:T(8,128)} parameter(0)
+  %i.3 = s32[]{:T(128)} parameter(1)
+  ROOT %inner = f32[64,8]{1,0:T(8,128)} fusion(%w.2, %i.3), kind=kLoop, \
+calls=%slice_inside
+}
+
+%slice_inside (w: f32[5,64,8], i: s32[]) -> f32[64,8] {
   %w = f32[5,64,8]{2,1,0:T(8,128)} parameter(0)
   %i = s32[]{:T(128)} parameter(1)
   %zero = s32[]{:T(128)} constant(0)
@@ -139,12 +146,115 @@ def test_device_groups_are_read_in_every_notation(written, group):
 def test_traffic_counts_slices_and_leaves_out_what_stays_on_the_chip():
     per_layer = (
         LAYER + 4 + LAYER  # a slice and the index are read, the layer is written
-        + 2 * LAYER  # both kernels of the gather read it; their result stays
+        + LAYER  # the gather reads it once, in two kernels; its result stays
         + 4 + 4  # the counter and 1 are read; the sum stays
         + 4 + 4 + 1  # the condition
     )  # fmt: skip
     expected = 5 * per_layer + 2 * SUMMED + 2 * SUMMED
     assert memory_traffic(parse_hlo(PROGRAM)) == expected
+
+
+# A gather of f32[1024] that goes on beside a kernel which halves f32[512], as TPU
+# programs have it; then a quarter of f32[16, 128] is fetched.
+ASYNC = """\
+HloModule jit_step, is_scheduled=true
+
+%begin (p0: f32[256]) -> (f32[256], f32[1024], u32[]) {
+  %p0 = f32[256]{0:T(256)} parameter(0)
+  %all-gather.0 = f32[1024]{0:T(1024)} all-gather(%p0), channel_id=3, \
+replica_groups={{0,1,2,3}}, dimensions={0}
+  ROOT %begun = (f32[256]{0:T(256)}, f32[1024]{0:T(1024)}, u32[]{:S(2)}) \
+custom-call(%all-gather.0), custom_call_target="AsyncCollectiveStart"
+}
+
+%beside (p1: f32[256], p2: f32[1024], p3: u32[], p4: f32[512]) -> (f32[512], \
+f32[256], f32[1024], f32[1024], u32[]) {
+  %p4 = f32[512]{0:T(512)} parameter(3)
+  %half = f32[] constant(0.5)
+  %halves = f32[512]{0:T(512)} broadcast(%half), dimensions={}
+  %product = f32[512]{0:T(512)} multiply(%p4, %halves)
+  %p1 = f32[256]{0:T(256)} parameter(0)
+  %p2 = f32[1024]{0:T(1024)} parameter(1)
+  %all-gather.1 = f32[1024]{0:T(1024)} all-gather(%p1), channel_id=3, \
+replica_groups={{0,1,2,3}}, dimensions={0}
+  %p3 = u32[]{:S(2)} parameter(2)
+  ROOT %all = (f32[512]{0:T(512)}, f32[256]{0:T(256)}, f32[1024]{0:T(1024)}, \
+f32[1024]{0:T(1024)}, u32[]{:S(2)}) tuple(%product, %p1, %all-gather.1, %p2, %p3)
+}
+
+%end (p5: f32[256], p6: f32[1024], p7: u32[]) -> f32[1024] {
+  %p5 = f32[256]{0:T(256)} parameter(0)
+  %p6 = f32[1024]{0:T(1024)} parameter(1)
+  %all-gather.2 = f32[1024]{0:T(1024)} all-gather(%p5), channel_id=3, \
+replica_groups={{0,1,2,3}}, dimensions={0}
+  %p7 = u32[]{:S(2)} parameter(2)
+  ROOT %done = f32[1024]{0:T(1024)} custom-call(%p5, %p6, %all-gather.2, %p7), \
+custom_call_target="AsyncCollectiveDone"
+}
+
+ENTRY %main (x: f32[256], y: f32[512], z: f32[16,128]) -> f32[1024] {
+  %x = f32[256]{0:T(256)} parameter(0)
+  %y = f32[512]{0:T(512)} parameter(1)
+  %z = f32[16,128]{1,0:T(8,128)} parameter(2)
+  %start = (f32[256]{0:T(256)}, f32[1024]{0:T(1024)}, u32[]{:S(2)}) fusion(%x), \
+kind=kCustom, calls=%begin
+  %s0 = f32[256]{0:T(256)} get-tuple-element(%start), index=0
+  %s1 = f32[1024]{0:T(1024)} get-tuple-element(%start), index=1
+  %s2 = u32[]{:S(2)} get-tuple-element(%start), index=2
+  %more = (f32[512]{0:T(512)}, f32[256]{0:T(256)}, f32[1024]{0:T(1024)}, \
+f32[1024]{0:T(1024)}, u32[]{:S(2)}) fusion(%s0, %s1, %s2, %y), kind=kOutput, \
+calls=%beside
+  %m1 = f32[256]{0:T(256)} get-tuple-element(%more), index=1
+  %m2 = f32[1024]{0:T(1024)} get-tuple-element(%more), index=2
+  %m4 = u32[]{:S(2)} get-tuple-element(%more), index=4
+  %fetch = ((f32[16,128]{1,0:T(8,128)}), f32[4,128]{1,0:T(8,128)S(1)}, \
+s32[]{:S(2)}) slice-start(%z), slice={[0:4], [0:128]}
+  %fetched = f32[4,128]{1,0:T(8,128)S(1)} slice-done(%fetch)
+  ROOT %gathered = f32[1024]{0:T(1024)} fusion(%m1, %m2, %m4), kind=kCustom, \
+calls=%end
+}
+"""
+
+
+def test_a_collective_beside_other_kernels_moves_its_bytes_once():
+    gathered = 4 * (256 + 1024)  # read and written, not once per kernel
+    halved, fetched = 2 * 4 * 512, 4 * 4 * 128
+    assert abs(memory_traffic(parse_hlo(ASYNC)) - (gathered + halved + fetched)) <= 4
+    found = collectives(parse_hlo(ASYNC), {"data": 4})
+    assert [(each.count, each.bytes) for each in found] == [(1, 4096)]
+
+
+# A gradient of f32[64, 128] summed over 4 devices, of which each keeps its 16 rows.
+SCATTER = """\
+HloModule jit_step, is_scheduled=true
+
+%all-reduce-scatter (g: f32[64,128]) -> f32[16,128] {
+  %g = f32[64,128]{1,0:T(8,128)} parameter(0)
+  %sum = f32[64,128]{1,0:T(8,128)} all-reduce(%g), channel_id=5, \
+replica_groups={{0,1,2,3}}, to_apply=%add
+  %row = u32[] constant(16)
+  %column = u32[] constant(0)
+  ROOT %mine = f32[16,128]{1,0:T(8,128)} dynamic-slice(%sum, %row, %column), \
+dynamic_slice_sizes={16,128}
+}
+
+ENTRY %main (x: f32[64,128]) -> f32[16,128] {
+  %x = f32[64,128]{1,0:T(8,128)} parameter(0)
+  ROOT %kept = f32[16,128]{1,0:T(8,128)} fusion(%x), kind=kCustom, \
+calls=%all-reduce-scatter
+}
+"""
+
+
+def test_a_sum_of_which_a_slice_is_kept_is_a_reduce_scatter():
+    program = parse_hlo(SCATTER)
+    (found,) = collectives(program, {"fsdp": 4})
+    assert (found.kind, found.bytes) == ("reduce-scatter", 4 * 64 * 128)
+    assert found.received == 4 * 64 * 128 * 3 / 4  # half of what an all-reduce moves
+    assert memory_traffic(program) == 4 * (64 + 16) * 128
+    whole = SCATTER.replace("ROOT %mine", "%mine").replace("%sum = ", "ROOT %sum = ")
+    (found,) = collectives(parse_hlo(whole), {"fsdp": 4})
+    assert found.kind == "all-reduce"
 
 
 def test_a_program_of_this_machine_is_counted_like_its_closed_form():
@@ -231,6 +341,8 @@ def test_xla_s_refusal_is_read():
         "HLO temporaries (50.77G) exceeds available HBM (15.75G)."
     )
     assert out_of_memory(message) == (int(50.77 * 2**30), int(15.75 * 2**30))
+    message = message.replace("50.77G", "2.00T")
+    assert out_of_memory(message) == (2 * 2**40, int(15.75 * 2**30))
     assert out_of_memory("INTERNAL: something else") is None
 
 

@@ -1,14 +1,19 @@
-"""Which TPU slices train the 3B model, how fast and at what cost: docs/pods.md.
+"""Which TPU slices run the 3B models, how fast and at what cost: docs/pods.md.
 
-    python -m experiments.benchmarks.pods_table            # about 3 minutes a slice
-    python -m experiments.benchmarks.pods_table --only v5e:4x4,v5e:16x16
+    python -m experiments.benchmarks.pods_table               # minutes a program
+    python -m experiments.benchmarks.pods_table --only v5e    # names that contain it
+    python -m experiments.benchmarks.pods_table --only planner,loop
 
-Compiles the train step of `board_3b` for every slice, 6 images per chip, each in a
-process of its own (`swm_jax.tools.aot`), and writes the table into the document. What
-was compiled stays in `--results` and is not compiled again; `--fresh` does so.
+Compiles the train step of `board_3b` for every slice, 6 images per chip, and the other
+programs of both 3B experiments for one slice, each in a process of its own
+(`swm_jax.tools.aot`), then writes two tables into the document. What was compiled stays
+in `--results` and is not compiled again; `--fresh` does so. Programs left out by
+`--only` are in the tables as far as they were compiled before.
 """
 
+import dataclasses
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -16,134 +21,214 @@ from typing import Any
 
 from absl import app, flags
 
-from swm_jax.tools.roofline import MATMUL_SHARE
-from swm_jax.tools.topology import parse_slice
+from swm_jax.tools.topology import LIBTPU, parse_slice
 
-SLICES = (
-    "v5e:4x4", "v5e:8x8", "v5e:16x16", "v5p:2x2x4", "v5p:4x4x4", "v6e:4x4", "v6e:16x16",
-)  # fmt: skip
 IMAGES_PER_CHIP = 6
 BATCH, STEPS = 96, 64_000  # of the paper
-BEGIN, END = "<!-- made by experiments.benchmarks.pods_table -->", "<!-- end -->"
+BEGIN, END = "<!-- made by experiments.benchmarks.pods_table: {} -->", "<!-- end -->"
 
-_ONLY = flags.DEFINE_list("only", list(SLICES), "Slices of the table.")
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A program of an experiment to compile for a slice.
+
+    Attributes:
+      program: one of `swm_jax.tools.aot.PROGRAMS`.
+      topology: such as "v5e:4x4".
+      experiment: a file of `experiments/`.
+    """
+
+    program: str
+    topology: str
+    experiment: str = "board_3b"
+
+    @property
+    def name(self) -> str:
+        """What `--only` looks at."""
+        return f"{self.experiment}/{self.program}/{self.topology}"
+
+    @property
+    def chips(self) -> int:
+        """Of the slice."""
+        return math.prod(parse_slice(self.topology)[1])
+
+
+SLICES = tuple(
+    Job("train", topology)
+    for topology in (
+        "v5e:4x4", "v5e:8x8", "v5e:16x16", "v5p:2x2x4", "v5p:4x4x4", "v6e:4x4",
+        "v6e:16x16", "v4:2x2x4",
+    )
+)  # fmt: skip
+OTHERS = (
+    Job("planner", "v5e:4x4"),
+    Job("loop", "v5e:4x4"),
+    Job("train", "v5e:4x4", "cube_3b"),
+    Job("planner", "v5e:4x4", "cube_3b"),
+)
+
+_ONLY = flags.DEFINE_list("only", [], "Parts of names of programs; empty: all.")
 _RESULTS = flags.DEFINE_string("results", "results/pods", "Where reports are kept.")
 _DOCUMENT = flags.DEFINE_string("document", "docs/pods.md", "Empty: print only.")
 _FRESH = flags.DEFINE_bool("fresh", False, "Compile again what is there.")
 
 
 def main(argv: list[str]) -> None:
-    """Compiles what is missing, prints the table and writes it into the document."""
+    """Compiles what is missing, prints the tables and writes them into the document."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
-    reports = [report_of(name) for name in _ONLY.value]
-    text = table(reports)
-    print(text)
-    if _DOCUMENT.value:
-        write_between(Path(_DOCUMENT.value), text)
-        print(f"written into {_DOCUMENT.value}")
+    wanted = [job for job in (*SLICES, *OTHERS) if _is_wanted(job)]
+    if not wanted:
+        names = "\n  ".join(job.name for job in (*SLICES, *OTHERS))
+        sys.exit(f"error: no program is called {_ONLY.value}; there are:\n  {names}")
+    for job in wanted:
+        if _FRESH.value or not _report(job).exists():
+            compile_job(job)
+    for name, jobs, table in (
+        ("slices", SLICES, slices_table),
+        ("programs", OTHERS, programs_table),
+    ):
+        there = [job for job in jobs if _report(job).exists()]
+        missing = [job.name for job in jobs if job not in there]
+        if missing:
+            print(f"not compiled yet, hence in no table: {', '.join(missing)}")
+        if not there:
+            continue
+        text = table([json.loads(_report(job).read_text()) for job in there])
+        print(text)
+        if _DOCUMENT.value:
+            write_between(Path(_DOCUMENT.value), BEGIN.format(name), text)
+            print(f"written into {_DOCUMENT.value}")
 
 
-def report_of(name: str) -> dict[str, Any]:
-    """What the AOT tool says of one slice."""
-    path = Path(_RESULTS.value) / f"{name.replace(':', '_')}.json"
-    if _FRESH.value or not path.exists():
-        images = IMAGES_PER_CHIP * chips_of(name)
-        command = [
-            sys.executable, "-m", "swm_jax.tools.aot", "--topology", name,
-            "--programs", "train", f"--config.data.images={images}",
-            "--json", str(path),
-        ]  # fmt: skip
-        print(" ".join(command[1:]), flush=True)
-        if subprocess.run(command).returncode not in (0, 3):
-            sys.exit(f"error: {name} could not be compiled, see above")
-    return json.loads(path.read_text())
+def compile_job(job: Job) -> None:
+    """Asks the AOT tool; its report is written."""
+    command = [
+        sys.executable, "-m", "swm_jax.tools.aot", "--topology", job.topology,
+        "--config", f"experiments/{job.experiment}.py", "--programs", job.program,
+        "--json", str(_report(job)),
+    ]  # fmt: skip
+    if job.program == "train":
+        command.append(f"--config.data.images={IMAGES_PER_CHIP * job.chips}")
+    print(" ".join(command[1:]), flush=True)
+    if subprocess.run(command).returncode not in (0, 3):
+        sys.exit(f"error: {job.name} could not be compiled, see above")
 
 
-def chips_of(name: str) -> int:
-    """Chips of a slice's name."""
-    count = 1
-    for n in parse_slice(name)[1]:
-        count *= n
-    return count
+def _is_wanted(job: Job) -> bool:
+    return not _ONLY.value or any(part in job.name for part in _ONLY.value)
 
 
-def table(reports: list[dict[str, Any]]) -> str:
+def _report(job: Job) -> Path:
+    name = job.name.replace("/", "_").replace(":", "_")
+    return Path(_RESULTS.value) / f"{name}.json"
+
+
+def slices_table(reports: list[dict[str, Any]]) -> str:
     """Markdown; weak scaling is against the smallest slice of the same chip."""
     lines = [
         "| slice | chips | mesh | images | GB per chip, of | ms, best to worst "
-        "| MFU | labels/s | weak scaling | network limited by | chip hours |",
+        "| MFU | labels/s | weak scaling, as lines | network limited by | chip hours |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for report in reports:
         kind = report["topology"].partition(":")[0]
         same = [r for r in reports if r["topology"].startswith(kind + ":")]
         base = min(same, key=lambda r: r["chips"])
-        lines.append(_row(report, base))
-    jax_version = reports[0]["jax"]
-    return "\n".join([*lines, "", f"jax {jax_version}, {libtpu_version()}."])
+        lines.append(_row(_slice_cells(report, base), 11))
+    return "\n".join([*lines, "", _versions(reports)])
 
 
-def libtpu_version() -> str:
-    """The release that the tool asks for."""
-    from swm_jax.tools.topology import LIBTPU
+def programs_table(reports: list[dict[str, Any]]) -> str:
+    """Markdown; one row per program of every report."""
+    lines = [
+        "| experiment | program | slice | one call | GB per chip, of "
+        "| ms, best to worst | limited by |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for report in reports:
+        for program in report["programs"]:
+            lines.append(_row(_program_cells(report, program), 7))
+    return "\n".join([*lines, "", _versions(reports)])
 
-    return LIBTPU.replace("==", " ")
 
-
-def _row(report: dict[str, Any], base: dict[str, Any]) -> str:
+def _slice_cells(report: dict[str, Any], base: dict[str, Any]) -> list[Any]:
     train = report["programs"][0]
     mesh = " x ".join(f"{name} {n}" for name, n in report["mesh"].items() if n > 1)
-    gb = f"{train['needed'] / 1e9:.1f} of {train['available'] / 1e9:.0f}"
-    head = [report["topology"], report["chips"], mesh, train["work"]["images"], gb]
+    images = train["work"]["images"]
+    head = [report["topology"], report["chips"], mesh, images, _gb(train)]
     if not report["fits"]:
-        return "| " + " | ".join(map(str, [*head, "does not fit", *[""] * 5])) + " |"
+        return [*head, "does not fit"]
     time, labels = train["time"], train["work"]["labels"]
     best, worst = time["best"], time["worst"]
     scaling = "base"
     if report is not base and base["fits"]:
-        shares = scaling_of(base["programs"][0], train)
-        scaling = f"{100 * min(shares):.0f} %"
+        scaling = scaling_of(base["programs"][0], train)
     hours = [
-        STEPS * BATCH / train["work"]["images"] * seconds * report["chips"] / 3600
+        STEPS * BATCH / images * seconds * report["chips"] / 3600
         for seconds in (best, worst)
     ]
-    cells = [
+    return [
         *head,
-        f"{1e3 * best:,.0f} to {1e3 * worst:,.0f}",
+        _milliseconds(time),
         f"{100 * time['mfu_worst']:.0f} to {100 * time['mfu_best']:.0f} %",
         f"{labels / worst:,.0f} to {labels / best:,.0f}",
         scaling,
         time["limiting"],
         f"{hours[0]:,.0f} to {hours[1]:,.0f}",
     ]
-    return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def scaling_of(small: dict[str, Any], large: dict[str, Any]) -> list[float]:
-    """Efficiencies: at best; at worst; and both ways with closed rings as lines.
+def _program_cells(report: dict[str, Any], program: dict[str, Any]) -> list[Any]:
+    work = ", ".join(f"{count:,} {what}" for what, count in program["work"].items())
+    head = [report["config"], program["program"], report["topology"], work]
+    head.append(_gb(program))
+    if not program["fits"]:
+        return [*head, "does not fit"]
+    time = program["time"]
+    return [*head, _milliseconds(time), time["bound"]]
 
-    The last leaves memory traffic out: for some slices the compiler cuts products into
-    pieces beside their collectives, which costs traffic that others do not have.
+
+def _row(cells: list[Any], width: int) -> str:
+    cells = [*map(str, cells), *[""] * (width - len(cells))]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _gb(program: dict[str, Any]) -> str:
+    return f"{program['needed'] / 1e9:.1f} of {program['available'] / 1e9:.1f}"
+
+
+def _milliseconds(time: dict[str, Any]) -> str:
+    return f"{1e3 * time['best']:,.0f} to {1e3 * time['worst']:,.0f}"
+
+
+def _versions(reports: list[dict[str, Any]]) -> str:
+    return f"jax {reports[0]['jax']}, {LIBTPU.replace('==', ' ')}."
+
+
+def scaling_of(small: dict[str, Any], large: dict[str, Any]) -> str:
+    """Efficiency from slice to slice: the lesser of best and worst, and with lines.
+
+    Lines: the large slice's closed rings lose their second link, at worst. It is what
+    would be left if the larger slice's wiring did not help.
     """
     pairs = (("time", "best"), ("time", "worst"), ("line_time", "worst"))
-    shares = [small[kind][end] / large[kind][end] for kind, end in pairs]
-    bare = lambda t: t["compute"] / MATMUL_SHARE + t["network"]
-    return [*shares, bare(small["line_time"]) / bare(large["line_time"])]
+    shares = [100 * small[kind][end] / large[kind][end] for kind, end in pairs]
+    return f"{min(shares[:2]):.0f} %, {shares[2]:.0f} %"
 
 
-def write_between(path: Path, text: str) -> None:
+def write_between(path: Path, begin: str, text: str) -> None:
     """Replaces what stands between the marks of a document.
 
     Raises:
       SystemExit: it has no marks.
     """
-    whole = path.read_text()
-    if BEGIN not in whole or END not in whole:
-        sys.exit(f"error: {path} has no lines {BEGIN!r} and {END!r} to write between")
-    before, rest = whole.split(BEGIN, 1)
+    before, found, rest = path.read_text().partition(begin)
+    _, end, after = rest.partition(END)
+    if not (found and end):
+        sys.exit(f"error: {path} has no lines {begin!r} and {END!r} to write between")
     draft = path.with_name(path.name + ".tmp")
-    draft.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END, 1)[1]}")
+    draft.write_text(f"{before}{begin}\n{text}\n{END}{after}")
     draft.replace(path)
 
 

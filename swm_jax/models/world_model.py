@@ -18,6 +18,7 @@ from swm_jax.models import ask
 from swm_jax.models.action_scale import ActionScale
 from swm_jax.models.answers import Written, answer_set_log_probs, write
 from swm_jax.models.config import ModelConfig
+from swm_jax.models.logical_axes import constrain
 from swm_jax.models.passes import Query, candidates_that_fit, in_passes
 from swm_jax.models.swm import Context, SemanticWorldModel
 from swm_jax.models.types import Observation, QuestionBatch
@@ -114,7 +115,7 @@ class VLMWorldModel:
             return self._score(context, actions, horizons, read, rows)
         actions, ends = self._up_to(actions, horizons)
         score = lambda actions: answer_set_log_probs(
-            self.config, self.params, context, actions, ends
+            self.config, self._weights(), context, actions, ends
         )
         replies = math.prod(context.answer_ids.shape[2:])
         return self._in_passes(score, context, ends, actions, reply_tokens=replies)
@@ -148,7 +149,7 @@ class VLMWorldModel:
         actions, ends = self._up_to(actions, horizons)
 
         def run(actions, keys=None):
-            model = self.config, self.params
+            model = self.config, self._weights()
             return write(*model, context, actions, ends, length, keys, temperature)
 
         inputs = [actions]
@@ -192,7 +193,18 @@ class VLMWorldModel:
 
     def _apply(self, method: Callable, *args):
         model = SemanticWorldModel(self.config)
-        return model.apply({"params": self.params}, *args, method=method)
+        return model.apply({"params": self._weights()}, *args, method=method)
+
+    def _weights(self) -> Any:
+        """The parameters; on a mesh every device has all columns of the embedding.
+
+        Look-ups share them out, for training. A planner's loop would take the pieces
+        for the read-out too, and send them round at every iteration.
+        """
+        llm = self.params["llm"]
+        table = constrain(llm["embedder"]["input_embedding"], "vocab")
+        llm = {**llm, "embedder": {**llm["embedder"], "input_embedding": table}}
+        return {**self.params, "llm": llm}
 
     def _score(self, context, actions, horizons, read, rows):
         actions, ends = self._up_to(actions, horizons)

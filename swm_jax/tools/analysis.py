@@ -18,11 +18,11 @@ from swm_jax.tools.topology import Slice
 from swm_jax.tools.traffic import memory_traffic
 
 _REFUSALS = (
-    r"Used ([\d.]+)([KMG]?) of ([\d.]+)([KMG]?) hbm",
-    r"memory required for [\w ]+ \(([\d.]+)([KMG]?)\) exceeds available HBM "
-    r"\(([\d.]+)([KMG]?)\)",
+    r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm",
+    r"memory required for HLO temporaries \(([\d.]+)([KMGT]?)\) exceeds available HBM "
+    r"\(([\d.]+)([KMGT]?)\)",
 )
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +31,11 @@ class Analysis:
 
     Attributes:
       program: what was compiled.
-      fits: whether XLA found room for it.
-      memory: bytes by kind; empty if it does not fit.
-      needed, available: bytes in all; `available` is the chip's memory, or what XLA
-        says it may use of it.
+      fits: whether there is room for it.
+      memory: bytes by kind when most is in use, in all `needed`; empty if XLA refused.
+      needed, available: bytes in all, and those that a program may use.
       collectives: largest traffic first.
-      time: the roofline; None if it does not fit.
+      time: the roofline; None if XLA refused.
       line_time: the same with closed rings counted as lines.
       unknown_loops: loops that count once because their length is not in the text.
       compile_seconds: of tracing and compiling.
@@ -65,7 +64,9 @@ def analyse(
     Raises:
       jax.errors.JaxRuntimeError: XLA refuses it for another reason than memory.
     """
-    started = time.perf_counter()
+    started, available = time.perf_counter(), int(slice_.chip.hbm_bytes)
+    if (held := sum(program.held.values())) > available:  # no compiler needs to say it
+        return Analysis(program, False, {}, held, available)
     try:
         compiled = program.lower().compile()
     except jax.errors.JaxRuntimeError as error:
@@ -84,21 +85,24 @@ def analyse(
     found = tuple(collectives(parsed, dict(mesh.shape)))
     traffic = memory_traffic(parsed)
     flops = program.flops / mesh.size
+    # `temp_size_in_bytes` also counts what donated arguments make room for.
     new = used.output_size_in_bytes - used.alias_size_in_bytes
+    peak, arguments = used.peak_memory_in_bytes, used.argument_size_in_bytes
     memory = {
         **program.held,
-        "layout of arguments": used.argument_size_in_bytes - sum(program.held.values()),
-        "temporaries": used.temp_size_in_bytes,
+        "layout of arguments": arguments - sum(program.held.values()),
+        "temporaries": peak - arguments - new,
         "new results": new,
         "program": used.generated_code_size_in_bytes,
     }
+    needed = sum(memory.values())
     timed = lambda rings: step_time(slice_, mesh.devices, flops, traffic, found, rings)
     return Analysis(
         program=program,
-        fits=True,
+        fits=needed <= available,
         memory=memory,
-        needed=sum(memory.values()),
-        available=int(slice_.chip.hbm_bytes),
+        needed=needed,
+        available=available,
         collectives=found,
         time=timed(True),
         line_time=timed(False),
@@ -108,7 +112,10 @@ def analyse(
 
 
 def out_of_memory(message: str) -> tuple[int, int] | None:
-    """(bytes needed, bytes available) of XLA's refusal; None for other messages."""
+    """(bytes needed, bytes available) of XLA's refusal; None for other messages.
+
+    Arguments and results are among what is needed, whatever XLA calls it.
+    """
     match = next(filter(None, (re.search(p, message) for p in _REFUSALS)), None)
     if match is None:
         return None
@@ -151,23 +158,39 @@ def weak_scaling(small: Analysis, large: Analysis) -> dict[str, float]:
     }
 
 
-def advice(analysis: Analysis, config: Any) -> str:
-    """What to change about a program that does not fit."""
-    held = sum(analysis.program.held.values())
+def advice(analysis: Analysis, config: Any, shards: int = 1) -> str:
+    """What to change about a program that does not fit.
+
+    Args:
+      analysis: of that program.
+      config: the experiment's.
+      shards: parts that the mesh splits a batch into.
+    """
+    sizes = analysis.program.held
+    held = sum(sizes.values())
     more = "a slice of more chips"
     if held > analysis.available:
-        return (
-            f"{held / 1e9:.1f} GB are held between steps: raise config.mesh.fsdp, take "
-            f"{more}, or move less (config.finetune, variant :lora)"
-        )
+        rest = "a smaller config.model"
+        if analysis.program.name == "train step":
+            rest = (
+                "split it over more chips (config.mesh.fsdp, a larger slice), or move "
+                "less (config.finetune, variant :lora)"
+            )
+        return f"all of it is held between calls: take chips of more memory, {rest}"
     if analysis.program.name != "train step":
         return f"fewer --scenes per chip, fewer candidates in config.planner, or {more}"
     if config.model.overrides.get("remat", "full") != "full":
         return "config.model.overrides.remat='full'"
     parts = config.get("accumulate", 1)
-    room = analysis.available - held
-    wanted = (analysis.needed - held) / max(room, 1)
-    factor = 2
-    while factor < wanted:
-        factor *= 2
-    return f"config.accumulate={parts * factor} (now {parts}), or {more}"
+    # Gradients do not shrink with the parts, and there are two: the part's, the sum.
+    gradient = min(sizes.get("parameters", 0), sizes.get("optimizer state", 0) // 2)
+    room = analysis.available - held - 2 * gradient
+    wanted = parts * (analysis.needed - held - gradient)
+    images = analysis.program.work["images"] // shards
+    for n in range(parts + 1, images + 1):
+        if images % n == 0 and n * room >= wanted:
+            return (
+                f"try config.accumulate={n} (now {parts}; images per chip at a time: "
+                f"{images // n}), or {more}"
+            )
+    return more

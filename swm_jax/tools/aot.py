@@ -35,7 +35,7 @@ from swm_jax.tools.programs import (
 )
 from swm_jax.tools.roofline import HOP_SECONDS, MATMUL_SHARE
 from swm_jax.tools.topology import Slice, TopologyError, get_slice
-from swm_jax.training.sharding import make_mesh
+from swm_jax.training.sharding import batch_shards, make_mesh
 
 PROGRAMS = ("train", "planner", "loop")
 
@@ -102,7 +102,7 @@ def run(
     )
     print(
         f"{config.name} ({config.model.variant}, layout {config.model.layout}) on "
-        f"{slice_.chips} chips of {slice_.name}, mesh {shape}; jax {jax.__version__}",
+        f"{slice_.chips} chip(s) of {slice_.name}, mesh {shape}; jax {jax.__version__}",
         flush=True,
     )
     make = {
@@ -124,7 +124,7 @@ def run(
         "jax": jax.__version__,
         "programs": [as_json(each, slice_) for each in found],
         "fits": all(each.fits for each in found),
-        "verdict": verdict(found, config),
+        "verdict": verdict(found, config, batch_shards(mesh)),
     }
     if scale_from and "train" in programs and found[programs.index("train")].fits:
         result["weak_scaling"] = _scale(
@@ -147,7 +147,8 @@ def _scale(config, slice_: Slice, large: Analysis, name: str) -> dict[str, Any]:
     mesh = make_mesh(less.mesh, small.devices)
     base = analyse(train_program(less, mesh), small, mesh)
     if not base.fits:
-        raise ValueError(f"the train step does not fit {name}: {advice(base, less)}")
+        change = advice(base, less, batch_shards(mesh))
+        raise ValueError(f"the train step does not fit {name}: {change}")
     shares = weak_scaling(base, large)
     listed = ", ".join(f"{key} {100 * value:.1f} %" for key, value in shares.items())
     print(
@@ -163,13 +164,16 @@ def describe(analysis: Analysis, slice_: Slice) -> str:
     """The report of one program."""
     program, chip = analysis.program, slice_.chip
     lines = [f"\n{program.name}, compiled in {analysis.compile_seconds:.0f} s"]
+    if analysis.time is None:
+        refused = "refused by the compiler" if analysis.compile_seconds else "too large"
+        lines = [f"\n{program.name}, {refused}"]
     counted = ", ".join(f"{count:,} {what}" for what, count in program.work.items())
     lines.append(
         f"  {program.parameters:,} parameters; {program.flops / 1e12:,.3g} TFLOP for "
         f"{counted}"
     )
-    if not analysis.fits:
-        lines.append(f"  held between calls: {_sizes(program.held)}")
+    if analysis.time is None:
+        lines.append(f"  held between calls, per chip: {_sizes(program.held)}\n")
         return "\n".join(lines)
     lines.append(f"  memory per chip: {_sizes(analysis.memory)}")
     for row in grouped(analysis.collectives):
@@ -189,8 +193,9 @@ def describe(analysis: Analysis, slice_: Slice) -> str:
         f"{chip.link_bandwidth / 1e9:.0f} GB/s a link"
         + (f", most of it {time.limiting}" if time.limiting else "")
     )
-    for name, seconds in (("best", time.best), ("worst", time.worst)):
-        rates = ", ".join(f"{n / seconds:,.0f} {what}/s" for what, n in done.items())
+    bounds = (f"best, limited by {time.bound},", time.best), ("worst", time.worst)
+    for name, seconds in bounds:
+        rates = ", ".join(f"{_rate(n / seconds)} {what}/s" for what, n in done.items())
         lines.append(
             f"  at {name} {_ms(seconds)}: {rates}, MFU "
             f"{100 * mfu(analysis, slice_, seconds):.0f} %"
@@ -208,8 +213,14 @@ def describe(analysis: Analysis, slice_: Slice) -> str:
     return "\n".join(lines)
 
 
-def verdict(found: list[Analysis], config: ml_collections.ConfigDict) -> str:
-    """One line: "fits" or "does not fit", with the reason."""
+def verdict(
+    found: list[Analysis], config: ml_collections.ConfigDict, shards: int = 1
+) -> str:
+    """One line: "fits" or "does not fit", with the reason.
+
+    Args:
+      shards: parts that the mesh splits a batch into.
+    """
     parts = [
         f"{each.program.name} {_bytes(each.needed)} of {_bytes(each.available)}"
         for each in found
@@ -217,7 +228,7 @@ def verdict(found: list[Analysis], config: ml_collections.ConfigDict) -> str:
     ]
     reasons = [
         f"{each.program.name} needs {_bytes(each.needed)} of "
-        f"{_bytes(each.available)} per chip; {advice(each, config)}"
+        f"{_bytes(each.available)} per chip; {advice(each, config, shards)}"
         for each in found
         if not each.fits
     ]
@@ -257,6 +268,7 @@ def as_json(analysis: Analysis, slice_: Slice) -> dict[str, Any]:
                 "network": time.network,
                 "best": time.best,
                 "worst": time.worst,
+                "bound": time.bound,
                 "limiting": time.limiting,
                 "mfu_best": mfu(analysis, slice_, time.best),
                 "mfu_worst": mfu(analysis, slice_, time.worst),
@@ -274,6 +286,10 @@ def _bytes(size: float) -> str:
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:,.2f} GB"
+
+
+def _rate(count: float) -> str:
+    return f"{count:,.0f}" if count >= 10 else f"{count:.2g}"
 
 
 def _ms(seconds: float) -> str:

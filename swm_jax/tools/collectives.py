@@ -9,7 +9,7 @@ import numpy as np
 
 from swm_jax.tools.hlo import Program, array_bytes, operand_type
 
-_KINDS = (
+KINDS = (
     "all-gather",
     "all-reduce",
     "reduce-scatter",
@@ -64,8 +64,10 @@ def collectives(program: Program, mesh: Mapping[str, int]) -> list[Collective]:
         runs = program.runs.get(where, 0)
         for each in instructions.values() if runs else ():
             kind = each.opcode.removesuffix("-start")
-            if kind not in _KINDS:
+            if kind not in KINDS:
                 continue
+            if kind == "all-reduce" and _only_a_slice_is_kept(instructions, each):
+                kind = "reduce-scatter"  # as TPU programs write it
             axes, group = _axes(each.rest, mesh)
             size = sum(
                 array_bytes(operand_type(instructions, o)) for o in each.operands
@@ -83,6 +85,18 @@ def collectives(program: Program, mesh: Mapping[str, int]) -> list[Collective]:
                 op=op[1] if op else known.op if known else "",
             )
     return sorted(found.values(), key=lambda c: -c.received * c.count)
+
+
+def _only_a_slice_is_kept(instructions, each) -> bool:
+    """Whether a dynamic slice is all that a kernel takes of a result."""
+    if each.root:
+        return False
+    users = [user for user in instructions.values() if each.name in user.operands]
+    kept = lambda user: (
+        user.opcode == "dynamic-slice"
+        or (user.opcode == "bitcast" and _only_a_slice_is_kept(instructions, user))
+    )
+    return bool(users) and all(map(kept, users))
 
 
 def _axes(

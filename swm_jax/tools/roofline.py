@@ -51,6 +51,16 @@ class StepTime:
         """No collective overlaps, and products are slower than on paper."""
         return max(self.compute / MATMUL_SHARE, self.memory) + self.network
 
+    @property
+    def bound(self) -> str:
+        """What takes longest at the rates on paper."""
+        terms = {
+            "matrix products": self.compute,
+            "memory": self.memory,
+            "network": self.network,
+        }
+        return max(terms, key=terms.get)
+
 
 def step_time(
     slice_: Slice,

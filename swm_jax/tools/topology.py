@@ -11,7 +11,8 @@ puts it there), or by import.
 Facts of the chips are Google's: https://cloud.google.com/tpu/docs, pages v4, v5e, v5p
 and v6e, read in November 2026. A link's rate is the documented interconnect rate of a
 chip (v5p: half of the bidirectional one) over its ports; on v5e that gives the
-documented bisection of a pod, 2 x 16 links x 50 GB/s = 1.6 TB/s.
+documented bisection of a pod, 2 x 16 links x 50 GB/s = 1.6 TB/s. Memory is libtpu's:
+it keeps some of a chip's for itself.
 """
 
 import dataclasses
@@ -39,7 +40,7 @@ class Chip:
     Attributes:
       name: "v4", "v5e", "v5p" or "v6e".
       bf16_flops: FLOP/s of bfloat16 matrix products.
-      hbm_bytes: memory.
+      hbm_bytes: memory that a program may use, as libtpu says when it refuses one.
       hbm_bandwidth: bytes/s.
       link_bandwidth: bytes/s of one interconnect link, one way.
       axes: of the interconnect's mesh or torus.
@@ -62,12 +63,12 @@ CHIPS: dict[str, Chip] = {
     for chip in (
         # Two cores of a chip run as one device, as JAX has it on real machines.
         Chip(
-            "v4", 275e12, 32 * GIB, 1200 * GB, 50 * GB, 3, 4,
+            "v4", 275e12, 30.75 * GIB, 1200 * GB, 50 * GB, 3, 4,
             (("chip_config_name", "megacore"),),
         ),
-        Chip("v5e", 197e12, 16 * GB, 819 * GB, 50 * GB, 2, 16),
-        Chip("v5p", 459e12, 95 * GIB, 2765 * GB, 100 * GB, 3, 4),
-        Chip("v6e", 918e12, 32 * GB, 1600 * GB, 100 * GB, 2, 16),
+        Chip("v5e", 197e12, 15.75 * GIB, 819 * GB, 50 * GB, 2, 16),
+        Chip("v5p", 459e12, 95.74 * GIB, 2765 * GB, 100 * GB, 3, 4),
+        Chip("v6e", 918e12, 31.25 * GIB, 1600 * GB, 100 * GB, 2, 16),
     )
 }  # fmt: skip
 
