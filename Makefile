@@ -68,8 +68,7 @@ test-slow: $(STAMP)
 	$(TEST) -m "$(MARKS) and slow" $(ARGS)
 
 test-faults: $(STAMP)
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m faults tests --ignore=tests/parity \
-		$(ARGS)
+	$(TEST) -m faults $(ARGS)
 
 aot: $(LIBTPU)/.installed
 	$(BIN)/python -m swm_jax.tools.aot --topology $(TOPOLOGY) $(ARGS)
