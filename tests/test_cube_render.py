@@ -1,13 +1,11 @@
 """The cube arm's renderer against MuJoCo's."""
 
 import functools
-import os
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
+from mujoco_pictures import drawn
 from scipy.spatial.transform import Rotation
 
 from swm_jax.envs import cube_geometry as geometry
@@ -65,33 +63,16 @@ def random_scenes(count: int = 4, seed: int = 0) -> CubeScene:
 
 @pytest.fixture(scope="module")
 def mujoco_images(tmp_path_factory):
-    """What MuJoCo draws, from a process of its own: OpenGL is chosen at import."""
-    folder = tmp_path_factory.mktemp("mujoco")
     scene = random_scenes()
-    np.savez(
-        folder / "given.npz",
+    return drawn(
+        MUJOCO_PROGRAM,
+        tmp_path_factory.mktemp("mujoco"),
         pose=scene.block_pose,
         id=scene.block_id,
         gripper=scene.gripper,
         cases=np.array(CASES),
         size=SIZE,
     )
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            MUJOCO_PROGRAM,
-            folder / "given.npz",
-            folder / "out.npz",
-        ],
-        env={"MUJOCO_GL": "egl", **os.environ},
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode and "OpenGL" in done.stderr and "MUJOCO_GL" not in os.environ:
-        pytest.skip("no OpenGL on this host: " + done.stderr.strip().split("\n")[-1])
-    assert done.returncode == 0, done.stderr
-    return dict(np.load(folder / "out.npz"))
 
 
 @pytest.mark.parametrize("name", CASES)

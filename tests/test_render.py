@@ -1,15 +1,12 @@
 """The renderer against MuJoCo's, against marched rays and against closed forms."""
 
-import os
-import subprocess
-import sys
-
 import hypothesis
 import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from mujoco_pictures import drawn
 
 from swm_jax.envs import board_geometry as board
 from swm_jax.envs import looks, render
@@ -72,8 +69,6 @@ def pick(scene: Scene, index: int = 0) -> Scene:
 
 @pytest.fixture(scope="module")
 def mujoco_images(tmp_path_factory):
-    """What MuJoCo draws, from a process of its own: OpenGL is chosen at import."""
-    folder = tmp_path_factory.mktemp("mujoco")
     arrays = {"cases": np.array(CASES)}
     for name in BLOCK_SETS:
         scene = random_scenes(4, seed=len(name), block_set=name)
@@ -82,23 +77,7 @@ def mujoco_images(tmp_path_factory):
             f"{name}id": scene.block_id,
             f"{name}peg": scene.peg,
         }
-    np.savez(folder / "given.npz", **arrays)
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            MUJOCO_PROGRAM,
-            folder / "given.npz",
-            folder / "out.npz",
-        ],
-        env={"MUJOCO_GL": "egl", **os.environ},
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode and "OpenGL" in done.stderr and "MUJOCO_GL" not in os.environ:
-        pytest.skip("no OpenGL on this host: " + done.stderr.strip().split("\n")[-1])
-    assert done.returncode == 0, done.stderr
-    return dict(np.load(folder / "out.npz"))
+    return drawn(MUJOCO_PROGRAM, tmp_path_factory.mktemp("mujoco"), **arrays)
 
 
 @pytest.mark.parametrize("case", CASES)
