@@ -210,13 +210,13 @@ def plan(mesh: dict | None, scenes: int, watched: bool = False) -> dict:
             jax.random.key(key),
             mesh=mesh,
         )
-    out = {
+    return {
         "chunk": np.asarray(chunk).tolist(),
         "values": np.asarray(info.values).tolist(),
         "compiled": planner_module._plan._cache_size(),
         "parts": dict(SEEN),
+        "episodes": episodes(mesh, planner),
     }
-    return out | {"episodes": episodes(mesh, planner)}
 
 
 SEEN: list = []

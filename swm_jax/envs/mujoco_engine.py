@@ -47,9 +47,11 @@ class MujocoEngine(MjcfEnv[State, Scene]):
         actions = self.check_actions(actions, (worlds, horizon))
         path = np.empty((worlds, horizon + 1, states.qpos.shape[-1]), np.float32)
         path[:, 0] = states.qpos
-        self._play(
-            states, actions, lambda t, qpos: path[:, t + 1].__setitem__(..., qpos)
-        )
+
+        def record(t, qpos):
+            path[:, t + 1] = qpos
+
+        self._play(states, actions, record)
         block_id = np.repeat(states.block_id[:, None], horizon + 1, axis=1)
         return self.scene(states.replace(qpos=path, block_id=block_id))
 

@@ -3,8 +3,8 @@
     --profile_steps=100:110     steps 101 to 110
     kill -USR1 <process id>     the next `ON_SIGNAL` steps
 
-Traces lie in `<workdir>/profile`, each under the steps it holds; TensorBoard's profile
-plugin and Perfetto show them.
+Traces lie in `<workdir>/profile`, each in a folder named by its first step;
+TensorBoard's profile plugin and Perfetto show them.
 """
 
 import contextlib
