@@ -27,6 +27,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
+from swm_jax.checkpoints.abandoned import mute_late_writes, mute_unbegun_writes
 from swm_jax.checkpoints.digest import bit_sums
 from swm_jax.checkpoints.keep import KeepBest, manager_options
 
@@ -256,6 +257,7 @@ class RunCheckpoints:
         self._manager = None
 
     def _open(self) -> None:
+        mute_late_writes()
         self._manager = ocp.CheckpointManager(self.folder, options=self._options)
 
     def _probe(self) -> None:
@@ -296,6 +298,7 @@ class RunCheckpoints:
         except Exception as error:  # Orbax and TensorStore raise many kinds
             self._saving = None
             self.trouble = _reason(error)
+            mute_unbegun_writes()
             warn(
                 f"step {step} could not be saved to {self.folder}: {self.trouble}. "
                 "Training goes on, the next save tries again"
