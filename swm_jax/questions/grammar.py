@@ -34,7 +34,7 @@ from collections.abc import Iterable, Iterator
 
 from swm_jax.envs.scene import BLOCK_NAMES, COLOURS, CUBES, SHAPES
 from swm_jax.questions.board_words import DIRECTIONS, REGIONS, SIDES
-from swm_jax.questions.cube_words import CUBE_PHRASINGS
+from swm_jax.questions.phrasings import PHRASINGS
 from swm_jax.questions.predicates import (
     ALL_TYPES,
     DOMAINS,
@@ -44,96 +44,7 @@ from swm_jax.questions.predicates import (
 )
 
 ANSWERS = ("no", "yes")  # the index of an answer is its truth value
-MAX_WORDS = 14
 
-# {a} {b} blocks, {r} region, {s} side of something, {d} direction of a motion.
-PHRASINGS: dict[str, tuple[str, ...]] = {
-    "block_touching": (
-        "Is the {a} touching the {b}?",
-        "Does the {a} touch the {b}?",
-        "Are the {a} and the {b} touching?",
-        "Is the {a} in contact with the {b}?",
-        "Is the {a} next to the {b}?",
-    ),
-    "peg_touching": (
-        "Is the peg touching the {a}?",
-        "Does the peg touch the {a}?",
-        "Are the peg and the {a} touching?",
-        "Is the peg in contact with the {a}?",
-        "Is the peg next to the {a}?",
-    ),
-    "block_region": (
-        "Is the {a} in the {r} of the board?",
-        "Is the {a} at the {r} of the board?",
-        "Is the {a} near the {r} of the board?",
-        "Does the {a} lie in the {r} of the board?",
-        "Is the {r} of the board where the {a} is?",
-    ),
-    "block_direction": (
-        "Is the {a} on the {s} side of the {b}?",
-        "Does the {a} lie on the {s} side of the {b}?",
-        "Is the {a} at the {s} of the {b}?",
-        "Is the {a} to the {s} of the {b}?",
-        "Is the {s} side of the {b} where the {a} is?",
-    ),
-    "blocks_closer": (
-        "Did the {a} get closer to the {b}?",
-        "Did the {a} come closer to the {b}?",
-        "Did the {a} approach the {b}?",
-        "Is the {a} closer to the {b}?",
-        "Are the {a} and the {b} closer together?",
-    ),
-    "peg_closer": (
-        "Did the peg get closer to the {a}?",
-        "Did the peg come closer to the {a}?",
-        "Did the peg approach the {a}?",
-        "Is the peg closer to the {a}?",
-        "Are the peg and the {a} closer together?",
-    ),
-    "block_moved": (
-        "Did the {a} move?",
-        "Was the {a} moved?",
-        "Has the {a} moved?",
-        "Did the {a} change place?",
-        "Is the {a} in another place?",
-    ),
-    "block_moved_direction": (
-        "Did the {a} move {d}?",
-        "Was the {a} moved {d}?",
-        "Has the {a} moved {d}?",
-        "Did the {a} go {d}?",
-        "Did the {a} get pushed {d}?",
-    ),
-    "peg_moved_direction": (
-        "Did the peg move {d}?",
-        "Was the peg moved {d}?",
-        "Has the peg moved {d}?",
-        "Did the peg go {d}?",
-        "Did the peg travel {d}?",
-    ),
-    "peg_direction": (
-        "Is the peg on the {s} side of the {a}?",
-        "Does the peg lie on the {s} side of the {a}?",
-        "Is the peg at the {s} of the {a}?",
-        "Is the peg to the {s} of the {a}?",
-        "Is the {s} side of the {a} where the peg is?",
-    ),
-    "peg_moved": (
-        "Did the peg move?",
-        "Was the peg moved?",
-        "Has the peg moved?",
-        "Did the peg change place?",
-        "Is the peg in another place?",
-    ),
-    "blocks_apart": (
-        "Is the {a} far from the {b}?",
-        "Does the {a} lie far from the {b}?",
-        "Are the {a} and the {b} far apart?",
-        "Is the {a} apart from the {b}?",
-        "Are the {a} and the {b} apart?",
-    ),
-    **CUBE_PHRASINGS,
-}
 NEEDS_SECOND = {  # what the second argument counts: its number of values
     "block_region": len(REGIONS),
     "block_direction": len(BLOCK_NAMES) * len(DIRECTIONS),
