@@ -15,7 +15,6 @@ Rates are medians over rounds in which the rivals take turns, so that a busy mac
 slows all alike. Absolute numbers are this machine's; quote the ratios.
 """
 
-import json
 import os
 import sys
 import tempfile
@@ -41,6 +40,7 @@ from data_pipelines.saqa import SaqaSampler
 from data_pipelines.simulated import WORLDS
 from experiments import generate_board, generate_cube
 from swm_jax import envs
+from swm_jax.eval.results import write_json
 from swm_jax.models import Tokenizer, get_config
 
 ROUNDS = 3
@@ -252,7 +252,7 @@ def main(argv: list[str]) -> None:
                 cells = (f"{v:9.0f} ({v / base[w]:5.1f}x)" for w, v in some.items())
                 print(f"{name:38}" + "".join(cells))
     if _JSON.value:
-        Path(_JSON.value).write_text(json.dumps(result, indent=2))
+        write_json(Path(_JSON.value), result)
 
 
 if __name__ == "__main__":  # flags of commands imported together would clash

@@ -200,6 +200,7 @@ def to_json(value):
 
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes to a temporary name and renames: a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
