@@ -15,7 +15,7 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from swm_jax.checkpoints import KeepBest, RunCheckpoints
+from swm_jax.checkpoints import SAVE_TIMEOUT, KeepBest, RunCheckpoints
 from swm_jax.models import SemanticWorldModel, Tokenizer, get_config
 from swm_jax.training.finetune import Finetune, count_parameters
 from swm_jax.training.goodput import Goodput, PhaseClock
@@ -108,7 +108,8 @@ def train(
     best = config.get("keep_best")
     best = KeepBest(**best) if best else None
     with contextlib.ExitStack() as stack:
-        checkpoints = RunCheckpoints(workdir, config.keep_checkpoints, best)
+        timeout = config.get("save_timeout", SAVE_TIMEOUT)
+        checkpoints = RunCheckpoints(workdir, config.keep_checkpoints, best, timeout)
         stack.enter_context(contextlib.closing(checkpoints))
         run = _Run(config, workdir, checkpoints, clock, profile_steps)
         stack.enter_context(contextlib.closing(run))
