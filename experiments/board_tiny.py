@@ -68,6 +68,7 @@ def get_config(arg: str = "swm") -> ml_collections.ConfigDict:
     config.keep_best = ml_collections.ConfigDict(
         {"metric": "validation/accuracy", "mode": "max", "count": 1}
     )
+    config.save_timeout = 1200  # seconds until a save that is not complete has failed
     config.on_nan = "stop"  # or "skip": steps without a finite loss change nothing
     config.data = _rendered() if pretrain else _episodes()
     if arg.startswith("device"):

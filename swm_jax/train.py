@@ -19,6 +19,7 @@ from ml_collections import config_flags
 
 from swm_jax.checkpoints import CheckpointError
 from swm_jax.training import TrainingError, train
+from swm_jax.training.config_check import read_flags
 from swm_jax.training.hosts import HostsError, connect, is_first
 from swm_jax.training.profiling import parse_steps
 
@@ -98,4 +99,4 @@ def keep_compiled(folder: str | None, workdir: str) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=read_flags)

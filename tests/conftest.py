@@ -1,6 +1,8 @@
 """Test set-up: CPU, and no deadline for property tests (the first call compiles)."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -15,9 +17,10 @@ hypothesis.settings.load_profile("swm")
 
 
 @pytest.fixture(scope="session")
-def runs(tmp_path_factory) -> Runs:
+def runs(tmp_path_factory) -> Iterator[Runs]:
     """Starts training runs; they share a compilation cache."""
-    return Runs(compiled_folder(tmp_path_factory))
+    with contextlib.closing(Runs(compiled_folder(tmp_path_factory))) as runs:
+        yield runs
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,12 @@ import json
 import os
 import sys
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+# A busy machine may keep one device's thread waiting for longer than XLA's 40 s.
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=8 "
+    "--xla_cpu_collective_call_terminate_timeout_seconds=1200 "
+    "--xla_cpu_collective_timeout_seconds=1200"
+)
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import swm_jax  # noqa: F401  isort: skip  (before jax starts)

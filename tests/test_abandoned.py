@@ -12,9 +12,23 @@ from swm_jax.checkpoints.abandoned import mute_late_writes
 @pytest.fixture
 def told(monkeypatch):
     """What is reported beside the raised errors, with the reports of writes muted."""
-    reports = []
-    monkeypatch.setattr(sys, "unraisablehook", reports.append)
+    reports = watch(monkeypatch)
     mute_late_writes()
+    return reports
+
+
+def watch(monkeypatch) -> list[str]:
+    """Objects (None for compiled code) that report a closed event loop from now on.
+
+    What other tests have left behind may report something else at any time.
+    """
+    reports = []
+
+    def note(unraisable):
+        if str(unraisable.exc_value) == "Event loop is closed":
+            reports.append(unraisable.object)
+
+    monkeypatch.setattr(sys, "unraisablehook", note)
     return reports
 
 
@@ -43,10 +57,9 @@ def test_a_write_that_ends_after_its_save_was_given_up_tells_nothing(told):
 
 
 def test_tensorstore_does_report_such_a_write_where_nothing_is_muted(monkeypatch):
-    reports = []
-    monkeypatch.setattr(sys, "unraisablehook", reports.append)
+    reports = watch(monkeypatch)
     abandon()
-    assert [str(report.exc_value) for report in reports] == ["Event loop is closed"]
+    assert reports and reports[0] is None
 
 
 def test_other_objects_reports_come_through_even_in_the_same_words(told):
@@ -55,7 +68,7 @@ def test_other_objects_reports_come_through_even_in_the_same_words(told):
             raise RuntimeError("Event loop is closed")
 
     Finalized()
-    assert [str(report.exc_value) for report in told] == ["Event loop is closed"]
+    assert len(told) == 1 and told[0] is not None
 
 
 def test_muting_twice_wraps_the_hook_once(told):

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from training_runs import free_port, logged_steps, outcomes, wait_until
+from training_runs import error_line, free_port, logged_steps, outcomes, wait_until
 
 from data_pipelines.pretraining import make_sampler
 from experiments import board_tiny
@@ -159,5 +159,21 @@ def test_processes_that_never_come_are_waited_for_and_named(runs, tmp_path):
         "--connect_timeout=2",
     )
     assert code == 1
-    last = error.strip().splitlines()[-1]
-    assert f"process 1 of 2 could not join the others at {address} within 2 s" in last
+    said = f"process 1 of 2 could not join the others at {address} within 2 s"
+    assert said in error_line(error)
+
+
+@pytest.mark.faults
+def test_a_save_that_fails_on_one_of_two_processes_fails_for_both_and_is_done_again(
+    runs, tmp_path
+):
+    flags = ("--config.steps=1", "--config.save_timeout=20", "--num_processes=2")
+    flags += (f"--coordinator_address=127.0.0.1:{free_port()}",)
+    whole = runs.start(tmp_path, *flags, "--process_id=0")
+    starved = runs.start(tmp_path, *flags, "--process_id=1", starved=True)
+    (first, second) = outcomes([whole, starved])
+    assert first[0] == second[0] == 0, first[2] + second[2]
+    assert "step 1 could not be saved" in first[2] and "config.save_timeout" in first[2]
+    assert "step 1 could not be saved" in second[2] and "File too large" in second[2]
+    assert saved_steps(tmp_path) == [1]
+    holds_what_was_saved(tmp_path, 1)

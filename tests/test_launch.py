@@ -60,7 +60,8 @@ def test_shellcheck_has_nothing_to_say():
 )
 def test_a_tpu_slice_is_asked_for_by_its_product_name(topology, accelerator, runtime):
     flags = [*WHERE, *BUCKET, "--topology", topology, "--dry-run"]
-    create = commands(launch("tpu_vm.sh", *flags))[2]
+    asked = commands(launch("tpu_vm.sh", *flags))
+    (create,) = [command for command in asked if "create" in command]
     assert create[:6] == shlex.split("gcloud compute tpus queued-resources create swm")
     assert f"--accelerator-type={accelerator}" in create
     assert f"--runtime-version={runtime}" in create
@@ -136,13 +137,53 @@ def test_slurm_starts_one_process_per_gpu_or_per_node(tmp_path):
     assert make == ["mkdir", "-p", "/shared/run"]
     assert {"--nodes=4", "--ntasks-per-node=8", "--gpus-per-node=8"} <= set(batch)
     assert {"--requeue", "--signal=TERM@120"} <= set(batch)
-    assert shlex.split(batch[-1]) == [
+    assert shlex.split(batch[-1].split("; ")[1]) == [
         *shlex.split("srun --kill-on-bad-exit=1 python -m swm_jax.train"),
         *shlex.split("--config experiments/board_3b.py --workdir /shared/run"),
-        "--config.seed=1",
+        *shlex.split("--config.seed=1 || exit"),
     ]
     per_node = commands(launch("slurm.sh", *flags, "--processes", "node"))[1]
     assert "--ntasks-per-node=1" in per_node
+
+
+FAKE_SBATCH = """#!/usr/bin/env bash
+# A node: the job's output is added to its log, and a job queued again runs again.
+for word in "$@"; do [[ $word != --output=* ]] || log=${word#--output=}; done
+export SLURM_JOB_ID=7
+log=${log/\\%j/7}
+touch "$QUEUE"
+while [[ -e $QUEUE ]]; do
+    rm "$QUEUE"
+    sh -c "${!#}" >> "$log" 2>&1 || exit
+done
+"""
+FAKE_SRUN = """#!/bin/sh
+# Training that is stopped twice, then done or, as asked, failed.
+echo "training $((starts = $(wc -l < "$STARTS") + 1))" >> "$STARTS"
+test $starts -gt 2 || echo "stopped by a signal, step $starts is saved"
+test $starts -lt 3 || exit $LAST
+"""
+
+
+@pytest.mark.parametrize("last", [0, 1])
+def test_a_slurm_job_that_was_told_to_stop_is_queued_again(last, tmp_path):
+    fake(tmp_path, "sbatch", FAKE_SBATCH)
+    fake(tmp_path, "srun", FAKE_SRUN)
+    fake(tmp_path, "scontrol", '#!/bin/sh\ntest "$*" = "requeue 7" && touch "$QUEUE"\n')
+    starts, workdir = tmp_path / "starts", tmp_path / "a run"
+    starts.touch()
+    flags = ["--nodes", "1", "--gpus", "1", "--workdir", str(workdir)]
+    result = launch(
+        "slurm.sh", *flags, path=tmp_path, STARTS=str(starts), LAST=str(last),
+        QUEUE=str(tmp_path / "queue"),
+    )  # fmt: skip
+    assert result.returncode == last, result.stderr
+    assert starts.read_text().splitlines() == ["training 1", "training 2", "training 3"]
+    log = (workdir / "slurm-7.log").read_text()
+    assert log.count("stopped by a signal") == 2  # what the launcher looks for:
+    assert (
+        '"stopped by a signal, step' in (ROOT / "swm_jax/training/loop.py").read_text()
+    )
 
 
 # The fields of jobset.x-k8s.io/v1alpha2 that a training JobSet needs; nothing else.
@@ -281,6 +322,7 @@ def test_xpk_gets_the_same_training_command():
     ("script", "flags", "message"),
     [
         ("gpu.sh", ["--workdri", "x"], "unknown flag --workdri; known: --dry-run"),
+        ("gpu.sh", ["--workdir", "x", "--keep"], "unknown flag --keep; known"),
         ("gpu.sh", [], "--workdir is missing"),
         ("gpu.sh", ["--workdir"], "--workdir needs a value"),
         ("gpu.sh", ["--workdir", "x", "y"], "unexpected argument 'y'"),
@@ -289,6 +331,8 @@ def test_xpk_gets_the_same_training_command():
         ("slurm.sh", ["--nodes", "2", "--gpus", "8", *BUCKET], "needs a file system"),
         ("tpu_vm.sh", [*WHERE, *BUCKET, "--topology", "v5e:16"], "as in v5e:4x4"),
         ("tpu_vm.sh", [*WHERE, *BUCKET, "--topology", "v5p:4x4"], "v5p (2x2x4)"),
+        ("tpu_vm.sh", [*WHERE, *BUCKET, "--topology", "v5e:5x7"], "v5e comes as 1x1"),
+        ("tpu_vm.sh", [*WHERE, *BUCKET, "--topology", "v4:3x3x4"], "multiple of 4"),
         (
             "tpu_vm.sh",
             [*WHERE, "--workdir", "runs/x", "--topology", "v5e:4x4"],

@@ -3,6 +3,8 @@
 import json
 import resource
 import signal
+import time
+from types import SimpleNamespace
 
 import absl.logging
 import jax
@@ -178,6 +180,15 @@ def test_the_best_checkpoints_stay_beside_the_newest(tmp_path):
     checkpoints.close()
 
 
+@pytest.mark.parametrize("wrong", [0, -5, 1.5, None, "20"])
+def test_how_long_a_save_may_take_and_how_many_stay_are_whole_numbers(wrong, tmp_path):
+    for name, option in (("save_timeout", "timeout"), ("keep_checkpoints", "keep")):
+        message = f"^{name} is {wrong}, expected a whole number from 1 on"
+        with pytest.raises(ValueError, match=message):
+            RunCheckpoints(tmp_path, **{option: wrong})
+    assert not (tmp_path / "checkpoints").exists()
+
+
 def test_bit_sums_follow_their_definition_and_notice_one_bit():
     words = np.random.default_rng(0).integers(0, 2**32, 35, dtype=np.uint32)
     array = words.view(np.float32).reshape(5, 7)
@@ -346,7 +357,9 @@ def test_goodput_is_the_share_of_time_in_steps_that_count(tmp_path):
 
 def test_phases_add_up_to_the_time_that_passed(monkeypatch):
     now = iter([0.0, 1.0, 4.0, 5.0, 5.5, 7.0, 9.0])
-    monkeypatch.setattr("time.monotonic", lambda: next(now))
+    # The module's own clock: other threads ask for the time too.
+    known = SimpleNamespace(time=time.time, monotonic=lambda: next(now))
+    monkeypatch.setattr("swm_jax.training.goodput.time", known)
     clock = PhaseClock()  # at 0
     with clock("data"):  # 1 to 4
         pass

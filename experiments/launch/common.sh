@@ -54,20 +54,20 @@ read_flags() {
             sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
             exit 0
             ;;
-        --*=*)
-            _name=${1%%=*} _value=${1#*=}
-            shift
-            ;;
-        --*)
-            (($# > 1)) || fail "$1 needs a value"
-            _name=$1 _value=$2
-            shift 2
-            ;;
+        --*) _name=${1%%=*} ;;
         *) fail "unexpected argument '$1'; flags start with --, training's follow --" ;;
         esac
         _name=${_name#--}
         [[ " ${_known[*]} " == *" $_name "* ]] ||
             fail "unknown flag --$_name; known: --dry-run$(printf ' --%s' "${_known[@]}")"
+        if [[ $1 == *=* ]]; then
+            _value=${1#*=}
+            shift
+        else
+            (($# > 1)) || fail "$1 needs a value"
+            _value=$2
+            shift 2
+        fi
         printf -v "${_name//-/_}" '%s' "$_value"
     done
 }
@@ -97,7 +97,7 @@ need_command() {
 
 # split_topology v5e:4x4: sets kind, shape and chips.
 split_topology() {
-    local digits='[1-9][0-9]*'
+    local digits='[1-9][0-9]*' sides
     [[ $1 =~ ^(v4|v5p):($digits(x$digits){2})$ || $1 =~ ^(v5e|v6e):($digits(x$digits))$ ]] ||
         fail "--topology $1: expected a shape of v5e, v6e (4x4) or v4, v5p (2x2x4), as in v5e:4x4"
     # Read by the launchers.
@@ -105,6 +105,17 @@ split_topology() {
     kind=${BASH_REMATCH[1]} shape=${BASH_REMATCH[2]}
     # shellcheck disable=SC2034
     chips=$((${shape//x/*}))
+    case $kind in
+    v5e | v6e)
+        [[ " 1x1 2x2 2x4 4x4 4x8 8x8 8x16 16x16 " == *" $shape "* ]] ||
+            fail "--topology $1: $kind comes as 1x1 2x2 2x4 4x4 4x8 8x8 8x16 16x16"
+        ;;
+    *)
+        sides='(1|2|4|8|12|16|20|24|28)'
+        [[ $shape =~ ^$sides(x$sides){2}$ && $((chips % 4)) == 0 ]] ||
+            fail "--topology $1: $kind comes in sides of 1, 2 or a multiple of 4, at least 2x2x1"
+        ;;
+    esac
 }
 
 # The train command for a remote shell.

@@ -14,8 +14,9 @@
 # --dry-run           print the commands only
 #
 # A job that is preempted or reaches its time gets SIGTERM 120 s before the end, saves,
-# and is queued again; training goes on at the last step saved. Processes find one
-# another by SLURM's own variables.
+# and is queued again (SLURM itself does so only after a lost node or a preemption that
+# ended it); training goes on at the last step saved. Processes find one another by
+# SLURM's own variables.
 
 set -euo pipefail
 source "$(dirname "$0")/common.sh"
@@ -50,5 +51,11 @@ step=(srun --kill-on-bad-exit=1)
 command=("$python" -m swm_jax.train --config "$config" --workdir "$workdir"
     "${train_flags[@]}")
 
+# Training that was told to stop has saved and ended well, but is not done.
+log=$(quote "$workdir")/slurm-\$SLURM_JOB_ID.log
+script="before=\$(wc -l < $log); $(quote "${step[@]}" "${command[@]}") || exit; \
+! tail -n +\$((before + 1)) $log | grep -q '^stopped by a signal' || \
+exec scontrol requeue \$SLURM_JOB_ID"
+
 run mkdir -p "$workdir"
-run sbatch "${flags[@]}" --wrap "$(quote "${step[@]}" "${command[@]}")"
+run sbatch "${flags[@]}" --wrap "$script"

@@ -72,8 +72,12 @@ on_all_workers() {
 }
 
 upload() {
+    local changed
+    changed=$(git status --porcelain) || fail "no git repository: run from the root of one"
+    [[ -z $changed ]] || echo "warning: what is not committed is not sent" >&2
     run git archive --format=tar.gz --output=source.tar.gz HEAD
     run gcloud storage cp source.tar.gz "$source_file"
+    run rm -f source.tar.gz
 }
 
 upload

@@ -1,7 +1,7 @@
 """Checkpoints: saving and resuming runs; loading, converting, shipping models."""
 
 from swm_jax.checkpoints.adapters import export_adapter, load_adapter
-from swm_jax.checkpoints.keep import KeepBest
+from swm_jax.checkpoints.keep import SAVE_TIMEOUT, KeepBest
 from swm_jax.checkpoints.load import (
     LoadedModel,
     export_model,
@@ -11,6 +11,7 @@ from swm_jax.checkpoints.load import (
 from swm_jax.checkpoints.manager import CheckpointError, RunCheckpoints, check_tree
 
 __all__ = [
+    "SAVE_TIMEOUT",
     "CheckpointError",
     "KeepBest",
     "LoadedModel",

@@ -1,10 +1,12 @@
-"""Which checkpoints of a run stay."""
+"""Which checkpoints of a run stay, and how long a save may take."""
 
 import dataclasses
 
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
+
+SAVE_TIMEOUT = 1200  # seconds, Orbax's own: 35 GB of a 3B run at 30 MB/s
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +28,22 @@ class KeepBest:
             raise ValueError(f"keep_best.mode is '{self.mode}', expected max or min")
 
 
-def manager_options(keep: int, best: KeepBest | None) -> ocp.CheckpointManagerOptions:
-    """Orbax's options that keep the newest, and beside them the best."""
+def manager_options(
+    keep: int, best: KeepBest | None, timeout: int
+) -> ocp.CheckpointManagerOptions:
+    """Orbax's options that keep the newest, and beside them the best.
+
+    Args:
+      keep: how many of the newest.
+      best: which others; None for no others.
+      timeout: seconds until a save that is not complete has failed.
+
+    Raises:
+      ValueError: a number that cannot be.
+    """
+    for name, value in (("keep_checkpoints", keep), ("save_timeout", timeout)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is {value}, expected a whole number from 1 on")
     policy, track = policies.LatestN(n=keep), {}
     if best is not None:
         score = lambda metrics: metrics.get(best.metric, -np.inf)
@@ -47,5 +63,6 @@ def manager_options(keep: int, best: KeepBest | None) -> ocp.CheckpointManagerOp
         preservation_policy=policy,
         create=True,
         cleanup_tmp_directories=True,
+        async_options=ocp.AsyncOptions(timeout_secs=timeout),
         **track,
     )

@@ -29,7 +29,7 @@ from jax.experimental import multihost_utils
 
 from swm_jax.checkpoints.abandoned import mute_late_writes, mute_unbegun_writes
 from swm_jax.checkpoints.digest import bit_sums
-from swm_jax.checkpoints.keep import KeepBest, manager_options
+from swm_jax.checkpoints.keep import SAVE_TIMEOUT, KeepBest, manager_options
 
 FORMAT = "swm_jax"
 FORMAT_VERSION = 1
@@ -83,16 +83,24 @@ class RunCheckpoints:
       workdir: the run's folder.
       keep: how many of the newest checkpoints stay.
       best: which others stay; None for no others.
+      timeout: seconds after which a save that is not complete has failed; a process
+        whose own part is written waits so long for one that cannot write.
 
     Raises:
       OSError: the folder cannot be made.
+      ValueError: `keep` or `timeout` is not a whole number from 1 on.
     """
 
     def __init__(
-        self, workdir: epath.PathLike, keep: int = 2, best: KeepBest | None = None
+        self,
+        workdir: epath.PathLike,
+        keep: int = 2,
+        best: KeepBest | None = None,
+        timeout: int = SAVE_TIMEOUT,
     ):
         self.folder = checkpoints_folder(workdir)
-        self._options = manager_options(keep, best)
+        self._options = manager_options(keep, best, timeout)
+        self._timeout, self._opened = timeout, 0
         self._best = best
         self._manager: ocp.CheckpointManager | None = None
         self._saving: int | None = None
@@ -258,7 +266,13 @@ class RunCheckpoints:
 
     def _open(self) -> None:
         mute_late_writes()
-        self._manager = ocp.CheckpointManager(self.folder, options=self._options)
+        # A barrier that some processes never reached cannot be used again.
+        self._opened += 1
+        apart = ocp.options.MultiprocessingOptions(
+            barrier_sync_key_prefix=f"manager_{self._opened}"
+        )
+        options = dataclasses.replace(self._options, multiprocessing_options=apart)
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
 
     def _probe(self) -> None:
         """Raises where nothing can be written, which Orbax notices after minutes."""
@@ -297,12 +311,23 @@ class RunCheckpoints:
             yield
         except Exception as error:  # Orbax and TensorStore raise many kinds
             self._saving = None
-            self.trouble = _reason(error)
+            self.trouble = self._trouble(error)
             mute_unbegun_writes()
             warn(
                 f"step {step} could not be saved to {self.folder}: {self.trouble}. "
                 "Training goes on, the next save tries again"
             )
+
+    def _trouble(self, error: BaseException) -> str:
+        """What went wrong first: who failed to write waits in vain for the rest."""
+        while _is_timeout(error) and error.__context__ is not None:
+            error = error.__context__
+        if not _is_timeout(error):
+            return _reason(error)
+        return (
+            f"not complete after {self._timeout} s, because another process cannot "
+            "write or the storage is slow (config.save_timeout)"
+        )
 
     def _together(self, step: int, read: Callable[[], Any]) -> Any:
         """What every process could read; damage that one finds is damage for all."""
@@ -363,6 +388,10 @@ def all_agree(ok: bool) -> bool:
 def warn(message: str) -> None:
     """One line to stderr."""
     print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
+def _is_timeout(error: BaseException) -> bool:
+    return isinstance(error, TimeoutError) or "DEADLINE_EXCEEDED" in str(error)
 
 
 def _reason(error: BaseException) -> str:

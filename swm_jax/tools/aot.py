@@ -35,6 +35,7 @@ from swm_jax.tools.programs import (
 )
 from swm_jax.tools.roofline import HOP_SECONDS, MATMUL_SHARE
 from swm_jax.tools.topology import Slice, TopologyError, get_slice
+from swm_jax.training.config_check import read_flags
 from swm_jax.training.sharding import batch_shards, make_mesh
 
 PROGRAMS = ("train", "planner", "loop")
@@ -54,7 +55,7 @@ def main(argv: list[str]) -> None:
             _SCALE.value,
             _HLO.value,
         )
-    except (TopologyError, ValueError) as error:
+    except (TopologyError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     if _JSON.value:
@@ -316,4 +317,4 @@ if __name__ == "__main__":  # flags of commands imported together would clash
     )
     _JSON = flags.DEFINE_string("json", "", "Also write everything to this file.")
     _HLO = flags.DEFINE_string("hlo", "", "Keep the optimised programs in this folder.")
-    app.run(main)
+    app.run(main, flags_parser=read_flags)

@@ -15,8 +15,9 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from swm_jax.checkpoints import KeepBest, RunCheckpoints
+from swm_jax.checkpoints import SAVE_TIMEOUT, KeepBest, RunCheckpoints
 from swm_jax.models import SemanticWorldModel, Tokenizer, get_config
+from swm_jax.training.config_check import check_config
 from swm_jax.training.finetune import Finetune, count_parameters
 from swm_jax.training.goodput import Goodput, PhaseClock
 from swm_jax.training.hosts import StopSignal, is_first
@@ -49,7 +50,6 @@ from swm_jax.training.tally import (
     write_bad_batch,
 )
 
-ON_NAN = ("stop", "skip")
 # Of the last step, beside the sums over all steps since the last row.
 LOGGED = (
     "dense_loss",
@@ -101,14 +101,17 @@ def train(
       TrainingError: the loss is not finite, the workdir belongs to another model, or
         the last state could not be saved.
       CheckpointError: there are checkpoints, and none can be read.
+      ValueError: the config holds what cannot be.
     """
     clock = PhaseClock()
+    check_config(config)
     workdir = epath.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     best = config.get("keep_best")
     best = KeepBest(**best) if best else None
     with contextlib.ExitStack() as stack:
-        checkpoints = RunCheckpoints(workdir, config.keep_checkpoints, best)
+        timeout = config.get("save_timeout", SAVE_TIMEOUT)
+        checkpoints = RunCheckpoints(workdir, config.keep_checkpoints, best, timeout)
         stack.enter_context(contextlib.closing(checkpoints))
         run = _Run(config, workdir, checkpoints, clock, profile_steps)
         stack.enter_context(contextlib.closing(run))
@@ -123,10 +126,6 @@ class _Run:
         self.config, self.workdir = config, workdir
         self.checkpoints, self.clock = checkpoints, clock
         self.on_nan = config.get("on_nan", "stop")
-        if self.on_nan not in ON_NAN:
-            raise ValueError(
-                f"config.on_nan is '{self.on_nan}', expected {' or '.join(ON_NAN)}"
-            )
         overrides = {"layout": config.model.layout, **config.model.overrides}
         model_config = get_config(config.model.variant, **overrides)
         tokenizer = Tokenizer.load(config.model.tokenizer)
