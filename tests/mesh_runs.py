@@ -181,7 +181,9 @@ def train(
     }
 
 
-def plan(mesh: dict | None, scenes: int, watched: bool = False) -> dict:
+def plan(
+    mesh: dict | None, scenes: int, watched: bool = False, at_once: int | None = None
+) -> dict:
     """A replan of a very small model, and episodes of a moving point."""
     config = get_config("tiny", **{**SIZES, "depth": 1, "scan": False})
     init = SemanticWorldModel(config).init_params
@@ -202,7 +204,7 @@ def plan(mesh: dict | None, scenes: int, watched: bool = False) -> dict:
     small = dict(candidates=16, iterations=3, horizon=4, sub_chunk=2, execute=2)
     small["score"] = "margin"
     planner = get_planner("mppi", **small)
-    world_model = (Watched if watched else VLMWorldModel)(params, config)
+    world_model = (Watched if watched else VLMWorldModel)(params, config, at_once)
     SEEN.clear()
     state = planner.init_state(scenes)
     for key in range(2):

@@ -12,14 +12,12 @@ import pytest
 
 from swm_jax import envs
 from swm_jax.checkpoints import RunCheckpoints, export_model
-from swm_jax.eval import held_out, planning, qa, queries, worlds
+from swm_jax.eval import held_out, planning, worlds
 from swm_jax.eval import results as results_
 from swm_jax.eval.config import CLIMBERS, METHODS, UserError, preset
 from swm_jax.eval.run import evaluate
 from swm_jax.models import SemanticWorldModel, Tokenizer, get_config
-from swm_jax.models.passes import NoRoomError, Query, bytes_per_candidate
 from swm_jax.planning import get_planner
-from swm_jax.planning.question_batch import question_batch
 from swm_jax.questions import TYPES
 
 SMALL = dict(vision_width=32, vision_depth=1, vision_mlp=32, width=32, depth=1, mlp=32)
@@ -93,26 +91,6 @@ def test_whole_evaluation_writes_what_it_promises_and_goes_on(
     other = write_checkpoint(tmp_path / "other", {**SMALL, "mlp": 64})
     with pytest.raises(UserError, match=r"another configuration.*checkpoint was"):
         evaluate(small(checkpoint=str(other)), tmp_path)
-
-
-def test_with_little_memory_fewer_starts_are_asked_at_once(checkpoint, env):
-    learned = worlds.load_learned(small(checkpoint=str(checkpoint)))
-    held = held_out.held_out_episodes(env, 4)
-    drawn = queries.draw_queries(held, (0, 16), 60)
-    config = learned.world.model.config
-    asked = Query(4, 16, 2, drawn.asked.shape[1], config.max_question_tokens)
-
-    def starts(budget):
-        model = learned.world.model.replace(memory_budget=budget)
-        world = dataclasses.replace(learned.world, model=model)
-        return qa.starts_that_fit(world, drawn, batch)
-
-    lists = [[drawn.table.question(g) for g in row] for row in drawn.asked]
-    batch = question_batch(lists, learned.world.tokenizer, config.max_question_tokens)
-    need = bytes_per_candidate(config, asked)
-    assert [starts(share * need) for share in (1, 3, 100)] == [4, 8, qa.BATCH]
-    with pytest.raises(NoRoomError, match="hold no candidate"):
-        starts(need // 8)
 
 
 def test_a_killed_sweep_keeps_what_was_finished(env, tmp_path, monkeypatch):

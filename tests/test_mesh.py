@@ -122,12 +122,15 @@ def test_parts_of_a_batch_add_up_on_every_kind_of_mesh():
             check_same(result, reference, mesh, 1e-4)
 
 
-def same_plans(scenes, layouts, watched=False):
-    """Plans and episodes of several meshes against those of one device."""
+def same_plans(scenes, layouts, watched=False, at_once=None):
+    """Plans and episodes of several meshes against those of one device.
+
+    Args:
+      at_once: scenes x candidates that the meshes run in one pass.
+    """
     settings = {"scenes": scenes, "watched": watched}
-    reference, *results = simulate(
-        "plan", [{"mesh": mesh, **settings} for mesh in (None, *layouts)]
-    )
+    entries = [{"mesh": mesh, "at_once": at_once, **settings} for mesh in layouts]
+    reference, *results = simulate("plan", [{"mesh": None, **settings}, *entries])
     values = np.array(reference["values"])
     apart = np.ptp(values, axis=1) / np.abs(values).mean(1)
     assert apart.min() > 1e-3  # the model tells candidates apart
@@ -156,9 +159,11 @@ def test_eight_devices_plan_as_one_does():
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("scenes", [1, 3, 8])
-def test_every_mesh_plans_as_one_device_does(scenes):
-    same_plans(scenes, EVERY_MESH)
+@pytest.mark.parametrize(
+    ("scenes", "at_once"), [(1, None), (3, None), (8, None), (8, 4)]
+)
+def test_every_mesh_plans_as_one_device_does(scenes, at_once):
+    same_plans(scenes, EVERY_MESH, at_once=at_once)
 
 
 @pytest.mark.faults

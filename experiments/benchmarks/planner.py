@@ -38,7 +38,7 @@ from swm_jax.models import (
     flops,
     get_config,
 )
-from swm_jax.models.passes import Query, candidates_that_fit
+from swm_jax.models.passes import Query, pass_that_fits
 from swm_jax.planning import GoalArrays, get_planner
 
 HORIZON, WORDS = 16, 12  # actions of a chunk, tokens of a question
@@ -196,7 +196,7 @@ def scoring_row(model, context, count, horizons, questions) -> Row:
         functools.partial(VLMWorldModel.answer_log_probs, horizons=horizons)
     )
     query = Query(1, HORIZON, len(horizons), questions, WORDS)
-    passes = -(-count // candidates_that_fit(config, query))
+    passes = -(-count // pass_that_fits(config, query).candidates)
     tokens = flops.scoring_tokens(config, -(-count // passes), *asked)
     return Row(
         config.layout,

@@ -18,12 +18,11 @@ from jaxtyping import Bool, Float
 from swm_jax.eval import statistics
 from swm_jax.eval.queries import Queries, guess_from_question
 from swm_jax.eval.worlds import World
-from swm_jax.models import Observation, QuestionBatch
-from swm_jax.models.passes import NoRoomError
+from swm_jax.models import Observation
 from swm_jax.planning.question_batch import question_batch
 from swm_jax.questions import ALL_TYPES
 
-BATCH = 16  # starts answered in one call, or as many as fit the memory
+BATCH = 16  # starts answered in one call
 PROBES = ("model", "no_action", "other_image")
 
 
@@ -44,10 +43,9 @@ def answer(
     batch = question_batch(lists, world.tokenizer, world.question_length)
     logits = {name: [] for name in PROBES}
     take = lambda tree, index: jax.tree.map(lambda x: np.asarray(x)[index], tree)
-    size = starts_that_fit(world, queries, batch)
-    for begin in range(0, count, size):
-        rows = np.minimum(np.arange(begin, begin + size), count - 1)
-        kept = min(size, count - begin)
+    for begin in range(0, count, BATCH):
+        rows = np.minimum(np.arange(begin, begin + BATCH), count - 1)
+        kept = min(BATCH, count - begin)
         actions = queries.actions[rows]
         chunks = np.stack([actions, np.zeros_like(actions)], 1)
         asked = take(batch, rows)
@@ -63,31 +61,6 @@ def answer(
             say(begin + kept)
     where = queries.start, queries.horizon, queries.column
     return {name: np.concatenate(parts)[where] for name, parts in logits.items()}
-
-
-def starts_that_fit(world: World, queries: Queries, asked: QuestionBatch) -> int:
-    """Starts per call; in the layout `full` each of their queries is a sequence.
-
-    Args:
-      asked: the questions of every start.
-
-    Raises:
-      NoRoomError: not even one fits.
-    """
-    first = lambda tree: jax.tree.map(lambda x: np.repeat(x[:1], BATCH, 0), tree)
-    seen, chunks = world.observe(first(queries.scene)), first(queries.actions)
-    call = functools.partial(_yes_logits, horizons=queries.horizons)
-    inputs = seen, first(asked), np.stack([chunks, chunks], 1)
-    size = BATCH
-    while True:
-        try:
-            part = jax.tree.map(lambda x, size=size: x[:size], inputs)
-            jax.eval_shape(call, world.model, *part)
-            return size
-        except NoRoomError:
-            if size == 1:
-                raise
-            size //= 2
 
 
 @functools.partial(jax.jit, static_argnames="horizons")

@@ -1,9 +1,10 @@
 """Candidates in passes, one after the other, so that memory stays bounded.
 
-How many run at once is given, or follows from a budget of bytes: that of the device, or
-one's own. What a pass needs is estimated from shapes, for the backward direction, which
-needs more; a gradient recomputes each pass from its inputs, so that of all passes
-together only the inputs are kept.
+A pass takes some candidates of all scenes or, where not even one candidate of all of
+them fits, of a group of scenes. How much runs at once is given, or follows from a
+budget of bytes: that of the device, or one's own. What a pass needs is estimated from
+shapes, for the backward direction, which needs more; a gradient recomputes each pass
+from its inputs, so that of all passes together only the inputs are kept.
 
 Axes: S scenes, N candidates.
 """
@@ -26,14 +27,26 @@ _CPU_CAP = 2 * 2**30  # of a host's memory, which is not ours alone
 
 
 class NoRoomError(ValueError):
-    """Not even one candidate fits the memory."""
+    """Not even one candidate of one scene fits the memory."""
+
+
+class PassSize(NamedTuple):
+    """What runs at once.
+
+    Attributes:
+      scenes: a divisor of S.
+      candidates: of each of those scenes; the last pass may hold some twice.
+    """
+
+    scenes: int
+    candidates: int
 
 
 class Query(NamedTuple):
     """Everything that the size of one candidate depends on.
 
     Attributes:
-      scenes: S; a pass takes the same candidates of all of them.
+      scenes: S.
       actions, horizons, questions, question_tokens: H, K, Q, T.
       reply_tokens: of all answers of several tokens to one question.
       rows: of the vocabulary that every answer is read over.
@@ -50,8 +63,8 @@ class Query(NamedTuple):
     @property
     def words(self) -> str:
         return (
-            f"{self.scenes} scene(s), {self.actions} actions, {self.questions} question"
-            f"(s) of {self.question_tokens} tokens at {self.horizons} horizon(s)"
+            f"{self.actions} actions, {self.questions} question(s) of "
+            f"{self.question_tokens} tokens at {self.horizons} horizon(s)"
         )
 
 
@@ -75,10 +88,10 @@ def bytes_per_candidate(config: ModelConfig, query: Query) -> int:
     return 2 * layer + kept + 12 * queries * query.rows
 
 
-def candidates_that_fit(
+def pass_that_fits(
     config: ModelConfig, query: Query, budget: int | None = None
-) -> int:
-    """Candidates of every scene in one pass.
+) -> PassSize:
+    """The largest pass that memory holds and that still pays.
 
     Args:
       config: the model's.
@@ -87,24 +100,36 @@ def candidates_that_fit(
         several processes, whose programs must be the same, a quarter of all it has.
 
     Raises:
-      NoRoomError: not even one candidate fits.
+      NoRoomError: not even one candidate of one scene fits.
     """
     device = jax.local_devices()[0]
     given, budget = budget, free_memory(device) if budget is None else budget
-    one = bytes_per_candidate(config, query)
+    single = query._replace(scenes=1)
+    one = bytes_per_candidate(config, single)
     if budget < one:
-        least = bytes_per_candidate(
-            config, query._replace(scenes=1, horizons=1, questions=1)
-        )
+        least = bytes_per_candidate(config, single._replace(horizons=1, questions=1))
         whose = f"free on {device}" if given is None else "of the memory budget"
         raise NoRoomError(
-            f"{_mib(budget)} {whose} hold no candidate: one with {query.words} needs "
-            f"{_mib(one)}, and {_mib(least)} with 1 scene, 1 question and 1 horizon; "
-            "ask for less at once or give a larger memory_budget"
+            f"{_mib(budget)} {whose} hold no candidate: one of one scene with "
+            f"{query.words} needs {_mib(one)}, and {_mib(least)} with 1 question and "
+            "1 horizon; ask for less at once or give a larger memory_budget"
         )
+    scenes, fits = pass_of(query.scenes, int(budget // one))
+    fits = 1 << fits.bit_length() - 1  # the same at almost the same
     enough = _ENOUGH_TOKENS["cpu" if device.platform == "cpu" else "other"]
-    fits = 1 << int(budget // one).bit_length() - 1  # the same at almost the same
-    return max(1, min(fits, enough // tokens_per_candidate(config, query)))
+    enough //= tokens_per_candidate(config, query._replace(scenes=scenes))
+    return PassSize(scenes, max(1, min(fits, enough)))
+
+
+def pass_of(scenes: int, count: int) -> PassSize:
+    """At most `count` candidates, of all scenes alike if there are enough.
+
+    Args:
+      scenes: S.
+      count: scenes x candidates, at least 1.
+    """
+    group = next(n for n in range(min(scenes, count), 0, -1) if scenes % n == 0)
+    return PassSize(group, count // group)
 
 
 def free_memory(device: jax.Device) -> int:
@@ -121,34 +146,41 @@ def free_memory(device: jax.Device) -> int:
     return min(free // 2, _CPU_CAP)
 
 
-def in_passes(score: Callable, size: int, *inputs: Array) -> Any:
-    """Runs [S, N, ...] inputs in parts of at most `size` candidates.
+def in_passes(score: Callable, size: PassSize, context: Any, *inputs: Array) -> Any:
+    """Runs [S, N, ...] inputs in parts.
 
     Args:
-      score: inputs -> a pytree of arrays [S, N, ...].
-      size: candidates of every scene in one pass.
+      score: (context, *inputs) -> a pytree of arrays [S, N, ...].
+      size: scenes and candidates of one pass.
+      context: of all scenes, with a method `share` (see `swm.Context`).
     """
     scenes, candidates = inputs[0].shape[:2]
-    passes = -(-candidates // size)
-    if passes == 1:
-        return score(*inputs)
-    size = -(-candidates // passes)  # equal passes, little padding
-    padding = passes * size - candidates
+    shares, passes = scenes // size.scenes, -(-candidates // size.candidates)
+    if shares == passes == 1:
+        return score(context, *inputs)
+    count = -(-candidates // passes)  # equal passes, little padding
+    padding = passes * count - candidates
 
     def split(x):
-        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):  # there is no zero key
-            x = jnp.concatenate([x, x[:, :padding]], 1)
-        else:
-            x = jnp.pad(x, ((0, 0), (0, padding), *((0, 0),) * (x.ndim - 2)))
-        x = x.reshape(scenes, passes, size, *x.shape[2:])
-        return jnp.moveaxis(x, 1, 0)
+        x = jnp.concatenate([x, x[:, :padding]], 1)
+        # Scenes in turns: what a device holds of them it holds of every share.
+        x = x.reshape(size.scenes, shares, passes, count, *x.shape[2:])
+        x = jnp.moveaxis(x, 0, 2)
+        return x.reshape(shares * passes, size.scenes, count, *x.shape[4:])
 
     def join(x):
-        x = jnp.moveaxis(x, 0, 1)
-        return x.reshape(scenes, passes * size, *x.shape[3:])[:, :candidates]
+        x = x.reshape(shares, passes, size.scenes, count, *x.shape[3:])
+        x = jnp.moveaxis(x, 2, 0)
+        return x.reshape(scenes, passes * count, *x.shape[4:])[:, :candidates]
 
-    one = jax.checkpoint(lambda part: score(*part), prevent_cse=False)
-    return jax.tree.map(join, lax.map(one, tuple(map(split, inputs))))
+    def run(part):
+        share, *inputs = part
+        here = context if shares == 1 else context.share(share, shares)
+        return score(here, *inputs)
+
+    parts = (jnp.arange(shares * passes) // passes, *map(split, inputs))
+    run = jax.checkpoint(run, prevent_cse=False)
+    return jax.tree.map(join, lax.map(run, parts))
 
 
 def _runs(c: ModelConfig, q: Query) -> list[tuple[int, int]]:

@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from swm_jax.models import layout as layouts
@@ -63,6 +64,17 @@ class Context:
     question_mask: Bool[Array, "S Q T"]
     answer_ids: Int[Array, "S Q C *L"]
     cache: KeyValues
+
+    def share(self, index: Int[Array, ""], shares: int) -> "Context":
+        """Every `shares`-th scene from scene `index` on; `shares` divides S."""
+
+        def pick(x, axis):
+            x = x.reshape(*x.shape[:axis], -1, shares, *x.shape[axis + 1 :])
+            return lax.dynamic_index_in_dim(x, index, axis + 1, keepdims=False)
+
+        cache = jax.tree.map(lambda x: pick(x, 1), self.cache)  # depth comes first
+        rest = jax.tree.map(lambda x: pick(x, 0), self.replace(cache={}))
+        return rest.replace(cache=cache)
 
 
 class SemanticWorldModel(nn.Module):

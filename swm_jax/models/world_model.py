@@ -19,7 +19,7 @@ from swm_jax.models.action_scale import ActionScale
 from swm_jax.models.answers import Written, answer_set_log_probs, write
 from swm_jax.models.config import ModelConfig
 from swm_jax.models.logical_axes import constrain
-from swm_jax.models.passes import Query, candidates_that_fit, in_passes
+from swm_jax.models.passes import Query, in_passes, pass_of, pass_that_fits
 from swm_jax.models.swm import Context, SemanticWorldModel
 from swm_jax.models.types import Observation, QuestionBatch
 
@@ -35,8 +35,9 @@ class VLMWorldModel:
     Attributes:
       params: tree of `img`, `llm` and `action`.
       config: the model's.
-      candidates_per_pass: scenes x candidates scored at once; more run in sequence,
-        so that memory stays bounded, of gradients too. None goes by `memory_budget`.
+      candidates_per_pass: scenes x candidates scored at once, all scenes alike or, if
+        they are more than this, a part of them; the rest runs in sequence, so that
+        memory stays bounded, of gradients too. None goes by `memory_budget`.
       memory_budget: bytes for what is computed of candidates at once; None for what
         the device has free when a program is traced. Programs that run on several
         hosts, or elsewhere than they are traced, should be given one or the other.
@@ -114,7 +115,7 @@ class VLMWorldModel:
             rows = self.config.vocab_size
             return self._score(context, actions, horizons, read, rows)
         actions, ends = self._up_to(actions, horizons)
-        score = lambda actions: answer_set_log_probs(
+        score = lambda context, actions: answer_set_log_probs(
             self.config, self._weights(), context, actions, ends
         )
         replies = math.prod(context.answer_ids.shape[2:])
@@ -148,7 +149,7 @@ class VLMWorldModel:
             raise ValueError(f"length must be at least 1 token, got {length}")
         actions, ends = self._up_to(actions, horizons)
 
-        def run(actions, keys=None):
+        def run(context, actions, keys=None):
             model = self.config, self._weights()
             return write(*model, context, actions, ends, length, keys, temperature)
 
@@ -209,7 +210,7 @@ class VLMWorldModel:
     def _score(self, context, actions, horizons, read, rows):
         actions, ends = self._up_to(actions, horizons)
 
-        def score(actions):
+        def score(context, actions):
             hidden = self._apply(SemanticWorldModel.imagine, context, actions, ends)
             return self._apply(read, hidden, context.answer_ids)
 
@@ -227,15 +228,15 @@ class VLMWorldModel:
         asked = context.question_mask.shape
         query = Query(scenes, count, len(ends), *asked[1:], **more)
         if self.candidates_per_pass is None:
-            size = candidates_that_fit(self.config, query, self.memory_budget)
+            size = pass_that_fits(self.config, query, self.memory_budget)
         elif self.candidates_per_pass < 1:
             raise ValueError(
                 "candidates_per_pass must be at least 1, or None to go by memory, got "
                 f"{self.candidates_per_pass}"
             )
         else:
-            size = max(1, self.candidates_per_pass // scenes)
-        return in_passes(score, size, *inputs)
+            size = pass_of(scenes, self.candidates_per_pass)
+        return in_passes(score, size, context, *inputs)
 
 
 def _up_to(actions, horizons) -> tuple[Array, Array]:
