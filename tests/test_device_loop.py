@@ -93,7 +93,13 @@ def test_a_controller_asks_about_the_sides_of_a_stage():
 
 @struct.dataclass
 class Pointing:
-    """A world model that sees where it stands and reads the answer off the sum."""
+    """A world model that sees where it stands and reads the answer off the sum.
+
+    Attributes:
+      fault: added to every answer about the future.
+    """
+
+    fault: jax.Array = 0.0
 
     def encode(self, observation, questions):
         return observation.scene, questions.type_id
@@ -104,6 +110,8 @@ class Pointing:
         far = jnp.stack(ends, 2)[..., 0]
         yes = jnp.where(kind[:, None, None] == MOVED.type_id, -1.0, 1.0)
         yes = yes * 50.0 * (far[..., None] - 0.1)
+        later = jnp.array(horizons)[:, None] > 0
+        yes = yes + jnp.where(later, self.fault, 0.0)
         return jnp.stack([-yes, yes], -1)
 
     def answer_log_probs(self, context, actions, horizons, normalise="answers"):
@@ -149,6 +157,20 @@ def test_episodes_end_at_success_or_at_their_limit_and_stand_still():
     for s, row in enumerate(np.asarray(out.stages)):
         for r, stage in enumerate(row):
             assert stage == (-1 if np.isnan(out.values[s, r]) else x[s, 4 * r] > 0.104)
+
+
+def test_nan_answers_are_counted_by_the_option_they_were_given_to():
+    run, (model, table, tasks, _, *rest) = point_program(get_planner("cem", **SMALL))
+    start = jnp.array([[0.0, 0.0], [0.15, 0.0], [0.15, 0.0], [0.0, 0.0]])
+    out = run(model.replace(fault=jnp.nan), table, tasks, start, *rest)
+    assert set(np.asarray(out.stages).ravel()) >= {0, 1}
+    assert np.isfinite(out.actions).all() and np.isneginf(out.values).any()
+    stages = np.asarray(out.stages)
+    for option in range(2):
+        seen = 4 * 2 * (stages == option).sum(1)  # candidates x iterations
+        for question_ in range(len(PLAIN.questions)):
+            assert out.nan_answers[:, option, question_].tolist() == seen.tolist()
+    np.testing.assert_array_equal(out.nan_candidates, 8 * (stages >= 0).sum(1))
 
 
 def test_a_step_of_the_host_is_a_step_of_the_program():
@@ -197,6 +219,7 @@ def same_episodes(device, host):
     for a, b in zip(device, host):
         assert (a.task, a.seed, a.blocks) == (b.task, b.seed, b.blocks)
         assert (a.success, a.steps) == (b.success, b.steps)
+        assert a.nan_candidates == b.nan_candidates
         np.testing.assert_allclose(a.values, b.values, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(a.scenes.peg, b.scenes.peg, atol=2e-5)
         np.testing.assert_allclose(a.actions, b.actions, atol=2e-5)
@@ -205,14 +228,29 @@ def same_episodes(device, host):
         )
 
 
+@struct.dataclass
+class Blinking(Onlooker):
+    """Does not know about chunks that begin to the right."""
+
+    def answer_logits(self, context, actions, horizons):
+        logits = super().answer_logits(context, actions, horizons)
+        lost = actions[:, :, 0, 0] > 0.01
+        return jnp.where(lost[..., None, None, None], jnp.nan, logits)
+
+
 def test_board_episodes_from_pixels_are_those_of_the_host_loop():
     env = envs.load(backend="mjx", physics_dt=0.05, iterations=1)
     tasks = [("reach", 5003), ("block_to_block", 5004)]
-    arguments = env, tasks, Onlooker(), get_planner("cem", **SMALL), jax.random.key(0)
+    arguments = env, tasks, Blinking(), get_planner("cem", **SMALL), jax.random.key(0)
     options = dict(image_size=(8, 8), max_steps=6, parallel=2)
-    same_episodes(
-        run_on_device(*arguments, **options), run_episodes(*arguments, **options)
-    )
+    results, said = [], []
+    for run in (run_on_device, run_episodes):
+        with pytest.warns(UserWarning, match="are ignored") as caught:
+            results.append(run(*arguments, **options))
+        said.append({str(each.message) for each in caught})
+    same_episodes(*results)
+    assert said[0] == said[1]
+    assert all(each.nan_candidates > 0 for each in results[0])
 
 
 @pytest.mark.slow

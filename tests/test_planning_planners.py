@@ -254,6 +254,9 @@ def test_published_settings_are_available_by_name():
         (lambda: get_planner("cem", action_limit=0.0), "action_limit must be positive"),
         (lambda: get_planner("cem", temperature=0.0), "temperature must be positive"),
         (lambda: get_planner("cem", candidates=4), "candidates 4 must be >= elites 8"),
+        (lambda: get_planner("cem", candidates=64.5), "whole number, got 64.5"),
+        (lambda: get_planner("cem", momentum="0.1"), "a number, got '0.1'"),
+        (lambda: get_planner("cem", noise_exponent=np.nan), "noise_exponent must be"),
     ],
 )
 def test_bad_settings_are_named_in_one_line(call, message):
@@ -270,6 +273,8 @@ def test_bad_settings_are_named_in_one_line(call, message):
         (GoalArrays(jnp.ones((3, 2), int), jnp.full((3, 2), jnp.nan)), "finite"),
         (GoalArrays(jnp.ones((3, 4), int), jnp.ones((3, 4))), "goal answers are"),
         (GoalArrays(jnp.ones((3, 2), int), jnp.ones((3, 1))), r"\[S, Q\]"),
+        (GoalArrays(jnp.full((3, 2), 2), jnp.ones((3, 2))), "2, expected 0 to 1"),
+        (GoalArrays(jnp.full((3, 2), -1), jnp.ones((3, 2))), "-1, expected 0 to 1"),
     ],
 )
 def test_bad_goals_are_named_in_one_line(goal, message):
@@ -284,6 +289,14 @@ def test_bad_goals_are_named_in_one_line(goal, message):
             jax.random.key(0),
         )
     assert "\n" not in str(caught.value)
+
+
+def test_pictures_of_another_number_of_scenes_are_refused():
+    chosen, model = get_planner("cem"), FakeWorldModel(goal=jnp.array(TARGET))
+    seen = Observation(image=jnp.zeros((2, 8, 8, 3), jnp.uint8))
+    rest = asked(), wanted(), chosen.init_state(3), jax.random.key(0)
+    with pytest.raises(ValueError, match="2 images for 3 scenes"):
+        chosen.plan(model, seen, *rest)
 
 
 def test_a_state_of_another_planner_is_refused():

@@ -27,6 +27,7 @@ from swm_jax.models import Observation
 from swm_jax.models.logical_axes import partition_spec
 from swm_jax.planning import Planner, WorldModel
 from swm_jax.planning.closed_loop import EpisodeResult
+from swm_jax.planning.controller import warn_of_nan
 from swm_jax.planning.device_loop import (
     DeviceEpisodes,
     Surroundings,
@@ -35,6 +36,7 @@ from swm_jax.planning.device_loop import (
 from swm_jax.planning.goal_table import goal_table
 from swm_jax.planning.planner import by_scene, on_mesh
 from swm_jax.planning.question_batch import Tokenizes
+from swm_jax.questions.goal import Goal
 from swm_jax.questions.goals import goal_for_task
 
 
@@ -178,6 +180,8 @@ def run_on_device(
 ) -> list[EpisodeResult]:
     """Runs every (task name, seed) once, `parallel` side by side, in that order.
 
+    Warns, once in a process, of questions answered NaN.
+
     Args:
       env, tasks, world_model, planner, key: as for `board_program`.
       parallel: S; the last group is filled up with repetitions, which are dropped.
@@ -187,9 +191,13 @@ def run_on_device(
     """
     tasks, results, compiled = list(tasks), [], None
     size = min(parallel, len(tasks))
-    settings["room"] = _room(env, tasks, settings)
+    options = [_options(env, *task, settings) for task in tasks]
+    # Room for every group's goals: one program for all.
+    most = max(len(option.questions) for each in options for option in each)
+    settings["room"] = max(map(len, options)), most
     for group in range(0, len(tasks), size):
-        chosen = [tasks[i % len(tasks)] for i in range(group, group + size)]
+        index = [i % len(tasks) for i in range(group, group + size)]
+        chosen = [tasks[i] for i in index]
         run, arguments = board_program(
             env, chosen, world_model, planner, key, **settings
         )
@@ -203,6 +211,8 @@ def run_on_device(
             started = time.perf_counter()
             out = jax.device_get(jax.block_until_ready(compiled(*arguments)))
         spent = time.perf_counter() - started
+        for i, nan in zip(index, out.nan_answers):
+            warn_of_nan(nan[: len(options[i])], options[i])
         for result in _results(out, chosen, env, planner, spent)[: len(tasks) - group]:
             results.append(result)
             if on_end:
@@ -210,18 +220,12 @@ def run_on_device(
     return results
 
 
-def _room(env, tasks, settings) -> tuple[int, int]:
-    """Options and questions that hold every group's goals: one program for all."""
-    goal = settings.get("goal")
-    preset = settings.get("preset", "shaped")
-    options = count = 1
-    for name, seed in tasks:
-        task = make_task(name, seed=seed, block_set=env.config.block_set)
-        each = goal(task) if goal else goal_for_task(task.name, task.names, preset)
-        each = getattr(each, "options", (each,))
-        options = max(options, len(each))
-        count = max(count, *(len(option.questions) for option in each))
-    return options, count
+def _options(env, name, seed, settings) -> tuple[Goal, ...]:
+    """Every goal that an episode may come to aim at."""
+    goal, preset = settings.get("goal"), settings.get("preset", "shaped")
+    task = make_task(name, seed=seed, block_set=env.config.block_set)
+    whole = goal(task) if goal else goal_for_task(task.name, task.names, preset)
+    return getattr(whole, "options", (whole,))
 
 
 def _results(out: DeviceEpisodes, tasks, env, planner, spent) -> list[EpisodeResult]:

@@ -5,6 +5,7 @@ kept, K candidates refined by gradient.
 """
 
 import dataclasses
+from numbers import Integral, Real
 from typing import Literal
 
 from swm_jax.planning.protocol import Normalise
@@ -15,8 +16,9 @@ _AT_LEAST = {
     **dict.fromkeys(("horizon", "sub_chunk", "action_size", "execute"), 1),
     **dict.fromkeys(("candidates", "iterations"), 1),
     **dict.fromkeys(("keep", "carry", "elites", "refine", "refine_steps"), 0),
-    **dict.fromkeys(("init_std", "min_std", "gradient_clip"), 0),
+    **dict.fromkeys(("init_std", "min_std", "gradient_clip", "noise_exponent"), 0),
 }
+_KINDS = {int: (Integral, "a whole number"), float: (Real, "a number")}
 _POSITIVE = ("action_limit", "temperature", "margin_scale", "learning_rate")
 _SHARES = ("stroke_fraction", "fresh_fraction", "around_kept", "momentum")
 
@@ -106,6 +108,10 @@ class PlannerConfig:
     refine_steps: int = 0
 
     def __post_init__(self):
+        for field in dataclasses.fields(self):
+            kind, words = _KINDS.get(field.type, (object, ""))
+            if not isinstance(value := getattr(self, field.name), kind):
+                raise ValueError(f"planner {field.name} must be {words}, got {value!r}")
         for name, known in (
             ("score", SCORES),
             ("objective", (None, *SCORES)),

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from swm_jax.models import Observation, QuestionBatch
 from swm_jax.planning.planner import Planner
@@ -118,16 +118,26 @@ def warn_of_trouble(info: PlanInfo, aims: Sequence[Any], action_limit: float) ->
     The texts hold no counts, so that Python shows each of them once; the counts are
     in `info`.
     """
-    for s, q in np.argwhere(np.asarray(info.nan_answers)):
-        warnings.warn(
-            f"NaN or infinity in the answers to {aims[s].questions[q].text!r}; "
-            "candidates with such answers are ignored",
-            stacklevel=3,
-        )
+    warn_of_nan(info.nan_answers, aims)
     if np.any(np.asarray(info.clamped_proposals)):
         warnings.warn(
             f"proposals of the base policy leave the action limits of +-{action_limit} "
             "and are clamped to them",
+            stacklevel=3,
+        )
+
+
+def warn_of_nan(nan_answers: Int[Array, "S Q"], aims: Sequence[Any]) -> None:
+    """Names the questions that had unusable answers.
+
+    Args:
+      nan_answers: how often, as in `PlanInfo`.
+      aims: S goals.
+    """
+    for s, q in np.argwhere(np.asarray(nan_answers)):
+        warnings.warn(
+            f"NaN or infinity in the answers to {aims[s].questions[q].text!r}; "
+            "candidates with such answers are ignored",
             stacklevel=3,
         )
 

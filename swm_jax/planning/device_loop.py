@@ -58,6 +58,8 @@ class DeviceEpisodes:
       values: float32[S, R], value of the chosen chunk; NaN after the end.
       stages: int32[S, R], stage of the goal; -1 after the end.
       nan_candidates: int32[S], candidates ignored because an answer was NaN.
+      nan_answers: int32[S, O, Q], how many of them each question of an option of the
+        goal was the reason for.
     """
 
     scenes: Any
@@ -67,6 +69,7 @@ class DeviceEpisodes:
     values: Float[Array, "S R"]
     stages: Int[Array, "S R"]
     nan_candidates: Int[Array, " S"]
+    nan_answers: Int[Array, "S O Q"]
 
 
 def make_device_loop(
@@ -131,7 +134,12 @@ def make_device_loop(
             )
             state, steps, success, _ = carry
             values = jnp.where(going, info.value, jnp.nan)
-            nan = jnp.where(going, info.nan_candidates, 0)
+            chosen = jnp.arange(table.goal.answers.shape[1]) == option[:, None]
+            chosen = (chosen & going[:, None]).astype(jnp.int32)
+            nan = (
+                jnp.where(going, info.nan_candidates, 0),
+                chosen[..., None] * info.nan_answers[:, None],
+            )
             stage = jnp.where(going, stage, -1)
             return (state, plans, steps, success), (path, values, stage, nan)
 
@@ -141,8 +149,9 @@ def make_device_loop(
             still = jax.tree.map(lambda x: jnp.stack([x] * execute), scene)
             idle = jnp.zeros((execute, count, planner.config.action_size))
             none = jnp.zeros(count, jnp.int32)
+            nan = none, jnp.zeros(table.goal.answers.shape, jnp.int32)
             path = still, idle
-            return carry, (path, jnp.full(count, jnp.nan), none - 1, none)
+            return carry, (path, jnp.full(count, jnp.nan), none - 1, nan)
 
         def body(carry, index):
             _, _, steps, success = carry
@@ -170,7 +179,8 @@ def make_device_loop(
             success=success,
             values=values.T,
             stages=stages.T,
-            nan_candidates=nan.sum(0),
+            nan_candidates=nan[0].sum(0),
+            nan_answers=nan[1].sum(0),
         )
 
     return run

@@ -89,7 +89,7 @@ class Planner:
           ValueError: an empty goal, arrays whose shapes do not fit, or a world model
             without the gradients that the planner needs.
         """
-        self._check(world_model, questions, goal, state)
+        self._check(world_model, observation, questions, goal, state)
         proposals = call_outside(proposals, observation, key)
         scenes = observation, questions, goal, state
         if mesh is None:
@@ -99,10 +99,14 @@ class Planner:
         with jax.set_mesh(mesh):
             return _plan(self, world_model, *by_scene(scenes, mesh), key, proposals)
 
-    def _check(self, world_model, questions, goal, state):
+    def _check(self, world_model, observation, questions, goal, state):
         if self.needs_gradient:
             check_differentiable(world_model, self.name)
-        check_goal(goal)
+        check_goal(goal, questions.answer_ids.shape[2])
+        if len(observation.image) != len(goal.answers):
+            raise ValueError(
+                f"{len(observation.image)} images for {len(goal.answers)} scenes"
+            )
         if questions.type_id.shape != goal.answers.shape:
             raise ValueError(
                 f"{questions.type_id.shape} [S, Q] questions, but goal answers are "

@@ -119,7 +119,7 @@ def goal_batch(
     if (sizes != widest).any():
         offered = np.arange(widest) < sizes[..., None]
     arrays = GoalArrays(answers, weights, offered)
-    check_goal(arrays)
+    check_goal(arrays, widest)
     return batch, arrays
 
 

@@ -45,8 +45,13 @@ class GoalArrays:
     offered: Bool[Array, "S Q C"] | None = None
 
 
-def check_goal(goal: GoalArrays) -> None:
-    """Raises a one-line ValueError if `goal` cannot rank candidates."""
+def check_goal(goal: GoalArrays, choices: int) -> None:
+    """Raises a one-line ValueError if `goal` cannot rank candidates.
+
+    Args:
+      goal: of which only shapes are checked while it is traced.
+      choices: C.
+    """
     if goal.answers.ndim != 2 or goal.answers.shape != goal.weights.shape:
         raise ValueError(
             f"goal answers {goal.answers.shape} and weights {goal.weights.shape} "
@@ -54,9 +59,14 @@ def check_goal(goal: GoalArrays) -> None:
         )
     if goal.answers.shape[1] == 0:
         raise ValueError("a goal without questions cannot rank candidates")
-    if isinstance(goal.weights, jax.core.Tracer):
+    if any(isinstance(x, jax.core.Tracer) for x in (goal.answers, goal.weights)):
         return
-    weights = np.asarray(goal.weights)
+    answers, weights = np.asarray(goal.answers), np.asarray(goal.weights)
+    if (wrong := (answers < 0) | (answers >= choices)).any():
+        raise ValueError(
+            f"a goal desires the answer {answers[wrong][0]}, expected 0 to "
+            f"{choices - 1}"
+        )
     if not np.isfinite(weights).all():
         raise ValueError("goal weights must be finite, found NaN or infinity")
     if (empty := ~weights.any(1)).any():
