@@ -23,7 +23,6 @@ import jax
 import ml_collections
 import numpy as np
 from absl import app, flags
-from ml_collections import config_flags
 
 from data_pipelines import folder
 from data_pipelines.claim import claim_settings, claimed
@@ -31,6 +30,7 @@ from data_pipelines.domains import DOMAINS
 from data_pipelines.episodes import SCHEMA_VERSION, DataError, Episode, encode_png
 from data_pipelines.simulated import WORLDS
 from swm_jax import envs
+from swm_jax.config_flag import define_config, read_flags
 from swm_jax.envs.pictures import picture
 
 CONFIG_FILE = "generation.json"
@@ -304,9 +304,9 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":  # other programs import this one: it must not name flags
-    config_flags.DEFINE_config_file("config", None, "Data config file.")
+    define_config(None, "Data config file.")
     flags.DEFINE_string("output", None, "Folder of the data set.")
     flags.DEFINE_integer("episodes", None, "Overrides config.episodes.")
     flags.DEFINE_integer("seed", None, "Overrides config.seed.")
     flags.mark_flags_as_required(["config", "output"])
-    app.run(main)
+    app.run(main, flags_parser=read_flags)

@@ -11,11 +11,11 @@ import sys
 
 import ml_collections
 from absl import app, flags, logging
-from ml_collections import config_flags
 
 from data_pipelines.convert import Converted, Settings, convert_source
 from data_pipelines.episodes import DataError
 from data_pipelines.ogbench_play import OGBenchPlay, PlaySettings
+from swm_jax.config_flag import define_config, read_flags
 
 
 def generate(config: ml_collections.ConfigDict, output: str) -> Converted:
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":  # flags of commands imported together would clash
-    _CONFIG = config_flags.DEFINE_config_file("config", None, "Data config file.")
+    _CONFIG = define_config(None, "Data config file.")
     _OUTPUT = flags.DEFINE_string("output", None, "Folder of the data set.")
     flags.mark_flags_as_required(["config", "output"])
-    app.run(main)
+    app.run(main, flags_parser=read_flags)

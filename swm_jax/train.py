@@ -15,15 +15,14 @@ import sys
 import jax
 from absl import app, flags, logging
 from etils import epath
-from ml_collections import config_flags
 
 from swm_jax.checkpoints import CheckpointError
+from swm_jax.config_flag import define_config, read_flags
 from swm_jax.training import TrainingError, train
-from swm_jax.training.config_check import read_flags
 from swm_jax.training.hosts import HostsError, connect, is_first
 from swm_jax.training.profiling import parse_steps
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment config file.")
+_CONFIG = define_config(None, "Experiment config file.")
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Logs, metrics and checkpoints; a folder or gs://bucket/folder."
 )

@@ -45,11 +45,3 @@ def test_a_config_that_lacks_a_field_is_refused_too():
 def test_every_variant_of_the_experiments_passes(file):
     for arg in file.ARGS:
         check_config(file.get_config(arg))
-
-
-def test_a_field_that_no_config_has_is_named_in_one_line(runs, tmp_path):
-    code, out, error = runs.run(tmp_path, "--config.stpes=3")
-    assert code == 1 and not out
-    (line,) = error.splitlines()
-    assert line.startswith("error: no such field of the config: 'stpes'")
-    assert '"steps" instead of "stpes"' in line

@@ -26,15 +26,15 @@ import jax
 import ml_collections
 from absl import app, flags
 from jax.sharding import Mesh
-from ml_collections import config_flags
 
+from swm_jax.config_flag import define_config, read_flags
 from swm_jax.tools.analysis import out_of_memory
 from swm_jax.tools.programs import model_config, train_program
 from swm_jax.tools.topology import TopologyError, get_slice
 from swm_jax.training.sharding import make_mesh
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", "experiments/board_tiny.py", "Experiment whose step is compiled."
+_CONFIG = define_config(
+    "experiments/board_tiny.py", "Experiment whose step is compiled."
 )
 _TOPOLOGY = flags.DEFINE_list("topology", [], "TPU slices, such as v5e:4x4.")
 _IMAGES = flags.DEFINE_integer("images", 0, "Images of a batch; 0 as the config.", 0)
@@ -173,4 +173,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=read_flags)

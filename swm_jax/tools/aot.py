@@ -23,8 +23,8 @@ from typing import Any
 import jax
 import ml_collections
 from absl import app, flags
-from ml_collections import config_flags
 
+from swm_jax.config_flag import define_config, read_flags
 from swm_jax.tools.analysis import Analysis, advice, analyse, grouped, weak_scaling
 from swm_jax.tools.programs import (
     LOOPS,
@@ -35,7 +35,6 @@ from swm_jax.tools.programs import (
 )
 from swm_jax.tools.roofline import HOP_SECONDS, MATMUL_SHARE
 from swm_jax.tools.topology import Slice, TopologyError, get_slice
-from swm_jax.training.config_check import read_flags
 from swm_jax.training.sharding import batch_shards, make_mesh
 
 PROGRAMS = ("train", "planner", "loop")
@@ -298,9 +297,7 @@ def _ms(seconds: float) -> str:
 
 
 if __name__ == "__main__":  # flags of commands imported together would clash
-    _CONFIG = config_flags.DEFINE_config_file(
-        "config", "experiments/board_3b.py", "Experiment config file."
-    )
+    _CONFIG = define_config("experiments/board_3b.py", "Experiment config file.")
     _TOPOLOGY = flags.DEFINE_string(
         "topology", "v5e:4x4", "Chip and shape of the slice."
     )

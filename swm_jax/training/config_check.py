@@ -1,26 +1,12 @@
 """What is wrong with a config, told in one line before a machine has worked for it."""
 
 import difflib
-import sys
-from collections.abc import Sequence
 
 import ml_collections
-from absl import app
 
 from swm_jax.training.inputs import QUERY_TYPES
 
 ON_NAN = ("stop", "skip")
-
-
-def read_flags(argv: Sequence[str]) -> list[str]:
-    """absl's parser; a field that the config lacks ends the program in one line."""
-    try:
-        return app.parse_flags_with_usage(argv)
-    except AttributeError as error:  # ml_collections', with what comes close
-        reason = error
-        while isinstance(reason, Exception) and reason.args:
-            reason = reason.args[0]
-        sys.exit(f"error: no such field of the config: {' '.join(str(reason).split())}")
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
