@@ -19,8 +19,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
 
+from swm_jax.checkpoints.expected import CheckpointError, check_tree
 from swm_jax.checkpoints.load import LoadedModel, load_model, loaded_model
-from swm_jax.checkpoints.manager import CheckpointError, check_tree
 from swm_jax.checkpoints.step_folder import (
     find_step,
     merge_stored,

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from swm_jax.checkpoints.expected import CheckpointError
 from swm_jax.checkpoints.huggingface import SHARD_BYTES, write_folder
 from swm_jax.checkpoints.leaves import DTYPES, Source
-from swm_jax.checkpoints.manager import CheckpointError
 from swm_jax.checkpoints.npz import write_npz
 from swm_jax.checkpoints.orbax_folder import write_orbax
 from swm_jax.checkpoints.sources import FORMATS

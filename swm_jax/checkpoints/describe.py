@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from swm_jax.checkpoints.manager import CheckpointError
+from swm_jax.checkpoints.expected import CheckpointError
 from swm_jax.models import VARIANTS, ModelConfig, get_config
 
 ARCHITECTURE = [

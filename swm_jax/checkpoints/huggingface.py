@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from swm_jax.checkpoints.describe import overrides_of
+from swm_jax.checkpoints.expected import CheckpointError
 from swm_jax.checkpoints.huggingface_config import (
     OWN,
     PALIGEMMA,
@@ -31,7 +32,6 @@ from swm_jax.checkpoints.huggingface_keys import (
     to_leaves,
 )
 from swm_jax.checkpoints.leaves import Source, model_shapes
-from swm_jax.checkpoints.manager import CheckpointError
 from swm_jax.checkpoints.safetensors_files import (
     PlannedTensor,
     list_tensors,

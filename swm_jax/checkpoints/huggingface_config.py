@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from swm_jax.checkpoints.describe import closest_variant, known_fields, overrides_of
-from swm_jax.checkpoints.manager import CheckpointError
+from swm_jax.checkpoints.expected import CheckpointError
 from swm_jax.models import ModelConfig, Tokenizer, get_config
 
 PALIGEMMA, SWM = "paligemma", "paligemma_wm"

@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from swm_jax.checkpoints.expected import CheckpointError, listed
 from swm_jax.checkpoints.leaves import Index, Leaf, check_finite, row_chunks
-from swm_jax.checkpoints.manager import CheckpointError, listed
 from swm_jax.checkpoints.safetensors_files import StoredTensor, read_slice
 
 EMBEDDING = "llm/embedder/input_embedding"

@@ -15,7 +15,7 @@ import jax
 import ml_dtypes
 import numpy as np
 
-from swm_jax.checkpoints.manager import CheckpointError
+from swm_jax.checkpoints.expected import CheckpointError
 from swm_jax.models import ModelConfig, SemanticWorldModel, Tokenizer
 
 DTYPES = {

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from swm_jax.checkpoints.expected import CheckpointError
 from swm_jax.checkpoints.leaves import to_arrays
-from swm_jax.checkpoints.manager import CheckpointError
 from swm_jax.checkpoints.orbax_folder import Opened
 from swm_jax.checkpoints.sources import detect, open_source, split_subtree
 from swm_jax.checkpoints.step_folder import write_model

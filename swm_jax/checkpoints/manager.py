@@ -18,7 +18,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -29,20 +29,13 @@ from jax.experimental import multihost_utils
 
 from swm_jax.checkpoints.abandoned import mute_late_writes, mute_unbegun_writes
 from swm_jax.checkpoints.digest import bit_sums
+from swm_jax.checkpoints.expected import CheckpointError, DamagedCheckpoint, listed
 from swm_jax.checkpoints.keep import SAVE_TIMEOUT, KeepBest, manager_options
 
 FORMAT = "swm_jax"
 FORMAT_VERSION = 1
 SWEEPS = 10
 DAMAGED = "damaged-"  # a step's folder is renamed to this and its number
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message says which and why."""
-
-
-class DamagedCheckpoint(CheckpointError):
-    """A checkpoint that cannot be read; an older one may do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -396,46 +389,3 @@ def _is_timeout(error: BaseException) -> bool:
 
 def _reason(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def check_tree(expected: Any, found: Any, where: str) -> None:
-    """Compares key and shape of two trees.
-
-    Args:
-      expected: arrays or shape structs of the model.
-      found: arrays or metadata with shapes, as stored.
-      where: the checkpoint, for the message.
-
-    Raises:
-      CheckpointError: names the first keys that are missing, left over or misshapen.
-    """
-    flatten = lambda tree: {
-        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
-    check_shapes(flatten(expected), flatten(found), where)
-
-
-def check_shapes(
-    want: Mapping[str, tuple[int, ...]], have: Mapping[str, tuple[int, ...]], where: str
-) -> None:
-    """The same for shapes by key.
-
-    Raises:
-      CheckpointError: names the first keys that are missing, left over or misshapen.
-    """
-    problems = [f"{key} is missing" for key in sorted(want.keys() - have.keys())]
-    problems += [f"{key} is left over" for key in sorted(have.keys() - want.keys())]
-    problems += [
-        f"{key} has shape {have[key]}, expected {want[key]}"
-        for key in sorted(want.keys() & have.keys())
-        if want[key] != have[key]
-    ]
-    if problems:
-        raise CheckpointError(f"{where} does not hold this model: {listed(problems)}")
-
-
-def listed(problems: Sequence[str]) -> str:
-    """The first three problems in one line, and how many more there are."""
-    more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-    return "; ".join(problems[:3]) + more

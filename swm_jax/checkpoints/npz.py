@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from swm_jax.checkpoints.expected import CheckpointError
 from swm_jax.checkpoints.leaves import (
     DTYPES,
     Index,
@@ -24,7 +25,6 @@ from swm_jax.checkpoints.leaves import (
     check_finite,
     row_chunks,
 )
-from swm_jax.checkpoints.manager import CheckpointError
 
 PREFIX = "params/"
 METADATA, TOKENIZER = "swm_jax/metadata", "swm_jax/tokenizer"

@@ -14,6 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from swm_jax.checkpoints.describe import overrides_of
+from swm_jax.checkpoints.expected import CheckpointError, check_tree
 from swm_jax.checkpoints.leaves import (
     Leaf,
     Source,
@@ -22,12 +23,7 @@ from swm_jax.checkpoints.leaves import (
     to_arrays,
     unflatten,
 )
-from swm_jax.checkpoints.manager import (
-    FORMAT,
-    FORMAT_VERSION,
-    CheckpointError,
-    check_tree,
-)
+from swm_jax.checkpoints.manager import FORMAT, FORMAT_VERSION
 from swm_jax.checkpoints.orbax_arrays import stored_leaves
 from swm_jax.checkpoints.step_folder import (
     find_step,

@@ -14,8 +14,8 @@ import ml_dtypes  # noqa: F401  (numpy then knows the name bfloat16)
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from swm_jax.checkpoints.expected import CheckpointError
 from swm_jax.checkpoints.leaves import DTYPES, Index
-from swm_jax.checkpoints.manager import CheckpointError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _CODES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}

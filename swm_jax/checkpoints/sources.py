@@ -13,14 +13,11 @@ from swm_jax.checkpoints.describe import (
     known_fields,
     overrides_of,
 )
+from swm_jax.checkpoints.expected import CheckpointError, check_shapes
 from swm_jax.checkpoints.huggingface import open_folder
 from swm_jax.checkpoints.huggingface_config import special_ids
 from swm_jax.checkpoints.leaves import Source, model_shapes
-from swm_jax.checkpoints.manager import (
-    CheckpointError,
-    check_shapes,
-    checkpoints_folder,
-)
+from swm_jax.checkpoints.manager import checkpoints_folder
 from swm_jax.checkpoints.npz import read_npz
 from swm_jax.checkpoints.orbax_folder import open_orbax
 from swm_jax.models import Tokenizer, get_config

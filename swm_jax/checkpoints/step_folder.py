@@ -17,10 +17,10 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
+from swm_jax.checkpoints.expected import CheckpointError
 from swm_jax.checkpoints.manager import (
     FORMAT,
     FORMAT_VERSION,
-    CheckpointError,
     absolute,
     checkpoints_folder,
     warn,
