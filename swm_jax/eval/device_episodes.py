@@ -34,6 +34,7 @@ from swm_jax.planning.device_loop import (
     make_device_loop,
 )
 from swm_jax.planning.goal_table import goal_table
+from swm_jax.planning.noise import fold_in_each
 from swm_jax.planning.planner import by_scene, on_mesh
 from swm_jax.planning.question_batch import Tokenizes
 from swm_jax.questions.goal import Goal
@@ -161,9 +162,11 @@ def board_program(
         goals, tokenizer, question_length, options=options, count=max(count, most)
     )
     limits = np.array([max_steps or task.max_steps for task in made], np.int32)
+    seeds = np.array([seed for _, seed in tasks], np.uint32)
+    keys = fold_in_each(key, seeds)
     around = board_surroundings(env, image_size, look)
     run = make_device_loop(planner, around, int(limits.max()))
-    return run, (world_model, table, board_tasks(made), start, limits, key)
+    return run, (world_model, table, board_tasks(made), start, limits, keys)
 
 
 def run_on_device(
@@ -202,9 +205,8 @@ def run_on_device(
             env, chosen, world_model, planner, key, **settings
         )
         if mesh is not None:
-            model, *episodes, own = arguments
-            model, own = on_mesh((model, own), mesh)
-            arguments = (model, *by_scene(tuple(episodes), mesh), own)
+            model, *episodes = arguments
+            arguments = (on_mesh(model, mesh), *by_scene(tuple(episodes), mesh))
         with contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh):
             if compiled is None:
                 compiled = jax.jit(run).lower(*arguments).compile()

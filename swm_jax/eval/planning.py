@@ -93,7 +93,7 @@ def run_sweep(
             tasks,
             world.model,
             planner,
-            jax.random.key(tasks[0][1]),
+            jax.random.key(0),
             # Random actions ask nobody, not even on which side they are.
             preset="published" if method == "random" else config.goal,
             tokenizer=world.tokenizer,
