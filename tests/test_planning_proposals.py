@@ -61,7 +61,7 @@ def test_proposals_may_be_an_array_a_function_or_a_policy_with_parameters():
     by_function = lambda observation, key: np.asarray(chunks)
     by_partial = jax.tree_util.Partial(lambda step, o, k: chunks + 0 * step, step)
     plans = [
-        replan("best_of_proposals", proposals=each, candidates=2, elites=0)[0]
+        replan("best_of_proposals", proposals=each, candidates=2)[0]
         for each in (chunks, by_function, Policy(step), by_partial)
     ]
     for plan in plans:
@@ -85,7 +85,7 @@ def test_proposals_outside_the_limits_are_clamped_and_counted(name):
     ("proposals", "settings", "message"),
     [
         (None, {}, "needs proposals of a base policy"),
-        (draw(5), {"candidates": 4, "elites": 0}, "5 proposals .* expected 1 to 4"),
+        (draw(5), {"candidates": 4}, "5 proposals .* expected 1 to 4"),
         (draw()[0], {}, r"proposals are \(3, 16, 2\), expected \(3, 'M', 16, 2\)"),
         (draw()[:, :, :8], {}, r"proposals are \(3, 3, 8, 2\)"),
         (lambda observation, key: draw()[:1], {}, r"proposals are \(1, 3, 16, 2\)"),
@@ -98,13 +98,13 @@ def test_impossible_proposals_are_refused_in_one_line(proposals, settings, messa
 
 
 def test_published_mppi_starts_from_the_proposals_alone_if_there_are_enough():
-    config = get_planner("mppi_published", candidates=3, elites=0).config
+    config = get_planner("mppi_published", candidates=3).config
     population = first_population(KEYS, blank_state(3, config), config, draw())
     np.testing.assert_array_equal(population, draw())
 
 
 def test_too_few_proposals_are_surrounded_by_noise():
-    config = get_planner("best_of_proposals", candidates=9, elites=0).config
+    config = get_planner("best_of_proposals", candidates=9).config
     population = np.asarray(
         first_population(KEYS, blank_state(3, config), config, draw(limit=0.001))
     )
@@ -239,7 +239,7 @@ def test_the_planner_state_remembers_the_stage_between_replans():
     staged = StagedGoal(
         (Stage(REACH, near), Stage(goal_for_task("reach", ("blue cube",))))
     )
-    planner = get_planner("best_of_n", candidates=4, keep=0, elites=0)
+    planner = get_planner("best_of_n", candidates=4)
     state, stages = planner.init_state(2), []
     observation = Observation(image=np.zeros((2, 4, 4, 3), np.uint8))
     for p in (0.1, 0.95, 0.7, 0.2, 0.7):

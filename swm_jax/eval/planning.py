@@ -20,16 +20,16 @@ from swm_jax.eval.results import Episode, Journal
 from swm_jax.eval.worlds import World
 from swm_jax.planning import Planner, get_planner
 from swm_jax.planning.closed_loop import EpisodeResult, run_episodes
+from swm_jax.planning.presets import used_settings
 
 Cell = tuple[str, str, str]  # task, method, world model
 
 
 def make_planner(config: EvalConfig, method: str) -> Planner:
     """The planner of a method, with the numbers the configuration overrides."""
+    used = used_settings(method)
     names = ("candidates", "iterations", "execute")
-    given = {k: v for k in names if (v := getattr(config, k))}
-    if method == "random":
-        given = {k: v for k, v in given.items() if k == "execute"}
+    given = {k: v for k in names if k in used and (v := getattr(config, k))}
     if method in ("best_of_n", "random_shooting") and "iterations" in given:
         # One population of the same size as all rounds of the others together.
         iterations = given.pop("iterations")
@@ -39,8 +39,9 @@ def make_planner(config: EvalConfig, method: str) -> Planner:
         given["candidates"] = base
     if few := given.get("candidates"):
         own = get_planner(method, config.env).config
-        given["keep"] = min(own.keep, few - 1)
-        given |= {k: min(getattr(own, k), few) for k in ("elites", "carry", "refine")}
+        used = used_settings(method, **given)
+        most = {"keep": few - 1, "elites": few, "carry": few, "refine": few}
+        given |= {k: min(getattr(own, k), v) for k, v in most.items() if k in used}
     return get_planner(method, config.env, **given)
 
 

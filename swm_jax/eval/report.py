@@ -13,7 +13,7 @@ from importlib import resources
 
 from swm_jax.eval import charts
 from swm_jax.eval import report_answers as answers
-from swm_jax.eval.config import METHODS, TASKS, format_seeds
+from swm_jax.eval.config import TASKS, format_seeds
 from swm_jax.eval.page import display, interval, percent, picture, section, table, tile
 from swm_jax.eval.svg import number
 
@@ -223,8 +223,8 @@ def _appendix(results: Mapping) -> str:
     facts = {**results["machine"], **results["versions"]}
     rows = [[html.escape(str(k)), html.escape(str(v))] for k, v in facts.items()]
     model = {k: v for k, v in (results.get("model") or {}).items() if k != "training"}
-    tasks = TASKS[config.get("env", "board")]
-    known = f"Tasks known: {', '.join(tasks)}; methods: {', '.join(METHODS)}."
+    env = config.get("env", "board")
+    known = f"Tasks known: {', '.join(TASKS[env])}; methods: {', '.join(METHODS[env])}."
     return section(
         "Config, versions, machine",
         f"{known} The same figures as data: results.json, beside this page.",
