@@ -52,7 +52,7 @@ from swm_jax.training.step import TrainState, make_eval_step, make_train_step
 jax.config.update("jax_disable_most_optimizations", True)
 
 TYPES = 3
-SCALARS = ("loss", "dense_loss", "mention_error", "place_error", "gradient_norm")
+SCALARS = ("loss", "dense_loss", "mention_loss", "place_loss", "gradient_norm")
 SIZES = dict(
     image_size=24,
     width=32,
@@ -163,8 +163,8 @@ def train(
         scalars = [
             "loss",
             "dense_loss",
-            "mention_error",
-            "place_error",
+            "mention_loss",
+            "place_loss",
             "gradient_norm",
         ]
         rows.append([float(getattr(metrics, name)) for name in scalars])

@@ -13,7 +13,7 @@ from importlib import resources
 
 from swm_jax.eval import charts
 from swm_jax.eval import report_answers as answers
-from swm_jax.eval.config import TASKS, format_seeds
+from swm_jax.eval.config import METHODS, TASKS, format_seeds
 from swm_jax.eval.page import display, interval, percent, picture, section, table, tile
 from swm_jax.eval.svg import number
 
