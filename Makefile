@@ -96,7 +96,7 @@ test-ogbench: $(OGBENCH_STAMP)
 		-m ogbench tests $(ARGS)
 
 fixtures: $(PARITY_STAMP)
-	JAX_PLATFORMS=cpu PYTHONPATH=.:tests:tests/parity $(BIN)/python -m write_fixtures
+	JAX_PLATFORMS=cpu PYTHONPATH=.:tests/helpers:tests/parity $(BIN)/python -m write_fixtures
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -17,12 +17,12 @@ import numpy as np
 from absl import app, flags, logging
 from jaxtyping import Bool, Float, Int
 
-from data_pipelines.arrays import EpisodeArrays
-from data_pipelines.domains import get_domain
-from data_pipelines.episodes import DataError
-from data_pipelines.labellers import Labeller, load_labeller
-from data_pipelines.load import load_episodes
-from data_pipelines.saqa import SaqaConfig, SaqaSampler
+from data_pipelines.label.labellers import Labeller, load_labeller
+from data_pipelines.saqa.sampler import SaqaConfig, SaqaSampler
+from data_pipelines.schema.arrays import EpisodeArrays
+from data_pipelines.schema.domains import get_domain
+from data_pipelines.schema.episode import DataError
+from data_pipelines.schema.read import load_episodes
 from swm_jax.questions import ALL_TYPES, ANSWERS, CHANGE_TYPES, DOMAINS
 
 _STARTS = 32  # per batch drawn

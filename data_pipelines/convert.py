@@ -24,9 +24,8 @@ import numpy as np
 from absl import app, flags, logging
 from PIL import Image
 
-from data_pipelines import folder
-from data_pipelines.claim import claim_settings, claimed, write_json
-from data_pipelines.episodes import (
+from data_pipelines.schema import store as folder
+from data_pipelines.schema.episode import (
     SCHEMA_VERSION,
     DataError,
     Episode,
@@ -35,6 +34,7 @@ from data_pipelines.episodes import (
     frame_size,
     validate,
 )
+from data_pipelines.schema.output_folder import claim_settings, claimed, write_json
 from data_pipelines.sources import RawEpisode, Source, open_source
 
 SETTINGS_FILE = "conversion.json"

@@ -13,9 +13,9 @@ import ml_collections
 from absl import app, flags, logging
 
 from data_pipelines.convert import Converted, Settings, convert_source
-from data_pipelines.episodes import DataError
-from data_pipelines.ogbench_play import OGBenchPlay, PlaySettings
-from swm_jax.config_flag import define_config, read_flags
+from data_pipelines.schema.episode import DataError
+from data_pipelines.sources.ogbench_play import OGBenchPlay, PlaySettings
+from swm_jax.cli import define_config, read_flags
 
 
 def generate(config: ml_collections.ConfigDict, output: str) -> Converted:

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from swm_jax import envs
-from swm_jax.envs.render import render
+from swm_jax import envs, worlds
 from swm_jax.questions import ANSWERS, predicates, question
+from swm_jax.worlds.board.render import render
 
 OUTPUT = Path(__file__).parents[1] / "docs" / "board.png"
 ACTIONS = 14  # of 0.012 m
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def _push() -> envs.Scene:
-    env = envs.load("board", backend="mujoco")
+    env = worlds.load_env("board", backend="mujoco")
     names = [envs.BLOCK_NAMES[i] for i in envs.BLOCK_SETS["standard"]]
     start = envs.Scene(
         block_pose=jnp.array([[BLOCKS[name] for name in names]], jnp.float32),

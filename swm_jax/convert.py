@@ -16,8 +16,8 @@ from absl import app, flags, logging
 
 from swm_jax.checkpoints import CheckpointError
 from swm_jax.checkpoints.convert import convert, listing, source_bytes, summary
-from swm_jax.checkpoints.leaves import DTYPES
-from swm_jax.checkpoints.sources import FORMATS, open_source
+from swm_jax.checkpoints.formats.detect import FORMATS, open_source
+from swm_jax.checkpoints.formats.lazy_arrays import DTYPES
 
 _DRY_RUN = flags.DEFINE_boolean("dry_run", False, "List what would be read, and stop.")
 flags.DEFINE_alias("dry-run", "dry_run")

@@ -17,9 +17,9 @@ from absl import app, flags, logging
 from etils import epath
 
 from swm_jax.checkpoints import CheckpointError
-from swm_jax.config_flag import define_config, read_flags
+from swm_jax.cli import define_config, read_flags
 from swm_jax.training import TrainingError, train
-from swm_jax.training.hosts import HostsError, connect, is_first
+from swm_jax.training.distributed import HostsError, connect, is_first
 from swm_jax.training.profiling import parse_steps
 
 _CONFIG = define_config(None, "Experiment config file.")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.episodes import DataError
+from data_pipelines.schema.episode import DataError
 from data_pipelines.sources.raw import RawEpisode, Source
 
 KINDS = ("lerobot", "language_table", "ogbench")

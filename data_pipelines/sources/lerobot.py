@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_pipelines.episodes import DataError
+from data_pipelines.schema.episode import DataError
 from data_pipelines.sources.raw import RawEpisode
 from data_pipelines.sources.videos import read_video
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.episodes import DataError
+from data_pipelines.schema.episode import DataError
 from data_pipelines.sources.raw import RawEpisode
 
 _NAME = re.compile(r"(visual-)?cube-(single|double|triple|quadruple)-(play|noisy)")
@@ -90,7 +90,7 @@ class OGBenchFile:
         )
 
     def _poses(self, qpos: np.ndarray) -> Mapping[str, np.ndarray]:
-        from swm_jax.envs.ogbench_env import SceneReader
+        from swm_jax.worlds.ogbench.env import SceneReader
 
         if self._scenes is None:
             self._scenes = SceneReader(self._cubes)
@@ -103,7 +103,7 @@ class OGBenchFile:
 
 
 def _installed() -> bool:
-    from swm_jax.envs.ogbench_env import available
+    from swm_jax.worlds.ogbench.env import available
 
     return available()
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.episodes import DataError
+from data_pipelines.schema.episode import DataError
 from data_pipelines.sources.raw import RawEpisode
 from data_pipelines.sources.tfrecords import (
     ArrayRecordFile,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from data_pipelines.episodes import DataError
+from data_pipelines.schema.episode import DataError
 
 _FPS_TOLERANCE = 0.01  # relative
 

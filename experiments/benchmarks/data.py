@@ -29,18 +29,18 @@ import ml_collections
 import numpy as np
 from absl import app, flags, logging
 
-from data_pipelines import folder
-from data_pipelines import generate as generation
-from data_pipelines.batches import make_train_iterator
-from data_pipelines.episodes import decode_frame, encode_png
-from data_pipelines.load import load_episodes
-from data_pipelines.members import saqa_config
-from data_pipelines.question_tokens import QuestionTokens
-from data_pipelines.saqa import SaqaSampler
-from data_pipelines.simulated import WORLDS
+from data_pipelines.batches.source_batches import saqa_config
+from data_pipelines.batches.stream import make_train_iterator
+from data_pipelines.generate import shards as generation
+from data_pipelines.generate.simulated import WORLDS
+from data_pipelines.saqa.sampler import SaqaSampler
+from data_pipelines.saqa.tokens import QuestionTokens
+from data_pipelines.schema import store as folder
+from data_pipelines.schema.episode import decode_frame, encode_png
+from data_pipelines.schema.read import load_episodes
 from experiments import generate_board, generate_cube
-from swm_jax import envs
-from swm_jax.eval.results import write_json
+from swm_jax import worlds
+from swm_jax.eval.journal import write_json
 from swm_jax.models import Tokenizer, get_config
 
 ROUNDS = 3
@@ -139,7 +139,7 @@ def alone(
     config = generation.resolve(config)
     name = generation.world_name(config)
     settings = {field: config[field] for field in WORLDS[name].settings}
-    env = envs.load(name, backend=config.backend, **settings)
+    env = worlds.load_env(name, backend=config.backend, **settings)
     per, schema = config.episodes_per_shard, generation.schema_of(config)
     parts = [range(i * per, (i + 1) * per) for i in range(shards)]
     counts, times = generation.Counts(), {}

@@ -27,7 +27,7 @@ import ml_collections
 from absl import app, flags
 from jax.sharding import Mesh
 
-from swm_jax.config_flag import define_config, read_flags
+from swm_jax.cli import define_config, read_flags
 from swm_jax.tools.analysis import out_of_memory
 from swm_jax.tools.programs import model_config, train_program
 from swm_jax.tools.topology import TopologyError, get_slice

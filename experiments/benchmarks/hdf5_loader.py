@@ -16,9 +16,9 @@ import h5py
 import numpy as np
 import torch
 
-from data_pipelines.arrays import EpisodeArrays
-from data_pipelines.question_tokens import QuestionTokens
-from data_pipelines.saqa import SaqaBatch
+from data_pipelines.saqa.sampler import SaqaBatch
+from data_pipelines.saqa.tokens import QuestionTokens
+from data_pipelines.schema.arrays import EpisodeArrays
 
 
 def write_hdf5(

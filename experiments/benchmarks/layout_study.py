@@ -30,10 +30,10 @@ from absl import app, flags, logging
 
 from experiments import board_tiny
 from experiments.benchmarks.timing import machine
-from swm_jax.eval import charts
 from swm_jax.eval.config import TASKS, parse_seeds, preset
-from swm_jax.eval.results import read_json, write_json, write_text
-from swm_jax.eval.run import evaluate
+from swm_jax.eval.journal import read_json, write_json, write_text
+from swm_jax.eval.report import charts
+from swm_jax.eval.sweep import evaluate
 from swm_jax.models.config import LAYOUTS
 from swm_jax.training import train
 from swm_jax.training.metrics import read_metrics

@@ -20,9 +20,9 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from data_pipelines.batches import make_train_iterator
+from data_pipelines.batches.stream import make_train_iterator
 from experiments import board_tiny
-from swm_jax.eval.charts import lines
+from swm_jax.eval.report.charts import lines
 from swm_jax.models import SemanticWorldModel, Tokenizer, TrainBatch
 from swm_jax.tools.programs import model_config
 from swm_jax.training.inputs import QUERY_TYPES

@@ -38,7 +38,7 @@ from swm_jax.models import (
     flops,
     get_config,
 )
-from swm_jax.models.passes import Query, pass_that_fits
+from swm_jax.models.chunked_scoring import Query, pass_that_fits
 from swm_jax.planning import GoalArrays, get_planner
 
 HORIZON, WORDS = 16, 12  # actions of a chunk, tokens of a question

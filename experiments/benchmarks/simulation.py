@@ -16,12 +16,12 @@ import jax
 import jax.numpy as jnp
 from absl import app, flags
 
-from data_pipelines import device_saqa
-from data_pipelines.poses import simulated_episodes
+from data_pipelines.generate.pose_cache import simulated_episodes
+from data_pipelines.saqa import device_batches as device_saqa
 from experiments import board_tiny, generate_board
-from swm_jax import envs
-from swm_jax.envs.render import render
+from swm_jax import worlds
 from swm_jax.models import Tokenizer, get_config
+from swm_jax.worlds.board.render import render
 
 _WORLDS = flags.DEFINE_list("worlds", ["64"], "Worlds side by side.")
 _SIZES = flags.DEFINE_list("sizes", ["64", "96", "224"], "Pixels per side.")
@@ -44,7 +44,7 @@ def seconds(call: Callable[[], object]) -> float:
     return min(spent)
 
 
-def steps_per_second(env: envs.BoardEnv, worlds: int) -> float:
+def steps_per_second(env: worlds.BoardEnv, worlds: int) -> float:
     """Control steps/s of all worlds together, with random actions."""
     states = env.reset_batch(jax.random.split(jax.random.key(0), worlds))
     shape = (worlds, _STEPS.value, 2)
@@ -53,7 +53,7 @@ def steps_per_second(env: envs.BoardEnv, worlds: int) -> float:
     return worlds * _STEPS.value / seconds(roll)
 
 
-def frames_per_second(env: envs.BoardEnv, worlds: int, size: int) -> float:
+def frames_per_second(env: worlds.BoardEnv, worlds: int, size: int) -> float:
     """Rendered images/s, 2 x 2 samples a pixel."""
     states = env.reset_batch(jax.random.split(jax.random.key(0), worlds))
     scene = jax.tree.map(jnp.asarray, env.scene(states))
@@ -78,21 +78,21 @@ def main(argv: list[str]) -> None:
     """Prints a row as soon as it is measured."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
-    env = envs.load("board", backend="mjx")
+    env = worlds.load_env("board", backend="mjx")
     device = jax.devices()[0].device_kind
     print(f"jax {jax.__version__} on {device}; MJX, {env.physics_steps} physics steps "
           "per control step")  # fmt: skip
-    for worlds in (int(n) for n in _WORLDS.value):
-        rate = steps_per_second(env, worlds)
-        print(f"{worlds:6} worlds {rate:12,.0f} control steps/s", flush=True)
+    for count in (int(n) for n in _WORLDS.value):
+        rate = steps_per_second(env, count)
+        print(f"{count:6} worlds {rate:12,.0f} control steps/s", flush=True)
         for size in (int(n) for n in _SIZES.value):
-            rate = frames_per_second(env, worlds, size)
-            print(f"{worlds:6} scenes {rate:12,.0f} frames/s at {size} px", flush=True)
+            rate = frames_per_second(env, count, size)
+            print(f"{count:6} scenes {rate:12,.0f} frames/s at {size} px", flush=True)
         if _POSES.value:
-            rate, queries = batches_per_second(worlds)
+            rate, queries = batches_per_second(count)
             print(
-                f"{worlds:6} images {rate * worlds:12,.0f} images/s in batches, "
-                f"{rate * worlds * queries:,.0f} queries/s",
+                f"{count:6} images {rate * count:12,.0f} images/s in batches, "
+                f"{rate * count * queries:,.0f} queries/s",
                 flush=True,
             )
 

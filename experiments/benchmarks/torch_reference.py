@@ -18,7 +18,7 @@ from torch import nn
 from transformers import PaliGemmaForConditionalGeneration
 
 from swm_jax.checkpoints.convert import convert
-from swm_jax.checkpoints.leaves import Leaf, Source, flatten
+from swm_jax.checkpoints.formats.lazy_arrays import Leaf, Source, flatten
 from swm_jax.models import ModelConfig, TrainBatch
 
 

@@ -46,7 +46,7 @@ from experiments.benchmarks.train_ways import (
     jax_way,
     reference_way,
 )
-from swm_jax.eval.results import write_json
+from swm_jax.eval.journal import write_json
 from swm_jax.tools.programs import model_config
 
 # Paper rates of bfloat16 matrix products without sparsity, FLOP/s, by device kind.
@@ -174,7 +174,7 @@ def _compare(rows: list[dict[str, Any]]) -> None:
 
 def _pipeline(preset: Preset, rows: list[dict[str, Any]]) -> None:
     """Images/s of the input pipeline alone, beside what the packed step eats."""
-    from data_pipelines import batches as pipeline
+    from data_pipelines.batches import stream as pipeline
     from swm_jax.models import Tokenizer
 
     config = experiment(preset, "packed")

@@ -1,15 +1,15 @@
 """Checkpoints: saving and resuming runs; loading, converting, shipping models."""
 
 from swm_jax.checkpoints.adapters import export_adapter, load_adapter
-from swm_jax.checkpoints.expected import CheckpointError, check_tree
-from swm_jax.checkpoints.keep import SAVE_TIMEOUT, KeepBest
-from swm_jax.checkpoints.load import (
+from swm_jax.checkpoints.errors import CheckpointError, check_tree
+from swm_jax.checkpoints.model import (
     LoadedModel,
     export_model,
     load_model,
     shipped_checkpoint,
 )
-from swm_jax.checkpoints.manager import RunCheckpoints
+from swm_jax.checkpoints.run.manager import RunCheckpoints
+from swm_jax.checkpoints.run.retention import SAVE_TIMEOUT, KeepBest
 
 __all__ = [
     "SAVE_TIMEOUT",

@@ -19,9 +19,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
 
-from swm_jax.checkpoints.expected import CheckpointError, check_tree
-from swm_jax.checkpoints.load import LoadedModel, load_model, loaded_model
-from swm_jax.checkpoints.step_folder import (
+from swm_jax.checkpoints.errors import CheckpointError, check_tree
+from swm_jax.checkpoints.formats.orbax.step_folder import (
     find_step,
     merge_stored,
     read_metadata,
@@ -32,6 +31,7 @@ from swm_jax.checkpoints.step_folder import (
     with_adapter_shapes,
     write_model,
 )
+from swm_jax.checkpoints.model import LoadedModel, load_model, loaded_model
 from swm_jax.models import SemanticWorldModel, get_config
 from swm_jax.models.lora import first_match
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from swm_jax.checkpoints.expected import CheckpointError
-from swm_jax.checkpoints.huggingface import SHARD_BYTES, write_folder
-from swm_jax.checkpoints.leaves import DTYPES, Source
-from swm_jax.checkpoints.npz import write_npz
-from swm_jax.checkpoints.orbax_folder import write_orbax
-from swm_jax.checkpoints.sources import FORMATS
+from swm_jax.checkpoints.errors import CheckpointError
+from swm_jax.checkpoints.formats.detect import FORMATS
+from swm_jax.checkpoints.formats.huggingface.folder import SHARD_BYTES, write_folder
+from swm_jax.checkpoints.formats.lazy_arrays import DTYPES, Source
+from swm_jax.checkpoints.formats.npz import write_npz
+from swm_jax.checkpoints.formats.orbax.folder import write_orbax
 
 
 def target_format(destination: Path) -> str:

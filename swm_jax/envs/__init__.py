@@ -1,10 +1,6 @@
-"""Simulated worlds: scenes, physics, pictures."""
+"""What worlds are built of: the interface, two engines, a ray caster, scenes."""
 
-from swm_jax.envs import board_geometry
-from swm_jax.envs.board import BoardEnv, State
-from swm_jax.envs.cube import CubeEnv, CubeState
 from swm_jax.envs.env import Env
-from swm_jax.envs.registry import default_config, env_names, load
 from swm_jax.envs.scene import (
     BLOCK_NAMES,
     BLOCK_SETS,
@@ -23,15 +19,7 @@ __all__ = [
     "CUBES",
     "SHAPES",
     "AnyScene",
-    "BoardEnv",
-    "CubeEnv",
     "CubeScene",
-    "CubeState",
     "Env",
     "Scene",
-    "State",
-    "board_geometry",
-    "default_config",
-    "env_names",
-    "load",
 ]

@@ -3,7 +3,7 @@
 `Env` is the interface. `MjcfEnv` is an env made of an MJCF model, in two halves: a
 world (`board.BoardEnv`, `cube.CubeEnv`) says what a state holds, where things lie at
 first and what an action tells the servos; an engine (`mjx_engine.MjxEngine`,
-`mujoco_engine.MujocoEngine`) plays any world. What `swm_jax.envs.load` returns is both.
+`mujoco_engine.MujocoEngine`) plays any world. `swm_jax.worlds.load_env` returns both.
 
 Axes: B worlds, H control steps, A action width.
 """

@@ -95,7 +95,7 @@ def main(argv: list[str]) -> None:
         config = config_from_flags()
         folder = pathlib.Path(_OUTPUT.value or f"results/{config.preset}")
         logging.set_verbosity(logging.ERROR)
-        from swm_jax.eval.run import evaluate  # late: mistakes above cost no start-up
+        from swm_jax.eval.sweep import evaluate  # late: mistakes above cost no start-up
 
         evaluate(config, folder, _RESTART.value)
     except UserError as error:

@@ -30,9 +30,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from swm_jax.envs import cube_geometry as geometry
-from swm_jax.envs.cube_overlap import cube_gap, finger_gaps
 from swm_jax.envs.scene import CubeScene, array_namespace
+from swm_jax.worlds.cube import geometry as geometry
+from swm_jax.worlds.cube.overlap import cube_gap, finger_gaps
 
 TOUCH = 0.001  # metres between surfaces
 MET = 0.05  # metres, margin of surfaces that meet

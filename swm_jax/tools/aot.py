@@ -24,7 +24,7 @@ import jax
 import ml_collections
 from absl import app, flags
 
-from swm_jax.config_flag import define_config, read_flags
+from swm_jax.cli import define_config, read_flags
 from swm_jax.tools.analysis import Analysis, advice, analyse, grouped, weak_scaling
 from swm_jax.tools.programs import (
     LOOPS,

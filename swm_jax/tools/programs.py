@@ -19,8 +19,8 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from swm_jax import envs
-from swm_jax.eval.device_episodes import board_program
+from swm_jax import worlds
+from swm_jax.eval.episodes.device_program import board_program
 from swm_jax.models import (
     ModelConfig,
     Observation,
@@ -169,7 +169,7 @@ def loop_program(config: ml_collections.ConfigDict, mesh: Mesh, scenes: int) -> 
         )
     model, planner = model_config(config), planner_of(config)
     run, (world_model, *episodes) = board_program(
-        envs.load("board", backend="mjx"),
+        worlds.load_env("board", backend="mjx"),
         [("block_to_block", seed) for seed in range(scenes)],
         planner_model(model, mesh),
         planner,

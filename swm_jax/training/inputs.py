@@ -23,7 +23,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int
 
-from data_pipelines import pretraining
+from data_pipelines.batches import pretraining
 from swm_jax.models import ModelConfig, Tokenizer, TrainBatch
 from swm_jax.training.sharding import batch_sharding, batch_shards, shard_batch
 
@@ -47,7 +47,7 @@ def action_metadata(config: ml_collections.ConfigDict) -> dict[str, Any]:
         return {}
     if config.data.source == "simulated":
         return {"board": {"kind": "raw", "size": 2}}
-    from data_pipelines import batches
+    from data_pipelines.batches import stream as batches
 
     kind = config.data.get("actions", "raw")
     return batches.stored_action_entries(config.data.dir, kind)
@@ -137,7 +137,8 @@ class Inputs:
         """Batches by step of a split, with `stream` and `examples`."""
         config, (model_config, tokenizer) = self._config, self._parts
         if config.data.source == "simulated":
-            from data_pipelines import device_saqa, poses
+            from data_pipelines.generate import pose_cache as poses
+            from data_pipelines.saqa import device_batches as device_saqa
 
             episodes = poses.simulated_episodes(
                 config.data.simulate, config.data.dir, split
@@ -151,7 +152,7 @@ class Inputs:
                 split=split,
                 rows=self._rows,
             )
-        from data_pipelines import batches
+        from data_pipelines.batches import stream as batches
 
         return batches.StepBatches.make(
             config.data.dir,

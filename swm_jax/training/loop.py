@@ -17,10 +17,18 @@ from etils import epath
 
 from swm_jax.checkpoints import SAVE_TIMEOUT, KeepBest, RunCheckpoints
 from swm_jax.models import SemanticWorldModel, Tokenizer, get_config
+from swm_jax.training.bad_steps import (
+    GIVE_UP,
+    Tally,
+    bad_steps,
+    make_counter,
+    what_is_bad,
+    write_bad_batch,
+)
 from swm_jax.training.config_check import check_config
+from swm_jax.training.distributed import StopSignal, is_first
 from swm_jax.training.finetune import Finetune, count_parameters
 from swm_jax.training.goodput import Goodput, PhaseClock
-from swm_jax.training.hosts import StopSignal, is_first
 from swm_jax.training.inputs import (
     QUERY_TYPES,
     Inputs,
@@ -40,14 +48,6 @@ from swm_jax.training.step import (
     TrainState,
     make_eval_step,
     make_train_step,
-)
-from swm_jax.training.tally import (
-    GIVE_UP,
-    Tally,
-    bad_steps,
-    make_counter,
-    what_is_bad,
-    write_bad_batch,
 )
 
 # Of the last step, beside the sums over all steps since the last row.

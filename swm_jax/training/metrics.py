@@ -19,7 +19,7 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2
 
-from swm_jax.checkpoints.manager import warn
+from swm_jax.checkpoints.run.manager import warn
 
 METRICS_FILE = "metrics.jsonl"
 UPLOAD_EVERY = 30.0  # seconds between writes to an object store, which cannot append

@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from micro_models import quick_jit
 from parity_cases import (
     CASES,
     assert_same_gradient,
@@ -16,7 +17,6 @@ from parity_cases import (
     random_batch,
     random_params,
 )
-from test_layout import quick_jit
 from torch_swm import torch_swm_outputs
 
 from swm_jax.models import Observation, QuestionBatch, VLMWorldModel

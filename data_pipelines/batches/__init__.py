@@ -1,0 +1,1 @@
+"""Batches: streams that depend on seed and step only, and mixtures of them."""

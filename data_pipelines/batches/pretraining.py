@@ -1,0 +1,260 @@
+"""Pre-training batches, made on the device: rendered scenes and what is in them.
+
+PaliGemma's own kinds of pre-training task on our scenes: detect an object (answer:
+location tokens, row then column), describe a region (answer: the block that lies
+there), answer about the present; and dense targets for the vision tower. There are
+no actions: every query has horizon 0. A batch is a pure function of (seed, step).
+Where the objects that a question names lie is a target of its own.
+
+Axes: B images, N questions about a scene that the grammar can ask, R = Q queries,
+T question tokens, L = 2 answer tokens, P patches, h w pixels.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from data_pipelines.generate.scenes import random_scenes
+from swm_jax.envs import BLOCK_NAMES, BLOCK_SETS, Scene
+from swm_jax.models import (
+    DenseTargets,
+    MentionTargets,
+    ModelConfig,
+    PlaceTargets,
+    Tokenizer,
+    TrainBatch,
+)
+from swm_jax.questions import (
+    ALL_TYPES,
+    ANSWERS,
+    CHANGE_TYPES,
+    NOTHING,
+    NUM_PHRASINGS,
+    OBJECT_NAMES,
+    REGION_POINTS,
+    REGIONS,
+    TYPES,
+    Question,
+    detection_prompt,
+    predicates,
+    question_table,
+    region_prompt,
+)
+from swm_jax.worlds.board.geometry import BLOCK_HEIGHT
+from swm_jax.worlds.board.render import project, render, segment
+
+QUERY_TYPES = (*ALL_TYPES, "detect", "describe")
+ANSWER_LENGTH = 2
+IN_REGION = 0.1  # metres to a region's point within which a block "lies there"
+COVERED = 0.06  # share of a patch's pixels that an object needs to own the patch
+_DETECT, _DESCRIBE = len(ALL_TYPES), len(ALL_TYPES) + 1
+_PEG = OBJECT_NAMES.index("peg")
+
+
+def make_sampler(
+    config: ml_collections.ConfigDict,
+    model_config: ModelConfig,
+    tokenizer: Tokenizer,
+    rows: Sequence[int] | None = None,
+) -> Callable[[int, int], TrainBatch]:
+    """A function (seed, step) -> TrainBatch, one jitted program.
+
+    Args:
+      config: `images` B, `detections`, `descriptions` and `present_questions`
+        (queries per image of each kind), `location_bins`, `supersample`, `block_set`.
+      model_config: image and patch size, T_max.
+      tokenizer: of the model.
+      rows: those of the B images that this host needs; all by default. What they
+        show does not depend on it.
+    """
+    mine = slice(None) if rows is None else np.asarray(rows)
+    blocks = np.array(BLOCK_SETS[config.block_set])
+    table = question_table(blocks)
+    present = ~np.isin(np.array(TYPES)[table.type_id], CHANGE_TYPES)
+    type_id, args = table.type_id[present], table.args[present]
+    objects = np.array([*blocks, _PEG])
+    texts = [
+        Question(TYPES[kind], tuple(arg), phrasing).text
+        for kind, arg in zip(type_id, args)
+        for phrasing in range(NUM_PHRASINGS)
+    ]
+    texts += [detection_prompt(int(i)) for i in objects]
+    texts += [region_prompt(i) for i in range(len(REGIONS))]
+    tokens, mask = tokenizer.encode_batch(texts, model_config.max_question_tokens)
+    used = int(mask.sum(1).max())  # padding that no wording needs costs time
+    tokens, mask = jnp.asarray(tokens[:, :used]), jnp.asarray(mask[:, :used])
+    named = jnp.asarray(named_objects(texts, tokenizer, used))
+    slot = jnp.full(len(OBJECT_NAMES), -1).at[objects].set(jnp.arange(len(objects)))
+    named = jnp.where(named < 0, -1, slot[named])  # of `_object_places`
+    first_detection = len(type_id) * NUM_PHRASINGS
+    first_region = first_detection + len(objects)
+    yes_no = jnp.array([tokenizer.answer_id(answer) for answer in ANSWERS])
+    places = jnp.array([tokenizer.location_id(i) for i in range(config.location_bins)])
+    names, names_mask = tokenizer.encode_batch([*BLOCK_NAMES, NOTHING], ANSWER_LENGTH)
+    names, names_mask = jnp.asarray(names), jnp.asarray(names_mask)
+    type_id, args = jnp.asarray(type_id), jnp.asarray(args)
+    size, count = model_config.image_size, config.images
+
+    def ask(key: PRNGKeyArray, scene: Scene):
+        """Present questions: rows of the token table, answers, types, places."""
+        choice_key, phrasing_key = jax.random.split(key)
+        wide = predicates.expand(scene, 1)
+        truth = predicates.answer(type_id, args, wide, wide)
+        chosen = _balanced_choice(choice_key, type_id, truth, config.present_questions)
+        place, has = predicates.places(type_id[chosen], args[chosen], wide)
+        phrasing = jax.random.randint(phrasing_key, chosen.shape, 0, NUM_PHRASINGS)
+        answer = yes_no[jnp.take_along_axis(truth, chosen, 1).astype(jnp.int32)]
+        answer = jnp.stack([answer, jnp.zeros_like(answer)], -1)
+        valid = jnp.broadcast_to(jnp.array([True, False]), answer.shape)
+        row = chosen * NUM_PHRASINGS + phrasing
+        return row, answer, valid, type_id[chosen], place, has
+
+    def detect(key: PRNGKeyArray, scene: Scene):
+        """Where the bases of some objects are, as (row, column) tokens."""
+        chosen = _some_of(key, count, len(objects), config.detections)
+        place = jnp.take_along_axis(_object_places(scene), chosen[..., None], 1)
+        bins = jnp.clip(place * len(places), 0, len(places) - 1).astype(jnp.int32)
+        answer = places[bins[..., ::-1]]
+        kind = jnp.full(chosen.shape, _DETECT)
+        block = jnp.minimum(chosen, len(blocks) - 1)  # the peg, last, is no block
+        place, has = _places(block, chosen < len(blocks), scene)
+        row = first_detection + chosen
+        return row, answer, jnp.ones_like(answer, bool), kind, place, has
+
+    def describe(key: PRNGKeyArray, scene: Scene):
+        """Which block lies nearest to the middle of some regions."""
+        chosen = _some_of(key, count, len(REGIONS), config.descriptions)
+        points = jnp.asarray(REGION_POINTS)[chosen]
+        offset = scene.block_pose[:, None, :, :2] - points[:, :, None]
+        distance = jnp.linalg.norm(offset, axis=-1)
+        nearest = jnp.asarray(blocks)[distance.argmin(-1)]
+        name = jnp.where(distance.min(-1) < IN_REGION, nearest, len(BLOCK_NAMES))
+        kind = jnp.full(chosen.shape, _DESCRIBE)
+        there = distance.min(-1) < IN_REGION
+        place, has = _places(distance.argmin(-1), there, scene)
+        return first_region + chosen, names[name], names_mask[name], kind, place, has
+
+    @jax.jit
+    def sample(seed: Int[Array, ""], step: Int[Array, ""]) -> TrainBatch:
+        key = jax.random.fold_in(jax.random.key(seed), step)
+        scene_key, *keys = jax.random.split(key, 4)
+        scene = random_scenes(scene_key, count, tuple(blocks))
+        parts = [f(k, scene) for f, k in zip((ask, detect, describe), keys)]
+        row, answer, valid, kind, place, has = (
+            jnp.concatenate(p, 1) for p in zip(*parts)
+        )
+        # Drawn for the whole batch, then cut: a row's draw depends on the others.
+        scene, row, answer, valid, kind, place, has = jax.tree.map(
+            lambda x: x[mine], (scene, row, answer, valid, kind, place, has)
+        )
+        queries = jnp.broadcast_to(jnp.arange(row.shape[1]), row.shape)
+        slots = named[row]
+        centre = jax.vmap(lambda places, i: places[i])(_object_places(scene), slots)
+        return TrainBatch(
+            image=render(scene, size, size, supersample=config.supersample),
+            actions=jnp.zeros((len(row), 1, model_config.action_size)),
+            question_tokens=tokens[row],
+            question_mask=mask[row],
+            query_question=queries,
+            query_horizon=jnp.zeros_like(queries),
+            answer_tokens=answer,
+            answer_mask=valid,
+            query_type=kind,
+            dense=dense_targets(scene, size, model_config.patch_size),
+            mentions=MentionTargets(mask=slots >= 0, centre=centre),
+            places=PlaceTargets(mask=has, place=place),
+        )
+
+    return lambda seed, step: sample(jnp.asarray(seed), jnp.asarray(step))
+
+
+def named_objects(
+    texts: Sequence[str], tokenizer: Tokenizer, length: int
+) -> Int[np.ndarray, "n length"]:
+    """The object whose name ends at each token, -1 elsewhere."""
+    pattern = re.compile(rf"\b({'|'.join(OBJECT_NAMES)})\b")
+    named = np.full((len(texts), length), -1, np.int32)
+    for row, text in enumerate(texts):
+        ids = tokenizer.encode(text)
+        for match in pattern.finditer(text):
+            before = tokenizer.encode(text[: match.end()])
+            if ids[: len(before)] == before:
+                named[row, len(before) - 1] = OBJECT_NAMES.index(match[0])
+    return named
+
+
+def dense_targets(scene: Scene, size: int, patch: int) -> DenseTargets:
+    """Which object covers each patch, and where its centre is in the image.
+
+    The object with the most pixels owns a patch if it covers enough of it: blocks
+    are smaller than patches, so a majority would call nearly all of them bare.
+
+    Args:
+      scene: leading axis B.
+      size: pixels per side of the image.
+      patch: pixels per side of a patch.
+    """
+    side = size // patch
+    labels = segment(scene, size, size)  # [B, h, w], 1 peg, 2 + slot a block
+    pixels = labels.reshape(-1, side, patch, side, patch).transpose(0, 1, 3, 2, 4)
+    pixels = pixels.reshape(-1, side * side, patch * patch)
+    slots = scene.block_pose.shape[-2]
+    share = jnp.stack([(pixels == 1 + i).mean(-1) for i in range(slots + 1)], -1)
+    owner = share.argmax(-1)  # 0 the peg, 1 + slot a block
+    owned = share.max(-1) > COVERED
+    ids = jnp.concatenate([jnp.full_like(owner[:, :1], -1), scene.block_id], 1)
+    places = _object_places(scene)
+    places = jnp.concatenate([places[:, -1:], places[:, :-1]], 1)  # the peg first
+    object_id = jnp.take_along_axis(ids, owner, 1) + 2
+    centre = jnp.take_along_axis(places, owner[..., None], 1)
+    return DenseTargets(
+        object_id=jnp.where(owned, object_id, 0),
+        centre=jnp.where(owned[..., None], centre, 0.0),
+    )
+
+
+def _object_places(scene: Scene) -> Float[Array, "B 9 2"]:
+    """Image position (x, y) of every block's middle and of the peg's foot, last."""
+    block = scene.block_pose[..., :2]
+    half = jnp.full((*block.shape[:-1], 1), BLOCK_HEIGHT / 2)
+    foot = jnp.zeros((*scene.peg.shape[:-1], 1))
+    peg = jnp.concatenate([scene.peg, foot], -1)[..., None, :]
+    return project(jnp.concatenate([jnp.concatenate([block, half], -1), peg], -2))
+
+
+def _places(slot: Int[Array, "B n"], there: Bool[Array, "B n"], scene: Scene):
+    """As `predicates.places`, of queries about the block in a slot or none."""
+    block = jnp.take_along_axis(scene.block_pose[..., :2], slot[..., None], 1)
+    peg = jnp.broadcast_to(scene.peg[:, None], block.shape)
+    place = jnp.stack([block, jnp.zeros_like(block), peg], -2)
+    mask = jnp.stack([there, jnp.zeros_like(there), jnp.ones_like(there)], -1)
+    return place, mask
+
+
+def _balanced_choice(
+    key: PRNGKeyArray,
+    type_id: Int[Array, " N"],
+    truth: Bool[Array, "B N"],
+    count: int,
+) -> Int[Array, "B count"]:
+    """Different questions per image, each (type, answer) as likely as any other.
+
+    Gumbel top-k with weights one over the size of a question's (type, answer) group
+    in that image.
+    """
+    same_type = jax.nn.one_hot(type_id, len(TYPES))
+    group = jax.nn.one_hot(truth.astype(jnp.int32), 2)[..., None, :]
+    group = group * same_type[..., None]
+    size = jnp.einsum("bntc,btc->bn", group, group.sum(1))
+    noise = jax.random.gumbel(key, truth.shape)
+    return jax.lax.top_k(noise - jnp.log(size), count)[1]
+
+
+def _some_of(key: PRNGKeyArray, images: int, kinds: int, count: int):
+    """int32[images, count], `count` different ones of `kinds` per image."""
+    return jax.lax.top_k(jax.random.uniform(key, (images, kinds)), count)[1]

@@ -1,0 +1,255 @@
+"""Training batches from stored episodes: sources, mixtures, threads.
+
+    stream = make_train_iterator("data/board", config.data, tokenizer, model_config,
+                                 seed=0, start_step=1000)
+    batch = next(stream)               # numpy TrainBatch of step 1000
+
+The stream is a pure function of (seed, step): grain maps step numbers to batches,
+with random access, so a resume is "start at this step" whatever the number of
+threads or hosts was. Hosts build their rows of the same global batch. Threads share
+the episodes; every wording of every question is tokenised once.
+
+Axes: B images, Q questions, R queries, L answer tokens.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import grain
+import ml_collections
+import numpy as np
+from jaxtyping import Int
+
+from data_pipelines.batches.mixture import Source, choose, counts, join, parse_sources
+from data_pipelines.batches.normalise import action_entries
+from data_pipelines.batches.source_batches import Member, make_member
+from data_pipelines.schema.arrays import EpisodeArrays, stack_episodes
+from data_pipelines.schema.episode import DataError
+from data_pipelines.schema.read import first_episode, load_episodes
+from swm_jax.models import ActionScale, ModelConfig, Tokenizer, TrainBatch
+
+_ENDLESS = 2**40  # steps
+_SPLIT_SEED = {"train": 0, "val": 1}  # a split draws a stream of its own
+
+
+def make_train_iterator(
+    data_dir: Any,
+    config: ml_collections.ConfigDict,
+    tokenizer: Tokenizer,
+    model_config: ModelConfig,
+    *,
+    seed: int,
+    start_step: int = 0,
+    split: str = "train",
+    rows: Sequence[int] | None = None,
+) -> grain.DatasetIterator:
+    """Endless numpy `TrainBatch`es, the first of them that of `start_step`.
+
+    Args:
+      data_dir: a folder in our schema, or sources with weights (`mixture`).
+      config: `images` B, `questions` Q and `queries` R; optional `answer_eos` (train
+        the token behind the answer too; L = 2), `threads` (1) and `prefetch` (4
+        batches made ahead), `frames` ("memory", "compressed" or "disk"), `actions`
+        ("raw" or "quantile", see `normalise`) and `on_damage` ("raise" or "skip").
+      tokenizer: of the model.
+      model_config: its sizes.
+      seed: with the step it decides everything.
+      start_step: where to begin, or to resume.
+      split: "train" or "val".
+      rows: those of the B images that this host needs; all by default.
+
+    Returns:
+      A grain iterator; `get_state`/`set_state` are Orbax-checkpointable.
+
+    Raises:
+      DataError: what `load_episodes` raises, or sizes that cannot work.
+    """
+    batches = StepBatches.make(
+        data_dir, config, tokenizer, model_config, seed=seed, split=split, rows=rows
+    )
+    return batches.stream(start_step)
+
+
+@dataclasses.dataclass(frozen=True)
+class StepBatches:
+    """Training batches by step; see `make_train_iterator`, which makes one.
+
+    Attributes:
+      members: one per source.
+      weights: how often each is drawn from.
+      config: sizes of a batch, threads.
+      seed: of the stream, different for every split.
+      rows: this host's part of a batch, None for all of it.
+    """
+
+    members: tuple[Member, ...]
+    weights: tuple[float, ...]
+    config: ml_collections.ConfigDict
+    seed: int
+    rows: Int[np.ndarray, " n"] | None
+
+    @classmethod
+    def make(
+        cls,
+        data_dir: Any,
+        config: ml_collections.ConfigDict,
+        tokenizer: Tokenizer,
+        model_config: ModelConfig,
+        *,
+        seed: int,
+        split: str = "train",
+        rows: Sequence[int] | None = None,
+    ) -> "StepBatches":
+        """Reads the episodes and measures how to draw from them.
+
+        Raises:
+          DataError: what `load_episodes` raises, or sizes that cannot work.
+        """
+        if config.queries < config.questions:
+            raise DataError(
+                f"{config.queries} queries cannot cover {config.questions} questions"
+            )
+        sources = parse_sources(data_dir)
+        loaded = load_sources(sources, config, split, model_config.image_size)
+        scales = action_scales(sources, loaded, config, model_config, split)
+        members = [
+            make_member(
+                episodes,
+                config,
+                tokenizer,
+                model_config,
+                scales.get(episodes.domain),
+                split,
+            )
+            for episodes in loaded
+        ]
+        return cls(
+            tuple(members),
+            tuple(source.weight for source in sources),
+            config,
+            2 * seed + _SPLIT_SEED[split],
+            None if rows is None else np.asarray(rows),
+        )
+
+    def __call__(self, step: int) -> TrainBatch:
+        """This host's rows of a step's batch."""
+        step, images = int(step), self.config.images
+        if len(self.members) == 1:
+            return self.members[0].batch(self.seed, step, images, self.rows)
+        given, order = counts(self.weights, self.seed, step, images)
+        wanted = order if self.rows is None else order[self.rows]
+        before, parts, rows = 0, [], []
+        for member, count in zip(self.members, given):
+            here = np.flatnonzero((wanted >= before) & (wanted < before + count))
+            if len(here):
+                mine = wanted[here] - before
+                parts.append(member.batch(self.seed, step, count, mine))
+                rows.append(here)
+            before += count
+        return join(parts, np.argsort(np.concatenate(rows)))
+
+    def examples(self, step: int) -> list[dict[str, int]]:
+        """Which start each row of a step's batch (all hosts') is.
+
+        Returns:
+          Its member, and number of episode and frame within that.
+        """
+        given, order = [self.config.images], np.arange(self.config.images)
+        if len(self.members) > 1:
+            given, order = counts(self.weights, self.seed, int(step), len(order))
+        starts = [
+            {"source": i, **start}
+            for i, (member, count) in enumerate(zip(self.members, given))
+            if count
+            for start in member.starts(self.seed, int(step), int(count))
+        ]
+        return [starts[row] for row in order]
+
+    def stream(self, start_step: int) -> grain.DatasetIterator:
+        """The batches from a step on, made ahead by threads."""
+        options = grain.ReadOptions(
+            num_threads=self.config.get("threads", 1),
+            prefetch_buffer_size=self.config.get("prefetch", 4),
+        )
+        steps = grain.MapDataset.range(_ENDLESS).map(self)
+        stream = iter(steps.to_iter_dataset(options))
+        stream.set_state({"next_index": start_step})
+        return stream
+
+
+def load_sources(
+    sources: Sequence[Source],
+    config: ml_collections.ConfigDict,
+    split: str,
+    image_size: int,
+) -> list[EpisodeArrays]:
+    """The episodes of every source, those of one folder read once.
+
+    Frames of a mixture are brought to the model's size, as they share a batch; those
+    of one source are left to the model.
+    """
+    on_damage = config.get("on_damage", "raise")
+    if on_damage not in ("raise", "skip"):
+        raise DataError(
+            f"config.data.on_damage is '{on_damage}', expected 'raise' or 'skip'"
+        )
+    skipped = [] if on_damage == "skip" else None
+    many = len({source.dir for source in sources}) > 1
+    folders = {}
+    for source in sources:
+        if source.dir not in folders:
+            folders[source.dir] = load_episodes(
+                source.dir,
+                split,
+                frames=config.get("frames", "memory"),
+                size=(image_size, image_size) if many else None,
+                skipped=skipped,
+            )
+    if skipped:
+        print(
+            f"skipped {len(skipped)} damaged {split} episodes, the first: {skipped[0]}",
+            file=sys.stderr,
+            flush=True,
+        )
+    return [choose(folders[source.dir], source, split) for source in sources]
+
+
+def action_scales(
+    sources: Sequence[Source],
+    loaded: Sequence[EpisodeArrays],
+    config: ml_collections.ConfigDict,
+    model_config: ModelConfig,
+    split: str,
+) -> dict[str, ActionScale]:
+    """domain -> scale, always that of the training episodes."""
+    kind = config.get("actions", "raw")
+    if split == "train" or kind == "raw":
+        entries = action_entries(loaded, kind)
+    else:
+        entries = stored_action_entries(sources, kind)
+    width = model_config.action_size
+    try:
+        return {
+            domain: ActionScale.make(entry, entry["size"], width)
+            for domain, entry in entries.items()
+        }
+    except ValueError as error:
+        raise DataError(str(error)) from error
+
+
+def stored_action_entries(data_dir: Any, kind: str) -> dict[str, dict[str, Any]]:
+    """What the checkpoint's metadata say of actions; reads no more than that needs."""
+    sources = parse_sources(data_dir)
+    folders = {}
+    for folder in {source.dir: None for source in sources}:
+        if kind == "raw":  # no statistics: any episode tells domain and width
+            folders[folder] = stack_episodes([first_episode(folder)], None)
+        else:
+            folders[folder] = load_episodes(folder, "train", frames="disk", skipped=[])
+    if kind == "raw":
+        return action_entries(list(folders.values()), kind)
+    return action_entries(
+        [choose(folders[source.dir], source, "train") for source in sources], kind
+    )

@@ -1,0 +1,1 @@
+"""What a data set holds: `python -m data_pipelines.describe`."""

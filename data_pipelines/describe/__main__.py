@@ -1,0 +1,41 @@
+"""What a data set holds: `python -m data_pipelines.describe DIR [--output FILE]`.
+
+Prints, per split, episodes, frames, lengths, who acted, what the robot was told and
+the statistics of its actions; then the pools that questions are drawn from and the
+balance of the batches drawn, or what the stored labels say. With `--output` of `.png`
+it writes a contact sheet of random tuples, with `.html` a page that has both.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+
+from data_pipelines.describe.summary import report, write
+from data_pipelines.schema.episode import DataError
+
+
+def main(argv: list[str]) -> None:
+    """Prints the description of the folder named on the command line."""
+    if len(argv) != 2:
+        raise app.UsageError(
+            "usage: python -m data_pipelines.describe DIR [--output page.html]"
+        )
+    logging.set_verbosity(logging.WARNING)
+    output = Path(_OUTPUT.value) if _OUTPUT.value else None
+    try:
+        if output and output.suffix not in (".png", ".html"):
+            raise DataError(f"--output is '{output}', expected a .png or .html file")
+        text, sheet = report(Path(argv[1]), _EXAMPLES.value if output else 0)
+        print(text)
+        if output and sheet is not None:
+            write(text, sheet, output, f"Data set {Path(argv[1]).name}")
+            print(f"\nthe picture is in {output}")
+    except (DataError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    _OUTPUT = flags.DEFINE_string("output", None, "A .png or .html file.")
+    _EXAMPLES = flags.DEFINE_integer("examples", 18, "Tuples on the contact sheet.")
+    app.run(main)

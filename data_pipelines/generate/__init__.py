@@ -1,0 +1,1 @@
+"""Generated data: `python -m data_pipelines.generate`."""

@@ -1,0 +1,58 @@
+"""Makes a data set: `python -m data_pipelines.generate --config FILE --output DIR`.
+
+    python -m data_pipelines.generate --config experiments/generate_board.py \\
+        --output data/board [--episodes N] [--seed S]
+
+The config says which env (`config.env`, "board" if it says nothing). Work goes shard by
+shard, and a shard is a pure function of the config: a run that was killed continues
+when started again, and ends with the same bytes as one that was not. `generation.json`
+in the folder holds the config, so that no other config continues it. Physics runs
+batched over a shard's episodes on either backend; frames are rendered and packed as PNG
+in threads, while the next shard's physics runs and the last shard is written.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from absl import app, flags
+
+from data_pipelines.generate.shards import generate
+from swm_jax.cli import define_config, read_flags
+
+
+def main(argv: list[str]) -> None:
+    """Generates, then says what was made, how fast, and where it lies."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
+    config = flags.FLAGS.config
+    if flags.FLAGS.episodes is not None:
+        config.episodes = flags.FLAGS.episodes
+    if flags.FLAGS.seed is not None:
+        config.seed = flags.FLAGS.seed
+    start = time.perf_counter()
+    try:
+        counts = generate(config, flags.FLAGS.output)
+    except OSError as error:
+        sys.exit(f"error: {error.filename or flags.FLAGS.output}: {error.strerror}")
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    seconds = time.perf_counter() - start
+    size = sum(path.stat().st_size for path in Path(flags.FLAGS.output).iterdir())
+    if counts.frames:
+        print(
+            f"made {counts.episodes} episodes, {counts.frames} frames in {seconds:.0f} "
+            f"s; thread-seconds: physics {counts.physics:.1f}, rendering "
+            f"{counts.rendering:.1f}, PNG {counts.png:.1f}, writing "
+            f"{counts.writing:.1f}"
+        )
+    print(f"the data set is in {flags.FLAGS.output} ({size / 1e6:.1f} MB)")
+
+
+if __name__ == "__main__":
+    define_config(None, "Data config file.")
+    flags.DEFINE_string("output", None, "Folder of the data set.")
+    flags.DEFINE_integer("episodes", None, "Overrides config.episodes.")
+    flags.DEFINE_integer("seed", None, "Overrides config.seed.")
+    flags.mark_flags_as_required(["config", "output"])
+    app.run(main, flags_parser=read_flags)

@@ -1,0 +1,200 @@
+"""Episodes on the board: where they start, who acts, how the physics runs.
+
+Question types that compare the present with the future need movement, those about
+touching need contacts, and a planner will ask about actions that no expert takes.
+So five policies share the episodes (weights in the config):
+
+    oracle   the scripted pusher of the env, one block to another
+    noisy    the same with Gaussian noise and bursts of random actions
+    random   independent uniform actions of +-0.025 m, as in the original data
+    contact  walks to points beside and behind blocks, pushing through some
+    smooth   a velocity that changes slowly, as planners propose them
+
+Half of the starts are the env's reset; the others put blocks beside each other and
+the peg beside a block. An episode is a function of (data set seed, its number).
+
+Axes: B episodes, T actions.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from data_pipelines.generate.play import Simulated, play_episodes
+from data_pipelines.generate.scenes import random_scenes
+from data_pipelines.schema.domains import POLICIES
+from swm_jax.envs import Scene
+from swm_jax.worlds import BoardEnv, State
+from swm_jax.worlds.board.geometry import PEG_BOX, PLANNER_ACTION_LIMIT
+from swm_jax.worlds.board.oracle import oracle_action
+
+RANDOM_LIMIT = 0.025  # metres per step, the published suboptimal data
+NOISE = 0.01  # metres per step, standard deviation of the noisy policy
+BURST_SHARE = 0.2  # steps of the noisy policy that are plain random
+SETTLE_STEPS = 3  # without action, so that blocks placed too close come apart
+_PATIENCE = 12  # steps after which the contact policy picks another point
+_JOINED = 0.055  # metres between centres: the oracle's pair is done
+
+
+@struct.dataclass
+class Memory:
+    """What a policy keeps between steps, one episode.
+
+    Attributes:
+      pair: int32[2], slots of the oracle's blocks.
+      aim: float32[2], where the contact policy walks, metres.
+      speed: float32, metres per step of the contact policy.
+      left: int32, steps until the contact policy picks another point.
+      velocity: float32[2], metres per step of the smooth policy.
+    """
+
+    pair: Int[Array, "2"]
+    aim: Float[Array, "2"]
+    speed: Float[Array, ""]
+    left: Int[Array, ""]
+    velocity: Float[Array, "2"]
+
+
+def simulate(
+    env: BoardEnv, seed: int, numbers: Sequence[int], config: ml_collections.ConfigDict
+) -> Simulated:
+    """Plays the episodes `numbers` of the data set `seed`.
+
+    Args:
+      env: either backend.
+      seed: seed of the data set.
+      numbers: B episode numbers.
+      config: `min_steps`, `max_steps`, `mixture` (policy -> weight) and
+        `near_share`, the share of starts with neighbours.
+    """
+    return play_episodes(
+        env,
+        lambda keys: _starts(env, keys, config.near_share),
+        _first_memory,
+        _act,
+        POLICIES,
+        seed,
+        numbers,
+        config,
+    )
+
+
+def _starts(env: BoardEnv, keys: PRNGKeyArray, near_share: float) -> State:
+    """Resets, some replaced by crowded scenes, at rest."""
+    states = env.reset_batch(keys)
+    near, crowded = _crowded(keys, env.block_ids, near_share)
+    crowded = env.state_from_scene(crowded)
+    if env.backend == "mujoco":
+        near, crowded = jax.tree.map(np.asarray, (near, crowded))
+
+    def pick(a, b):
+        where = np.where if isinstance(a, np.ndarray) else jnp.where
+        return where(near.reshape(-1, *[1] * (b.ndim - 1)), a, b)
+
+    states = jax.tree.map(pick, crowded, states)
+    still = np.zeros((len(keys), 2), np.float32)
+    for _ in range(SETTLE_STEPS):
+        states = env.step_batch(states, still)
+    return env.state_from_scene(env.scene(states))
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _crowded(keys, block_ids, near_share):
+    def one(key):
+        a, b = jax.random.split(jax.random.fold_in(key, 1))
+        scene = random_scenes(a, 1, block_ids)
+        near = jax.random.uniform(b) < near_share
+        ids = jnp.asarray(block_ids, jnp.int32)[None]
+        return near, jax.tree.map(lambda x: x[0], scene.replace(block_id=ids))
+
+    return jax.vmap(one)(keys)
+
+
+def _first_memory(key: PRNGKeyArray) -> Memory:
+    """Nothing decided yet: the first step draws everything."""
+    return Memory(
+        pair=jnp.zeros(2, jnp.int32),
+        aim=jnp.zeros(2),
+        speed=jnp.zeros(()),
+        left=jnp.zeros((), jnp.int32),
+        velocity=0.015 * jax.random.normal(jax.random.fold_in(key, 2), (2,)),
+    )
+
+
+def _act(key, t, policy, scene, memory):
+    keys = jax.random.split(jax.random.fold_in(key, 16 + t), len(POLICIES))
+    memory = _next_memory(keys[0], scene, memory)
+    chosen = {
+        "oracle": _pushes(keys[1], scene, memory),
+        "noisy": _pushes_badly(keys[1], keys[2], scene, memory),
+        "random": RANDOM_LIMIT * jax.random.uniform(keys[3], (2,), minval=-1.0),
+        "contact": _walk(keys[4], scene, memory),
+        "smooth": memory.velocity,
+    }
+    action = jnp.stack([chosen[name] for name in POLICIES])[policy]
+    limit = PLANNER_ACTION_LIMIT
+    return jnp.clip(action, -limit, limit).astype(jnp.float32), memory
+
+
+def _next_memory(key: PRNGKeyArray, scene: Scene, memory: Memory) -> Memory:
+    pair_key, aim_key, speed_key, stay_key, velocity_key = jax.random.split(key, 5)
+    place = scene.block_pose[:, :2]
+    apart = jnp.linalg.norm(place[memory.pair[0]] - place[memory.pair[1]])
+    pair = jax.random.choice(pair_key, len(place), (2,), replace=False)
+    arrived = jnp.linalg.norm(memory.aim - scene.peg) < 0.01
+    anew = arrived | (memory.left <= 0)
+    gust = jax.random.normal(velocity_key, (2,))
+    return Memory(
+        pair=jnp.where(apart < _JOINED, pair, memory.pair).astype(jnp.int32),
+        aim=jnp.where(anew, _next_aim(aim_key, scene), memory.aim),
+        speed=jnp.where(
+            anew, jax.random.uniform(speed_key, minval=0.008, maxval=0.03), memory.speed
+        ),
+        left=jnp.where(
+            anew, jax.random.randint(stay_key, (), 3, _PATIENCE), memory.left - 1
+        ),
+        velocity=0.9 * memory.velocity + jnp.sqrt(1 - 0.9**2) * 0.018 * gust,
+    )
+
+
+def _next_aim(key: PRNGKeyArray, scene: Scene) -> Float[Array, "2"]:
+    """A point near a block that is near the peg, or behind it: a push."""
+    block_key, angle_key, distance_key, kind_key = jax.random.split(key, 4)
+    offset = scene.block_pose[:, :2] - scene.peg
+    distance = jnp.linalg.norm(offset, axis=-1)
+    block = jax.random.categorical(block_key, -distance / 0.06)
+    angle = jax.random.uniform(angle_key, maxval=2 * jnp.pi)
+    around = jnp.stack([jnp.cos(angle), jnp.sin(angle)])
+    ahead = offset[block] / jnp.maximum(distance[block], 1e-6)
+    near, through = jax.random.uniform(
+        distance_key, (2,), minval=jnp.array([0.03, 0.0]), maxval=jnp.array([0.09, 0.1])
+    )
+    push = jax.random.uniform(kind_key) < 0.5
+    move = jnp.where(push, ahead * through + 0.012 * around, near * around)
+    return jnp.clip(scene.peg + offset[block] + move, *PEG_BOX)
+
+
+def _walk(key: PRNGKeyArray, scene: Scene, memory: Memory) -> Float[Array, "2"]:
+    way = memory.aim - scene.peg
+    distance = jnp.maximum(jnp.linalg.norm(way), 1e-6)
+    step = way / distance * jnp.minimum(memory.speed, distance)
+    return step + 0.003 * jax.random.normal(key, (2,))
+
+
+def _pushes(key: PRNGKeyArray, scene: Scene, memory: Memory) -> Any:
+    a, b = scene.block_id[memory.pair[0]], scene.block_id[memory.pair[1]]
+    return oracle_action(scene, a, b, key)
+
+
+def _pushes_badly(key, noise_key, scene: Scene, memory: Memory) -> Float[Array, "2"]:
+    noise, burst, uniform = jax.random.split(noise_key, 3)
+    action = _pushes(key, scene, memory) + NOISE * jax.random.normal(noise, (2,))
+    lost = RANDOM_LIMIT * jax.random.uniform(uniform, (2,), minval=-1.0)
+    return jnp.where(jax.random.uniform(burst) < BURST_SHARE, lost, action)

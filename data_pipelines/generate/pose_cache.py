@@ -1,0 +1,133 @@
+"""Episodes on the board without frames: simulated once, kept as one file of poses.
+
+What `device_saqa` draws from: its images are rendered when they are asked for, so a
+data set is 28 numbers per frame, and thousands of episodes are simulated in the time
+that an accelerator needs to compile. The episodes are those that
+`data_pipelines.generate.shards` makes of the same config.
+"""
+
+import json
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from data_pipelines.generate import shards as generate
+from data_pipelines.generate.board_episodes import simulate
+from data_pipelines.schema.arrays import EpisodeArrays
+from data_pipelines.schema.domains import POLICIES
+from data_pipelines.schema.episode import DataError
+from data_pipelines.schema.output_folder import first_difference, write_whole
+from swm_jax import worlds
+
+_STATE = ("block_pose", "peg", "block_id")
+_ARRAYS = ("length", "action", "policy", *_STATE)
+
+
+def simulated_episodes(
+    config: ml_collections.ConfigDict, path: str | Path, split: str
+) -> EpisodeArrays:
+    """The episodes of a split, simulated unless `path` holds them.
+
+    Args:
+      config: as for `generate.shards`; `episodes_per_shard` of them run side by
+        side, frames and looks do not matter.
+      path: an .npz file, written when it does not exist.
+      split: "train" or "val".
+
+    Raises:
+      DataError: an unusable config, or a file that is damaged or of another config.
+    """
+    config = generate.resolve(config)
+    path = Path(path)
+    if not path.exists():
+        made = _simulate(config) | {"about": json.dumps(_about(config))}
+        write_whole(path, lambda file: np.savez(file, **made))
+    about, arrays = read(path)
+    difference = first_difference(about, _about(config))
+    if difference:
+        field, old, new = difference
+        raise DataError(
+            f"{path} holds episodes of another config: {field} is {old!r} there, "
+            f"{new!r} here; remove it or name another file"
+        )
+    train, _ = generate.make_layout(config, path.parent).episodes
+    rows = slice(0, train) if split == "train" else slice(train, None)
+    cut = {name: arrays[name][rows] for name in _ARRAYS}
+    count = len(cut["length"])
+    return EpisodeArrays(
+        frames=None,
+        first=np.zeros(count, np.int64),
+        length=cut["length"],
+        action=cut["action"],
+        state={name: cut[name] for name in _STATE},
+        policy=cut["policy"],
+        policies=POLICIES,
+        episode=np.arange(config.episodes)[rows],
+    )
+
+
+def _simulate(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
+    """Plays all episodes, a shard's number of them at once, and prints progress."""
+    env = worlds.load_env("board", backend=config.backend, block_set=config.block_set)
+    begin, parts = time.perf_counter(), []
+    size = config.episodes_per_shard
+    for first in range(0, config.episodes, size):
+        played = simulate(env, config.seed, range(first, first + size), config)
+        parts.append(
+            {
+                "length": played.length,
+                "action": played.action,
+                "policy": played.policy,
+                "block_pose": played.scene.block_pose,
+                "peg": played.scene.peg,
+                "block_id": played.scene.block_id[:, 0],
+            }
+        )
+        spent = time.perf_counter() - begin
+        done = min(first + size, config.episodes)
+        print(
+            f"simulated {done}/{config.episodes} episodes on {config.backend}, "
+            f"{done * config.max_steps / spent:.0f} control steps/s",
+            flush=True,
+        )
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in _ARRAYS}
+    return {name: value[: config.episodes] for name, value in joined.items()}
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What a file was made of, and its arrays.
+
+    Raises:
+      DataError: not a file of ours, or damaged.
+    """
+    try:
+        with np.load(path) as stored:
+            arrays = {name: stored[name] for name in (*_ARRAYS, "about")}
+        return json.loads(str(arrays.pop("about"))), arrays
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path} is damaged or no file of simulated episodes ({error}); remove it "
+            "to simulate them again"
+        ) from error
+
+
+def _about(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What decides the episodes."""
+    names = (
+        "seed",
+        "episodes",
+        "val_share",
+        "min_steps",
+        "max_steps",
+        "mixture",
+        "near_share",
+        "backend",
+        "block_set",
+        "episodes_per_shard",
+    )
+    about = config.to_dict()
+    return json.loads(json.dumps({name: about[name] for name in names}))

@@ -1,0 +1,267 @@
+"""Generated data sets, shard by shard: resumable, and the same bytes after a kill.
+
+A shard is a pure function of the config. `generation.json` in the folder holds the
+config, so that no other config continues it. Physics runs batched over a shard's
+episodes on either engine; frames are rendered and packed as PNG in threads, while the
+next shard's physics runs and the last shard is written.
+"""
+
+import dataclasses
+import json
+import os
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import jax
+import ml_collections
+import numpy as np
+
+from data_pipelines.generate.simulated import WORLDS
+from data_pipelines.schema import store as folder
+from data_pipelines.schema.domains import DOMAINS
+from data_pipelines.schema.episode import SCHEMA_VERSION, DataError, Episode, encode_png
+from data_pipelines.schema.output_folder import claim_settings, claimed
+from swm_jax import worlds
+from swm_jax.worlds.pictures import picture
+
+CONFIG_FILE = "generation.json"
+_RENDER_BATCH = 64  # scenes per call: one compilation serves every shard
+
+
+@dataclasses.dataclass
+class Counts:
+    """What a run has made, and the seconds each part took (threads added up)."""
+
+    episodes: int = 0
+    frames: int = 0
+    steps: int = 0  # of the env, those behind an episode's end too
+    physics: float = 0.0
+    rendering: float = 0.0
+    png: float = 0.0
+    writing: float = 0.0
+
+
+def generate(config: ml_collections.ConfigDict, output: str | Path) -> Counts:
+    """Makes or completes a data set and prints progress.
+
+    Args:
+      config: see `experiments/generate_board.py`.
+      output: the folder; new, or of an earlier run with the same config.
+
+    Returns:
+      What this run made (episodes of earlier runs do not count).
+
+    Raises:
+      DataError: an unusable config or folder, a damaged shard, or a full disk.
+    """
+    config = resolve(config)
+    output = Path(output)
+    layout = make_layout(config, output)
+    counts = Counts()
+    with claimed(output):
+        wanted = {"schema_version": SCHEMA_VERSION, "config": config.to_dict()}
+        claim_settings(output / CONFIG_FILE, wanted)
+        folder.remove_partial(output)
+        shards = layout.shards()
+        missing = [shard for shard in shards if not shard.path.exists()]
+        for shard in shards:
+            if shard not in missing:
+                folder.check_shard(shard.path, len(shard.numbers))
+        print(
+            f"{sum(layout.episodes)} episodes ({layout.episodes[0]} train, "
+            f"{layout.episodes[1]} val) in {len(shards)} shards, "
+            f"{len(shards) - len(missing)} of them there already; {config.backend} "
+            f"physics, {config.height} x {config.width} px, to {output}",
+            flush=True,
+        )
+        if missing:
+            _make_shards(config, shards, missing, counts)
+        about = json.dumps(config.to_dict(), sort_keys=True)
+        sizes = [len(shard.numbers) for shard in shards]
+        folder.write_info(shards, sizes, schema_of(config), about)
+    return counts
+
+
+def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """A checked copy with the backend that will run.
+
+    Raises:
+      DataError: a value that cannot work, with what would.
+    """
+    config = config.copy_and_resolve_references()
+    on_cpu = jax.default_backend() == "cpu"
+    config.backend = config.backend or ("mujoco" if on_cpu else "mjx")
+
+    def need(good: bool, field: str, expected: str) -> None:
+        if not good:
+            value = config.to_dict().get(field)
+            raise DataError(f"config.{field} is {value!r}, expected {expected}")
+
+    name = world_name(config)
+    need(name in WORLDS, "env", f"one of {', '.join(WORLDS)}")
+    world = WORLDS[name]
+    need(config.episodes >= 2, "episodes", "at least 2")
+    need(0 < config.val_share < 1, "val_share", "a share between 0 and 1")
+    need(config.episodes_per_shard >= 1, "episodes_per_shard", "at least 1")
+    need(config.min_steps >= 1, "min_steps", "at least 1")
+    need(config.max_steps >= config.min_steps, "max_steps", "at least min_steps")
+    near = config.get("near_share", 0.0)
+    need(0 <= near <= 1, "near_share", "a share between 0 and 1")
+    need(config.look in world.looks, "look", f"one of {', '.join(world.looks)}")
+    mixture = config.mixture.to_dict()
+    known = set(mixture) <= set(world.policies)
+    known = known and all(weight >= 0 for weight in mixture.values())
+    known = known and sum(mixture.values()) > 0
+    need(known, "mixture", f"weights of {', '.join(world.policies)}")
+    return config
+
+
+def world_name(config: ml_collections.ConfigDict) -> str:
+    """The env of a config; those written before there were two say nothing."""
+    return config.get("env", "board")
+
+
+def schema_of(config: ml_collections.ConfigDict) -> folder.Schema:
+    """What all episodes that this config makes have in common."""
+    domain = DOMAINS[world_name(config)]
+    count = config.get("cubes")  # in the place of each size that varies
+    shape = lambda field: tuple(count if n is None else n for n in field.shape)
+    return folder.Schema(
+        domain=domain.name,
+        encoding="png",
+        height=config.height,
+        width=config.width,
+        action_size=domain.action_size,
+        state=tuple(sorted((name, shape(f)) for name, f in domain.state.items())),
+    )
+
+
+def make_layout(config: ml_collections.ConfigDict, output: str | Path) -> folder.Layout:
+    """Splits by episode: the last `val_share` of them, at least one, is val."""
+    val = min(max(round(config.episodes * config.val_share), 1), config.episodes - 1)
+    return folder.Layout(
+        directory=Path(output),
+        episodes=(config.episodes - val, val),
+        episodes_per_shard=config.episodes_per_shard,
+    )
+
+
+def _make_shards(config, shards, missing, counts: Counts) -> None:
+    """Makes the missing shards and prints progress.
+
+    Three stages overlap: while a shard is drawn, the physics of the next one runs and
+    the one before it is written. What a shard holds does not depend on that.
+    """
+    name = world_name(config)
+    settings = {field: config[field] for field in WORLDS[name].settings}
+    env = worlds.load_env(name, backend=config.backend, **settings)
+    start, to_do = time.perf_counter(), sum(len(shard.numbers) for shard in missing)
+    already = len(shards) - len(missing)
+
+    def finish(number: int, written: Future | None) -> None:
+        if written is None:
+            return
+        count, seconds = written.result()
+        counts.writing += seconds
+        counts.episodes += count
+        spent = time.perf_counter() - start
+        left = spent / counts.episodes * (to_do - counts.episodes)
+        print(
+            f"shard {already + number}/{len(shards)}, {counts.episodes}/{to_do} "
+            f"episodes, {counts.frames} frames, {counts.frames / spent:.0f} frames/s, "
+            f"{left:.0f} s left",
+            flush=True,
+        )
+
+    with (
+        ThreadPoolExecutor(1) as physics,
+        ThreadPoolExecutor(os.cpu_count()) as painters,
+        ThreadPoolExecutor(1) as writer,
+    ):
+        ahead = physics.submit(_simulate, config, env, missing[0].numbers, counts)
+        written = None
+        for number, shard in enumerate(missing):
+            played = ahead.result()
+            if number + 1 < len(missing):
+                following = missing[number + 1].numbers
+                ahead = physics.submit(_simulate, config, env, following, counts)
+            episodes = _draw(config, env, shard.numbers, played, painters, counts)
+            finish(number, written)
+            written = writer.submit(_write, shard.path, episodes, schema_of(config))
+        finish(len(missing), written)
+
+
+def _write(path: Path, episodes: list[Episode], schema) -> tuple[int, float]:
+    begin = time.perf_counter()
+    return folder.write_shard(path, episodes, schema), time.perf_counter() - begin
+
+
+def _simulate(config, env, numbers, counts: Counts):
+    """The physics of one shard's episodes."""
+    begin = time.perf_counter()
+    # Always a full shard's worth: one compilation, and the same rounding everywhere.
+    full = range(numbers.start, numbers.start + config.episodes_per_shard)
+    played = WORLDS[env.domain].simulate(env, config.seed, full, config)
+    counts.physics += time.perf_counter() - begin
+    counts.steps += len(full) * config.max_steps
+    return jax.tree.map(lambda x: x[: len(numbers)], played)
+
+
+def _draw(config, env, numbers, played, threads, counts: Counts) -> list[Episode]:
+    """Renders and packs the episodes of one shard."""
+    world, state = WORLDS[env.domain], DOMAINS[env.domain].state
+    rows = [(i, t) for i, n in enumerate(played.length) for t in range(n + 1)]
+    episode, t = np.array(rows).T
+    scenes = jax.tree.map(lambda x: np.asarray(x)[episode, t], played.scene)
+    starts = range(0, len(rows), _RENDER_BATCH)
+    packed = list(threads.map(lambda at: _render_png(config, scenes, at), starts))
+    frames = [png for pngs, _, _ in packed for png in pngs]
+    counts.rendering += sum(seconds for _, seconds, _ in packed)
+    counts.png += sum(seconds for _, _, seconds in packed)
+    counts.frames += len(frames)
+    ends = np.cumsum(played.length + 1)
+    return [
+        Episode(
+            image=frames[ends[i] - n - 1 : ends[i]],
+            action=played.action[i, :n],
+            state={
+                name: getattr(played.scene, name)[i, : n + 1]
+                if field.per_frame
+                else getattr(played.scene, name)[i, 0]
+                for name, field in state.items()
+            },
+            policy=world.policies[played.policy[i]],
+            seed=config.seed,
+            episode=number,
+            domain=env.domain,
+            source=env.domain,
+            fps=1.0 / config.get("control_period", 0.1),
+        )
+        for i, (n, number) in enumerate(zip(played.length.tolist(), numbers))
+    ]
+
+
+def _render_png(config, scenes, at: int) -> tuple[list[bytes], float, float]:
+    """PNG files of up to `_RENDER_BATCH` scenes from row `at` on, with seconds."""
+    begin = time.perf_counter()
+    part = jax.tree.map(lambda x: x[at : at + _RENDER_BATCH], scenes)
+    count = len(part.block_id)
+    full = jax.tree.map(
+        lambda x: np.pad(
+            x, [(0, _RENDER_BATCH - count)] + [(0, 0)] * (x.ndim - 1), "edge"
+        ),
+        part,
+    )
+    images = np.asarray(
+        picture(
+            full,
+            config.height,
+            config.width,
+            supersample=config.supersample,
+            look=WORLDS[world_name(config)].looks[config.look],
+        )
+    )
+    rendered = time.perf_counter()
+    pngs = [encode_png(image) for image in images[:count]]
+    return pngs, rendered - begin, time.perf_counter() - rendered

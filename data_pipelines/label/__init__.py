@@ -1,0 +1,1 @@
+"""Labels for episodes without exact answers: `python -m data_pipelines.label`."""

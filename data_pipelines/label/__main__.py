@@ -1,0 +1,61 @@
+"""Answers for episodes whose state does not tell: `python -m data_pipelines.label`.
+
+    python -m data_pipelines.label data/table data/table_labelled \\
+        --labeller=vqa --checkpoint=downloads/model --questions=questions.txt
+    python -m data_pipelines.label data/table data/table_labelled \\
+        --labeller=my_module:my_function --questions=questions.txt
+
+Draws starts and horizons of every episode, asks each some of the questions (one per
+line of the file), and stores what was answered with at least `--min_confidence` beside
+the episode. Training then draws from these labels (`labelled`). How far a labeller is
+to be trusted, `python -m data_pipelines.agreement` measures where the truth is known.
+"""
+
+import sys
+
+from absl import app, flags, logging
+
+from data_pipelines.label.labellers import load_labeller
+from data_pipelines.label.store import Asking, label_folder, read_questions
+
+
+def main(argv: list[str]) -> None:
+    """Labels the folder named on the command line."""
+    if len(argv) != 3 or not _QUESTIONS.value:
+        raise app.UsageError(
+            "usage: python -m data_pipelines.label SRC DST --questions=FILE"
+        )
+    logging.set_verbosity(logging.WARNING)
+    try:
+        asking = Asking(
+            questions=read_questions(_QUESTIONS.value),
+            starts=_STARTS.value,
+            horizons=tuple(int(h) for h in _HORIZONS.value),
+            per_frame=_PER_FRAME.value,
+            min_confidence=_CONFIDENCE.value,
+        )
+        labeller = load_labeller(_LABELLER.value, _CHECKPOINT.value, _PROMPT.value)
+        stored, dropped = label_folder(argv[1], argv[2], labeller, asking)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    print(f"{stored} labels stored, {dropped} dropped; the data set is in {argv[2]}")
+
+
+if __name__ == "__main__":
+    _LABELLER = flags.DEFINE_string(
+        "labeller", "vqa", "predicates, vqa, module:function."
+    )
+    _CHECKPOINT = flags.DEFINE_string(
+        "checkpoint", None, "Of the model; None: shipped."
+    )
+    _QUESTIONS = flags.DEFINE_string(
+        "questions", None, "A file, one question per line."
+    )
+    _STARTS = flags.DEFINE_integer("starts", 8, "Start frames per episode.")
+    _HORIZONS = flags.DEFINE_list("horizons", ["0", "4", "8", "16"], "Actions ahead.")
+    _PER_FRAME = flags.DEFINE_integer(
+        "per_frame", 8, "Questions per start and horizon."
+    )
+    _CONFIDENCE = flags.DEFINE_float("min_confidence", 0.8, "Labels below are dropped.")
+    _PROMPT = flags.DEFINE_string("prompt", "{question}", "Words around a question.")
+    app.run(main)

@@ -1,0 +1,1 @@
+"""Questions about stored episodes: pools, balance, draws, tokens."""

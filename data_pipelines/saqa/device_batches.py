@@ -1,0 +1,183 @@
+"""SAQA batches of the board made on the device, pictures included, in one program.
+
+The host's sampler (`saqa`) measures pools and weights once; its tables then lie on the
+device, and a batch is a function of (seed, step) that never touches the host: starts
+from the pools of rare answers, questions of even types and answers, horizons that race
+for the places left, the image from the poses. The draws are another stream than the
+host's, of the same distribution. An accelerator is fed by it at the speed of its
+renderer, and needs neither frames on disk nor processes that decode them.
+
+Axes: B images, Q questions, R queries.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jaxtyping import Array, Int, Key
+
+from data_pipelines.batches.source_batches import saqa_config
+from data_pipelines.saqa.balance import Balance
+from data_pipelines.saqa.device_draw import Tables, draw_one, parts_of, start_one
+from data_pipelines.saqa.pools import slot_questions
+from data_pipelines.saqa.sampler import SaqaSampler
+from data_pipelines.saqa.tokens import AnswerTokens, QuestionTokens
+from swm_jax.models import ModelConfig, Tokenizer, TrainBatch
+from swm_jax.questions import TYPES
+from swm_jax.worlds.board.render import render
+
+
+def make_tables(
+    sampler: SaqaSampler, balance: Balance, tokens: Any, answers: Any
+) -> Tables:
+    """Moves a host sampler's tables to the default device.
+
+    Args:
+      sampler: of episodes on the board, with or without frames.
+      balance: `sampler.balance(questions, queries)`.
+      tokens, answers: `QuestionTokens` and `AnswerTokens` of the model's tokenizer.
+    """
+    episodes, pools = sampler.episodes, sampler.pools
+    cells = [cell for cell, _ in sampler.anchors]
+    members = [starts for _, starts in sampler.anchors]
+    sizes = [len(starts) for starts in members]
+    parts = [slot_questions(name) for name in TYPES]
+    weights = sampler.anchor_weights
+    cumulative = np.concatenate([[0.0], np.cumsum(sampler.horizons.weights)])
+    found = {
+        "block_pose": episodes.block_pose,
+        "peg": episodes.peg,
+        "action": episodes.action,
+        "block_id": episodes.block_id,
+        "length": episodes.length,
+        "episode": pools.episode,
+        "t": pools.t,
+        "horizon": pools.horizon,
+        "has": pools.has,
+        "anchor_cell": np.array(cells, np.int32).reshape(-1, 4),
+        "anchor_logit": np.log(np.maximum(weights, 1e-30)),
+        "members": np.concatenate(members) if members else np.zeros(1),
+        "first": np.concatenate([[0], np.cumsum(sizes)]),
+        "type_id": np.repeat(np.arange(len(parts)), [len(p) for p in parts]),
+        "rows": np.concatenate(parts),
+        "bucket": sampler.horizons.bucket,
+        "cumulative": cumulative,
+        "tokens": tokens.tokens,
+        "token_row": tokens.row,
+        "answer_tokens": answers.tokens,
+    }
+
+    def narrow(x):
+        x = np.asarray(x)
+        kinds = {"f": np.float32, "i": np.int32, "u": np.int32, "b": np.bool_}
+        return jnp.asarray(x.astype(kinds[x.dtype.kind]))
+
+    kinds = jax.tree.map(narrow, vars(balance))
+    return Tables(balance=kinds, **{name: narrow(x) for name, x in found.items()})
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceBatches:
+    """Training batches by step, on the device; the same for any `rows`.
+
+    Attributes:
+      sampler: the host's, whose tables are drawn from.
+      tables: on the device.
+      config: `images` B, `questions` Q, `queries` R and `supersample`; optionally
+        `answer_eos`, as in `data_pipelines.batches.stream`.
+      image_size: pixels per side of the square image.
+      seed: of the stream, different for every split.
+      rows: those of the B images that this host needs; None for all.
+    """
+
+    sampler: SaqaSampler
+    tables: Tables
+    config: ml_collections.ConfigDict
+    image_size: int
+    seed: int
+    rows: Int[np.ndarray, " n"] | None
+
+    @classmethod
+    def make(
+        cls,
+        episodes: Any,
+        config: ml_collections.ConfigDict,
+        tokenizer: Tokenizer,
+        model_config: ModelConfig,
+        *,
+        seed: int,
+        split: str = "train",
+        rows: Sequence[int] | None = None,
+    ) -> "DeviceBatches":
+        """Measures weights, tokenises all questions.
+
+        Args:
+          episodes: `EpisodeArrays` of the board; their frames are not looked at.
+          seed, split, rows: as for `batches.make_train_iterator`.
+
+        Raises:
+          ValueError: sizes that cannot work, or too few episodes.
+        """
+        sampler = SaqaSampler(episodes, saqa_config(model_config.max_horizon))
+        balance = sampler.balance(config.questions, config.queries)
+        blocks = np.unique(episodes.block_id)
+        words = QuestionTokens.make(tokenizer, blocks, model_config.max_question_tokens)
+        answers = AnswerTokens.make(tokenizer, config.get("answer_eos", False))
+        return cls(
+            sampler,
+            make_tables(sampler, balance, words, answers),
+            config,
+            model_config.image_size,
+            2 * seed + (split != "train"),
+            None if rows is None else np.asarray(rows),
+        )
+
+    def __call__(self, step: int) -> TrainBatch:
+        """This host's rows of a step's batch."""
+        return self._sample(self.tables, self.seed, step)
+
+    def stream(self, start_step: int) -> Iterator[TrainBatch]:
+        """The batches from a step on."""
+        return map(self, itertools.count(start_step))
+
+    def examples(self, step: int) -> list[dict[str, int]]:
+        """Which start each row of a step's batch (all hosts') is: episode and frame."""
+        keys = self._keys(self.seed, step)
+        one = lambda key: start_one(self.tables, key, self.sampler.config)[0]
+        rows = np.asarray(jax.vmap(one)(parts_of(keys)["start"]))
+        pools = self.sampler.pools
+        numbers = self.sampler.episodes.episode[pools.episode[rows]]
+        return [
+            {"episode": int(episode), "t": int(t)}
+            for episode, t in zip(numbers, pools.t[rows])
+        ]
+
+    def _keys(self, seed, step) -> Key[Array, " B"]:
+        key = jax.random.fold_in(jax.random.key(seed), step)
+        return jax.random.split(key, self.config.images)
+
+    @functools.cached_property
+    def _sample(self) -> Callable[..., TrainBatch]:
+        """(tables, seed, step) -> the batch, one jitted program."""
+        config, saqa = self.config, self.sampler.config
+        longest = self.sampler.horizons.longest
+
+        @jax.jit
+        def sample(tables: Tables, seed: Int[Array, ""], step: Int[Array, ""]):
+            keys = self._keys(seed, step)
+            keys = keys if self.rows is None else keys[self.rows]
+            one = lambda key: draw_one(
+                tables, key, saqa, longest, config.questions, config.queries
+            )
+            scene, batch = jax.vmap(one)(keys)
+            size = self.image_size
+            image = render(scene, size, size, supersample=config.supersample)
+            return TrainBatch(image=image, **batch)
+
+        return sample

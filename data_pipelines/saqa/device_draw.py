@@ -1,0 +1,285 @@
+"""What is asked of one image, drawn on the device: starts, questions, horizons.
+
+The rules are those of `saqa`, whose tables (pools of starts, weights that even out the
+answers) lie on the device. Functions whose names end in `_one` are about one image;
+`jax.vmap` adds the batch axis.
+
+Axes: M starts, N episodes, T actions of the longest, n questions by slot, P proposals,
+Q questions, R queries, E extra horizons, K horizon buckets.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from data_pipelines.saqa.balance import KEEP_STILL
+from data_pipelines.saqa.sampler import SPARE
+from swm_jax.envs import Scene
+from swm_jax.models import PAD_TOKEN, PlaceTargets
+from swm_jax.questions import CHANGE_TYPES, NUM_PHRASINGS, TYPES, predicates
+from swm_jax.questions.predicates import USES_B
+
+SLOTS = 8
+_NOT_CHANGE = np.array([name not in CHANGE_TYPES for name in TYPES])
+
+
+@struct.dataclass
+class Tables:
+    """What batches are drawn from, on the device.
+
+    Attributes:
+      block_pose: float32[N, T + 1, 8, 3]; peg: float32[N, T + 1, 2];
+        action: float32[N, T, 2]; block_id: int32[N, 8]; length: int32[N].
+      episode, t: int32[M], the starts; horizon: int32[M, K], has: bool[M, types, K, 2,
+        2], as in `Pools`.
+      anchor_cell: int32[cells, 4]; anchor_logit: float32[cells]; members: int32, the
+        starts of all cells, one cell after the other, that begin at `first`.
+      balance: weights that even out the answers.
+      type_id: int32[n], rows: int32[n, 2]: every question by slot, twins once.
+      bucket, cumulative: of every horizon, and of none below it (`Horizons`).
+      tokens: int32[NQ, phrasings, T]; token_row: int32[types, args, args];
+        answer_tokens: int32[answers, L], see `QuestionTokens`, `AnswerTokens`.
+    """
+
+    block_pose: Float[Array, "N T+1 8 3"]
+    peg: Float[Array, "N T+1 2"]
+    action: Float[Array, "N T 2"]
+    block_id: Int[Array, "N 8"]
+    length: Int[Array, " N"]
+    episode: Int[Array, " M"]
+    t: Int[Array, " M"]
+    horizon: Int[Array, "M K"]
+    has: Bool[Array, "M types K 2 2"]
+    anchor_cell: Int[Array, "cells 4"]
+    anchor_logit: Float[Array, " cells"]
+    members: Int[Array, " total"]
+    first: Int[Array, " cells+1"]
+    balance: Any
+    type_id: Int[Array, " n"]
+    rows: Int[Array, "n 2"]
+    bucket: Int[Array, " longest+1"]
+    cumulative: Float[Array, " longest+2"]
+    tokens: Int[Array, "NQ phrasings T"]
+    token_row: Int[Array, "types args args"]
+    answer_tokens: Int[Array, "answers L"]
+
+
+def parts_of(key: Key[Array, "..."]) -> dict[str, Key[Array, "..."]]:
+    """Keys of what is drawn of an image."""
+    names = ("start", "kind", "choose", "horizon", "race", "words")
+    split = lambda key: jax.random.split(key, len(names))
+    for _ in range(key.ndim):
+        split = jax.vmap(split)
+    keys = split(key)
+    return {name: keys[..., i] for i, name in enumerate(names)}
+
+
+def draw_one(tables, key, config, longest, questions, queries):
+    """Scene and everything but the pixels of one image's part of a batch."""
+    keys = parts_of(key)
+    row, cell = start_one(tables, keys["start"], config)
+    episode, t = tables.episode[row], tables.t[row]
+    kind, k = _kinds_one(tables, keys["kind"], row, cell, questions)
+    now_all, found = _choose_one(tables, keys["choose"], row, cell, kind, k, config)
+    keep = _first_of_each(found) & (kind >= 0)
+    picked = jnp.argsort(~keep, stable=True)[:questions]
+    valid = keep[picked]
+    picked = jnp.where(valid, picked, picked[0])
+    kind, k, found = kind[picked], k[picked], found[picked]
+    now = now_all[found]
+    h = _horizons_one(tables, keys["horizon"], row, kind, k, config.extra, longest)
+    later = t + jnp.maximum(h, 0)
+    value = _margins(tables, episode, t, later, found[:, None])
+    usable = valid[:, None] & _first_of_each(h) & (h >= 0)
+    best, query_valid = _race_one(
+        tables, keys["race"], kind, h, value, now, usable, queries
+    )
+    query_question, slot = best // h.shape[-1], best % h.shape[-1]
+    clean = lambda x: jnp.where(query_valid, x, 0).astype(jnp.int32)
+    query_question = clean(query_question)
+    query_horizon = clean(h[query_question, slot])
+    answer = clean(value[query_question, slot] > 0)
+    args, tokens = _words_one(
+        tables, keys["words"], episode, kind, found, valid, config
+    )
+    query_type = kind[query_question].astype(jnp.int32)
+    there = _scene(tables, episode, t + query_horizon)
+    place, has = predicates.places(query_type, args[query_question], there)
+    mask = jnp.broadcast_to(
+        query_valid[:, None], (queries, tables.answer_tokens.shape[1])
+    )
+    after = t + jnp.arange(longest)
+    inside = after < tables.length[episode]
+    actions = tables.action[episode, jnp.minimum(after, tables.action.shape[1] - 1)]
+    return _scene(tables, episode, t), {
+        "actions": jnp.where(inside[:, None], actions, 0.0),
+        "question_tokens": tokens,
+        "question_mask": tokens != PAD_TOKEN,
+        "query_question": query_question,
+        "query_horizon": query_horizon,
+        "answer_tokens": jnp.where(mask, tables.answer_tokens[answer], PAD_TOKEN),
+        "answer_mask": mask,
+        "query_type": query_type,
+        "places": PlaceTargets(mask=has & query_valid[:, None], place=place),
+    }
+
+
+def start_one(tables, key, config):
+    """A row of the pools, and the cell it was chosen for (-1: none)."""
+    any_key, cell_key, member_key, whether_key = jax.random.split(key, 4)
+    row = jax.random.randint(any_key, (), 0, tables.t.shape[0])
+    none = jnp.full(4, -1)
+    if not tables.anchor_logit.shape[0]:
+        return row, none
+    cell = jax.random.categorical(cell_key, tables.anchor_logit)
+    first, last = tables.first[cell], tables.first[cell + 1]
+    member = tables.members[jax.random.randint(member_key, (), first, last)]
+    anchored = jax.random.uniform(whether_key) < config.anchor_share
+    return (
+        jnp.where(anchored, member, row),
+        jnp.where(anchored, tables.anchor_cell[cell], none),
+    )
+
+
+def _kinds_one(tables, key, row, cell, questions):
+    """Types and buckets [P] of the proposals; the anchor comes first."""
+    weights = _proposal_weights(tables.balance, tables.has[row])
+    buckets = weights.shape[1]
+    total = jnp.cumsum(weights.reshape(-1))
+    possible = total[-1] > 0
+    count = int(np.ceil(questions * SPARE)) + 1
+    # One draw in each P-th of the unit interval, in random order: little noise.
+    place_key, order_key = jax.random.split(key)
+    u = (jnp.arange(count) + jax.random.uniform(place_key, (count,))) / count
+    u = jax.random.permutation(order_key, u) * total[-1]
+    found = jnp.searchsorted(total, u, side="right")
+    found = jnp.minimum(found, weights.size - 1)
+    kind = jnp.where(possible, found // buckets, -1)
+    k = jnp.where(possible, found % buckets, 0)
+    anchored = cell[0] >= 0
+    kind = kind.at[0].set(jnp.where(anchored, cell[0], found[0] // buckets))
+    return kind, k.at[0].set(jnp.where(anchored, cell[1], found[0] % buckets))
+
+
+def _proposal_weights(balance, has):
+    """`Balance.proposal_weights` of one start."""
+    no, yes = has.any(-1)[..., 0], has.any(-1)[..., 1]
+    keep_only = balance["keep_only"]
+    keep = jnp.where(yes, keep_only[..., 1], keep_only[..., 0])
+    keep = jnp.where(no & yes, 1.0, jnp.where(no | yes, keep, 0.0))
+    still = ~has[..., 1].any(-1) & _NOT_CHANGE[:, None]
+    still = still.at[:, 0].set(False)  # at horizon 0 nothing can change
+    return keep * balance["kind_weights"] * jnp.where(still, KEEP_STILL, 1.0)
+
+
+def _choose_one(tables, key, row, cell, kind, k, config):
+    """Margins now of all questions [n]; the question [P] of every proposal."""
+    want_key, turn_key, hard_key, score_key = jax.random.split(key, 4)
+    shape = kind.shape
+    anchored = cell[0] >= 0
+    want = jax.random.uniform(want_key, shape) < tables.balance["want_yes"][kind, k]
+    want = want.at[0].set(jnp.where(anchored, cell[2], want[0]).astype(bool))
+    turn = jax.random.uniform(turn_key, shape) < config.change_share
+    turn = turn.at[0].set(jnp.where(anchored, cell[3], turn[0]).astype(bool))
+    hard = jax.random.uniform(hard_key, shape) < config.hard_share
+    episode, t = tables.episode[row], tables.t[row]
+    every = jnp.arange(len(tables.type_id))
+    now = _margins(tables, episode, t, t, every)
+    later = t + jnp.maximum(tables.horizon[row], 0)
+    value = jax.vmap(lambda at: _margins(tables, episode, t, at, every))(later)[k]
+    yes = value > 0
+    mine = tables.type_id == kind[:, None]
+    fits = mine & (yes == want[:, None])
+    fits = jnp.where(fits.any(-1, keepdims=True), fits, mine)
+    changed = yes != (now > 0)
+    better = fits & (changed == turn[:, None]) & _about_state(kind)[:, None]
+    fits = jnp.where(better.any(-1, keepdims=True), better, fits)
+    score = jax.random.uniform(score_key, value.shape)
+    near = 0.01 * score - jnp.abs(value)  # any of those within 1 cm of the nearest
+    score = jnp.where(hard[:, None], near, score)
+    return now, jnp.where(fits, score, -jnp.inf).argmax(-1)
+
+
+def _horizons_one(tables, key, row, kind, k, extra, longest):
+    """First and extra horizons [Q, 1 + E], -1 where there is none."""
+    room = tables.length[tables.episode[row]] - tables.t[row]
+    least = (~_about_state(kind)).astype(jnp.int32)[:, None]
+    last = jnp.minimum(room, longest)
+    low, high = tables.cumulative[least], tables.cumulative[last + 1]
+    u = low + (high - low) * jax.random.uniform(key, (len(kind), extra))
+    found = jnp.searchsorted(tables.cumulative, u, side="right") - 1
+    found = jnp.clip(found, least, last)
+    found = jnp.where(high > low + 1e-6, found, -1)
+    return jnp.concatenate([tables.horizon[row, k][:, None], found], -1)
+
+
+def _race_one(tables, key, kind, h, value, now, usable, queries):
+    """Indices [R] into Q x (1 + E) of the queries that are asked, see `saqa`."""
+    answer = value > 0
+    changed = _about_state(kind)[:, None] & (answer != (now > 0)[:, None])
+    speed = tables.balance["query_weights"][
+        kind[:, None],
+        tables.bucket[jnp.maximum(h, 0)],
+        answer.astype(jnp.int32),
+        changed.astype(jnp.int32),
+    ]
+    time = jax.random.exponential(key, h.shape) / jnp.maximum(speed, 1e-6)
+    time = time.at[:, 0].set(-1.0)
+    time = jnp.where(usable, time, jnp.inf).reshape(-1)
+    time = jnp.pad(time, (0, max(0, queries - len(time))), constant_values=jnp.inf)
+    best = jnp.argsort(time)[:queries]
+    valid = jnp.isfinite(time[best])
+    return jnp.where(valid, best, 0), valid
+
+
+def _words_one(tables, key, episode, kind, found, valid, config):
+    """Arguments [Q, 2] by block id and tokens [Q, T] of the questions of an image."""
+    swap_key, which_key, canonical_key = jax.random.split(key, 3)
+    first, other, side = predicates.arguments(kind, tables.rows[found])
+    pair = jnp.asarray(USES_B)[kind]
+    swap = pair & (jax.random.uniform(swap_key, kind.shape) < 0.5)
+    phrasing = jax.random.randint(which_key, kind.shape, 1, NUM_PHRASINGS)
+    canonical = jax.random.uniform(canonical_key, kind.shape) < config.canonical_share
+    phrasing = jnp.where(canonical, 0, phrasing)
+    # A padding question repeats the first, to the word.
+    swap, phrasing = (jnp.where(valid, x, x[0]) for x in (swap, phrasing))
+    ids = tables.block_id[episode]
+    name = lambda slot: ids[jnp.clip(slot, 0, SLOTS - 1)]
+    a, b = name(jnp.where(swap, other, first)), name(jnp.where(swap, first, other))
+    side = jnp.where(swap, (side + 4) % 8, side)
+    direction = kind == TYPES.index("block_direction")
+    tail = jnp.where(direction, b * 8 + side, jnp.where(pair, b, side))
+    args = jnp.stack([jnp.where(first < 0, -1, a), tail], -1)
+    return args, tables.tokens[
+        tables.token_row[kind, args[:, 0] + 1, args[:, 1] + 1], phrasing
+    ]
+
+
+def _about_state(kind: Int[Array, "..."]) -> Bool[Array, "..."]:
+    """Whether a type asks about the state at the horizon alone."""
+    return jnp.asarray(_NOT_CHANGE)[kind]
+
+
+def _scene(tables, episode, t) -> Scene:
+    ids = jnp.broadcast_to(tables.block_id[episode], (*jnp.shape(t), SLOTS))
+    return Scene(tables.block_pose[episode, t], ids, tables.peg[episode, t])
+
+
+def _margins(tables, episode, t, later, question) -> Float[Array, "..."]:
+    """Margins of questions by slot about frames; `later` and `question` broadcast."""
+    by_slot = lambda scene: scene.replace(
+        block_id=jnp.broadcast_to(jnp.arange(SLOTS), scene.block_id.shape)
+    )
+    now = by_slot(_scene(tables, episode, t))
+    then = by_slot(_scene(tables, episode, later))
+    return predicates.margin(tables.type_id[question], tables.rows[question], now, then)
+
+
+def _first_of_each(values: Int[Array, "... n"]) -> Bool[Array, "... n"]:
+    """False where a value occurred before on the last axis."""
+    same = values[..., :, None] == values[..., None, :]
+    return ~jnp.tril(same, -1).any(-1)

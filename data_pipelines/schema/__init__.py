@@ -1,0 +1,1 @@
+"""One schema of episodes: what is stored, written and read back."""

@@ -1,0 +1,231 @@
+"""Opens a data set and hands out its episodes as arrays.
+
+`load_episodes("data/board", "val")` is what training, evaluation and reports read.
+Records are read at random and parsed by TFDS (no TensorFlow); frames are decoded by
+Pillow in threads, when loaded or when drawn (`frames`). Damage is told in one line
+that names the file, or skipped and counted where the caller gives a list for it.
+"""
+
+import itertools
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+
+from data_pipelines.schema.arrays import EpisodeArrays, first_frames, stack_episodes
+from data_pipelines.schema.episode import DataError, Episode, frame_size
+from data_pipelines.schema.frames import MODES, FrameStore, RecordFrames, decode_as
+from data_pipelines.schema.store import VERSIONS
+
+_MAKE = (
+    "make it with `python -m data_pipelines.generate`, or from other data with "
+    "`python -m data_pipelines.convert`"
+)
+
+
+def open_dataset(data_dir: str | Path) -> tfds.core.DatasetBuilder:
+    """The TFDS builder of a folder in our schema.
+
+    Raises:
+      DataError: no such folder, an empty, unfinished or damaged one, or one of
+        another schema version.
+    """
+    data_dir = Path(data_dir)
+    if not data_dir.is_dir():
+        raise DataError(f"no data set at {data_dir}: {_MAKE}")
+    if not (data_dir / "dataset_info.json").exists():
+        if not any(data_dir.iterdir()):
+            raise DataError(f"{data_dir} is empty: {_MAKE}")
+        if (data_dir / "meta" / "info.json").exists():
+            raise DataError(
+                f"{data_dir} is a LeRobot data set: convert it first with "
+                f"`python -m data_pipelines.convert {data_dir} NEW_FOLDER`"
+            )
+        raise DataError(
+            f"{data_dir} has no dataset_info.json: its generation was not finished; "
+            "run it again with the same --config and --output"
+        )
+    try:
+        builder = tfds.builder_from_directory(str(data_dir))
+        version = str(builder.info.version)
+    except Exception as error:  # TFDS raises many kinds for broken metadata
+        reason = str(error).strip().splitlines()[0] if str(error) else repr(error)
+        raise DataError(f"{data_dir}: metadata is damaged ({reason})") from error
+    if "steps" in builder.info.features:
+        raise DataError(
+            f"{data_dir} is an RLDS data set: convert it first with "
+            f"`python -m data_pipelines.convert {data_dir} NEW_FOLDER`"
+        )
+    if version not in VERSIONS:
+        raise DataError(
+            f"{data_dir} has schema version {version}, this code reads "
+            f"{' and '.join(VERSIONS)}: generate the data again"
+        )
+    return builder
+
+
+def load_episodes(
+    data_dir: str | Path,
+    split: str = "train",
+    *,
+    frames: str = "memory",
+    size: tuple[int, int] | None = None,
+    skipped: list[str] | None = None,
+) -> EpisodeArrays:
+    """All episodes of a split; states and actions in memory.
+
+    Args:
+      data_dir: the data set's folder.
+      split: "train" or "val".
+      frames: "memory", "compressed" or "disk" (see `frames`).
+      size: (height, width) to bring frames to; None keeps them.
+      skipped: damaged records and episodes with damaged frames are left out and told
+        here, one line each; None raises at the first. What "compressed" and "disk"
+        decode later always raises.
+
+    Raises:
+      DataError: what `open_dataset` raises, an unknown split or mode, no whole episode,
+        or, without `skipped`, a shard that is missing or cut off or a record that is
+        damaged or breaks the schema.
+    """
+    if frames not in MODES:
+        raise DataError(f"frames is '{frames}', expected one of {', '.join(MODES)}")
+    found = list(_records(data_dir, split, skipped))
+    if not found:
+        raise DataError(f"{data_dir}: no whole episode in split '{split}'")
+    episodes = [episode for _, _, episode in found]
+    first = first_frames(episodes)
+    stored = frame_size(episodes[0].image[0])[1:]
+    shape = (int(first[-1]), *(size or stored), 3)
+    if frames == "memory":
+        where = f"{data_dir} {split}"
+        decoded = np.empty(shape, np.uint8)
+        whole = _decode_all(episodes, first, decoded, size is not None, where, skipped)
+        if not len(whole):
+            raise DataError(f"{data_dir}: no whole episode in split '{split}'")
+        return stack_episodes(episodes, decoded).select(whole)
+    if frames == "compressed":
+        fetch = list(
+            itertools.chain.from_iterable(e.image for e in episodes)
+        ).__getitem__
+    else:
+        fetch = RecordFrames([(path, i) for path, i, _ in found], first)
+    return stack_episodes(
+        episodes, FrameStore(fetch, shape[0], shape[1:3], resize=size is not None)
+    )
+
+
+def read_episodes(
+    data_dir: str | Path, split: str = "train", skipped: list[str] | None = None
+) -> Sequence[Episode]:
+    """The episodes of a split as stored, frames still files; see `load_episodes`."""
+    return [episode for _, _, episode in _records(data_dir, split, skipped)]
+
+
+def first_episode(data_dir: str | Path, split: str = "train") -> Episode:
+    """The first whole episode of a split: what kind of data are these?
+
+    Raises:
+      DataError: what `load_episodes` raises; no whole episode.
+    """
+    for _, _, episode in _records(data_dir, split, []):
+        return episode
+    raise DataError(f"{data_dir}: no whole episode in split '{split}'")
+
+
+def _records(data_dir, split, skipped):
+    """(shard, index in it, episode) of a split."""
+    builder = open_dataset(data_dir)
+    splits = builder.info.splits
+    if split not in splits:
+        raise DataError(
+            f"{data_dir} has no split '{split}'; it has {', '.join(splits) or 'none'}"
+        )
+    info, number = splits[split], 0
+    features = builder.info.features
+    for path, expected in zip(map(Path, info.filepaths), info.shard_lengths):
+        for index, record in _shard(path, expected, skipped):
+            name = f"{data_dir} {split} record {number + index}"
+            try:
+                yield path, index, _parse(features, record, name)
+            except DataError as error:
+                _tell(error, skipped)
+        number += expected
+
+
+def _shard(path: Path, expected: int, skipped):
+    """(index, record) of a shard; ArrayRecord checks the hash of every record."""
+    advice = "delete it and generate again to make it anew"
+    try:
+        if not path.exists():
+            raise DataError(f"{path} is missing: generate again to make it anew")
+        try:
+            reader = array_record_module.ArrayRecordReader(str(path))
+            count = reader.num_records()
+        except (OSError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"{path} is damaged ({reason}); {advice}") from error
+        if count != expected:
+            raise DataError(
+                f"{path} holds {count} readable records, expected {expected}: it is "
+                f"damaged; {advice}"
+            )
+    except DataError as error:
+        _tell(error, skipped, expected)
+        return
+    for index in range(count):
+        try:
+            yield index, reader.read([index])[0]
+        except (OSError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            told = DataError(f"{path} is damaged (record {index}: {reason}); {advice}")
+            _tell(told, skipped)
+    reader.close()
+
+
+def _tell(error: DataError, skipped: list[str] | None, count: int = 1) -> None:
+    """Raises, or counts the episodes that an error costs."""
+    if skipped is None:
+        raise error
+    skipped += [str(error)] * count
+
+
+def _parse(features, record: bytes, name: str) -> Episode:
+    try:
+        fields = features.deserialize_example_np(
+            record, decoders={"image": _KeepFiles()}
+        )
+    except Exception as error:  # protobuf and TFDS raise many kinds
+        reason = str(error).strip().splitlines()[0] if str(error) else repr(error)
+        raise DataError(f"{name} cannot be parsed ({reason})") from error
+    return Episode.from_record(fields, name)
+
+
+class _KeepFiles(tfds.decode.SkipDecoding):
+    """Leaves a sequence of frames encoded; TFDS's own class does so for TensorFlow."""
+
+    def decode_batch_example_np(self, serialized):
+        return serialized
+
+
+def _decode_all(episodes, first, decoded, resize, where, skipped):
+    """Fills `decoded` in threads; the rows of the episodes that were whole."""
+
+    def fill(row: int) -> bool:
+        episode = episodes[row]
+        try:
+            for t, file in enumerate(episode.image):
+                name = f"{where} episode {episode.episode}: frame {t}"
+                size = decoded.shape[1:3]
+                decoded[first[row] + t] = decode_as(file, size, resize, name)
+        except DataError as error:
+            _tell(error, skipped)
+            return False
+        return True
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return np.flatnonzero(list(threads.map(fill, range(len(episodes)))))

@@ -1,0 +1,358 @@
+"""A data set's folder as TFDS lays it out, ArrayRecord shards, without TensorFlow.
+
+    DIR/board-train.array_record-00000-of-00017   episodes, one record each
+    DIR/features.json                             the schema, as TFDS reads it
+    DIR/dataset_info.json                         splits and shard lengths
+
+`tfds.builder_from_directory(DIR).as_data_source("train")` opens it. TensorFlow is
+not needed because frames arrive as PNG or JPEG files already: TFDS only packs bytes.
+A shard is written under another name and renamed, so a file that bears a shard's
+name is whole; `dataset_info.json` comes last, so a folder that has it is whole.
+"""
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
+from tensorflow_datasets.proto import tf_example_pb2
+
+from data_pipelines.schema.domains import get_domain
+from data_pipelines.schema.episode import (
+    READABLE,
+    SCHEMA_VERSION,
+    DataError,
+    Episode,
+    frame_size,
+    validate,
+)
+
+SPLITS = ("train", "val")
+VERSION = f"{SCHEMA_VERSION}.0.0"
+VERSIONS = tuple(f"{version}.0.0" for version in READABLE)
+# One record per chunk: random access, as TFDS does. Frames are packed already.
+_WRITER_OPTIONS = "group_size:1,zstd:1"
+_PARTIAL = "partial."  # prefix of a file being written; never a shard's name
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+    """What all episodes of a folder have in common.
+
+    Attributes:
+      domain: one of `domains.DOMAINS`.
+      encoding: "png" or "jpeg".
+      height, width: of a frame, pixels.
+      action_size: numbers per action.
+      state: (name, shape behind the frame axis) of each array, by name.
+    """
+
+    domain: str
+    encoding: str
+    height: int
+    width: int
+    action_size: int
+    state: tuple[tuple[str, tuple[int, ...]], ...]
+
+    @classmethod
+    def of(cls, episode: Episode) -> "Schema":
+        """The schema of a folder that begins with this (validated) episode."""
+        fields = get_domain(episode.domain).state
+        shapes = {
+            name: value.shape[1:] if fields[name].per_frame else value.shape
+            for name, value in episode.state.items()
+        }
+        return cls(
+            episode.domain,
+            *frame_size(episode.image[0]),
+            episode.action.shape[1],
+            tuple(sorted(shapes.items())),
+        )
+
+    def check(self, episode: Episode, name: str) -> None:
+        """Refuses an episode that is valid, but of another kind.
+
+        Raises:
+          DataError: names the episode and the first difference.
+        """
+        seen = Schema.of(episode)
+        for field in dataclasses.fields(self):
+            mine, its = getattr(self, field.name), getattr(seen, field.name)
+            if mine != its:
+                raise DataError(
+                    f"{name}: {field.name} is {its}, expected {mine} as in the "
+                    "episodes before it"
+                )
+        frame = (self.encoding, self.height, self.width)
+        for t, file in enumerate(episode.image):
+            size = frame_size(file)
+            if size != frame:
+                raise DataError(f"{name}: frame {t} is {size}, expected {frame}")
+
+    def features(self) -> tfds.features.FeaturesDict:
+        """The TFDS features of an episode."""
+        tensor, scalar = tfds.features.Tensor, tfds.features.Scalar
+        text, many = tfds.features.Text, tfds.features.Sequence
+        frame = tfds.features.Image(
+            shape=(self.height, self.width, 3),
+            dtype=np.uint8,
+            encoding_format=self.encoding,
+        )
+        state = {}
+        fields = get_domain(self.domain).state
+        for name, shape in self.state:
+            if fields[name].per_frame:
+                shape = (None, *shape)
+            state[name] = tensor(shape=shape, dtype=np.dtype(fields[name].dtype))
+        return tfds.features.FeaturesDict(
+            {
+                "image": many(frame),
+                "action": tensor(shape=(None, self.action_size), dtype=np.float32),
+                **state,
+                "domain": text(),
+                "source": text(),
+                "instruction": text(),
+                "policy": text(),
+                "seed": scalar(dtype=np.int64),
+                "episode": scalar(dtype=np.int64),
+                "fps": scalar(dtype=np.float32),
+                "label_t": tensor(shape=(None,), dtype=np.int32),
+                "label_horizon": tensor(shape=(None,), dtype=np.int32),
+                "label_question": many(text()),
+                "label_answer": many(text()),
+                "label_confidence": tensor(shape=(None,), dtype=np.float32),
+                "schema_version": scalar(dtype=np.int32),
+            }
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Which episode lies in which shard; a pure function of these numbers.
+
+    Attributes:
+      directory: the data set's folder.
+      episodes: episodes of each split, in the order of `SPLITS`; the numbers of
+        later splits follow those of earlier ones.
+      episodes_per_shard: all shards have as many but a split's last.
+      name: of the data set, the beginning of every shard's name.
+    """
+
+    directory: Path
+    episodes: tuple[int, ...]
+    episodes_per_shard: int
+    name: str = "board"
+
+    def shards(self) -> list["Shard"]:
+        """All shards, in the order in which they are made."""
+        found, first = [], 0
+        for split, count in zip(SPLITS, self.episodes):
+            numbers = range(first, first + count)
+            found += make_shards(
+                self.directory, self.name, split, numbers, self.episodes_per_shard
+            )
+            first += count
+        return found
+
+
+def make_shards(
+    directory: Path, name: str, split: str, numbers: Sequence[int], size: int
+) -> list["Shard"]:
+    """Cuts the episodes of a split into shards of `size`; the last may be smaller."""
+    parts = [numbers[at : at + size] for at in range(0, len(numbers), size)]
+    end = f"of-{len(parts):05d}"
+    path = lambda i: directory / f"{name}-{split}.array_record-{i:05d}-{end}"
+    return [Shard(path(i), split, part) for i, part in enumerate(parts)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One file and the episodes in it.
+
+    Attributes:
+      path: the file.
+      split: "train" or "val".
+      numbers: the numbers of its episodes.
+    """
+
+    path: Path
+    split: str
+    numbers: Sequence[int]
+
+
+def write_shard(path: Path, episodes: Iterable[Episode], schema: Schema) -> int:
+    """Writes a shard whole or not at all.
+
+    Args:
+      path: the file.
+      episodes: any iterable; each is written as it comes.
+      schema: of the folder.
+
+    Returns:
+      How many episodes were written.
+
+    Raises:
+      DataError: an episode breaks the schema, or the file cannot be written (the
+        disk is full, say).
+    """
+    features = schema.features()
+    serializer = ExampleSerializer(features.get_serialized_info())
+    partial, count = path.with_name(_PARTIAL + path.name), 0
+    try:
+        writer = array_record_module.ArrayRecordWriter(str(partial), _WRITER_OPTIONS)
+        for episode in episodes:
+            validate(episode, f"episode {episode.episode}")
+            schema.check(episode, f"episode {episode.episode}")
+            example = features.encode_example(episode.record())
+            # Deterministic, as a protobuf map has no order of its own.
+            example = serializer.get_tf_example(example)
+            writer.write(example.SerializeToString(deterministic=True))
+            count += 1
+        writer.close()
+        _sync(partial)
+        if count_records(partial) != count:
+            raise OSError("it reads back shorter than it was written")
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"cannot write {path}: {reason}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return count
+
+
+def schema_of_shard(path: Path) -> Schema:
+    """The schema of a shard's first episode, for a folder that has no info yet.
+
+    Raises:
+      DataError: the shard is empty or damaged.
+    """
+    reader = array_record_module.ArrayRecordReader(str(path))
+    try:
+        record = reader.read([0])[0]
+    except (IndexError, OSError, RuntimeError) as error:
+        raise DataError(f"{path} has no readable record: delete it") from error
+    finally:
+        reader.close()
+    example = tf_example_pb2.Example.FromString(record).features.feature
+    domain = example["domain"].bytes_list.value[0].decode()
+    images = example["image"].bytes_list.value
+    actions = len(example["action"].float_list.value)
+    state = []
+    for name, field in get_domain(domain).state.items():
+        if name in example:
+            kind = "float_list" if field.dtype == "float32" else "int64_list"
+            size = len(getattr(example[name], kind).value)
+            size //= len(images) if field.per_frame else 1
+            fixed = [x for x in field.shape if x is not None]
+            free = size // int(np.prod(fixed)) if None in field.shape else None
+            shape = tuple(free if x is None else x for x in field.shape)
+            state.append((name, shape))
+    return Schema(
+        domain,
+        *frame_size(images[0]),
+        actions // (len(images) - 1),
+        tuple(sorted(state)),
+    )
+
+
+def remove_partial(directory: Path) -> None:
+    """Removes what an interrupted run left half-written."""
+    for path in directory.glob(f"{_PARTIAL}*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def count_records(path: Path) -> int:
+    """Records in a shard; 0 for a file that was cut off."""
+    reader = array_record_module.ArrayRecordReader(str(path))
+    try:
+        return reader.num_records()
+    finally:
+        reader.close()
+
+
+def check_shard(path: Path, expected: int) -> None:
+    """Reads a shard whole; ArrayRecord checks the hash of every record.
+
+    Raises:
+      DataError: it is cut off or a record is damaged; names the file.
+    """
+    advice = "delete it and generate again to make it anew"
+    try:
+        found = count_records(path)
+        if found != expected:
+            raise DataError(
+                f"{path} holds {found} readable records, expected {expected}: it is "
+                f"damaged; {advice}"
+            )
+        reader = array_record_module.ArrayRecordReader(str(path))
+        reader.read_all()
+        reader.close()
+    except (OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path} is damaged ({reason}); {advice}") from error
+
+
+def write_info(
+    shards: Sequence[Shard],
+    counts: Sequence[int],
+    schema: Schema,
+    description: str,
+    name: str = "board",
+) -> None:
+    """Writes what TFDS needs to open the folder; the last thing to be written.
+
+    Args:
+      shards: all of them, in one folder.
+      counts: episodes in each; fewer than planned where some were skipped.
+      schema: of the episodes.
+      description: free text; generation and conversion put their settings there.
+      name: of the data set.
+    """
+    directory = shards[0].path.parent
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=directory, dataset_name=name, filetype_suffix="array_record"
+    )
+    splits = []
+    for split in SPLITS:
+        mine = [(s, n) for s, n in zip(shards, counts) if s.split == split]
+        if mine:
+            info = tfds.core.SplitInfo(
+                name=split,
+                shard_lengths=[count for _, count in mine],
+                num_bytes=sum(shard.path.stat().st_size for shard, _ in mine),
+                filename_template=template.replace(split=split),
+            )
+            splits.append(info)
+    partial = directory / f"{_PARTIAL}info"
+    partial.mkdir(exist_ok=True)
+    info = tfds.core.DatasetInfo(
+        builder=tfds.core.dataset_info.DatasetIdentity(
+            name=name,
+            version=tfds.core.Version(VERSION),
+            data_dir=str(directory),
+            module_name="",
+        ),
+        features=schema.features(),
+        description=description,
+    )
+    info.set_file_format("array_record")
+    info.set_splits(tfds.core.splits.SplitDict(splits))
+    info.write_to_directory(partial)
+    for path in sorted(partial.iterdir(), key=lambda p: p.name == "dataset_info.json"):
+        _sync(path)
+        os.replace(path, directory / path.name)
+    partial.rmdir()
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,143 @@
+"""Episodes in OGBench's own env, played by its own oracles, as a source to convert.
+
+    play    the open-loop plan oracle, temporally correlated noise 0.1, a new target as
+            soon as one is done
+    noisy   the closed-loop oracle; Gaussian noise on every action, its size drawn anew
+            for each episode
+
+An episode is a function of (seed, its number). It is drawn by OGBench's renderer, a
+few frames per second on a CPU: let several processes make folders of their own, with
+other seeds, and mix them.
+
+Axes: N frames, N - 1 of the actions are used.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from data_pipelines.schema.episode import DataError
+from data_pipelines.sources.raw import RawEpisode
+from swm_jax.worlds.ogbench.env import OGBenchCube, OGBenchMissing, seeded
+
+POLICIES = ("play", "noisy")
+_PLAN_NOISE, _PLAN_SMOOTHING = 0.1, 0.5  # OGBench's own defaults
+_ACTION_NOISE = np.array([1.0, 1.0, 1.0, 1.0, 2.0])  # relative, per number
+
+
+@dataclasses.dataclass(frozen=True)
+class PlaySettings:
+    """What to play.
+
+    Attributes:
+      variant: "single", "double", "triple" or "quadruple".
+      episodes: how many.
+      steps: actions of each; OGBench's own files have 1001 per trajectory.
+      mixture: policy -> weight.
+      noise: largest standard deviation of the noisy policy's action noise.
+      size: side of the pictures, pixels.
+      control_period: seconds.
+      seed: of the data set.
+    """
+
+    variant: str = "double"
+    episodes: int = 100
+    steps: int = 64
+    mixture: Mapping[str, float] = dataclasses.field(
+        default_factory=lambda: {"play": 0.5, "noisy": 0.5}
+    )
+    noise: float = 0.4
+    size: int = 64
+    control_period: float = 0.1
+    seed: int = 0
+
+
+class OGBenchPlay:
+    """A source (`sources.raw.Source`) that plays its episodes when they are read."""
+
+    domain = "cube"
+
+    def __init__(self, settings: PlaySettings):
+        """Makes the env.
+
+        Raises:
+          DataError: the package is missing, no OpenGL, or settings that cannot work.
+        """
+        unknown = [name for name in settings.mixture if name not in POLICIES]
+        total = sum(settings.mixture.values())
+        if unknown or total <= 0 or min(settings.mixture.values()) < 0:
+            raise DataError(
+                f"mixture is {dict(settings.mixture)}, expected weights of "
+                f"{', '.join(POLICIES)}"
+            )
+        if settings.episodes < 2 or settings.steps < 1:
+            raise DataError(
+                f"{settings.episodes} episodes of {settings.steps} steps, expected at "
+                "least 2 of at least 1"
+            )
+        try:
+            self._env = OGBenchCube(
+                settings.variant, settings.size, settings.control_period
+            )
+        except (OGBenchMissing, RuntimeError, ValueError) as error:
+            raise DataError(str(error)) from error
+        self.settings = settings
+        self.name = f"ogbench visual-cube-{settings.variant}"
+        self.fps = 1.0 / settings.control_period
+        self.splits: Mapping[str, Sequence[int]] = {"train": range(settings.episodes)}
+
+    def read(self, number: int) -> RawEpisode:
+        """Plays episode `number`."""
+        seed = (self.settings.seed * 1_000_003 + number) % 2**31
+        rng = np.random.default_rng(seed)
+        names = list(self.settings.mixture)
+        weights = np.array([self.settings.mixture[name] for name in names], float)
+        policy = str(rng.choice(names, p=weights / weights.sum()))
+        state = self._env.reset(seed)
+        with seeded(seed + 1):  # the oracles draw from numpy's global generator
+            return self._play(policy, state, rng)
+
+    def _play(self, policy: str, state, rng: np.random.Generator) -> RawEpisode:
+        env = self._env
+        package = env.package_env
+        oracle = _oracle(policy, package)
+        noise = rng.uniform(0, self.settings.noise) * _ACTION_NOISE
+        oracle.reset(None, package.compute_ob_info())
+        states, frames, actions = [state], [env.picture(state)], []
+        for _ in range(self.settings.steps):
+            if oracle.done:
+                package.set_new_target(return_info=False)
+                oracle.reset(None, package.compute_ob_info())
+            action = oracle.select_action(None, package.compute_ob_info())
+            if policy == "noisy":
+                action = action + noise * rng.normal(size=5)
+            action = np.clip(action, -1, 1).astype(np.float32)
+            state = env.step(state, action)
+            states.append(state)
+            frames.append(env.picture(state))
+            actions.append(action)
+        scenes = [env.scene(each) for each in states]
+        return RawEpisode(
+            frames=frames,
+            action=np.stack([*actions, np.zeros(5, np.float32)]),
+            state={
+                "block_pose": np.stack([scene.block_pose for scene in scenes]),
+                "gripper": np.stack([scene.gripper for scene in scenes]),
+                "block_id": scenes[0].block_id,
+            },
+            instruction="",
+            policy=policy,
+        )
+
+
+def _oracle(policy: str, env):
+    if policy == "play":
+        from ogbench.manipspace.oracles.plan.cube_plan import CubePlanOracle
+
+        return CubePlanOracle(
+            env=env, noise=_PLAN_NOISE, noise_smoothing=_PLAN_SMOOTHING
+        )
+    from ogbench.manipspace.oracles.markov.cube_markov import CubeMarkovOracle
+
+    return CubeMarkovOracle(env=env, min_norm=0.4)

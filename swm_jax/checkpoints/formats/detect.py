@@ -1,0 +1,192 @@
+"""Which format is this? Told by content, never by name; then opened."""
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from swm_jax.checkpoints.errors import CheckpointError, check_shapes
+from swm_jax.checkpoints.formats.huggingface.config import special_ids
+from swm_jax.checkpoints.formats.huggingface.folder import open_folder
+from swm_jax.checkpoints.formats.infer_config import (
+    architecture_of,
+    closest_variant,
+    known_fields,
+    overrides_of,
+)
+from swm_jax.checkpoints.formats.lazy_arrays import Source, model_shapes
+from swm_jax.checkpoints.formats.npz import read_npz
+from swm_jax.checkpoints.formats.orbax.folder import open_orbax
+from swm_jax.checkpoints.run.manager import checkpoints_folder
+from swm_jax.models import Tokenizer, get_config
+
+FORMATS = ("hugging_face", "npz", "orbax")
+_PICKLE, _NUMPY = b"\x80", b"\x93NUMPY"
+
+
+def split_subtree(path: epath.PathLike) -> tuple[epath.Path, str]:
+    """`file.npz:img` as the file and `img`; other paths as they are and ""."""
+    path = epath.Path(path) if "://" in str(path) else Path(path)
+    if ":" in path.name and not path.exists():
+        name, _, subtree = path.name.rpartition(":")
+        return path.with_name(name), subtree
+    return path, ""
+
+
+def detect(path: epath.Path) -> str:
+    """The format of a file or folder, one of `FORMATS`.
+
+    Raises:
+      CheckpointError: nothing there, or nothing that can be read from there.
+    """
+    kind = _detect(path)
+    if "://" in str(path) and kind != "orbax":
+        raise CheckpointError(
+            f"{path} is of the format {kind}, and only folders of the format orbax are "
+            "read from an object store: copy it to a disk, or convert it first "
+            "(python -m swm_jax.convert)"
+        )
+    return kind
+
+
+def _detect(path: epath.Path) -> str:
+    if not path.exists():
+        raise CheckpointError(f"checkpoint {path} does not exist")
+    if path.is_dir():
+        inside = {p.name for p in path.iterdir()}
+        if "config.json" in inside or any(n.endswith(".safetensors") for n in inside):
+            if "config.json" not in inside:
+                raise CheckpointError(f"{path} has safetensors and no config.json")
+            if not any(".safetensors" in name for name in inside):
+                pickles = [n for n in inside if n.endswith((".bin", ".pt", ".pth"))]
+                raise CheckpointError(
+                    f"{path} has config.json and no .safetensors"
+                    + (f"; {pickles[0]} is a pickle, never read" if pickles else "")
+                )
+            return "hugging_face"
+        if {"params", "metadata"} & inside or checkpoints_folder(path).is_dir():
+            return "orbax"
+        if any(name.isdigit() for name in inside):
+            return "orbax"
+        raise CheckpointError(
+            f"{path} is no checkpoint: it has neither config.json and safetensors "
+            "(Hugging Face) nor params and metadata (Orbax)"
+        )
+    with path.open("rb") as file:
+        start = file.read(16)
+        file.seek(0)
+        zipped = zipfile.is_zipfile(file)
+    if zipped:
+        return "npz"
+    if start[:1] == _PICKLE or start.startswith(_NUMPY):
+        raise CheckpointError(
+            f"{path} is {'a pickle' if start[:1] == _PICKLE else 'a single array'}, "
+            "expected an .npz of arrays; pickles are never read"
+        )
+    if start.startswith(b"PK"):
+        raise CheckpointError(f"{path} is damaged or cut off: it is half an npz")
+    if start[8:9] == b"{":
+        raise CheckpointError(
+            f"{path} is one safetensors file: give the folder with its config.json"
+        )
+    raise CheckpointError(f"{path} is of no known format, expected {FORMATS}")
+
+
+def open_source(
+    path: str | Path,
+    *,
+    variant: str | None = None,
+    tokenizer: Tokenizer | str | Path | None = None,
+    check_finite: bool = True,
+    read: bool = True,
+    **overrides: Any,
+) -> Source:
+    """Opens a checkpoint of any format and accounts for every tensor.
+
+    Args:
+      path: a Hugging Face folder, an `.npz` of big_vision (`file.npz:img` for a
+        sub-tree), or a run, step or exported model of ours.
+      variant: for an npz, whose model is not described; None compares shapes.
+      tokenizer: a SentencePiece model, for a checkpoint without one.
+      check_finite: refuse NaN and infinity when values are read.
+      read: False promises not to read values (Orbax would bring them into memory).
+      **overrides: fields of `ModelConfig`.
+
+    Raises:
+      CheckpointError: damaged, incomplete or inconsistent; one line that names it.
+    """
+    path, subtree = split_subtree(path)
+    kind = detect(path)
+    if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
+        tokenizer = Tokenizer.load(tokenizer)
+    if subtree and kind != "npz":
+        raise CheckpointError(f"{path}:{subtree}: only an npz has sub-trees")
+    if variant and kind != "npz":
+        raise CheckpointError(f"{path} describes its own model: leave the variant out")
+    if kind == "hugging_face":
+        return open_folder(path, tokenizer, overrides, check_finite)
+    if kind == "orbax":
+        return open_orbax(path, tokenizer, overrides, check_finite, read)
+    return _open_npz(path, subtree, variant, tokenizer, overrides, check_finite)
+
+
+def _open_npz(
+    path: Path,
+    subtree: str,
+    variant: str | None,
+    tokenizer: Tokenizer | None,
+    overrides: Mapping[str, Any],
+    check: bool,
+) -> Source:
+    contents = read_npz(path, check)
+    leaves, metadata = contents.leaves, dict(contents.metadata or {})
+    if tokenizer is None and contents.tokenizer:
+        tokenizer = Tokenizer(contents.tokenizer, f"{path} tokenizer")
+    shapes = {key: leaf.shape for key, leaf in leaves.items()}
+    if "model" in metadata and not variant:
+        model = metadata["model"]
+        values = {**model["overrides"], **overrides}
+        config = get_config(model["variant"], **values)
+    else:
+        values = dict(overrides)
+        if variant is None:
+            try:
+                found = architecture_of(shapes)
+            except CheckpointError as error:
+                raise CheckpointError(f"{path}: {error}; name its variant") from error
+            vocab = found.pop("vocab_size")
+            variant = closest_variant(found)
+            values = {**known_fields(found), "vocab_size": vocab, **values}
+        if "action/kernel" in shapes:
+            values.setdefault("action_size", shapes["action/kernel"][0])
+        if variant.startswith("paligemma"):
+            values.setdefault("layout", "full")
+        if tokenizer:
+            values = {**special_ids(tokenizer), **values}
+        config = get_config(variant, **values)
+    expected = model_shapes(config)
+    if not any(key.startswith("action/") for key in leaves):
+        expected = {k: s for k, s in expected.items() if not k.startswith("action/")}
+    if subtree:
+        inside = lambda key: key == subtree or key.startswith(subtree + "/")
+        expected = {k: s for k, s in expected.items() if inside(k)}
+        leaves = {key: leaf for key, leaf in leaves.items() if inside(key)}
+        if not leaves:
+            raise CheckpointError(f"{path} has nothing under {subtree}")
+    check_shapes(expected, {k: leaf.shape for k, leaf in leaves.items()}, str(path))
+    notes = []
+    if contents.ignored:
+        first = ", ".join(contents.ignored[:3])
+        notes.append(f"{len(contents.ignored)} arrays beside params/ ignored: {first}")
+    model = {"variant": config.variant, "overrides": overrides_of(config)}
+    return Source(
+        "npz",
+        path,
+        config,
+        {key: leaves[key] for key in expected},
+        tokenizer,
+        {**metadata, "model": model},
+        tuple(notes),
+    )

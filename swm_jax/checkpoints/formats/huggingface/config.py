@@ -1,0 +1,281 @@
+"""Hugging Face's config.json and our `ModelConfig`, both ways.
+
+Published files leave out what equals the default of their `model_type`, so the
+defaults are part of the format and stand in the tables below. What our model has no
+field for must have the one value that it implements.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from swm_jax.checkpoints.errors import CheckpointError
+from swm_jax.checkpoints.formats.infer_config import (
+    closest_variant,
+    known_fields,
+    overrides_of,
+)
+from swm_jax.models import ModelConfig, Tokenizer, get_config
+
+PALIGEMMA, SWM = "paligemma", "paligemma_wm"
+OWN = "swm_jax"  # our key in config.json: layout, step and the like
+
+# ours: (theirs, default)
+_VISION = {
+    "vision_width": ("hidden_size", 768),
+    "vision_depth": ("num_hidden_layers", 12),
+    "vision_mlp": ("intermediate_size", 3072),
+    "vision_heads": ("num_attention_heads", 12),
+    "patch_size": ("patch_size", 16),
+    "image_size": ("image_size", 224),
+}
+_TEXT = {
+    "gemma": {
+        "width": ("hidden_size", 3072),
+        "depth": ("num_hidden_layers", 28),
+        "mlp": ("intermediate_size", 24576),
+        "heads": ("num_attention_heads", 16),
+        "kv_heads": ("num_key_value_heads", 16),
+        "head_dim": ("head_dim", 256),
+    },
+    "gemma2": {
+        "width": ("hidden_size", 2304),
+        "depth": ("num_hidden_layers", 26),
+        "mlp": ("intermediate_size", 9216),
+        "heads": ("num_attention_heads", 8),
+        "kv_heads": ("num_key_value_heads", 4),
+        "head_dim": ("head_dim", 256),
+        "query_width": ("query_pre_attn_scalar", 256),
+        "attention_softcap": ("attn_logit_softcapping", 50.0),
+        "final_softcap": ("final_logit_softcapping", 30.0),
+    },
+}
+# Values that the towers have built in; absent ones are the defaults.
+_BUILT_IN = {
+    "text_config": {
+        "rope_theta": 10_000.0,
+        "rms_norm_eps": 1e-6,
+        "attention_bias": False,
+        "tie_word_embeddings": True,
+    },
+    "vision_config": {
+        "layer_norm_eps": 1e-6,
+        "num_channels": 3,
+        "vision_use_head": False,
+    },
+}
+
+
+class FolderFacts:
+    """What a config.json says beyond the architecture.
+
+    Attributes:
+      kind: `PALIGEMMA` or `SWM`.
+      image_id, action_id: ids of the placeholder tokens; the latter may be None.
+      rows: of the stored embedding, padding included; None if not said.
+      eos, bos: None if not said.
+    """
+
+    def __init__(self, found: Mapping[str, Any], where: str):
+        self.kind = found.get("model_type")
+        if self.kind not in (PALIGEMMA, SWM):
+            raise CheckpointError(
+                f"{where} has model_type {self.kind!r}, expected {PALIGEMMA} or {SWM}"
+            )
+        if found.get("quantization_config"):
+            raise CheckpointError(
+                f"{where} describes a quantised checkpoint, which is not supported"
+            )
+        self.image_id = _token(found, "image", where)
+        if self.image_id is None:
+            raise CheckpointError(f"{where} has no image_token_index or image_token_id")
+        self.action_id = _token(found, "action", where)
+        text = found.get("text_config") or {}
+        self.rows = text.get("vocab_size")
+        self.eos, self.bos = (
+            found.get(f"{name}_token_id", text.get(f"{name}_token_id"))
+            for name in ("eos", "bos")
+        )
+
+    def vocab_size(self, tokenizer: Tokenizer | None) -> int:
+        """Rows of the vocabulary proper: placeholders and padding come after it."""
+        pieces = tokenizer.vocab_size if tokenizer else self.image_id
+        ids = [i for i in (self.image_id, self.action_id) if i is not None]
+        return min([i for i in ids if i >= pieces], default=self.image_id)
+
+
+def _token(found: Mapping[str, Any], name: str, where: str) -> int | None:
+    keys = (f"{name}_token_id", f"{name}_token_index")
+    values = {found[key] for key in keys if isinstance(found.get(key), int)}
+    if len(values) > 1:
+        raise CheckpointError(f"{where} has two values of {keys[0]}: {values}")
+    return values.pop() if values else None
+
+
+def read_config(
+    found: Mapping[str, Any],
+    where: str,
+    tokenizer: Tokenizer | None,
+    overrides: Mapping[str, Any],
+) -> ModelConfig:
+    """Our config of a folder.
+
+    Args:
+      found: contents of config.json.
+      where: its path, for messages.
+      tokenizer: the folder's; its ids of eos, bos and newline are taken.
+      overrides: fields that the caller sets.
+
+    Raises:
+      CheckpointError: another kind of model, or one with a constant that ours has not.
+    """
+    facts = FolderFacts(found, where)
+    text = found.get("text_config") or {}
+    vision = found.get("vision_config") or {}
+    kind = text.get("model_type", "gemma")
+    if kind not in _TEXT:
+        raise CheckpointError(
+            f"{where} has a text model of type {kind!r}, expected {', '.join(_TEXT)}"
+        )
+    _check_built_in(found, where)
+    sizes = {
+        **{ours: vision.get(*theirs) for ours, theirs in _VISION.items()},
+        **{ours: text.get(*theirs) for ours, theirs in _TEXT[kind].items()},
+        "post_norms": kind == "gemma2",
+    }
+    if sizes.get("query_width") == sizes["head_dim"]:
+        sizes["query_width"] = 0
+    for name in ("attention_softcap", "final_softcap"):
+        if kind == "gemma2":
+            sizes[name] = sizes[name] or 0.0  # null switches them off
+    own = (found.get(OWN) or {}).get("model", {})
+    variant = own.get("variant") or closest_variant(sizes)
+    values = {
+        **({} if own else {"layout": "full"}),
+        **own.get("overrides", {}),
+        **known_fields(sizes),
+        "vocab_size": facts.vocab_size(tokenizer),
+    }
+    if facts.kind == SWM:
+        if not isinstance(found.get("action_input_dim"), int):
+            raise CheckpointError(f"{where} has no action_input_dim")
+        values["action_size"] = found["action_input_dim"]
+    if tokenizer:
+        values.update(special_ids(tokenizer))
+    try:
+        return get_config(variant, **{**values, **overrides})
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{where}: {error}") from error
+
+
+def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
+    """Config fields that a tokenizer decides."""
+    return {
+        name: getattr(tokenizer, name) for name in ("eos_id", "bos_id", "newline_id")
+    }
+
+
+def check_tokenizer(facts: FolderFacts, tokenizer: Tokenizer, where: str) -> None:
+    """Raises a CheckpointError if config.json was written for another vocabulary."""
+    for name, said, has in (
+        ("eos_token_id", facts.eos, tokenizer.eos_id),
+        ("bos_token_id", facts.bos, tokenizer.bos_id),
+    ):
+        if isinstance(said, int) and said != has:
+            raise CheckpointError(
+                f"{where} has {name} {said}, its tokenizer {has}: a tokenizer of "
+                "another vocabulary"
+            )
+    if tokenizer.vocab_size > facts.image_id:
+        raise CheckpointError(
+            f"{where} has the image token at {facts.image_id}, its tokenizer "
+            f"{tokenizer.vocab_size} pieces: a tokenizer of another vocabulary"
+        )
+
+
+def _check_built_in(found: Mapping[str, Any], where: str) -> None:
+    for part, constants in _BUILT_IN.items():
+        given = dict(found.get(part) or {})
+        for rope in ("rope_parameters", "rope_scaling"):
+            nested = given.get(rope) or {}
+            given.setdefault("rope_theta", nested.get("rope_theta", 10_000.0))
+            if nested.get("rope_type", "default") != "default":
+                raise CheckpointError(
+                    f"{where}: {part} has {rope} {nested}, this model has none"
+                )
+        for name, value in constants.items():
+            if given.get(name, value) != value:
+                raise CheckpointError(
+                    f"{where}: {part} has {name} {given[name]}, this model has {value}"
+                )
+
+
+def write_config(
+    config: ModelConfig, metadata: Mapping[str, Any], action: bool, dtype: str
+) -> dict[str, Any]:
+    """The config.json of a model.
+
+    Args:
+      config: ours.
+      metadata: of the source; says the ids of placeholder tokens if it was a
+        Hugging Face folder.
+      action: whether there is an action projector.
+      dtype: of most tensors.
+    """
+    fields = dataclasses.asdict(config)
+    kind = "gemma2" if fields.get("post_norms") else "gemma"
+    if kind == "gemma2" and not fields["query_width"]:
+        fields["query_width"] = config.head_dim
+    image, actions = placeholder_ids(config, metadata)
+    text = {theirs: fields[ours] for ours, (theirs, _) in _TEXT[kind].items()}
+    vision = {theirs: fields[ours] for ours, (theirs, _) in _VISION.items()}
+    found = {
+        "model_type": SWM if action else PALIGEMMA,
+        "image_token_index": image,
+        "projection_dim": config.width,
+        "hidden_size": config.width,
+        "bos_token_id": config.bos_id,
+        "eos_token_id": config.eos_id,
+        "pad_token_id": 0,
+        "torch_dtype": dtype,
+        "tie_word_embeddings": True,
+        "text_config": {
+            "model_type": kind,
+            "vocab_size": embedding_rows(config, metadata),
+            "num_image_tokens": config.image_tokens,
+            "tie_word_embeddings": True,
+            **text,
+        },
+        "vision_config": {
+            "model_type": "siglip_vision_model",
+            "num_image_tokens": config.image_tokens,
+            "projection_dim": config.width,
+            "vision_use_head": False,
+            **vision,
+        },
+        OWN: {
+            **{k: v for k, v in metadata.items() if k != "model"},
+            "model": {"variant": config.variant, "overrides": overrides_of(config)},
+        },
+    }
+    if action:
+        found |= {"action_input_dim": config.action_size, "action_token_index": actions}
+    else:
+        found["architectures"] = ["PaliGemmaForConditionalGeneration"]
+    return found
+
+
+def placeholder_ids(
+    config: ModelConfig, metadata: Mapping[str, Any]
+) -> tuple[int, int]:
+    """Ids of the image and the action token: stored ones, else behind the pieces."""
+    known = metadata.get("placeholders", {})
+    image = known.get("image", config.vocab_size)
+    return image, known.get("action", config.vocab_size + 1)
+
+
+def embedding_rows(config: ModelConfig, metadata: Mapping[str, Any]) -> int:
+    """Rows of the stored embedding: pieces and placeholders, in multiples of 64."""
+    return (
+        -(-(max(config.vocab_size, *placeholder_ids(config, metadata)) + 1) // 64) * 64
+    )

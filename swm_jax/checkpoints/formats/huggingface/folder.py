@@ -1,0 +1,149 @@
+"""Hugging Face folders: config.json, safetensors and a SentencePiece model.
+
+PaliGemma 1 and 2 (`model_type` paligemma) and the published semantic world models
+(`paligemma_wm`, the same with an action projector).
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from swm_jax.checkpoints.errors import CheckpointError
+from swm_jax.checkpoints.formats.huggingface.config import (
+    OWN,
+    PALIGEMMA,
+    FolderFacts,
+    check_tokenizer,
+    embedding_rows,
+    placeholder_ids,
+    read_config,
+    write_config,
+)
+from swm_jax.checkpoints.formats.huggingface.keys import (
+    EMBED_NAME,
+    EMBEDDING,
+    canonical,
+    rules_for,
+    their_pieces,
+    to_leaves,
+)
+from swm_jax.checkpoints.formats.infer_config import overrides_of
+from swm_jax.checkpoints.formats.lazy_arrays import Source, model_shapes
+from swm_jax.checkpoints.formats.safetensors_files import (
+    PlannedTensor,
+    list_tensors,
+    read_json,
+    write_tensors,
+)
+from swm_jax.models import Tokenizer
+from swm_jax.models.tokenizer import TOKENIZER_FILE
+
+SHARD_BYTES = 4_500_000_000
+
+
+def open_folder(
+    folder: Path,
+    tokenizer: Tokenizer | None,
+    overrides: Mapping[str, Any],
+    check: bool,
+) -> Source:
+    """Opens a folder and accounts for every tensor; values are not read yet.
+
+    Args:
+      folder: holds config.json and safetensors.
+      tokenizer: instead of the folder's own.
+      overrides: config fields that the caller sets.
+      check: refuse NaN and infinity when values are read.
+
+    Raises:
+      CheckpointError: damaged, incomplete, or config.json, tensors and tokenizer do
+        not belong together.
+    """
+    path = folder / "config.json"
+    found, where = read_json(path), str(path)
+    facts = FolderFacts(found, where)
+    own = dict(found.get(OWN) or {})
+    notes = []
+    if tokenizer is None and (folder / TOKENIZER_FILE).is_file():
+        try:
+            tokenizer = Tokenizer.load(folder / TOKENIZER_FILE)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
+        check_tokenizer(facts, tokenizer, where)
+        pieces, vocab = tokenizer.vocab_size, facts.vocab_size(tokenizer)
+        if not own and pieces != vocab:
+            raise CheckpointError(
+                f"{folder / TOKENIZER_FILE} has {pieces} pieces, {path.name} a "
+                f"vocabulary of {vocab}: a tokenizer of another vocabulary "
+                "(--tokenizer names one all the same)"
+            )
+    stored = list_tensors(folder)
+    config = read_config(found, where, tokenizer, overrides)
+    shapes = model_shapes(config)
+    if facts.kind == PALIGEMMA:
+        shapes = {k: s for k, s in shapes.items() if not k.startswith("action/")}
+        notes.append("no action projector: a fresh one is drawn when it is loaded")
+    leaves = to_leaves(shapes, stored, str(folder), check)
+    names = canonical(stored)
+    if EMBED_NAME in names:
+        rows = stored[names[EMBED_NAME]].shape[0]
+        if facts.rows not in (None, rows):
+            raise CheckpointError(
+                f"{where} says vocab_size {facts.rows}, {names[EMBED_NAME]} has "
+                f"{rows} rows"
+            )
+        if rows > config.vocab_size:
+            notes.append(
+                f"{rows - config.vocab_size} rows of the embedding are dropped: "
+                f"placeholders and padding from {config.vocab_size} on"
+            )
+    image, action = facts.image_id, facts.action_id
+    placeholders = {"image": image} | ({} if action is None else {"action": action})
+    metadata = {
+        **own,
+        "model": {"variant": config.variant, "overrides": overrides_of(config)},
+        "placeholders": placeholders,
+    }
+    return Source(
+        "hugging_face", folder, config, leaves, tokenizer, metadata, tuple(notes)
+    )
+
+
+def write_folder(
+    folder: Path,
+    source: Source,
+    dtype: np.dtype | None,
+    shard_bytes: int = SHARD_BYTES,
+) -> Iterator[int]:
+    """Writes a source as a Hugging Face folder, a tensor at a time.
+
+    Names are those of the oldest layout, which every release of transformers reads;
+    the output head is tied and not stored, as transformers does it.
+
+    Yields:
+      Bytes of every piece when it is written.
+    """
+    config, metadata = source.config, source.metadata
+    shapes = {key: leaf.shape for key, leaf in source.leaves.items()}
+    if set(model_shapes(config)) - set(shapes) - {"action/kernel", "action/bias"}:
+        raise CheckpointError("only a part was chosen: a folder needs the whole model")
+    rows, tensors = embedding_rows(config, metadata), []
+    for key, rule in rules_for(shapes).items():
+        leaf = source.leaves[key]
+        kind, shape = dtype or leaf.dtype, rule.their_shape(leaf.shape)
+        if key == EMBEDDING:
+            shape = (rows, shape[1])
+        for name, place in rule.names(leaf.shape).items():
+            pieces = their_pieces(rule, leaf, place, kind, rows)
+            tensors.append(PlannedTensor(name, shape, kind, pieces))
+    known = {**metadata, "placeholders": dict(zip(("image", "action"),
+             placeholder_ids(config, metadata)))}  # fmt: skip
+    name = str(dtype or source.leaves[EMBEDDING].dtype)
+    found = write_config(config, known, "action/kernel" in shapes, name)
+    (folder / "config.json").write_text(json.dumps(found, indent=2) + "\n")
+    if source.tokenizer:
+        (folder / TOKENIZER_FILE).write_bytes(source.tokenizer.model)
+    yield from write_tensors(folder, tensors, shard_bytes)

@@ -1,0 +1,201 @@
+"""One step of a run or an exported model: its files, and what they hold.
+
+    params       the tree (Orbax); heads of pre-training and adapters beside the model's
+    metadata     JSON: format, step, model, config, rules of fine-tuning
+    tokenizer    a SentencePiece model, unless the package has it
+
+Adapters (LoRA) stand beside the base under `lora`; `metadata["finetune"]` has their
+rules. Whoever reads a step merges them.
+"""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from swm_jax.checkpoints.errors import CheckpointError
+from swm_jax.checkpoints.run.manager import (
+    FORMAT,
+    FORMAT_VERSION,
+    absolute,
+    checkpoints_folder,
+    warn,
+)
+from swm_jax.models import Tokenizer
+from swm_jax.models.lora import LoraRule, init_adapters, lora_rules, merge_adapters
+from swm_jax.models.tokenizer import TOKENIZER_FILE
+
+
+def find_step(path: epath.PathLike) -> epath.Path:
+    """The folder that holds `params` and `metadata` for a path a user gives.
+
+    Of a run's steps it is the newest complete one.
+
+    Raises:
+      CheckpointError: nothing there, nothing complete there.
+    """
+    path = absolute(path)
+    if not path.exists():
+        raise CheckpointError(f"checkpoint folder {path} does not exist")
+    steps = checkpoints_folder(path) if checkpoints_folder(path).is_dir() else path
+    numbered = (
+        [p for p in steps.iterdir() if p.name.isdigit()] if steps.is_dir() else []
+    )
+    numbered.sort(key=lambda p: int(p.name), reverse=True)
+    found = next((step for step in numbered if not _missing(step)), None)
+    if found is not None and found != numbered[0]:
+        warn(f"{_incomplete(numbered[0])}; {found} is taken")
+    path = found or next(iter(numbered), path)
+    if _missing(path):
+        raise CheckpointError(
+            f"{_incomplete(path)}; give a run's --workdir, one of its "
+            "checkpoints/<step> or an exported model"
+        )
+    return path
+
+
+def _missing(step: epath.Path) -> list[str]:
+    return [item for item in ("params", "metadata") if not (step / item).is_dir()]
+
+
+def _incomplete(step: epath.Path) -> str:
+    missing = " and no ".join(_missing(step))
+    return f"{step} is not a complete checkpoint: no {missing} in it"
+
+
+def read_metadata(step: Path) -> dict[str, Any]:
+    """What stands beside the parameters of a step.
+
+    Raises:
+      CheckpointError: not readable, of another program or another release.
+    """
+    try:
+        metadata = json.loads((step / "metadata" / "metadata").read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{step}/metadata cannot be read: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{step} was not written by {FORMAT}: its metadata says format "
+            f"{metadata.get('format')!r}"
+        )
+    if metadata["format_version"] != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{step} has format version {metadata['format_version']}, this release "
+            f"reads {FORMAT_VERSION}"
+        )
+    return metadata
+
+
+def stored_tokenizer(step: Path, metadata: dict[str, Any]) -> Tokenizer:
+    """The tokenizer in a step's folder, or the one that its metadata names."""
+    own = step / TOKENIZER_FILE
+    return Tokenizer.load(own if own.is_file() else metadata["model"]["tokenizer"])
+
+
+def stored_shapes(step: Path) -> dict[str, Any]:
+    """Shapes of the parameters of a step, without the heads of pre-training."""
+    with naming_damage(step):
+        found = dict(ocp.StandardCheckpointHandler().metadata(step / "params"))
+    found.pop("dense", None)
+    return found
+
+
+def restore_params(step: Path, target: Any) -> dict[str, Any]:
+    """The parameters of a step that have a place in a tree of shape structs.
+
+    Args:
+      step: from `find_step`.
+      target: a part of the stored tree; leaves without a sharding go to the first
+        local device.
+    """
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+    def place(leaf):
+        sharding = getattr(leaf, "sharding", None) or device
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    target = jax.tree.map(place, target)
+    with naming_damage(step):
+        return ocp.PyTreeCheckpointer().restore(
+            step / "params",
+            args=ocp.args.PyTreeRestore(
+                item=target,
+                restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+                partial_restore=True,
+            ),
+        )
+
+
+@contextlib.contextmanager
+def naming_damage(step: Path):
+    """Whatever goes wrong inside becomes a `CheckpointError` that names the step."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:  # Orbax and TensorStore raise many kinds
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{step}/params is damaged: {reason}") from error
+
+
+def stored_rules(metadata: dict[str, Any]) -> tuple[LoraRule, ...]:
+    """The rules of the adapters that stand beside a checkpoint's base, if any."""
+    finetune = metadata.get("finetune", {})
+    return () if finetune.get("merged") else lora_rules(finetune.get("lora", ()))
+
+
+def with_adapter_shapes(shapes: Any, metadata: dict[str, Any]) -> dict[str, Any]:
+    """The model's shapes, plus those of the adapters that the checkpoint holds."""
+    rules = stored_rules(metadata)
+    if not rules:
+        return dict(shapes)
+    make = lambda: init_adapters(jax.random.key(0), shapes, rules)
+    return {**shapes, "lora": jax.eval_shape(make)}
+
+
+def merge_stored(params: dict, metadata: dict[str, Any]) -> tuple[dict, dict[str, Any]]:
+    """(parameters with the stored adapters merged, metadata that says so)."""
+    rules = stored_rules(metadata)
+    if not rules:
+        return params, metadata
+    base = {name: tree for name, tree in params.items() if name != "lora"}
+    merge = jax.jit(
+        lambda base, lora: merge_adapters(base, lora, rules),
+        out_shardings=jax.tree.map(lambda leaf: leaf.sharding, base),
+    )
+    return merge(base, params["lora"]), merged_metadata(metadata)
+
+
+def merged_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
+    """What stands beside a checkpoint's parameters once its adapters are merged."""
+    if not stored_rules(metadata):
+        return metadata
+    return {**metadata, "finetune": {**metadata["finetune"], "merged": True}}
+
+
+def write_model(
+    folder: Path,
+    params: Any,
+    metadata: dict[str, Any],
+    tokenizer: Tokenizer | None = None,
+) -> None:
+    """Writes `params`, `metadata` and a tokenizer into a folder that has none."""
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        checkpointer.save(folder / "params", args=ocp.args.StandardSave(params))
+    write_description(folder, metadata, tokenizer)
+
+
+def write_description(
+    folder: Path, metadata: dict[str, Any], tokenizer: Tokenizer | None = None
+) -> None:
+    """The same without the parameters; shipped tokenizers are named, not written."""
+    (folder / "metadata").mkdir()
+    (folder / "metadata" / "metadata").write_text(
+        json.dumps(metadata, indent=2, sort_keys=True) + "\n"
+    )
+    if tokenizer and not tokenizer.shipped:
+        (folder / TOKENIZER_FILE).write_bytes(tokenizer.model)

@@ -1,0 +1,178 @@
+"""Safetensors on disk: a single file or shards with an index, read in slices.
+
+Every read opens its file anew. The library maps a file into memory, and pages of a
+map count as memory of the process for as long as it is open: a model read through
+one map would take its size twice.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import ml_dtypes  # noqa: F401  (numpy then knows the name bfloat16)
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from swm_jax.checkpoints.errors import CheckpointError
+from swm_jax.checkpoints.formats.lazy_arrays import DTYPES, Index
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+_CODES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+_NAMES = {DTYPES[name]: code for code, name in _CODES.items()}
+
+
+class StoredTensor(NamedTuple):
+    """Where a tensor lies and what its header says."""
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+class PlannedTensor(NamedTuple):
+    """A tensor to be written; `pieces` are its consecutive parts."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    pieces: Iterable[np.ndarray]
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+
+def read_json(path: Path) -> dict:
+    """A JSON object from a file.
+
+    Raises:
+      CheckpointError: not there, or not a JSON object.
+    """
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} holds no JSON object")
+    return found
+
+
+def list_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """Every tensor of a folder by name; only headers are read.
+
+    Raises:
+      CheckpointError: no safetensors, a missing or damaged shard, a tensor in another
+        shard than the index says, or a dtype that no model has.
+    """
+    if (folder / SINGLE).is_file():
+        return _list_file(folder / SINGLE)
+    if not (folder / INDEX).is_file():
+        files = sorted(folder.glob("*.safetensors"))
+        if len(files) != 1:
+            raise CheckpointError(
+                f"{folder} has {len(files)} .safetensors files and no {INDEX}"
+            )
+        return _list_file(files[0])
+    where = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(where, dict) or not where:
+        raise CheckpointError(f"{folder / INDEX} has no weight_map")
+    found: dict[str, StoredTensor] = {}
+    for name in sorted(set(map(str, where.values()))):
+        if Path(name).name != name:
+            raise CheckpointError(f"{folder / INDEX} names {name}, no file beside it")
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder} lacks the shard {name}")
+        found |= _list_file(folder / name)
+    for name in sorted({*where} ^ {*found}):
+        place = "index" if name in where else "shards"
+        raise CheckpointError(f"{folder}: {name} is in the {place} only")
+    for name, tensor in found.items():
+        if where[name] != tensor.file.name:
+            raise CheckpointError(
+                f"{folder}: {name} is in {tensor.file.name}, the index says "
+                f"{where[name]}"
+            )
+    return found
+
+
+def _list_file(path: Path) -> dict[str, StoredTensor]:
+    found = {}
+    with _open(path) as file:
+        for name in file.keys():  # noqa: SIM118  (not a dict)
+            view = file.get_slice(name)
+            code = view.get_dtype()
+            if code not in _CODES:
+                raise CheckpointError(
+                    f"{path}: {name} has dtype {code}, expected {', '.join(_CODES)}; "
+                    "quantised checkpoints are not supported"
+                )
+            shape = tuple(view.get_shape())
+            found[name] = StoredTensor(path, shape, DTYPES[_CODES[code]])
+    return found
+
+
+def _open(path: Path):
+    try:
+        return safe_open(path, "np")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged or cut off: {error}") from error
+
+
+def read_slice(name: str, tensor: StoredTensor, index: Index) -> np.ndarray:
+    """A slice of a stored tensor, copied out of the file."""
+    with _open(tensor.file) as file:
+        if all(s == slice(0, n) for s, n in zip(index, tensor.shape)):
+            return file.get_tensor(name)
+        return file.get_slice(name)[index]
+
+
+def write_tensors(
+    folder: Path, tensors: list[PlannedTensor], shard_bytes: int
+) -> Iterator[int]:
+    """Writes one file, or shards and their index, a piece at a time.
+
+    The library's own writer wants a whole file in memory; the format is a JSON header
+    and the bytes in order.
+
+    Yields:
+      Bytes of every piece when it is written.
+    """
+    shards: list[list[PlannedTensor]] = [[]]
+    for tensor in tensors:
+        full = sum(t.nbytes for t in shards[-1]) + tensor.nbytes > shard_bytes
+        if full and shards[-1]:
+            shards.append([])
+        shards[-1].append(tensor)
+    count = len(shards)
+    names = [f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
+    if count == 1:
+        names = [SINGLE]
+    for name, shard in zip(names, shards):
+        yield from _write_file(folder / name, shard)
+    if count > 1:
+        where = {t.name: n for n, shard in zip(names, shards) for t in shard}
+        size = {"total_size": sum(t.nbytes for t in tensors)}
+        text = json.dumps({"metadata": size, "weight_map": where}, indent=2)
+        (folder / INDEX).write_text(text + "\n")
+
+
+def _write_file(path: Path, tensors: list[PlannedTensor]) -> Iterator[int]:
+    header: dict[str, dict] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name, shape, dtype, _ in tensors:
+        end = offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        header[name] = {
+            "dtype": _NAMES[dtype],
+            "shape": list(shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors:
+            for piece in tensor.pieces:
+                file.write(np.ascontiguousarray(piece).view(np.uint8).reshape(-1).data)
+                yield piece.nbytes

@@ -1,0 +1,235 @@
+"""From a path to a model that answers, whatever wrote the checkpoint."""
+
+import functools
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from swm_jax.checkpoints.errors import CheckpointError
+from swm_jax.checkpoints.formats.detect import detect, open_source, split_subtree
+from swm_jax.checkpoints.formats.lazy_arrays import to_arrays
+from swm_jax.checkpoints.formats.orbax.folder import Opened
+from swm_jax.checkpoints.formats.orbax.step_folder import write_model
+from swm_jax.models import (
+    ActionScale,
+    ModelConfig,
+    SemanticWorldModel,
+    Tokenizer,
+    VLMWorldModel,
+    preprocess_image,
+)
+
+SHIPPED = "board_tiny"
+
+
+class LoadedModel(NamedTuple):
+    """What `load_model` returns.
+
+    Attributes:
+      model: the module; `model.config` is its config.
+      params: tree of `img`, `llm`, `action`.
+      tokenizer: the one it was trained with; None if neither the checkpoint nor the
+        caller has one.
+      preprocess: uint8 images of any size -> float32[..., size, size, 3].
+      metadata: model, and what else is known: step, stage, training config.
+    """
+
+    model: SemanticWorldModel
+    params: Any
+    tokenizer: Tokenizer | None
+    preprocess: Callable[[Any], jax.Array]
+    metadata: dict[str, Any]
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's config; its layout is the one it was trained in."""
+        return self.model.config
+
+    @property
+    def world_model(self) -> VLMWorldModel:
+        """The model as planners see it; `world_model.answer` asks it in words."""
+        domains = list(self.metadata.get("actions", {}))
+        return self.world_model_for(domains[0] if len(domains) == 1 else None)
+
+    def world_model_for(self, domain: str | None) -> VLMWorldModel:
+        """The model as planners of one domain see it, who speak its raw actions.
+
+        Args:
+          domain: as in the training data ("board", ...); None, and any domain for a
+            model that knows of none, leaves actions as they are.
+
+        Raises:
+          CheckpointError: the model was trained on other domains.
+        """
+        entries = self.metadata.get("actions", {})
+        if domain is None or not entries:
+            return VLMWorldModel(self.params, self.config)
+        if domain not in entries:
+            raise CheckpointError(
+                f"the checkpoint was trained on actions of {', '.join(entries)}, "
+                f"not of '{domain}'"
+            )
+        entry, width = entries[domain], self.config.action_size
+        scale = None
+        if entry["kind"] != "raw" or entry["size"] != width:
+            scale = ActionScale.make(entry, entry["size"], width)
+        return VLMWorldModel(self.params, self.config, action_scale=scale)
+
+
+def shipped_checkpoint(name: str = SHIPPED) -> Path:
+    """The folder of a checkpoint that comes with the package."""
+    return Path(__file__).parents[1] / "assets" / name
+
+
+def load_model(
+    path: str | Path | None = None,
+    *,
+    variant: str | None = None,
+    tokenizer: Tokenizer | str | Path | None = None,
+    param_dtype: Any = None,
+    sharding: Any = None,
+    check_finite: bool = True,
+    **overrides: Any,
+) -> LoadedModel:
+    """Reads a checkpoint of any format straight to where it belongs.
+
+    A plain PaliGemma has no action projector: a fresh one is drawn from a fixed key,
+    and `metadata["fresh"]` says so. Adapters of a run are merged into their weights.
+
+    Args:
+      path: a run's workdir, one step of it, an exported model, a Hugging Face folder
+        or an `.npz`; None takes the checkpoint shipped with the package. What Orbax
+        wrote may lie in an object store (`gs://bucket/folder`).
+      variant: for an npz that does not describe its model; None compares shapes.
+      tokenizer: a SentencePiece model, for a checkpoint without one.
+      param_dtype: of the parameters; None keeps the stored ones, save that the scales
+        of RMS norms, which are added to 1, become float32.
+      sharding: of all parameters, or a function of (key, shape struct); None puts
+        them on the first local device. Every host reads only its part.
+      check_finite: refuse NaN and infinity.
+      **overrides: fields of `ModelConfig` that differ from the checkpoint's.
+
+    Raises:
+      CheckpointError: missing, half-written, damaged or of another model.
+    """
+    path = shipped_checkpoint() if path is None else path
+    if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
+        tokenizer = Tokenizer.load(tokenizer)
+    if sharding is None:
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    dtype = functools.partial(_param_dtype, param_dtype)
+    if detect(split_subtree(path)[0]) == "orbax":
+        opened = Opened(path, tokenizer, overrides)
+        params = opened.read(sharding, dtype, check_finite)
+        return loaded_model(
+            opened.config, params, opened.tokenizer, opened.metadata, sharding
+        )
+    source = open_source(
+        path,
+        variant=variant,
+        tokenizer=tokenizer,
+        check_finite=check_finite,
+        **overrides,
+    )
+    stored = {key: leaf.dtype for key, leaf in source.leaves.items()}
+    params = to_arrays(source.leaves, sharding, lambda key: dtype(key, stored[key]))
+    whole = not split_subtree(path)[1]
+    return loaded_model(
+        source.config, params, source.tokenizer, dict(source.metadata), sharding, whole
+    )
+
+
+def loaded_model(
+    config: ModelConfig,
+    params: Any,
+    tokenizer: Tokenizer | None,
+    metadata: dict[str, Any],
+    sharding: Any,
+    whole: bool = True,
+) -> LoadedModel:
+    """What a caller gets; a fresh action projector where a whole model has none.
+
+    Raises:
+      CheckpointError: a tokenizer of another vocabulary.
+    """
+    model = SemanticWorldModel(config)
+    if tokenizer is not None:
+        try:
+            tokenizer.check(config)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
+    if whole and "action" not in params:
+        params = {**params, "action": _fresh_projector(config, sharding)}
+        described = {**metadata["model"], "action": True}
+        metadata = {**metadata, "model": described, "fresh": ["action"]}
+    preprocess = functools.partial(
+        preprocess_image, size=config.image_size, resize=config.resize
+    )
+    return LoadedModel(model, params, tokenizer, preprocess, metadata)
+
+
+def _param_dtype(wanted: Any, key: str, stored: Any) -> np.dtype:
+    if wanted is not None:
+        return jnp.dtype(wanted)
+    return jnp.dtype("float32" if _rms_scale(key) else stored)
+
+
+def _rms_scale(key: str) -> bool:
+    return key.startswith("llm/") and key.endswith("norm/scale")
+
+
+def _fresh_projector(config: ModelConfig, sharding: Any) -> dict[str, jax.Array]:
+    normal = jax.random.normal
+    kernel, bias = jax.random.split(jax.random.key(0))
+    leaves = {
+        "kernel": config.action_init_std
+        * normal(kernel, (config.action_size, config.width)),
+        "bias": config.action_bias_std * normal(bias, (config.width,)),
+    }
+    for name, leaf in leaves.items():
+        struct = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+        place = sharding(f"action/{name}", struct) if callable(sharding) else sharding
+        leaves[name] = jax.make_array_from_callback(
+            leaf.shape, place, lambda index, leaf=leaf: np.asarray(leaf)[index]
+        )
+    return leaves
+
+
+def export_model(source: str | Path, destination: str | Path) -> Path:
+    """Writes what inference needs of a run (no optimizer) to a new folder.
+
+    Args:
+      source: a run, a step of it or an exported model.
+      destination: must not exist yet, or be an exported model to replace.
+
+    Returns:
+      The destination.
+    """
+    if detect(split_subtree(source)[0]) != "orbax":
+        raise CheckpointError(f"{source} is no run: use python -m swm_jax.convert")
+    loaded = load_model(source)
+    destination = Path(destination).absolute()
+    if destination.exists() and not (destination / "params").is_dir():
+        raise CheckpointError(f"{destination} exists and is not an exported model")
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=destination.parent, prefix=".export-"))
+    try:
+        write_model(staging, loaded.params, loaded.metadata, loaded.tokenizer)
+        kept = [p for p in destination.glob("*") if p.is_file()]
+        for file in kept:  # the model card and curves stay
+            if not (staging / file.name).exists():
+                shutil.copy2(file, staging / file.name)
+        if destination.exists():
+            shutil.rmtree(destination)
+        os.chmod(staging, 0o755)
+        os.replace(staging, destination)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return destination

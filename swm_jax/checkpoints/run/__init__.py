@@ -1,0 +1,1 @@
+"""A run's own checkpoints: saving, keeping, checking, resuming."""

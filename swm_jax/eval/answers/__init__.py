@@ -1,0 +1,1 @@
+"""Questions about held-out episodes: accuracy and action sensitivity."""

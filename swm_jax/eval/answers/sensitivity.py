@@ -1,0 +1,204 @@
+"""Does the score move when the action moves, and the right way?
+
+In one scene, many action chunks: the world model's value of each against the value
+the simulator gives it. A model that answers from the frame alone gives all of them
+the same value, however good its answers look on average. Measured by Spearman's
+rank correlation, since a planner only ranks.
+
+Axes: S scenes, N candidates, H actions of a chunk.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from swm_jax.envs import AnyScene, Env
+from swm_jax.envs.scene import block_id
+from swm_jax.eval import statistics
+from swm_jax.eval.episodes.goal_sizes import room
+from swm_jax.eval.world_models import World, privileged
+from swm_jax.planning import Planner, PlannerConfig, chunk_value, desired_scores
+from swm_jax.planning.controller import Controller
+from swm_jax.planning.noise import coloured_noise, strokes
+from swm_jax.planning.question_batch import goal_batch
+from swm_jax.questions import goal_for_task
+from swm_jax.worlds.board.oracle import oracle_action
+from swm_jax.worlds.cube import geometry as cube_geometry
+from swm_jax.worlds.cube.oracle import closed_loop_action
+from swm_jax.worlds.tasks import task_for
+
+FIRST_SEED = 1_950_000_000
+BATCH = 10  # scenes valued in one call
+
+
+def measure(
+    env: Env,
+    world: World,
+    planner: Planner,
+    tasks: Sequence[str],
+    scenes: int,
+    candidates: int,
+    goal: str,
+    say: Callable[[int], None] | None = None,
+) -> dict:
+    """The `action_sensitivity` part of results.json.
+
+    Args:
+      world: what is examined.
+      planner: its horizons and its score are what values are made of.
+      scenes: per task.
+      candidates: chunks per scene.
+      goal: preset of the questions.
+      say: called with the number of scenes done after every batch.
+    """
+    truth_world = privileged("simulator", env)
+    per_task, examples, done = {}, [], 0
+    for task in tasks:
+        rho, favourite, pairs = [], [], []
+        for begin in range(0, scenes, BATCH):
+            seeds = FIRST_SEED + np.arange(begin, min(begin + BATCH, scenes))
+            starts, goals = zip(*(_start(env, task, int(s), goal) for s in seeds))
+            scene = jax.tree.map(lambda *x: np.stack(x), *starts)
+            key = jax.random.key(int(seeds[0]))
+            chunks = draw_candidates(key, len(seeds), candidates, planner.config)
+            aims = Controller(planner, truth_world.model).aims(
+                truth_world.observe(scene), goals
+            )
+            true, predicted = (
+                value(
+                    each,
+                    scene,
+                    aims,
+                    chunks,
+                    planner.config,
+                    room(tasks, goal, env.domain),
+                )
+                for each in (truth_world, world)
+            )
+            for t, p in zip(true, predicted):
+                if np.ptp(t) == 0:
+                    continue  # nothing that was tried makes a difference here
+                # A model that gives all chunks one value ranks none: 0, not NaN.
+                rho.append(float(np.nan_to_num(statistics.spearman(p, t))))
+                favourite.append(
+                    (statistics.ranks(t)[p.argmax()] - 1) / max(len(t) - 1, 1)
+                )
+                pairs.append((p, t))
+            done += len(seeds)
+            if say:
+                say(done)
+        if not rho:
+            continue
+        typical = int(np.argmin(np.abs(np.array(rho) - np.mean(rho))))
+        p, t = pairs[typical]
+        examples.append({"task": task, "predicted": p.tolist(), "true": t.tolist()})
+        per_task[task] = {
+            **_summary(rho),
+            "favourite_percentile": float(np.mean(favourite)),
+            "rho": rho,
+        }
+    every = [x for row in per_task.values() for x in row["rho"]]
+    return {
+        **_summary(every),
+        "tasks": list(tasks),
+        "scenes": len(every),
+        "candidates": candidates,
+        "world_model": world.name,
+        "score": planner.config.score,
+        "per_task": per_task,
+        "examples": examples,
+    }
+
+
+def _summary(rho: list[float]) -> dict:
+    return {
+        "mean": float(np.mean(rho)) if rho else float("nan"),
+        "interval95": list(statistics.bootstrap_interval(np.array(rho))),
+        "median": float(np.median(rho)) if rho else float("nan"),
+        "share_positive": float(np.mean(np.array(rho) > 0)) if rho else float("nan"),
+    }
+
+
+def _start(env: Env, name: str, seed: int, preset: str) -> tuple[AnyScene, object]:
+    """A task's start, moved on by 0 to 30 steps of the domain's scripted policy."""
+    task = task_for(env, name, seed)
+    key = jax.random.key(seed)
+    state = task.reset(env, key)
+    act = _picker if env.domain == "cube" else _pusher
+    for t in range(seed % 4 * 10):
+        action = act(env, env.scene(state), task, seed, jax.random.fold_in(key, t))
+        moved = env.step(state, action)
+        if bool(task.success(env.scene(moved))):
+            break
+        state = moved
+    scene = jax.tree.map(np.asarray, env.scene(state))
+    return scene, goal_for_task(name, task.names, preset, domain=env.domain)
+
+
+_push = jax.jit(oracle_action)
+_pick = jax.jit(closed_loop_action)
+
+
+def _pusher(env: Env, scene: AnyScene, task, seed: int, key: jax.Array):
+    """The board's: the task's block to its second one, or to any other."""
+    first, *rest = map(block_id, task.names)
+    others = [i for i in env.block_ids if i != first]
+    return _push(scene, first, rest[0] if rest else others[seed % len(others)], key)
+
+
+def _picker(env: Env, scene: AnyScene, task, seed: int, key: jax.Array):
+    """The cube arm's: the task's cube onto its second one, or up."""
+    del env, seed, key
+    top, *rest = (scene.block_pose[slot, :3] for slot in task.slots)
+    rise = 2 * cube_geometry.CUBE_HALF if rest else 0.1
+    base = rest[0] if rest else jnp.asarray(top).at[2].set(cube_geometry.CUBE_HALF)
+    goal = jnp.asarray(base) + jnp.array([0.0, 0.0, rise])
+    return _pick(scene, task.slots[0], goal)
+
+
+def draw_candidates(
+    key: jax.Array, scenes: int, candidates: int, config: PlannerConfig
+) -> Float[Array, "S N H A"]:
+    """Half straight strokes, half coloured noise: what planners look at first."""
+    stroke, noise = jax.random.split(key)
+    half = candidates // 2
+    tail = (config.horizon, config.action_size)
+    straight = strokes(stroke, (scenes, half, *tail), config.action_limit)
+    shape = (scenes, candidates - half, *tail)
+    wild = config.init_std * coloured_noise(noise, shape, config.noise_exponent)
+    chunks = jnp.concatenate([straight, wild], 1)
+    return jnp.clip(chunks, -config.action_limit, config.action_limit)
+
+
+def value(
+    world: World,
+    scene: AnyScene,
+    aims: Sequence,
+    chunks: Float[Array, "S N H A"],
+    config: PlannerConfig,
+    count: int | None = None,
+) -> Float[np.ndarray, "S N"]:
+    """What a planner that believes `world` thinks each chunk is worth.
+
+    Args:
+      count: room for questions, at least those of the largest aim.
+    """
+    questions, goal = goal_batch(aims, world.tokenizer, world.question_length, count)
+    observation = world.observe(scene)
+    found = _value(world.model, observation, questions, goal, chunks, config)
+    return np.asarray(found)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _value(model, observation, questions, goal, chunks, config: PlannerConfig):
+    context = model.encode(observation, questions)
+    horizons = range(config.sub_chunk, config.horizon + 1, config.sub_chunk)
+    scores = desired_scores(
+        model, context, chunks, goal.answers, tuple(horizons), config.score,
+        config.normalise, config.margin_scale,
+    )  # fmt: skip
+    return chunk_value(scores, goal.weights)[0]

@@ -1,0 +1,159 @@
+"""The sweep: tasks x world models x methods x seeds, continued where it was left.
+
+Every finished episode is one line of the journal and one file of poses
+(`episodes/<task>.<method>.<world model>.<seed>.npz`), written the moment it ends.
+"""
+
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from swm_jax.envs import AnyScene, CubeScene, Env, Scene
+from swm_jax.eval.config import EvalConfig
+from swm_jax.eval.episodes.device_program import run_on_device
+from swm_jax.eval.episodes.goal_sizes import goal_size
+from swm_jax.eval.episodes.host_loop import EpisodeResult, run_episodes
+from swm_jax.eval.journal import Episode, Journal
+from swm_jax.eval.world_models import World
+from swm_jax.planning import Planner, get_planner
+from swm_jax.planning.presets import used_settings
+
+Cell = tuple[str, str, str]  # task, method, world model
+
+
+def make_planner(config: EvalConfig, method: str) -> Planner:
+    """The planner of a method, with the numbers the configuration overrides."""
+    used = used_settings(method)
+    names = ("candidates", "iterations", "execute")
+    given = {k: v for k in names if k in used and (v := getattr(config, k))}
+    if method in ("best_of_n", "random_shooting") and "iterations" in given:
+        # One population of the same size as all rounds of the others together.
+        iterations = given.pop("iterations")
+        base = get_planner(method, config.env).config.candidates
+        if "candidates" in given:
+            base = given["candidates"] * iterations
+        given["candidates"] = base
+    if few := given.get("candidates"):
+        own = get_planner(method, config.env).config
+        used = used_settings(method, **given)
+        most = {"keep": few - 1, "elites": few, "carry": few, "refine": few}
+        given |= {k: min(getattr(own, k), v) for k, v in most.items() if k in used}
+    return get_planner(method, config.env, **given)
+
+
+def remaining(config: EvalConfig, journal: Journal) -> dict[Cell, list[int]]:
+    """Seeds that no journal line has yet, per cell."""
+    done = {(*e.cell, e.seed) for e in journal.episodes()}
+    cells = {
+        cell: [s for s in config.seeds if (*cell, s) not in done]
+        for cell in config.cells()
+    }
+    return {cell: seeds for cell, seeds in cells.items() if seeds}
+
+
+def run_sweep(
+    config: EvalConfig,
+    env: Env,
+    worlds: Mapping[str, World],
+    journal: Journal,
+    folder: pathlib.Path,
+    begin: Callable[[str, str, int], None],
+    finish: Callable[[Episode], None],
+) -> None:
+    """Runs what remains, all tasks of a method and world model side by side.
+
+    Args:
+      worlds: world models by name.
+      folder: where the files of poses go.
+      begin: called with method, world model and number of episodes before they start.
+      finish: called with every episode that ended.
+    """
+    groups: dict[tuple[str, str], list[tuple[str, int]]] = {}
+    for (task, *policy), seeds in remaining(config, journal).items():
+        groups.setdefault(tuple(policy), []).extend((task, seed) for seed in seeds)
+    for (method, name), tasks in groups.items():
+        world, planner = worlds[name], make_planner(config, method)
+        # Arrays have room for the largest goal so far, so it comes first: then
+        # nothing is compiled again when the others follow.
+        tasks.sort(key=lambda each: -goal_size(each[0], config.goal, config.env))
+        begin(method, name, len(tasks))
+
+        def on_end(result: EpisodeResult, method=method, name=name) -> None:
+            episode = _episode(result, method, name)
+            save_episode(folder, episode, result)
+            journal.append("episode", vars(episode))
+            finish(episode)
+
+        run = run_on_device if config.on_device else run_episodes
+        run(
+            env,
+            tasks,
+            world.model,
+            planner,
+            jax.random.key(0),
+            # Random actions ask nobody, not even on which side they are.
+            preset="published" if method == "random" else config.goal,
+            tokenizer=world.tokenizer,
+            question_length=world.question_length,
+            image_size=world.image_size,
+            max_steps=config.max_steps or None,
+            parallel=min(config.episodes_parallel, len(tasks)),
+            on_end=on_end,
+        )
+
+
+def _episode(result: EpisodeResult, method: str, world_model: str) -> Episode:
+    return Episode(
+        task=result.task,
+        method=method,
+        world_model=world_model,
+        seed=int(result.seed),
+        success=bool(result.success),
+        steps=int(result.steps),
+        seconds_per_replan=float(result.seconds_per_replan),
+        candidates_per_replan=0
+        if method == "random"
+        else int(result.candidates_per_replan),
+        detail=", ".join(result.blocks),
+    )
+
+
+def episode_path(folder: pathlib.Path, episode: Episode) -> pathlib.Path:
+    """Where the poses of an episode are kept."""
+    return folder / "episodes" / f"{'.'.join(episode.cell)}.{episode.seed}.npz"
+
+
+def save_episode(folder: pathlib.Path, episode: Episode, result) -> None:
+    """Writes the poses of an episode, atomically."""
+    path = episode_path(folder, episode)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        np.savez_compressed(file, action=result.actions, **vars(result.scenes))
+    os.replace(temporary, path)
+
+
+def load_episode(folder: pathlib.Path, episode: Episode) -> AnyScene | None:
+    """Scene with leading axis [T + 1], or None where there is no such file."""
+    path = episode_path(folder, episode)
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as data:
+        kind = CubeScene if "gripper" in data.files else Scene
+        poses = {name: data[name] for name in data.files if name != "action"}
+        return kind(**poses)
+
+
+def load_actions(
+    folder: pathlib.Path, episode: Episode
+) -> Float[np.ndarray, "T A"] | None:
+    """What was carried out; None where no file or an older one is."""
+    path = episode_path(folder, episode)
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as data:
+        return data["action"] if "action" in data.files else None

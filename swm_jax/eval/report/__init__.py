@@ -1,0 +1,1 @@
+"""The report: charts, films, one self-contained page."""

@@ -1,0 +1,212 @@
+"""One evaluation from a configuration to results.json, films and report.html.
+
+Every part is kept in the journal as soon as it is done, and skipped when the same
+evaluation is started again.
+"""
+
+import dataclasses
+import pathlib
+import time
+
+from swm_jax import worlds
+from swm_jax.checkpoints import shipped_checkpoint
+from swm_jax.eval import journal as results
+from swm_jax.eval.answers import accuracy as qa
+from swm_jax.eval.answers import sensitivity
+from swm_jax.eval.answers.held_out import SEED, held_out_episodes, stored_episodes
+from swm_jax.eval.answers.queries import ask_horizons, draw_queries
+from swm_jax.eval.config import EvalConfig, format_seeds
+from swm_jax.eval.episodes.cells import make_planner, remaining, run_sweep
+from swm_jax.eval.journal import Journal
+from swm_jax.eval.progress import Progress, clock, table
+from swm_jax.eval.report import build as report
+from swm_jax.eval.report import films
+from swm_jax.eval.world_models import Learned, load_learned, privileged
+from swm_jax.training.metrics import read_metrics
+
+
+def evaluate(config: EvalConfig, folder: pathlib.Path, restart: bool = False) -> dict:
+    """Runs what `folder` does not hold yet and writes results and report there.
+
+    Args:
+      config: what to run.
+      folder: made if missing.
+      restart: begin anew, whatever the folder holds.
+
+    Returns:
+      what stands in results.json.
+
+    Raises:
+      UserError: a checkpoint, folder or data folder that cannot be used.
+    """
+    began = time.monotonic()
+    env = worlds.load_env(config.env)
+    learned = load_learned(config, env) if "swm" in config.world_models else None
+    journal = Journal(folder, config, learned.identity if learned else "", restart)
+    print(plan_text(config, folder, learned, journal), flush=True)
+    answers = journal.find("qa")
+    if learned and answers is None:
+        answers = _examine_answers(config, env, learned)
+        journal.append("qa", answers)
+    moved = journal.find("action_sensitivity")
+    if moved and not {*config.tasks} <= {*moved["tasks"]}:
+        moved = None
+    if learned and moved is None:
+        moved = _examine_actions(config, env, learned)
+        journal.append("action_sensitivity", moved)
+    _sweep(config, env, learned, journal, folder)
+    cells = config.cells()
+    episodes = [
+        e for e in journal.episodes() if e.cell in cells and e.seed in config.seeds
+    ]
+    found = results.check(
+        results.to_json(
+            {
+                "schema": results.SCHEMA,
+                "qa": answers,
+                "planning": results.summarise(episodes, cells),
+                "action_sensitivity": moved,
+                "model": learned and {**learned.facts, "identity": learned.identity},
+                "config": dataclasses.asdict(config),
+                "versions": results.versions(),
+                "machine": results.machine(),
+                "seconds": round(time.monotonic() - began, 1),
+            }
+        )
+    )
+    results.write_json(folder / "results.json", found)
+    reel = films.shoot(config, env, learned, episodes, folder)
+    page = report.render(found, reel, _training_log(config) if learned else [])
+    results.write_text(folder / "report.html", page)
+    print(closing_text(found, folder, time.monotonic() - began), flush=True)
+    return found
+
+
+def _training_log(config: EvalConfig) -> list[dict]:
+    """The metrics of a run, whether its workdir or one of its steps was named."""
+    path = pathlib.Path(config.checkpoint or shipped_checkpoint())
+    logs = (read_metrics(each) for each in (path, path.parent.parent))
+    return next(filter(None, logs), [])
+
+
+def _examine_answers(config: EvalConfig, env, learned: Learned) -> dict:
+    if config.data_dir:
+        held = stored_episodes(config.data_dir, config.qa_episodes, config.env)
+        source = f"held-out split of {config.data_dir}"
+    else:
+        held = held_out_episodes(env, config.qa_episodes)
+        source = f"made on the fly, data set seed {SEED}"
+    horizons = ask_horizons(learned.max_horizon)
+    queries = draw_queries(held, horizons, config.qa_queries)
+    progress = Progress("answers", len(queries.episode), "scenes")
+    logits = qa.answer(learned.world, queries, progress)
+    return qa.examine(queries, logits, source)
+
+
+def _examine_actions(config: EvalConfig, env, learned: Learned) -> dict:
+    method = next((m for m in config.methods if m != "random"), "mppi")
+    total = config.sensitivity_scenes * len(config.tasks)
+    return sensitivity.measure(
+        env,
+        learned.world,
+        make_planner(config, method),
+        config.tasks,
+        config.sensitivity_scenes,
+        config.sensitivity_candidates,
+        config.goal,
+        Progress("action sensitivity", total, "scenes"),
+    )
+
+
+def _sweep(config, env, learned, journal: Journal, folder: pathlib.Path) -> None:
+    left = remaining(config, journal)
+    total, done, now = sum(map(len, left.values())), 0, ""
+    if not total:
+        return
+    progress = Progress("planning", total, "episodes")
+    if config.on_device:
+        env = worlds.load_env("board", backend="mjx")
+    askable = {name: privileged(name, env) for name in ("simulator", "random")}
+    if learned:
+        askable["swm"] = learned.world
+
+    def begin(method, world_model, count):
+        nonlocal now
+        now = world_model if method == "random" else f"{method}, {world_model}"
+        progress(done, now)
+
+    def finish(episode):
+        nonlocal done
+        done += 1
+        progress(done, now)
+
+    run_sweep(config, env, askable, journal, folder, begin, finish)
+
+
+def plan_text(
+    config: EvalConfig, folder: pathlib.Path, learned: Learned | None, journal: Journal
+) -> str:
+    """What is about to happen, in a few lines."""
+    cells = config.cells()
+    total = len(cells) * len(config.seeds)
+    left = sum(map(len, remaining(config, journal).values()))
+    kept = f", {total - left} of them already in {folder}" if left < total else ""
+    lines = [
+        f"Evaluation, preset {config.preset}: {total} episodes{kept}",
+        f"  tasks         {', '.join(config.tasks)}",
+        f"  world models  {', '.join(config.world_models)}",
+        f"  methods       {', '.join(config.methods)} "
+        f"({', '.join(_budget(config, m) for m in config.methods)})",
+        f"  seeds         {format_seeds(config.seeds)}, goal questions {config.goal}",
+    ]
+    if learned:
+        f = learned.facts
+        step = f"step {f['step']}, " if f["step"] is not None else ""
+        lines.append(
+            f"  model         {f['variant']}, {f['parameters'] / 1e6:.1f} M "
+            f"parameters, {step}{f['name']}"
+        )
+    lines.append(f"  output        {folder}")
+    return "\n".join(lines)
+
+
+def _budget(config: EvalConfig, method: str) -> str:
+    if method == "random":
+        return "asks nobody"
+    return f"{make_planner(config, method).config.candidates_per_replan} a replan"
+
+
+def closing_text(found: dict, folder: pathlib.Path, seconds: float) -> str:
+    """The figures as a table, and where everything lies."""
+    rows = [
+        (
+            r["task"],
+            r["world_model"],
+            r["method"],
+            f"{r['successes']}/{r['episodes']}",
+            f"{100 * r['rate']:.0f} %",
+            f"{100 * r['interval95'][0]:.0f}..{100 * r['interval95'][1]:.0f} %",
+            f"{r['seconds_per_replan']:.3f}",
+            str(r["candidates_per_replan"]),
+        )
+        for r in found["planning"]
+    ]
+    head = ("task", "world model", "method", "success", "rate", "95 % interval",
+            "s/replan", "candidates")  # fmt: skip
+    lines = ["", table(head, rows, numeric=3), ""]
+    if found["qa"]:
+        q = found["qa"]
+        lines.append(
+            f"  answers: balanced accuracy {q['balanced_accuracy']:.3f} "
+            f"(question and horizon alone {q['question_horizon_only']:.3f}, "
+            f"no action {q['no_action']:.3f})"
+        )
+    if found["action_sensitivity"] and found["action_sensitivity"]["mean"] is not None:
+        s = found["action_sensitivity"]
+        lines.append(f"  action sensitivity: rank correlation {s['mean']:.3f}")
+    lines += [
+        f"  {clock(seconds)} in all",
+        f"  figures  {folder / 'results.json'}",
+        f"  report   {folder / 'report.html'}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,168 @@
+"""World models by name, each with what it takes to show it a scene and ask it.
+
+swm         ours, from pixels: a checkpoint
+simulator   told the truth, the upper bound
+random      not asked at all, the lower bound
+"""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from swm_jax import worlds
+from swm_jax.baselines.simulator import SimulatorWorldModel
+from swm_jax.checkpoints import CheckpointError, LoadedModel, load_model
+from swm_jax.envs import AnyScene, Env
+from swm_jax.eval.config import EvalConfig, UserError
+from swm_jax.models import Observation, VLMWorldModel
+from swm_jax.planning import WorldModel
+from swm_jax.questions import ANSWERS, question_table
+from swm_jax.worlds.pictures import picture
+
+SUPERSAMPLE = 2  # rays per pixel side in the pictures a model sees
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """A world model with its surroundings.
+
+    Attributes:
+      name: one of `config.WORLD_MODELS`.
+      model: follows the protocol.
+      tokenizer: None for a model that does not read.
+      question_length: padded tokens of a question; None without a tokenizer.
+      image_size: (height, width) it looks at; None if it reads the scene.
+    """
+
+    name: str
+    model: WorldModel
+    tokenizer: Any = None
+    question_length: int | None = None
+    image_size: tuple[int, int] | None = None
+
+    def observe(self, scene: AnyScene) -> Observation:
+        """What this world model gets to see of scenes with one leading axis."""
+        if self.image_size is None:
+            blank = np.zeros((*scene.batch_shape, 1, 1, 3), np.uint8)
+            return Observation(image=blank, scene=scene)
+        return Observation(image=painter(*self.image_size)(scene))
+
+
+@functools.cache
+def painter(
+    height: int, width: int, supersample: int = SUPERSAMPLE
+) -> Callable[[AnyScene], jax.Array]:
+    """Scene -> uint8[S, height, width, 3], compiled once per size."""
+    return jax.jit(lambda s: picture(s, height, width, supersample=supersample))
+
+
+@dataclasses.dataclass(frozen=True)
+class Learned:
+    """The checkpoint under examination.
+
+    Attributes:
+      world: the model as a `World`.
+      facts: name, variant, parameters, training step and the like, for the report.
+      identity: changes with the parameters.
+      max_horizon: longest chunk it was trained on.
+    """
+
+    world: World
+    facts: dict
+    identity: str
+    max_horizon: int
+
+
+def load_learned(config: EvalConfig, env: Env | None = None) -> Learned:
+    """Reads the checkpoint of a configuration.
+
+    Args:
+      config: names the checkpoint.
+      env: what it shall answer questions about; None loads `config.env`.
+
+    Raises:
+      UserError: missing, half-written, of another model, or of a model that cannot
+        answer the questions of this benchmark.
+    """
+    env = worlds.load_env(config.env) if env is None else env
+    path = config.checkpoint or None
+    try:
+        loaded = load_model(path)
+    except (CheckpointError, ValueError, OSError, KeyError) as error:
+        where = f"--checkpoint {path}" if path else "the shipped checkpoint"
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{where} cannot be used: {reason}") from None
+    model, tokenizer = loaded.config, loaded.tokenizer
+    world_model = _fitting(loaded, env)
+    _check_language(model, tokenizer, env)
+    world = World(
+        name="swm",
+        model=world_model,
+        tokenizer=tokenizer,
+        question_length=model.max_question_tokens,
+        image_size=(model.image_size, model.image_size),
+    )
+    leaves = jax.tree.leaves(loaded.params)
+    facts = {
+        "name": path or "shipped with the package",
+        "variant": model.variant,
+        "layout": model.layout,
+        "parameters": sum(x.size for x in leaves),
+        "step": loaded.metadata.get("step"),
+        "stage": loaded.metadata.get("stage"),
+    }
+    return Learned(world, facts, fingerprint(loaded.params), model.max_horizon)
+
+
+def _fitting(loaded: LoadedModel, env: Env) -> VLMWorldModel:
+    """The model as a planner in the env sees it, its action scale included."""
+    try:
+        world_model = loaded.world_model_for(env.domain)
+    except CheckpointError as error:
+        raise UserError(str(error)) from None
+    size = world_model.action_width
+    if size != env.action_size:
+        raise UserError(
+            f"the checkpoint's actions have {size} numbers, the {env.domain}'s have "
+            f"{env.action_size}: it is a model of another robot"
+        )
+    return world_model
+
+
+def _check_language(model, tokenizer, env: Env) -> None:
+    if tokenizer is None:
+        raise UserError(
+            "the checkpoint has no tokenizer: convert it with "
+            "python -m swm_jax.convert SRC DST --tokenizer FILE"
+        )
+    table = question_table(env.block_ids, env.domain)
+    texts = [table.question(i).text for i in range(len(table))]
+    try:
+        tokenizer.encode_batch(texts, model.max_question_tokens)
+        for answer in ANSWERS:
+            tokenizer.answer_id(answer)
+    except ValueError as error:
+        raise UserError(
+            f"the checkpoint's vocabulary does not fit the {env.domain}: {error}"
+        ) from None
+
+
+def fingerprint(params: Any) -> str:
+    """Twelve hex digits that change when parameters do; samples of large leaves."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        flat = leaf.reshape(-1)
+        sample = np.asarray(flat[:: max(flat.size // 4096, 1)])
+        digest.update(f"{jax.tree_util.keystr(path)}{leaf.shape}".encode())
+        digest.update(sample.tobytes())
+    return digest.hexdigest()[:12]
+
+
+def privileged(name: str, env: Env) -> World:
+    """The simulator, under its own name or as what "random" does not ask."""
+    return World(name, SimulatorWorldModel(env))

@@ -1,0 +1,322 @@
+"""The board as one MJCF model, used by both physics backends and by mujoco.Renderer.
+
+Eight blocks move on planar joints (two slides and a hinge), the peg on two slides
+with a position servo. A block collides as a cluster of capsules that lie flat at
+half its height: all contacts then act in the plane, sides are really flat, and
+capsule and sphere are the shapes for which MuJoCo and MJX have closed forms. The
+prisms one sees (`block{slot}_visual`, `peg_visual`, `board_visual`) touch nothing.
+Mean distance between a cluster's rim and the outline it stands for: cube 0.2 mm,
+pentagon 0.1 mm, star and moon 0.7 mm; at most 2.1 mm (rounded corners).
+
+Joint order: x, y, yaw of slots 0..7, then peg x, y. There is no gravity and no joint
+friction: the table's friction is a projection of the velocities after every step
+(`friction_scale`), which couples sliding and spinning as real dry friction does.
+"""
+
+import mujoco
+import numpy as np
+from jaxtyping import Float
+
+from swm_jax.envs.scene import BLOCK_NAMES, BLOCK_SETS, SLOT_SHAPES
+from swm_jax.worlds.board import geometry as geometry
+
+NUM_BLOCKS = len(SLOT_SHAPES)
+BLOCK_DOFS = 3 * NUM_BLOCKS
+# Blocks stop this far inside the board, so that the peg always fits behind them.
+WALL_INSET = 0.04  # metres
+# Centres of blocks stay in this box, low corner then high corner.
+BLOCK_BOUNDS = (
+    (geometry.X_BOUNDS[0] + WALL_INSET, geometry.Y_BOUNDS[0] + WALL_INSET),
+    (geometry.X_BOUNDS[1] - WALL_INSET, geometry.Y_BOUNDS[1] - WALL_INSET),
+)
+PEG_MASS = 0.2  # kg, with its arm: twenty blocks' worth
+PEG_FORCE = 10.0  # newtons, limit of the servo
+PEG_COVERAGE = 0.91  # of a step within one control period, from rest
+# Contacts have no friction, so that a pushed block would turn away too easily: this
+# much more inertia (blocks have 1.4 to 2.6e-6) brings turns near the reference.
+TURN_INERTIA = 1e-6  # kg m^2
+FRICTION_RADIUS = 0.0135  # metres, weighs spin against slide in the table's friction
+GRAVITY = 9.81
+# MJX has fixed sizes: pairs of collision shapes it looks at (the nearest) and contacts
+# it solves for (the deepest). Fast random pushing never met more than 7 contacts.
+MAX_GEOM_PAIRS = 48
+MAX_CONTACTS = 16
+
+Capsule = tuple[float, float, float, float, float]  # x0, y0, x1, y1, radius
+
+
+def block_radius(shape: str) -> float:
+    """Radius in metres of the circle about a block's centre that holds it."""
+    return float(np.linalg.norm(geometry.OUTLINES[shape], axis=-1).max())
+
+
+def collision_capsules(shape: str) -> tuple[Capsule, ...]:
+    """Flat capsules that stand for a block's outline, in metres in its frame.
+
+    Cube and pentagon: one capsule along each side, and a core that keeps the peg,
+    squeezing them against a wall, from getting between the sides. Moon and star: end
+    points and radii fitted to the outline by least squares on the signed distance.
+    A capsule of no length is a sphere.
+    """
+    outline = geometry.OUTLINES[shape]
+    if shape in ("cube", "pentagon"):
+        corners = _inset(outline, 0.005)
+        sides = zip(corners, np.roll(corners, -1, axis=0))
+        sides = tuple((*start, *end, 0.005) for start, end in sides)
+        return (*sides, (0.0, 0.0, 0.0, 0.0, _inner_radius(outline) - 0.003))
+    if shape == "star":
+        tips = tuple((0.0, 0.0, *(0.81 * tip), 0.003) for tip in outline[::2])
+        return (*tips, (0.0, 0.0, 0.0, 0.0, 0.0117))
+    half = (
+        (0.02469, -0.01131, 0.01522, -0.0003, 0.00244),
+        (0.01522, -0.0003, 0.0, 0.00438, 0.00643),
+    )
+    mirrored = tuple((-x0, y0, -x1, y1, r) for x0, y0, x1, y1, r in half)
+    return half + mirrored
+
+
+def outline_triangles(outline: Float[np.ndarray, "n 2"]) -> list[tuple[int, int, int]]:
+    """Cuts a counter-clockwise outline into triangles by clipping its ears."""
+    left = list(range(len(outline)))
+    triangles = []
+    while len(left) > 3:
+        ear = next(i for i in range(len(left)) if _is_ear(outline, left, i))
+        triangles.append((left[ear - 1], left[ear], left[(ear + 1) % len(left)]))
+        del left[ear]
+    return [*triangles, tuple(left)]
+
+
+def peg_gains(physics_dt: float, steps: int) -> tuple[float, float]:
+    """Servo gains per unit of mass, critically damped in discrete time.
+
+    With a double pole p the distance left after n steps from rest is
+    (1 + n (1 - p)) p^n; p is solved for `PEG_COVERAGE`.
+
+    Returns:
+      Stiffness in 1/s^2 and damping in 1/s.
+    """
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        pole = 0.5 * (low + high)
+        left = (1.0 + steps * (1.0 - pole)) * pole**steps
+        low, high = (pole, high) if left < 1.0 - PEG_COVERAGE else (low, pole)
+    return ((1.0 - pole) / physics_dt) ** 2, (1.0 - pole**2) / physics_dt
+
+
+def board_mjcf(
+    block_set: str = "standard",
+    physics_dt: float = 0.01,
+    iterations: int = 4,
+    visuals: bool = True,
+) -> str:
+    """The MJCF text; `visuals=False` leaves out what only a camera would notice.
+
+    Args:
+      block_set: a key of `BLOCK_SETS`; decides colours, nothing else.
+      physics_dt: physics step in seconds; must divide the control period.
+      iterations: Newton iterations of the contact solver per physics step.
+      visuals: whether to add prisms, board, light and sky.
+    """
+    steps = round(geometry.CONTROL_PERIOD / physics_dt)
+    stiffness, damping = peg_gains(physics_dt, steps)
+    bodies = "".join(
+        _block_xml(slot, BLOCK_NAMES[BLOCK_SETS[block_set][slot]], visuals)
+        for slot in range(NUM_BLOCKS)
+    )
+    assets = _asset_xml() if visuals else ""
+    surroundings = _surroundings_xml() if visuals else ""
+    height = geometry.BLOCK_HEIGHT / 2
+    peg_visual = (
+        f'<geom name="peg_visual" type="cylinder" class="visual" '
+        f'size="{geometry.PEG_RADIUS} {geometry.PEG_LENGTH / 2}" '
+        f'pos="0 0 {geometry.PEG_BOTTOM + geometry.PEG_LENGTH / 2}" '
+        f'rgba="{_rgba(geometry.PEG_RGB)}"/>'
+        if visuals
+        else ""
+    )
+    servos = "".join(
+        f'<general name="peg_{axis}" joint="peg_{axis}" biastype="affine" '
+        f'gainprm="{PEG_MASS * stiffness}" '
+        f'biasprm="0 {-PEG_MASS * stiffness} {-PEG_MASS * damping}" '
+        f'forcelimited="true" forcerange="{-PEG_FORCE} {PEG_FORCE}"/>'
+        for axis in "xy"
+    )
+    return f"""
+<mujoco model="board">
+  <compiler angle="radian" autolimits="true"/>
+  <option timestep="{physics_dt}" gravity="0 0 0" integrator="Euler" solver="Newton"
+          iterations="{iterations}" ls_iterations="8" tolerance="1e-8">
+    <flag eulerdamp="disable" warmstart="disable"/>
+  </option>
+  <visual>
+    <global offwidth="1280" offheight="1280"/>
+    <headlight active="0"/>
+    <quality shadowsize="0" offsamples="0"/>
+  </visual>
+  <default>
+    <default class="collision">
+      <geom contype="1" conaffinity="1" condim="1" group="3" mass="0"
+            solref="0.02 1" solimp="0.95 0.998 0.001" rgba="1 0 1 0.4"/>
+    </default>
+    <default class="visual">
+      <geom contype="0" conaffinity="0" group="0" mass="0"/>
+    </default>
+  </default>
+  {assets}
+  <worldbody>
+    {surroundings}
+    {_camera_xml()}
+    {bodies}
+    <body name="peg">
+      <inertial pos="0 0 {height}" mass="{PEG_MASS}" diaginertia="1e-3 1e-3 1e-3"/>
+      <joint name="peg_x" type="slide" axis="1 0 0"/>
+      <joint name="peg_y" type="slide" axis="0 1 0"/>
+      <geom name="peg" class="collision" type="sphere" pos="0 0 {height}"
+            size="{geometry.PEG_RADIUS}"/>
+      {peg_visual}
+    </body>
+  </worldbody>
+  <actuator>{servos}</actuator>
+  <custom>
+    <numeric name="max_contact_points" data="{MAX_CONTACTS}"/>
+    <numeric name="max_geom_pairs" data="{MAX_GEOM_PAIRS}"/>
+  </custom>
+</mujoco>"""
+
+
+def board_model(**options) -> mujoco.MjModel:
+    """Compiles `board_mjcf(**options)`."""
+    return mujoco.MjModel.from_xml_string(board_mjcf(**options))
+
+
+def _block_xml(slot: int, name: str, visuals: bool) -> str:
+    colour, shape = name.split()
+    height = geometry.BLOCK_HEIGHT / 2
+    (low_x, low_y), (high_x, high_y) = BLOCK_BOUNDS
+    geoms = []
+    for i, (x0, y0, x1, y1, radius) in enumerate(collision_capsules(shape)):
+        label = f'name="block{slot}_{i}" class="collision"'
+        if (x0, y0) == (x1, y1):
+            geoms.append(
+                f'<geom {label} type="sphere" pos="{x0} {y0} {height}" '
+                f'size="{radius}"/>'
+            )
+        else:
+            geoms.append(
+                f'<geom {label} type="capsule" size="{radius}" '
+                f'fromto="{x0} {y0} {height} {x1} {y1} {height}"/>'
+            )
+    if visuals:
+        geoms.append(
+            f'<geom name="block{slot}_visual" class="visual" type="mesh" '
+            f'mesh="{shape}" rgba="{_rgba(geometry.BLOCK_RGB[colour])}"/>'
+        )
+    yaw_inertia = geometry.BLOCK_MASS * _gyration_squared(geometry.OUTLINES[shape])
+    side = yaw_inertia / 2 + geometry.BLOCK_MASS * geometry.BLOCK_HEIGHT**2 / 12
+    limit = 'solreflimit="0.02 1" solimplimit="0.95 0.998 0.001"'
+    return f"""
+    <body name="block{slot}">
+      <inertial pos="0 0 {height}" mass="{geometry.BLOCK_MASS}"
+                diaginertia="{side} {side} {yaw_inertia}"/>
+      <joint name="block{slot}_x" type="slide" axis="1 0 0" range="{low_x} {high_x}"
+             {limit}/>
+      <joint name="block{slot}_y" type="slide" axis="0 1 0" range="{low_y} {high_y}"
+             {limit}/>
+      <joint name="block{slot}_yaw" type="hinge" axis="0 0 1"
+             armature="{TURN_INERTIA}"/>
+      {" ".join(geoms)}
+    </body>"""
+
+
+def _asset_xml() -> str:
+    meshes = []
+    for shape, outline in geometry.OUTLINES.items():
+        count = len(outline)
+        vertices = [(x, y, 0.0) for x, y in outline]
+        vertices += [(x, y, geometry.BLOCK_HEIGHT) for x, y in outline]
+        faces = []
+        for a, b, c in outline_triangles(outline):
+            faces += [(c, b, a), (a + count, b + count, c + count)]
+        for a in range(count):
+            b = (a + 1) % count
+            faces += [(a, b, b + count), (a, b + count, a + count)]
+        numbers = lambda rows: " ".join(str(n) for row in rows for n in row)
+        meshes.append(
+            f'<mesh name="{shape}" vertex="{numbers(vertices)}" '
+            f'face="{numbers(faces)}" inertia="exact"/>'
+        )
+    sky = " ".join(map(str, geometry.BACKGROUND_RGB))
+    return (
+        f'<asset><texture type="skybox" builtin="flat" rgb1="{sky}" rgb2="{sky}" '
+        f'width="32" height="32"/>{"".join(meshes)}</asset>'
+    )
+
+
+def _surroundings_xml() -> str:
+    (x0, x1), (y0, y1) = geometry.X_BOUNDS, geometry.Y_BOUNDS
+    margin = geometry.BOARD_MARGIN
+    direction = " ".join(map(str, geometry.LIGHT_DIRECTION))
+    triple = lambda value: f"{value} {value} {value}"
+    return (
+        f'<light name="sun" type="directional" castshadow="false" pos="0 0 2" '
+        f'dir="{direction}" ambient="{triple(geometry.LIGHT_AMBIENT)}" '
+        f'diffuse="{triple(geometry.LIGHT_DIFFUSE)}" specular="0 0 0"/>'
+        f'<geom name="board_visual" class="visual" type="box" '
+        f'pos="{(x0 + x1) / 2} {(y0 + y1) / 2} -0.005" '
+        f'size="{(x1 - x0) / 2 + margin} {(y1 - y0) / 2 + margin} 0.005" '
+        f'rgba="{_rgba(geometry.BOARD_RGB)}"/>'
+    )
+
+
+def _camera_xml() -> str:
+    """The camera "front": its 16:9 view fills a picture of any shape."""
+    right = np.cross(geometry.CAMERA_FORWARD, geometry.CAMERA_UP)
+    axes = " ".join(map(str, (*right, *geometry.CAMERA_UP)))
+    position = " ".join(map(str, geometry.CAMERA_POSITION))
+    width, height = 0.01 * geometry.CAMERA_ASPECT, 0.01
+    focal = 0.5 * height / np.tan(np.radians(geometry.CAMERA_FOVY) / 2)
+    return (
+        f'<camera name="front" pos="{position}" xyaxes="{axes}" '
+        f'sensorsize="{width} {height}" focal="{focal} {focal}" '
+        f'resolution="320 180"/>'
+    )
+
+
+def _rgba(rgb: tuple[float, float, float]) -> str:
+    return " ".join(map(str, (*rgb, 1.0)))
+
+
+def _inset(outline: np.ndarray, distance: float) -> np.ndarray:
+    """Moves every side of a convex outline inwards; returns the new corners."""
+    side = np.roll(outline, -1, axis=0) - outline
+    side = side / np.linalg.norm(side, axis=-1, keepdims=True)
+    inward = np.stack([-side[:, 1], side[:, 0]], -1)
+    before = np.roll(inward, 1, axis=0)
+    cosine = (inward * before).sum(-1, keepdims=True)
+    return outline + distance * (inward + before) / (1.0 + cosine)
+
+
+def _inner_radius(outline: np.ndarray) -> float:
+    """Distance from the centre to the nearest side of a convex outline."""
+    side = np.roll(outline, -1, axis=0) - outline
+    cross = outline[:, 0] * side[:, 1] - outline[:, 1] * side[:, 0]
+    return float((cross / np.linalg.norm(side, axis=-1)).min())
+
+
+def _gyration_squared(outline: np.ndarray) -> float:
+    """Squared radius of gyration of a plate about its centroid, in square metres."""
+    a, b = outline, np.roll(outline, -1, axis=0)
+    cross = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+    second = (a * a + a * b + b * b).sum(-1)
+    return float((cross * second).sum() / (6.0 * cross.sum()))
+
+
+def _is_ear(outline: np.ndarray, left: list[int], i: int) -> bool:
+    a, b, c = (outline[left[j % len(left)]] for j in (i - 1, i, i + 1))
+    turn = lambda p, q, r: (q[0] - p[0]) * (r[1] - p[1]) - (q[1] - p[1]) * (r[0] - p[0])
+    if turn(a, b, c) <= 0.0:
+        return False
+    around = {left[j % len(left)] for j in (i - 1, i, i + 1)}
+    rest = [outline[j] for j in left if j not in around]
+    inside = lambda p: min(turn(a, b, p), turn(b, c, p), turn(c, a, p)) >= 0.0
+    return not any(inside(p) for p in rest)

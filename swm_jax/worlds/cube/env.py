@@ -1,0 +1,187 @@
+"""The cube env: a gripper and one to four cubes on a table, on either engine.
+
+OGBench's visual-cube world with a Cartesian gripper. An action in [-1, 1]^5 is
+relative to where the gripper is: x, y, z by up to 0.05 m, yaw by up to 0.3 rad, and
+how far it is closed by up to 1 of its range. A gripper that shall hold must go on
+closing, as there: at 0 it aims at the opening it has, and its grip fades.
+The world is described here; `engine_mujoco.MujocoCube` (C engine, CPU hosts) and
+`engine_mjx.MjxCube` (accelerators) add the physics; `worlds.load_env("cube")` chooses.
+
+Axes: B worlds, H control steps, n cubes. Positions in metres, angles in radians (yaw
+is not wrapped, so that turns can be counted).
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import mujoco
+from flax import struct
+from jaxtyping import Array, Float, Int, Key
+
+from swm_jax.envs.env import MjcfEnv
+from swm_jax.envs.scene import CUBES, CubeScene, array_namespace
+from swm_jax.worlds.cube import geometry as geometry
+from swm_jax.worlds.cube.model import HAND_DOFS, cube_model
+
+CUBE_GAP = 0.06  # metres between the centres of cubes after a reset, at least
+_TRIES = 32  # candidate places per cube; nine tenths of the table are free
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """Settings of the cube env."""
+    return ml_collections.ConfigDict(
+        {
+            "cubes": 4,  # 1 to 4
+            "look": "default",  # a key of swm_jax.worlds.cube.looks, for pictures
+            "episode_length": 200,  # control steps before a wrapper truncates
+            "control_period": 0.1,  # seconds; OGBench's own is 0.05
+            "physics_dt": 0.01,  # seconds; divides the control period
+            "iterations": 20,  # of the contact solver per physics step, at most
+            "threads": 0,  # of the C engine; 0 takes every core
+        }
+    )
+
+
+@struct.dataclass
+class CubeState:
+    """Everything the physics needs; any leading batch axes.
+
+    Attributes:
+      qpos: float32[..., 6 + 7 n], hand x, y, z, yaw, left and right finger, then every
+        cube's x, y, z and quaternion w, x, y, z.
+      qvel: float32[..., 6 + 6 n], their rates per second.
+      block_id: int32[..., n], which cube is in each slot.
+      step: int32[...], control steps since the reset.
+    """
+
+    qpos: Float[Array, "... q"]
+    qvel: Float[Array, "... v"]
+    block_id: Int[Array, "... n"]
+    step: Int[Array, "..."]
+
+
+class CubeEnv(MjcfEnv[CubeState, CubeScene]):
+    """The cube arm, without an engine.
+
+    Attributes:
+      action_limit: 1; larger actions are clipped.
+      cone: of the friction, see `cube_model.CONES`.
+    """
+
+    domain = "cube"
+    action_size = 5
+    action_limit = 1.0
+    action_names = "x, y, z, yaw and grip, each in -1..1"
+    cone = "elliptic"
+
+    def __init__(self, config: ml_collections.ConfigDict):
+        self.config = config
+        self.block_ids = CUBES[: config.cubes]
+        self.physics_steps = round(config.control_period / config.physics_dt)
+
+    def physics_model(self) -> mujoco.MjModel:
+        return cube_model(
+            cubes=self.config.cubes,
+            physics_dt=self.config.physics_dt,
+            iterations=self.config.iterations,
+            visuals=False,
+            cone=self.cone,
+        )
+
+    @staticmethod
+    def fresh(key: Key[Array, ""], block_ids: tuple[int, ...]) -> CubeState:
+        return place(key, block_ids)
+
+    def command(
+        self, state: CubeState, action: Float[Array, "... 5"]
+    ) -> tuple[CubeState, Float[Array, "... 6"]]:
+        """Where the six servos shall go: relative to where the gripper is."""
+        qpos, xp = state.qpos, array_namespace(state.qpos, action)
+        scale = xp.asarray(geometry.ACTION_SCALE, xp.float32)
+        move = xp.clip(action, -1.0, 1.0).astype(xp.float32) * scale
+        low, high = (
+            xp.asarray(each, xp.float32)
+            for each in (geometry.WORKSPACE_LOW, geometry.WORKSPACE_HIGH)
+        )
+        place = xp.clip(qpos[..., :3] + move[..., :3], low, high)
+        yaw = qpos[..., 3:4] + move[..., 3:4]
+        gap = 0.5 * (qpos[..., 4:5] + qpos[..., 5:6])
+        gap = xp.clip(gap - geometry.MAX_GAP * move[..., 4:5], 0.0, geometry.MAX_GAP)
+        return state, xp.concatenate([place, yaw, gap, gap], -1).astype(xp.float32)
+
+    def scene(self, state: CubeState) -> CubeScene:
+        """Reads the poses out of a state with any leading axes."""
+        pose = state.qpos[..., HAND_DOFS:]
+        return CubeScene(
+            block_pose=pose.reshape(*pose.shape[:-1], pose.shape[-1] // 7, 7),
+            block_id=state.block_id,
+            gripper=state.qpos[..., :HAND_DOFS],
+        )
+
+    def state_from_scene(self, scene: CubeScene) -> CubeState:
+        """A state at rest with these poses."""
+        xp = array_namespace(scene)
+        lead, cubes = scene.batch_shape, scene.block_id.shape[-1]
+        pose = xp.asarray(scene.block_pose, xp.float32)
+        gripper = xp.asarray(scene.gripper, xp.float32)
+        qpos = xp.concatenate([gripper, pose.reshape(*lead, 7 * cubes)], -1)
+        return CubeState(
+            qpos=qpos,
+            qvel=xp.zeros((*lead, HAND_DOFS + 6 * cubes), xp.float32),
+            block_id=xp.asarray(scene.block_id, xp.int32),
+            step=xp.zeros(lead, xp.int32),
+        )
+
+
+@functools.partial(jax.jit, static_argnames="block_ids")
+def place(key: Key[Array, ""], block_ids: tuple[int, ...]) -> CubeState:
+    """A fresh world: the gripper in the air and cubes scattered, at rest."""
+    hand_key, yaw_key, place_key, turn_key = jax.random.split(key, 4)
+    low, high = (
+        jnp.asarray(each) for each in (geometry.START_LOW, geometry.START_HIGH)
+    )
+    hand = jax.random.uniform(hand_key, (3,), minval=low, maxval=high)
+    yaw = jax.random.uniform(yaw_key, (1,), minval=-jnp.pi, maxval=jnp.pi)
+    gripper = jnp.concatenate([hand, yaw, jnp.full(2, geometry.MAX_GAP)])
+    count = len(block_ids)
+    spots = scatter(place_key, count)
+    half_turn = jax.random.uniform(turn_key, (count,), maxval=jnp.pi)
+    return state_at_rest(gripper, upright(spots, 2 * half_turn), block_ids)
+
+
+def scatter(key: Key[Array, ""], count: int) -> Float[Array, "n 2"]:
+    """Places for cubes on the table, one after the other, `CUBE_GAP` apart."""
+    low, high = (jnp.asarray(each) for each in (geometry.CUBE_LOW, geometry.CUBE_HIGH))
+    spots = jnp.full((count, 2), 10.0)
+    for slot in range(count):
+        tries = jax.random.uniform(
+            jax.random.fold_in(key, slot), (_TRIES, 2), minval=low, maxval=high
+        )
+        apart = jnp.linalg.norm(tries[:, None] - spots, axis=-1).min(-1)
+        spots = spots.at[slot].set(tries[jnp.argmax(apart > CUBE_GAP)])
+    return spots
+
+
+def upright(
+    spots: Float[Array, "n 2"], yaw: Float[Array, " n"], height: Any = 0.0
+) -> Float[Array, "n 7"]:
+    """Poses of cubes that stand at `spots`, their bottoms `height` above the table."""
+    zero = jnp.zeros_like(yaw)
+    z = geometry.CUBE_HALF + height + zero
+    turn = [jnp.cos(yaw / 2), zero, zero, jnp.sin(yaw / 2)]
+    return jnp.stack([spots[..., 0], spots[..., 1], z, *turn], -1)
+
+
+def state_at_rest(
+    gripper: Float[Array, "6"], block_pose: Float[Array, "n 7"], block_ids: Any
+) -> CubeState:
+    """One world at rest, in JAX arrays."""
+    return CubeState(
+        qpos=jnp.concatenate([gripper, block_pose.reshape(-1)]),
+        qvel=jnp.zeros(HAND_DOFS + 6 * len(block_pose)),
+        block_id=jnp.asarray(block_ids, jnp.int32),
+        step=jnp.zeros((), jnp.int32),
+    )

@@ -1,0 +1,1 @@
+"""Adapter to Language-Table's own env."""

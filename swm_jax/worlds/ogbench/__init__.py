@@ -1,0 +1,1 @@
+"""Adapter to OGBench's own cube envs (extra `ogbench`)."""
