@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from swm_jax import worlds
-from swm_jax.eval.episodes.device_program import board_program
+from swm_jax.eval.episodes.device_program import episode_program
 from swm_jax.models import (
     ModelConfig,
     Observation,
@@ -168,7 +168,7 @@ def loop_program(config: ml_collections.ConfigDict, mesh: Mesh, scenes: int) -> 
             f"{', '.join(LOOPS)}; leave 'loop' out of --programs"
         )
     model, planner = model_config(config), planner_of(config)
-    run, (world_model, *episodes) = board_program(
+    run, (world_model, *episodes) = episode_program(
         worlds.load_env("board", backend="mjx"),
         [("block_to_block", seed) for seed in range(scenes)],
         planner_model(model, mesh),

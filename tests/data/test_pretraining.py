@@ -4,9 +4,9 @@ import functools
 
 import jax
 import numpy as np
-from data_pipelines.generate.scenes import random_scenes
 
 from data_pipelines.batches.pretraining import make_sampler, named_objects
+from data_pipelines.generate.scenes import random_scenes
 from experiments import board_tiny
 from swm_jax.envs import BLOCK_NAMES
 from swm_jax.models import Tokenizer, get_config

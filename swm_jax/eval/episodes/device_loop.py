@@ -1,6 +1,6 @@
 """Closed-loop episodes as one program: look, plan, act, in one `lax.scan`.
 
-What `closed_loop` does on the host for one engine after another happens here without
+What `host_loop` does on the host for one engine after another happens here without
 leaving the device: physics, renderer and task are functions that are handed in. All
 episodes begin together; one that has ended stands still, and when all have, the rest of
 the program does nothing. With the same keys, the host's loop gives the same episodes.
