@@ -4,7 +4,6 @@ Every finished episode is one line of the journal and one file of poses
 (`episodes/<task>.<method>.<world model>.<seed>.npz`), written the moment it ends.
 """
 
-import os
 import pathlib
 from collections.abc import Callable, Mapping
 
@@ -19,6 +18,7 @@ from swm_jax.eval.episodes.goal_sizes import goal_size
 from swm_jax.eval.episodes.host_loop import EpisodeResult, run_episodes
 from swm_jax.eval.journal import Episode, Journal
 from swm_jax.eval.world_models import World
+from swm_jax.files import replaced
 from swm_jax.planning import Planner, get_planner
 from swm_jax.planning.presets import used_settings
 
@@ -130,11 +130,8 @@ def episode_path(folder: pathlib.Path, episode: Episode) -> pathlib.Path:
 def save_episode(folder: pathlib.Path, episode: Episode, result) -> None:
     """Writes the poses of an episode, atomically."""
     path = episode_path(folder, episode)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        np.savez_compressed(file, action=result.actions, **vars(result.scenes))
-    os.replace(temporary, path)
+    with replaced(path) as temporary:
+        np.savez_compressed(temporary, action=result.actions, **vars(result.scenes))
 
 
 def load_episode(folder: pathlib.Path, episode: Episode) -> AnyScene | None:
