@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from swm_jax import worlds
-from swm_jax.eval.episodes.device_program import board_program
+from swm_jax.eval.episodes.device_program import episode_program
 from swm_jax.models import (
     ModelConfig,
     Observation,
@@ -114,7 +114,8 @@ def planner_program(experiment: Experiment, mesh: Mesh, scenes: int) -> Program:
     observed = _observation(experiment, mesh, scenes)
     aims = _aims(model, mesh, scenes)
     state = _split(jax.eval_shape(lambda: planner.init_state(scenes)), mesh)
-    inputs = (world_model, observed, *aims, state, _key(mesh))
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), scenes))
+    inputs = (world_model, observed, *aims, state, _split(keys, mesh))
     work = scenes * replan_flops(model, planner)
     return Program(
         name="planner",
@@ -143,7 +144,7 @@ def loop_program(experiment: Experiment, mesh: Mesh, scenes: int) -> Program:
             f"{', '.join(LOOPS)}; leave 'loop' out of --programs"
         )
     model, planner = experiment.model.config(), experiment.make_planner()
-    run, (world_model, *episodes, _) = board_program(
+    run, (world_model, *episodes) = episode_program(
         worlds.load_env("board", backend="mjx"),
         [("block_to_block", seed) for seed in range(scenes)],
         planner_model(model, mesh),
@@ -153,19 +154,17 @@ def loop_program(experiment: Experiment, mesh: Mesh, scenes: int) -> Program:
         question_length=model.max_question_tokens,
         image_size=frame_size(experiment),
     )
-    table, tasks, start, limits = jax.eval_shape(
-        lambda: jax.tree.map(jnp.asarray, tuple(episodes))
-    )
-    by_scene = tuple(_split(x, mesh) for x in (table, tasks, start, limits))
-    steps = int(np.max(episodes[-1]))
+    shapes = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, tuple(episodes)))
+    by_scene = tuple(_split(x, mesh) for x in shapes)
+    steps = int(np.max(episodes[3]))  # the limits
     replans = scenes * -(-steps // planner.config.execute)
     work = replans * replan_flops(model, planner)
     return Program(
         name="closed loop",
-        lower=lambda: _lower(run, mesh, world_model, *by_scene, _key(mesh)),
+        lower=lambda: _lower(run, mesh, world_model, *by_scene),
         held={
             "parameters": bytes_per_device(world_model),
-            "worlds and goals": bytes_per_device(by_scene),
+            "worlds and goals": bytes_per_device(by_scene[:-1]),
         },
         parameters=count_parameters(world_model),
         flops=work,
@@ -278,11 +277,6 @@ def _aims(model, mesh, scenes) -> tuple[QuestionBatch, GoalArrays]:
     )
     goal = GoalArrays(shape(jnp.int32), shape(jnp.float32), None)
     return _split(questions, mesh), _split(goal, mesh)
-
-
-def _key(mesh: Mesh) -> jax.ShapeDtypeStruct:
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(mesh))
 
 
 def _split(tree: Any, mesh: Mesh) -> Any:

@@ -6,27 +6,16 @@ nothing. Gradients are clipped by their global norm.
 """
 
 import dataclasses
-import re
 from typing import Any, Literal
 
 import jax
 import optax
 from optax.contrib import MuonDimensionNumbers
 
+from swm_jax.models.backbones.registry import declared
 from swm_jax.records import NonNegative, Positive, Share, Size
 
 SCHEDULE_FIELDS = ("learning_rate", "warmup_steps", "schedule", "final_fraction")
-# Which axes of a weight are its input and its output, counted from the last; axes
-# before them (layers, heads of a stack) are matrices of their own. First match wins.
-_MATRICES = (
-    (r"(query|key|value)/kernel$", (-3,), (-2, -1)),
-    (r"out/kernel$", (-3, -2), (-1,)),
-    (r"Dense_\d/kernel$|img/head/kernel$", (-2,), (-1,)),
-    (r"q_einsum/w$", (-2,), (-3, -1)),
-    (r"kv_einsum/w$", (-2,), (-3, -1)),
-    (r"attn_vec_einsum/w$", (-3, -2), (-1,)),
-    (r"gating_einsum$|mlp/linear$", (-2,), (-1,)),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,12 +70,11 @@ def _muon_dimensions(params: Any) -> Any:
     """Dimension numbers of the weights that Muon updates, None for AdamW's."""
 
     def rule(path, leaf):
-        name = "/".join(str(key.key) for key in path)
-        for pattern, reduction, output in _MATRICES:
-            if re.search(pattern, name):
-                axes = [tuple(a % leaf.ndim for a in g) for g in (reduction, output)]
-                return MuonDimensionNumbers(*axes)
-        return None
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        w = declared(name, leaf.shape)
+        if not w.inputs:
+            return None
+        return MuonDimensionNumbers(w.places(w.inputs), w.places(w.outputs))
 
     return jax.tree.map_with_path(rule, params)
 

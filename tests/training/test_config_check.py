@@ -19,16 +19,16 @@ WRONG = {
     "data.queries": (3, "config.data: 3 queries cannot cover 12 questions"),
     "data.source": ("simulated", "config.data: simulated.generation is empty"),
     "on_nan": ("ignore", "unknown config.on_nan 'ignore'; known: stop, skip"),
-    "stage": ("swn", "unknown config.stage 'swn'; did you mean 'swm'.* swm, pretrain"),
-    "optimizer.name": ("muno", "unknown config.optimizer.name 'muno'; did you mean"),
+    "stage": ("swn", "unknown config.stage 'swn' .did you mean 'swm'.*: swm, pretrain"),
+    "optimizer.name": ("muno", "unknown config.optimizer.name 'muno' .did you mean"),
     "optimizer.clip_norm": (0.0, "clip_norm is 0.0, expected a number above 0"),
     "model.variant": ("tyni", "config.model: unknown model variant 'tyni'"),
-    "model.overrides.heads": (3, "config.model: .*heads=3 is not a multiple|heads"),
+    "model.overrides.heads": (3, "config.model: heads=3 is not a multiple"),
     "planner.name": ("mpi", "config: unknown planner 'mpi'"),
     "planner.horizon": (9, "config: planner horizon 9 must be a multiple"),
     "keep_best.metric": (
         "validation/acuracy",
-        "keep_best.metric 'validation/acuracy'; did you mean 'validation/accuracy'",
+        "keep_best.metric 'validation/acuracy' .did you mean 'validation/accuracy'",
     ),
 }
 
@@ -50,10 +50,10 @@ def test_what_would_fail_hours_later_is_refused_at_the_start(field, tmp_path):
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        ("", "unknown field of config 'stpes'; did you mean 'steps'"),
-        ("optimizer", "unknown field of config.optimizer 'stpes'; "),
-        ("data.saqa.buckets", "unknown field of config.data.saqa.buckets 'stpes'; "),
-        ("finetune", "unknown field of config.finetune 'stpes'; "),
+        ("", "unknown field of config 'stpes' .did you mean 'steps'"),
+        ("optimizer", "unknown field of config.optimizer 'stpes'"),
+        ("data.saqa.buckets", "unknown field of config.data.saqa.buckets 'stpes'"),
+        ("finetune", "unknown field of config.finetune 'stpes'"),
     ],
 )
 def test_a_field_that_nobody_reads_is_named_with_the_nearest(place, message):

@@ -1,4 +1,4 @@
-"""The loop trains anything with `init` and `loss`: here a policy that copies actions."""
+"""The loop trains anything with `init` and `loss`: here a policy that copies."""
 
 import dataclasses
 import itertools
@@ -68,7 +68,10 @@ class Demonstrations:
         rng = np.random.default_rng((seed, step))
         state = rng.normal(size=(self.images, 5)).astype("f4")
         action = np.tanh(state @ TRUE)
-        return {"state": state, "action": np.where(step in self.poisoned, np.nan, action)}
+        return {
+            "state": state,
+            "action": np.where(step in self.poisoned, np.nan, action),
+        }
 
     def stream(self, start_step):
         return (self.batch(0, step) for step in itertools.count(start_step))

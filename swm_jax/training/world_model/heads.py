@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from swm_jax.models import ModelConfig, TrainBatch
-from swm_jax.models.layers import rms_norm
+from swm_jax.models.backbones.layers import rms_norm
 from swm_jax.models.swm import Outputs
 from swm_jax.records import NonNegative
 from swm_jax.training.world_model.losses import dense_loss, mention_loss, place_loss
@@ -71,11 +71,12 @@ def _patch_loss(out, targets, totals, weights):
 
 
 def _mention_loss(out, targets, totals, weights):
-    return (mention_loss(jax.nn.sigmoid(out), targets, totals),)
+    return mention_loss(jax.nn.sigmoid(out), targets, totals)
 
 
 def _place_loss(out, targets, totals, weights):
-    return (place_loss(out.reshape(*out.shape[:-1], 3, 2), targets, totals),)
+    loss, error = place_loss(out.reshape(*out.shape[:-1], 3, 2), targets, totals)
+    return loss, 1000.0 * error
 
 
 def _count(mask) -> Float[Array, ""]:
@@ -102,7 +103,7 @@ HEADS = (
         targets="mentions",
         totals=lambda t: _count(t.mask),
         loss=_mention_loss,
-        measures=("mention_error",),
+        measures=("mention_loss", "mention_error_sides"),
     ),
     Head(
         name="place",
@@ -112,7 +113,7 @@ HEADS = (
         targets="places",
         totals=lambda t: _count(t.mask),
         loss=_place_loss,
-        measures=("place_error",),
+        measures=("place_loss", "place_error_mm"),
     ),
 )
 

@@ -49,7 +49,7 @@ class TrainableWorldModel:
     weights: HeadWeights = dataclasses.field(default_factory=HeadWeights)
 
     metrics = ("loss", "accuracy", *(f"accuracy/{name}" for name in QUERY_TYPES))
-    shown = ("loss", "accuracy", "place_error")
+    shown = ("loss", "accuracy", "place_error_mm")
 
     @classmethod
     def of(cls, experiment: Experiment) -> "TrainableWorldModel":
