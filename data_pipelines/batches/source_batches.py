@@ -8,14 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 from jaxtyping import Int
 
+from data_pipelines.batches.config import Data
 from data_pipelines.batches.pretraining import QUERY_TYPES as RENDERED_TYPES
 from data_pipelines.label.sampler import LabelSampler
-from data_pipelines.saqa.pools import Horizons
-from data_pipelines.saqa.sampler import SaqaBatch, SaqaConfig, SaqaSampler
+from data_pipelines.saqa.horizons import horizons_of
+from data_pipelines.saqa.sampler import SaqaBatch, SaqaSampler
 from data_pipelines.saqa.tokens import AnswerTokens, QuestionTokens
 from data_pipelines.schema.arrays import EpisodeArrays
 from data_pipelines.schema.domains import get_domain
@@ -61,7 +61,7 @@ class Member:
 
 def make_member(
     episodes: EpisodeArrays,
-    config: ml_collections.ConfigDict,
+    config: Data,
     tokenizer: Tokenizer,
     model_config: ModelConfig,
     scale: ActionScale | None,
@@ -79,7 +79,7 @@ def make_member(
             f"the longest of {name} has {longest} actions, "
             f"the model looks {horizon} ahead: too little data"
         )
-    eos, length = config.get("answer_eos", False), model_config.max_question_tokens
+    eos, length = config.answer_eos, model_config.max_question_tokens
     scaled = (lambda actions: actions) if scale is None else scale
     shape = config.questions, config.queries
     if get_domain(episodes.domain).scene is None:
@@ -94,7 +94,8 @@ def make_member(
         draw = lambda seed, step, images: labelled.draw(seed, step, images, *shape)
         return Member(episodes, draw, with_labels)
     try:
-        sampler = SaqaSampler(episodes, saqa_config(horizon))
+        horizons = horizons_of(horizon, config.saqa.buckets)
+        sampler = SaqaSampler(episodes, config.saqa, horizons)
         # Measures its weights now, before threads share the sampler.
         sampler.balance(*shape)
     except ValueError as error:
@@ -109,21 +110,6 @@ def make_member(
 
     draw = lambda seed, step, images: sampler.sample_batch(seed, step, images, *shape)
     return Member(episodes, draw, with_frames)
-
-
-def saqa_config(max_horizon: int) -> SaqaConfig:
-    """The sampler's settings for a model that looks this many steps ahead."""
-    if max_horizon == Horizons().longest:
-        return SaqaConfig()
-    ends = sorted({0, *(max(1, max_horizon // k) for k in (4, 2, 1))})
-    return SaqaConfig(
-        horizons=Horizons(
-            longest=max_horizon,
-            ends=tuple(ends),
-            shares=(0.2, *[0.8 / (len(ends) - 1)] * (len(ends) - 1)),
-            planner=tuple(sorted({max(1, max_horizon // 2), max_horizon})),
-        )
-    )
 
 
 def to_train_batch(

@@ -25,9 +25,9 @@ from flax import struct
 from jaxtyping import Bool, Float, Int
 
 from data_pipelines.saqa import balance as saqa_balance
+from data_pipelines.saqa.horizons import Buckets, Horizons, horizons_of
 from data_pipelines.saqa.pools import (
     Episodes,
-    Horizons,
     build_pools,
     margins,
     name_blocks,
@@ -35,6 +35,7 @@ from data_pipelines.saqa.pools import (
     with_tables,
 )
 from swm_jax.questions import ALL_TYPES, NUM_PHRASINGS, Question
+from swm_jax.records import Count, Share, Size
 
 SPARE = 1.35  # proposals per question: the same one may be proposed twice
 
@@ -44,7 +45,8 @@ class SaqaConfig:
     """What to ask, and how often.
 
     Attributes:
-      horizons: buckets, their shares, the planner's horizons.
+      buckets: of horizons, their shares, the planner's horizons, where they differ
+        from what suits the model's longest horizon (`horizons_of`).
       anchor_share: starts chosen for a rare answer; the others are any start.
       change_share: among answers about a later state, how often to prefer one that
         differs from the present one.
@@ -55,14 +57,14 @@ class SaqaConfig:
       pool_starts: starts looked at when the pools are built; None for all.
     """
 
-    horizons: Horizons = dataclasses.field(default_factory=Horizons)
-    anchor_share: float = 0.7
-    change_share: float = 0.5
-    hard_share: float = 0.3
-    canonical_share: float = 0.4
-    extra: int = 9
+    buckets: Buckets = dataclasses.field(default_factory=Buckets)
+    anchor_share: Share = 0.7
+    change_share: Share = 0.5
+    hard_share: Share = 0.3
+    canonical_share: Share = 0.4
+    extra: Size = 9
     types: tuple[str, ...] | None = None
-    pool_starts: int | None = 40_000
+    pool_starts: Count | None = 40_000
 
     def __post_init__(self):
         for name in self.types or ():
@@ -115,8 +117,7 @@ class SaqaSampler:
     """Draws batches; make one per split (episodes are split where they are stored).
 
     Attributes:
-      episodes, config: as given.
-      horizons: `config.horizons`.
+      episodes, config, horizons: as given.
       pools: where each kind of answer can be found.
       types: names of the types asked about, those of the episodes' domain.
       is_change: bool[types], whether a type compares with the present.
@@ -124,9 +125,14 @@ class SaqaSampler:
         drawn.
     """
 
-    def __init__(self, episodes: Episodes, config: SaqaConfig | None = None):
+    def __init__(
+        self,
+        episodes: Episodes,
+        config: SaqaConfig | None = None,
+        horizons: Horizons | None = None,
+    ):
         self.episodes, self.config = episodes, config or SaqaConfig()
-        self.horizons = self.config.horizons
+        self.horizons = horizons or horizons_of(Horizons.longest, self.config.buckets)
         self._asked = with_tables(episodes)
         self.pools = build_pools(self._asked, self.horizons, self.config.pool_starts)
         self.types, self.is_change = self.pools.types, self.pools.is_change

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from data_pipelines.saqa.balance import pool_report
-from data_pipelines.saqa.pools import Horizons, margins, name_blocks, slot_questions
+from data_pipelines.saqa.horizons import Horizons
+from data_pipelines.saqa.pools import margins, name_blocks, slot_questions
 from data_pipelines.saqa.sampler import SaqaConfig, SaqaSampler
 from swm_jax.envs import BLOCK_SETS, Scene
 from swm_jax.questions import (
