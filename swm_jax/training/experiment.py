@@ -131,6 +131,29 @@ class Model:
 
 
 @dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What `python -m swm_jax.eval --config FILE` examines.
+
+    Attributes are those of `swm_jax.eval.config.EvalConfig`, which has their meanings
+    and defaults; None leaves them to its presets.
+    """
+
+    tasks: tuple[str, ...] | None = None
+    world_models: tuple[str, ...] | None = None
+    seeds: tuple[Size, ...] | None = None
+    goal: str | None = None
+    data_dir: str | None = None
+    max_steps: Size | None = None
+    episodes_parallel: Count | None = None
+    on_device: bool | None = None
+    qa_episodes: Count | None = None
+    qa_queries: Count | None = None
+    sensitivity_scenes: Count | None = None
+    sensitivity_candidates: Count | None = None
+    video: bool | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Experiment(Training):
     """The training of a semantic world model, and what it is for.
 
@@ -144,6 +167,7 @@ class Experiment(Training):
       head_weights: of each read-out's loss among them.
       data: batches.
       planner: name and settings of the planner that the model is made for.
+      evaluation: what is examined.
     """
 
     stage: Literal["swm", "pretrain"] = "swm"
@@ -154,6 +178,7 @@ class Experiment(Training):
     head_weights: HeadWeights = dataclasses.field(default_factory=HeadWeights)
     data: Data = dataclasses.field(default_factory=Data)
     planner: PlannerChoice = dataclasses.field(default_factory=PlannerChoice)
+    evaluation: Evaluation = Evaluation()
 
     def __post_init__(self):
         self.make_planner()

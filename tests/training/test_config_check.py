@@ -23,7 +23,7 @@ WRONG = {
     "optimizer.name": ("muno", "unknown config.optimizer.name 'muno' .did you mean"),
     "optimizer.clip_norm": (0.0, "clip_norm is 0.0, expected a number above 0"),
     "model.variant": ("tyni", "config.model: unknown model variant 'tyni'"),
-    "model.overrides.heads": (3, "config.model: heads=3 is not a multiple"),
+    "model.overrides.vision_heads": (3, "config.model: .*multiple of vision_heads=3"),
     "planner.name": ("mpi", "config: unknown planner 'mpi'"),
     "planner.horizon": (9, "config: planner horizon 9 must be a multiple"),
     "keep_best.metric": (
