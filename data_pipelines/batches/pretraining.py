@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from data_pipelines.generate.scenes import random_scenes
-from swm_jax.envs import BLOCK_NAMES, BLOCK_SETS, Scene
+from swm_jax.envs import BLOCK_NAMES
 from swm_jax.models import (
     DenseTargets,
     MentionTargets,
@@ -47,6 +47,7 @@ from swm_jax.questions import (
 )
 from swm_jax.worlds.board.geometry import BLOCK_HEIGHT
 from swm_jax.worlds.board.render import project, render, segment
+from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
 
 QUERY_TYPES = (*ALL_TYPES, "detect", "describe")
 ANSWER_LENGTH = 2

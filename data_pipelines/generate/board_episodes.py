@@ -30,10 +30,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from data_pipelines.generate.play import Simulated, play_episodes
 from data_pipelines.generate.scenes import random_scenes
 from data_pipelines.schema.domains import POLICIES
-from swm_jax.envs import Scene
 from swm_jax.worlds import BoardEnv, State
 from swm_jax.worlds.board.geometry import PEG_BOX, PLANNER_ACTION_LIMIT
 from swm_jax.worlds.board.oracle import oracle_action
+from swm_jax.worlds.board.scene import Scene
 
 RANDOM_LIMIT = 0.025  # metres per step, the published suboptimal data
 NOISE = 0.01  # metres per step, standard deviation of the noisy policy

@@ -23,7 +23,6 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from data_pipelines.generate.play import Simulated, play_episodes
 from data_pipelines.schema.domains import CUBE_POLICIES
-from swm_jax.envs import CubeScene
 from swm_jax.worlds.cube.env import CubeEnv
 from swm_jax.worlds.cube.oracle import (
     Plan,
@@ -33,6 +32,7 @@ from swm_jax.worlds.cube.oracle import (
     plan_action,
     plan_is_over,
 )
+from swm_jax.worlds.cube.scene import CubeScene
 
 PLAY_NOISE = 0.1  # standard deviation, of -1..1
 NOISY_NOISE = 0.2

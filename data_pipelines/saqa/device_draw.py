@@ -18,10 +18,10 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from data_pipelines.saqa.balance import KEEP_STILL
 from data_pipelines.saqa.sampler import SPARE
-from swm_jax.envs import Scene
 from swm_jax.models import PAD_TOKEN, PlaceTargets
 from swm_jax.questions import CHANGE_TYPES, NUM_PHRASINGS, TYPES, predicates
 from swm_jax.questions.predicates import USES_B
+from swm_jax.worlds.board.scene import Scene
 
 SLOTS = 8
 _NOT_CHANGE = np.array([name not in CHANGE_TYPES for name in TYPES])

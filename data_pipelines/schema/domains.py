@@ -20,8 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from swm_jax.envs.scene import BLOCK_NAMES, CubeScene, Scene
+from swm_jax.envs.scene import BLOCK_NAMES
 from swm_jax.worlds.board.geometry import ACTION_LIMIT
+from swm_jax.worlds.board.scene import Scene
+from swm_jax.worlds.cube.scene import CubeScene
 
 POLICIES = ("oracle", "noisy", "random", "contact", "smooth")  # of the board
 CUBE_POLICIES = ("play", "noisy", "smooth")

@@ -21,10 +21,12 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
 
-from swm_jax.envs import AnyScene, CubeScene, Scene
+from swm_jax.envs import AnyScene
 from swm_jax.models import Observation, QuestionBatch
 from swm_jax.planning import Normalise
 from swm_jax.questions import predicates
+from swm_jax.worlds.board.scene import Scene
+from swm_jax.worlds.cube.scene import CubeScene
 
 LOGIT_METRES = 0.02  # margin that makes one logit
 

@@ -25,14 +25,28 @@ Axes: ... batch axes (scenes, horizons and questions broadcast). Numpy arrays an
 arrays alike: whichever comes in goes out.
 """
 
-from typing import NamedTuple
+import importlib
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from swm_jax.envs.scene import CubeScene, array_namespace
-from swm_jax.worlds.cube import geometry as geometry
-from swm_jax.worlds.cube.overlap import cube_gap, finger_gaps
+from swm_jax.envs.scene import array_namespace
+
+
+class _Lazy:
+    def __init__(self, name):
+        self._name = name
+
+    def __getattr__(self, field):
+        return getattr(importlib.import_module(self._name), field)
+
+
+geometry = _Lazy("swm_jax.worlds.cube.geometry")
+_overlap = _Lazy("swm_jax.worlds.cube.overlap")
+cube_gap = lambda *x: _overlap.cube_gap(*x)
+finger_gaps = lambda *x: _overlap.finger_gaps(*x)
+CubeScene = Any
 
 TOUCH = 0.001  # metres between surfaces
 MET = 0.05  # metres, margin of surfaces that meet
@@ -40,7 +54,6 @@ CLOSER = 0.015  # metres, a smaller approach is none
 ABOVE = 0.015  # metres between centres
 LIFTED = 0.05  # metres above where the cube rests
 OVERLAP = 0.006  # metres that fingers reach down a grasped cube's sides
-_FINGER_BELOW = geometry.FINGER_HALF[2] - geometry.FINGER_RAISE
 
 
 class Poses(NamedTuple):
@@ -129,7 +142,8 @@ def _grasped(p):
     x, y, z = (_in_frame(turn, offset)[..., i] for i in range(3))
     left, right = p.gripper[..., 4], p.gripper[..., 5]
     touch = _touch(finger_gaps(p.gripper, p.a).max(-1))
-    down = z + _FINGER_BELOW + geometry.CUBE_HALF - OVERLAP
+    below = geometry.FINGER_HALF[2] - geometry.FINGER_RAISE
+    down = z + below + geometry.CUBE_HALF - OVERLAP
     between = xp.minimum(left - y, y + right)
     between = xp.minimum(between, geometry.CUBE_HALF - xp.abs(x))
     inside = xp.minimum(xp.minimum(touch, between), down)

@@ -32,7 +32,7 @@ import functools
 import re
 from collections.abc import Iterable, Iterator
 
-from swm_jax.envs.scene import BLOCK_NAMES, COLOURS, CUBES, SHAPES
+from swm_jax.envs.scene import BLOCK_NAMES, COLOURS, SHAPES
 from swm_jax.questions.board_words import DIRECTIONS, REGIONS, SIDES
 from swm_jax.questions.phrasings import PHRASINGS
 from swm_jax.questions.predicates import (
@@ -257,6 +257,8 @@ def corpus(domains: Iterable[str] = ("board",)) -> Iterator[str]:
       domains: keys of `DOMAINS`. The board's alone is what the shipped tokenizer
         was trained on.
     """
+    from swm_jax.worlds.cube.scene import CUBES
+
     domains = tuple(domains)
     for domain in domains:
         check_domain(domain)

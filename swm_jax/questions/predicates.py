@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from swm_jax.envs.scene import AnyScene, CubeScene, Scene
+from swm_jax.envs.scene import AnyScene
 from swm_jax.questions import cube_predicates
 from swm_jax.questions.board_words import (
     DIRECTION_TOLERANCE,
@@ -74,7 +74,7 @@ def margin(
       Metres; NaN where a question names a block that is not there, and where it
       belongs to the other domain.
     """
-    if isinstance(scene_h, CubeScene):
+    if hasattr(scene_h, "gripper"):
         return cube_predicates.margin(type_id, args, scene_0, scene_h, len(TYPES))
     arrays = (type_id, args, scene_0.block_pose, scene_h.block_pose)
     xp = _namespace(*arrays)
@@ -105,7 +105,7 @@ def answer(
 
 
 def places(
-    type_id: Int[Array, "..."], args: Int[Array, "... 2"], scene: Scene
+    type_id: Int[Array, "..."], args: Int[Array, "... 2"], scene: AnyScene
 ) -> tuple[Float[Array, "... 3 2"], Bool[Array, "... 3"]]:
     """Where a question's first block, second block and the peg are.
 

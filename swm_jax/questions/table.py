@@ -7,10 +7,11 @@ import numpy as np
 from flax import struct
 from jaxtyping import Int
 
-from swm_jax.envs.scene import BLOCK_SETS
 from swm_jax.questions.board_words import DIRECTIONS, REGIONS
 from swm_jax.questions.grammar import Question, check_domain
 from swm_jax.questions.predicates import ALL_TYPES, DOMAINS, USES_A, USES_B
+
+_STANDARD = (0, 4, 1, 13, 6, 10, 11, 15)
 
 
 @struct.dataclass
@@ -35,7 +36,7 @@ class QuestionTable:
 
 
 def question_table(
-    block_ids=BLOCK_SETS["standard"], domain: str = "board"
+    block_ids=_STANDARD, domain: str = "board"
 ) -> QuestionTable:
     """Every question of a domain about the given blocks, pairs in both orders."""
     check_domain(domain)
@@ -46,7 +47,7 @@ def question_table(
 
 
 def type_arguments(
-    name: str, block_ids=BLOCK_SETS["standard"]
+    name: str, block_ids=_STANDARD
 ) -> Int[np.ndarray, "n 2"]:
     """int32[n, 2], the arguments of every question of one type."""
     blocks = [int(i) for i in block_ids]

@@ -22,11 +22,12 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from swm_jax.envs.scene import BLOCK_NAMES, Scene
+from swm_jax.envs.scene import BLOCK_NAMES
 from swm_jax.worlds.board import geometry as geometry
 from swm_jax.worlds.board.looks import get_look
 from swm_jax.worlds.board.model import NUM_BLOCKS
 from swm_jax.worlds.board.render import render
+from swm_jax.worlds.board.scene import Scene
 from swm_jax.worlds.board.tasks import Task, make_task, task_success
 from swm_jax.worlds.registry import load_env
 

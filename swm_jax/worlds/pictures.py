@@ -4,9 +4,10 @@ from typing import Any
 
 from jaxtyping import Array, UInt8
 
-from swm_jax.envs.scene import AnyScene, CubeScene
+from swm_jax.envs.scene import AnyScene
 from swm_jax.worlds.board import render
 from swm_jax.worlds.cube import render as cube_render
+from swm_jax.worlds.cube.scene import CubeScene
 
 
 def picture(

@@ -7,9 +7,9 @@ import ml_collections
 
 from swm_jax.choices import known
 from swm_jax.envs.env import Env
-from swm_jax.envs.scene import BLOCK_SETS
 from swm_jax.worlds.board import env as board
 from swm_jax.worlds.board.looks import LOOKS
+from swm_jax.worlds.board.scene import BLOCK_SETS
 from swm_jax.worlds.cube import env as cube
 from swm_jax.worlds.cube.looks import CUBE_LOOKS
 from swm_jax.worlds.cube.model import MAX_CUBES

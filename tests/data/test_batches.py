@@ -21,9 +21,9 @@ from data_pipelines.describe.summary import describe
 from data_pipelines.schema import store as folder
 from data_pipelines.schema.episode import DataError, Episode, encode_png
 from data_pipelines.schema.read import load_episodes, read_episodes
-from swm_jax.envs.scene import BLOCK_SETS, Scene
 from swm_jax.models import PAD_TOKEN, Tokenizer, get_config
 from swm_jax.questions import ANSWERS, TYPES, parse, predicates
+from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
 
 SIZE = 16
 MODEL = get_config("tiny")

@@ -11,10 +11,10 @@ from test_saqa import play
 from data_pipelines.saqa import device_batches as device_saqa
 from data_pipelines.saqa.pools import Horizons
 from data_pipelines.saqa.sampler import SaqaSampler
-from swm_jax.envs import Scene
 from swm_jax.models import Tokenizer, get_config
 from swm_jax.questions import CHANGE_TYPES, TYPES, parse, predicates
 from swm_jax.worlds.board.render import render
+from swm_jax.worlds.board.scene import Scene
 
 CONFIG = ml_collections.ConfigDict(
     {"images": 16, "questions": 12, "queries": 36, "supersample": 1}

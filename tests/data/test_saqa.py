@@ -9,7 +9,6 @@ import pytest
 from data_pipelines.saqa.balance import pool_report
 from data_pipelines.saqa.pools import Horizons, margins, name_blocks, slot_questions
 from data_pipelines.saqa.sampler import SaqaConfig, SaqaSampler
-from swm_jax.envs import BLOCK_SETS, Scene
 from swm_jax.questions import (
     ALL_TYPES,
     CHANGE_TYPES,
@@ -19,6 +18,7 @@ from swm_jax.questions import (
     predicates,
 )
 from swm_jax.worlds.board.geometry import X_BOUNDS, Y_BOUNDS
+from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
 
 SHAPE = dict(images=16, questions=12, queries=36)
 

@@ -9,8 +9,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 
-from swm_jax.envs import BLOCK_NAMES, CUBES
-from swm_jax.envs.scene import CubeScene
+from swm_jax.envs import BLOCK_NAMES
 from swm_jax.questions import (
     ALL_TYPES,
     DOMAINS,
@@ -28,6 +27,7 @@ from swm_jax.questions import (
 )
 from swm_jax.worlds.cube import geometry as geometry
 from swm_jax.worlds.cube.overlap import box_gap, finger_boxes
+from swm_jax.worlds.cube.scene import CUBES, CubeScene
 
 TABLE = question_table(CUBES, "cube")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from swm_jax.envs import BLOCK_NAMES, BLOCK_SETS, Scene
+from swm_jax.envs import BLOCK_NAMES
 from swm_jax.questions import (
     PRESETS,
     TASKS,
@@ -18,6 +18,7 @@ from swm_jax.questions import (
     question,
 )
 from swm_jax.questions.board_words import DIRECTION_VECTORS
+from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
 
 NAMES = {
     "reach": ("green star",),

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swm_jax.envs import BLOCK_NAMES, BLOCK_SETS, COLOURS, SHAPES
+from swm_jax.envs import BLOCK_NAMES, COLOURS, SHAPES
 from swm_jax.questions import (
     ALL_TYPES,
     ANSWERS,
@@ -25,6 +25,7 @@ from swm_jax.questions import (
     type_arguments,
     vocabulary,
 )
+from swm_jax.worlds.board.scene import BLOCK_SETS
 
 TABLE = question_table(range(len(BLOCK_NAMES)))
 

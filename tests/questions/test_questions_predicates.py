@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swm_jax.envs import BLOCK_NAMES, BLOCK_SETS, Scene
+from swm_jax.envs import BLOCK_NAMES
 from swm_jax.questions import (
     ALL_TYPES,
     CHANGE_TYPES,
@@ -21,6 +21,7 @@ from swm_jax.questions import (
     question_table,
 )
 from swm_jax.worlds.board.geometry import CAMERA_FORWARD, CAMERA_UP, X_BOUNDS, Y_BOUNDS
+from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
 
 TABLE = question_table()
 IDS = np.array(BLOCK_SETS["standard"], np.int32)

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swm_jax import envs, worlds
-from swm_jax.envs.scene import SLOT_SHAPES, Scene
 from swm_jax.worlds.board.model import BLOCK_BOUNDS, block_radius, collision_capsules
 from swm_jax.worlds.board.overlap import block_gap
+from swm_jax.worlds.board.scene import SLOT_SHAPES, Scene
 
 ENV = worlds.load_env(backend="mujoco")
 CUBE = 4

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from swm_jax import worlds
-from swm_jax.envs.scene import CUBES, CubeScene
 from swm_jax.questions import predicates, question
 from swm_jax.worlds.cube import geometry as geometry
 from swm_jax.worlds.cube.model import CONTACT, cube_model
+from swm_jax.worlds.cube.scene import CUBES, CubeScene
 from swm_jax.worlds.cube.tasks import make_task
 
 OPEN, CLOSE = -1.0, 1.0

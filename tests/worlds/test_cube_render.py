@@ -8,10 +8,10 @@ import pytest
 from mujoco_pictures import drawn
 from scipy.spatial.transform import Rotation
 
-from swm_jax.envs.scene import CUBES, CubeScene
 from swm_jax.worlds.cube import geometry as geometry
 from swm_jax.worlds.cube import looks as cube_looks
 from swm_jax.worlds.cube import render as cube_render
+from swm_jax.worlds.cube.scene import CUBES, CubeScene
 from swm_jax.worlds.pictures import picture
 
 SIZE = 128
@@ -31,7 +31,7 @@ import sys
 import numpy as np
 from swm_jax.envs import cube_looks
 from swm_jax.envs.cube_host_render import CubeHostRenderer
-from swm_jax.envs.scene import CubeScene
+from swm_jax.worlds.cube.scene import CubeScene
 
 given = dict(np.load(sys.argv[1]))
 scene = CubeScene(given["pose"], given["id"], given["gripper"])

@@ -6,9 +6,9 @@ import pytest
 
 from swm_jax import worlds
 from swm_jax.baselines.simulator import SimulatorWorldModel
-from swm_jax.envs.scene import Scene
 from swm_jax.eval.episodes.host_loop import run_episodes
 from swm_jax.planning import get_planner
+from swm_jax.worlds.board.scene import Scene
 from swm_jax.worlds.language_table.env import (
     LanguageTableEnv,
     LanguageTableMissing,

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from mujoco_pictures import drawn
 
-from swm_jax.envs.scene import BLOCK_NAMES, BLOCK_SETS, COLOURS, Scene, block_id
+from swm_jax.envs.scene import BLOCK_NAMES, COLOURS, block_id
 from swm_jax.worlds.board import geometry as board
 from swm_jax.worlds.board import looks, render
+from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
 
 # Against mujoco.Renderer at pixel centres, default and other looks.
 SEGMENTATION_AGREEMENT = 0.995  # share of pixels
@@ -20,7 +21,7 @@ MUJOCO_PROGRAM = """
 import sys
 import numpy as np
 from swm_jax.envs import host_render, looks
-from swm_jax.envs.scene import Scene
+from swm_jax.worlds.board.scene import Scene
 
 given = dict(np.load(sys.argv[1]))
 out = {}

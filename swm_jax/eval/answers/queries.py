@@ -14,9 +14,10 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from swm_jax.envs import AnyScene, CubeScene
+from swm_jax.envs import AnyScene
 from swm_jax.eval.answers.held_out import HeldOut
 from swm_jax.questions import QuestionTable, predicates, question_table
+from swm_jax.worlds.cube.scene import CubeScene
 
 STARTS = 3  # per episode
 PER_START = 64  # questions about one start, at most

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from swm_jax.envs import AnyScene, CubeScene, Env, Scene
+from swm_jax.envs import AnyScene, Env
 from swm_jax.eval.config import EvalConfig
 from swm_jax.eval.episodes.device_program import run_on_device
 from swm_jax.eval.episodes.goal_sizes import goal_size
@@ -20,6 +20,8 @@ from swm_jax.eval.episodes.host_loop import EpisodeResult, run_episodes
 from swm_jax.eval.journal import Episode, Journal
 from swm_jax.eval.world_models import World
 from swm_jax.planning import Planner, get_planner
+from swm_jax.worlds.board.scene import Scene
+from swm_jax.worlds.cube.scene import CubeScene
 
 Cell = tuple[str, str, str]  # task, method, world model
 

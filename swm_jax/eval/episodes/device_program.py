@@ -19,7 +19,6 @@ from flax import struct
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Int
 
-from swm_jax.envs import Scene
 from swm_jax.eval.episodes.device_loop import (
     DeviceEpisodes,
     Surroundings,
@@ -38,6 +37,7 @@ from swm_jax.questions.goal import Goal
 from swm_jax.questions.goals import goal_for_task
 from swm_jax.worlds import BoardEnv
 from swm_jax.worlds.board.render import render
+from swm_jax.worlds.board.scene import Scene
 from swm_jax.worlds.board.tasks import TASK_NAMES, Task, make_task, task_success
 
 

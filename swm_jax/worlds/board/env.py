@@ -21,7 +21,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from swm_jax.envs.env import MjcfEnv
-from swm_jax.envs.scene import BLOCK_SETS, SLOT_SHAPES, Scene, array_namespace
+from swm_jax.envs.scene import array_namespace
 from swm_jax.worlds.board import geometry as geometry
 from swm_jax.worlds.board.model import (
     BLOCK_BOUNDS,
@@ -31,6 +31,7 @@ from swm_jax.worlds.board.model import (
     block_radius,
     board_model,
 )
+from swm_jax.worlds.board.scene import BLOCK_SETS, SLOT_SHAPES, Scene
 
 BLOCK_GAP = 0.0175  # metres from edge to edge between blocks after a reset
 PEG_CLEARANCE = 0.06  # metres from the peg to any block's centre after a reset

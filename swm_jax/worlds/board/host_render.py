@@ -12,10 +12,11 @@ import os
 import mujoco
 import numpy as np
 
-from swm_jax.envs.scene import BLOCK_NAMES, COLOURS, SLOT_SHAPES, Scene
+from swm_jax.envs.scene import BLOCK_NAMES, COLOURS
 from swm_jax.worlds.board import geometry as geometry
 from swm_jax.worlds.board.looks import Look
 from swm_jax.worlds.board.model import board_mjcf
+from swm_jax.worlds.board.scene import SLOT_SHAPES, Scene
 
 
 class HostRenderer:

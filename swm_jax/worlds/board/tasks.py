@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from swm_jax.choices import index_below, known
-from swm_jax.envs.scene import BLOCK_NAMES, BLOCK_SETS, Scene
+from swm_jax.envs.scene import BLOCK_NAMES
 from swm_jax.worlds.board.env import (
     PEG_CLEARANCE,
     BoardEnv,
@@ -31,6 +31,7 @@ from swm_jax.worlds.board.env import (
 )
 from swm_jax.worlds.board.model import NUM_BLOCKS
 from swm_jax.worlds.board.overlap import block_gap
+from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
 
 TASK_NAMES = ("reach", "separate", "block_to_block")
 REACHED = 0.05  # metres, peg to block

@@ -22,9 +22,10 @@ from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
 from swm_jax.envs.env import MjcfEnv
-from swm_jax.envs.scene import CUBES, CubeScene, array_namespace
+from swm_jax.envs.scene import array_namespace
 from swm_jax.worlds.cube import geometry as geometry
 from swm_jax.worlds.cube.model import HAND_DOFS, cube_model
+from swm_jax.worlds.cube.scene import CUBES, CubeScene
 
 CUBE_GAP = 0.06  # metres between the centres of cubes after a reset, at least
 _TRIES = 32  # candidate places per cube; nine tenths of the table are free

@@ -7,11 +7,12 @@ model as the physics dressed in a look, the reference for the JAX renderer.
 import mujoco
 import numpy as np
 
-from swm_jax.envs.scene import COLOUR_OF_BLOCK, CubeScene
+from swm_jax.envs.scene import COLOUR_OF_BLOCK
 from swm_jax.worlds.board.host_render import open_renderer
 from swm_jax.worlds.cube import geometry as geometry
 from swm_jax.worlds.cube.looks import CubeLook
 from swm_jax.worlds.cube.model import HAND_DOFS, cube_mjcf
+from swm_jax.worlds.cube.scene import CubeScene
 
 _ARM = ("left", "right", "palm", "arm_visual")
 

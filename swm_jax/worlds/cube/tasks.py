@@ -19,10 +19,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key
 
 from swm_jax.choices import index_below, known
-from swm_jax.envs.scene import BLOCK_NAMES, CUBES, CubeScene
+from swm_jax.envs.scene import BLOCK_NAMES
 from swm_jax.worlds.cube import geometry as geometry
 from swm_jax.worlds.cube.env import CubeEnv, CubeState
 from swm_jax.worlds.cube.overlap import cube_gap, finger_gaps
+from swm_jax.worlds.cube.scene import CUBES, CubeScene
 
 TASK_NAMES = ("reach", "lift", "stack")
 LIFTED = 0.05  # metres above where the cube rests

@@ -21,8 +21,9 @@ from jaxtyping import Float, Int, Key, UInt8
 from PIL import Image
 
 from swm_jax.envs.env import Env
-from swm_jax.envs.scene import BLOCK_NAMES, BLOCK_SETS, Scene
+from swm_jax.envs.scene import BLOCK_NAMES
 from swm_jax.worlds.board.env import BoardEnv
+from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
 
 KEPT = 512  # worlds that pybullet remembers for us
 _AWAY = 5.0  # metres: where blocks wait while the arm takes its place

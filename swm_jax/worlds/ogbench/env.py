@@ -22,7 +22,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Float, Int, Key, UInt8
 
-from swm_jax.envs.scene import CUBES, CubeScene
+from swm_jax.worlds.cube.scene import CUBES, CubeScene
 
 COUNTS = {"single": 1, "double": 2, "triple": 3, "quadruple": 4}
 _ROBOT_JOINTS = 14  # six of the arm, eight of the gripper
