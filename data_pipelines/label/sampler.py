@@ -9,6 +9,7 @@ Axes: B starts, Q questions, R queries, M starts with labels, T question tokens,
 L answer tokens.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 
@@ -19,7 +20,7 @@ from jaxtyping import Float, Int
 from data_pipelines.schema.arrays import EpisodeArrays
 from data_pipelines.schema.episode import DataError
 from swm_jax.models import PAD_TOKEN, Tokenizer, TrainBatch
-from swm_jax.questions import ALL_TYPES, parse
+from swm_jax.questions import ALL_TYPES, DOMAINS, parse
 
 
 @struct.dataclass
@@ -108,7 +109,11 @@ class LabelSampler:
             tokenizer, self.answers, eos
         )
         self._types = np.array(
-            [_type_of(text, other_type) for text in self.questions], np.int32
+            [
+                type_of_text(text, episodes.domain, other_type)
+                for text in self.questions
+            ],
+            np.int32,
         )
 
     def draw(
@@ -183,8 +188,20 @@ def _encode_answers(tokenizer: Tokenizer, texts: Sequence[str], eos: bool):
     return tokens, np.arange(longest) < np.array([[len(row)] for row in rows])
 
 
-def _type_of(text: str, other: int) -> int:
-    try:
-        return ALL_TYPES.index(parse(str(text)).type)
-    except ValueError:
-        return other
+def type_of_text(text: str, domain: str, other: int) -> int:
+    """The query type that a label's question counts as.
+
+    Args:
+      text: the question.
+      domain: of the episodes. Language-Table speaks the board's language; a domain
+        without a language of its own may speak any.
+      other: for a question that no grammar reads, or more than one.
+    """
+    languages = {"language_table": ("board",)}.get(domain, (domain,))
+    if languages[0] not in DOMAINS:
+        languages = tuple(DOMAINS)
+    found = []
+    for language in languages:
+        with contextlib.suppress(ValueError):
+            found.append(ALL_TYPES.index(parse(str(text), language).type))
+    return found[0] if len(found) == 1 else other

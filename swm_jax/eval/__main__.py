@@ -31,7 +31,11 @@ _TASKS = flags.DEFINE_list(
     None,
     "; ".join(f"{env}: {', '.join(names)}" for env, names in TASKS.items()) + ".",
 )
-_METHODS = flags.DEFINE_list("methods", None, f"Of {', '.join(METHODS)}.")
+_METHODS = flags.DEFINE_list(
+    "methods",
+    None,
+    "; ".join(f"{env}: {', '.join(names)}" for env, names in METHODS.items()) + ".",
+)
 _WORLD_MODELS = flags.DEFINE_list("world_models", None, "Of swm, simulator, random.")
 _SEEDS = flags.DEFINE_string("seeds", None, "Such as 6000:6050 (end excluded) or 1,2.")
 _GOAL = flags.DEFINE_string("goal", None, "Questions of the goals: published, shaped.")

@@ -11,24 +11,25 @@ import difflib
 import re
 from collections.abc import Sequence
 
+from swm_jax.planning.presets import (
+    PLANNERS,
+    climbs_gradients,
+    planner_names,
+    starts_from_proposals,
+    used_settings,
+)
+
 # Tasks by env.
 TASKS = {
     "board": ("reach", "separate", "block_to_block"),
     "cube": ("reach", "lift", "stack"),
 }
-METHODS = (
-    "mppi",
-    "cem",
-    "icem",
-    "best_of_n",
-    "random_shooting",
-    "gradient",
-    "hybrid",
-    "mppi_published",
-    "gradient_board",
-    "random",
-)
-CLIMBERS = ("gradient", "hybrid", "gradient_board")  # these need gradients
+# Planners by env: those of the registry that need no base policy, of which an
+# evaluation has none.
+METHODS = {
+    env: tuple(n for n in planner_names(env) if not starts_from_proposals(n))
+    for env in TASKS
+}
 WORLD_MODELS = ("swm", "simulator", "random")
 GOALS = ("published", "shaped")
 AXES = ("tasks", "methods", "world_models", "seeds")
@@ -136,9 +137,15 @@ def preset(name: str, **overrides) -> EvalConfig:
     if env == "cube" and not given.get("checkpoint"):  # the shipped one is the board's
         given.setdefault("world_models", ("simulator", "random"))
     config = EvalConfig(**{"preset": name, **PRESETS[name], **given})
+    asked = [m for m in config.methods if m in PLANNERS]
+    if needy := [m for m in asked if starts_from_proposals(m)]:
+        raise UserError(
+            f"--methods {needy[0]} ranks the proposals of a base policy, and an "
+            "evaluation has none: plan with it from Python"
+        )
     for axis, known in (
         ("tasks", TASKS[env]),
-        ("methods", METHODS),
+        ("methods", METHODS[env]),
         ("world_models", WORLD_MODELS),
     ):
         values = getattr(config, axis)
@@ -146,7 +153,7 @@ def preset(name: str, **overrides) -> EvalConfig:
             raise UserError(f"--{axis} is empty, expected some of {', '.join(known)}")
         for value in values:
             one_of(axis.replace("_", " ")[:-1], value, known)
-    climbers = [m for m in config.methods if m in CLIMBERS]
+    climbers = [m for m in config.methods if climbs_gradients(m)]
     if climbers and "simulator" in config.world_models:
         raise UserError(
             f"--methods {climbers[0]} climbs gradients, and the world model simulator "
@@ -155,9 +162,19 @@ def preset(name: str, **overrides) -> EvalConfig:
     one_of("goal", config.goal, GOALS)
     for field in ("candidates", "iterations", "execute", "max_steps"):
         _at_least(field, getattr(config, field), 0)
+    for field in ("candidates", "iterations", "execute"):
+        if getattr(config, field) and not any(_uses(m, field) for m in config.methods):
+            raise UserError(
+                f"--{field} {getattr(config, field)} changes nothing: "
+                f"--methods {','.join(config.methods)} does not use it"
+            )
     for field in ("episodes_parallel", "qa_episodes", "sensitivity_scenes"):
         _at_least(field, getattr(config, field), 1)
     return config
+
+
+def _uses(method: str, field: str) -> bool:
+    return field in used_settings(method)
 
 
 def _at_least(field: str, value: int, least: int) -> None:

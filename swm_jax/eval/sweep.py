@@ -125,7 +125,7 @@ def _sweep(config, env, learned, journal: Journal, folder: pathlib.Path) -> None
         return
     progress = Progress("planning", total, "episodes")
     if config.on_device:
-        env = worlds.load_env("board", backend="mjx")
+        env = worlds.load_env(config.env, backend="mjx")
     askable = {name: privileged(name, env) for name in ("simulator", "random")}
     if learned:
         askable["swm"] = learned.world

@@ -169,7 +169,7 @@ def _closer(before, after):
     return _length(before) - _length(after) - CLOSER
 
 
-# One rule per type: poses -> margin. New types go to the end: their ids are kept.
+# One rule per type: poses -> margin. The order gives the ids, see `predicates`.
 CUBE_RULES = {
     "cube_grasped": _grasped,
     "gripper_touching": lambda p: _touch(finger_gaps(p.gripper, p.a).min(-1)),

@@ -226,7 +226,9 @@ RULES = {
     "blocks_apart": lambda p, k: _length(p.a - p.b) - APART,
 }
 TYPES = tuple(RULES)
-# Ids of the board's types come first and are kept: checkpoints and data count on them.
+# The id of a type is its position here and holds within one version of the code: a new
+# type of the board moves those of the cube. Files name types by words (labels, logs,
+# results); what a seed draws follows the order.
 ALL_TYPES = TYPES + cube_predicates.CUBE_TYPES
 DOMAINS = {"board": TYPES, "cube": cube_predicates.CUBE_TYPES}
 # Whether a type names a first and a second block, by index into `ALL_TYPES`.

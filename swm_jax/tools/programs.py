@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from swm_jax import worlds
-from swm_jax.eval.episodes.device_program import board_program
+from swm_jax.eval.episodes.device_program import episode_program
 from swm_jax.models import (
     ModelConfig,
     Observation,
@@ -138,7 +138,8 @@ def planner_program(
     observed = _observation(config, model, mesh, scenes)
     aims = _aims(model, mesh, scenes)
     state = _split(jax.eval_shape(lambda: planner.init_state(scenes)), mesh)
-    inputs = (world_model, observed, *aims, state, _key(mesh))
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), scenes))
+    inputs = (world_model, observed, *aims, state, _split(keys, mesh))
     work = scenes * replan_flops(model, planner)
     return Program(
         name="planner",
@@ -167,7 +168,7 @@ def loop_program(config: ml_collections.ConfigDict, mesh: Mesh, scenes: int) -> 
             f"{', '.join(LOOPS)}; leave 'loop' out of --programs"
         )
     model, planner = model_config(config), planner_of(config)
-    run, (world_model, *episodes, _) = board_program(
+    run, (world_model, *episodes) = episode_program(
         worlds.load_env("board", backend="mjx"),
         [("block_to_block", seed) for seed in range(scenes)],
         planner_model(model, mesh),
@@ -177,19 +178,17 @@ def loop_program(config: ml_collections.ConfigDict, mesh: Mesh, scenes: int) -> 
         question_length=model.max_question_tokens,
         image_size=frame_size(config, model),
     )
-    table, tasks, start, limits = jax.eval_shape(
-        lambda: jax.tree.map(jnp.asarray, tuple(episodes))
-    )
-    by_scene = tuple(_split(x, mesh) for x in (table, tasks, start, limits))
-    steps = int(np.max(episodes[-1]))
+    shapes = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, tuple(episodes)))
+    by_scene = tuple(_split(x, mesh) for x in shapes)
+    steps = int(np.max(episodes[3]))  # the limits
     replans = scenes * -(-steps // planner.config.execute)
     work = replans * replan_flops(model, planner)
     return Program(
         name="closed loop",
-        lower=lambda: _lower(run, mesh, world_model, *by_scene, _key(mesh)),
+        lower=lambda: _lower(run, mesh, world_model, *by_scene),
         held={
             "parameters": bytes_per_device(world_model),
-            "worlds and goals": bytes_per_device(by_scene),
+            "worlds and goals": bytes_per_device(by_scene[:-1]),
         },
         parameters=count_parameters(world_model),
         flops=work,
@@ -313,11 +312,6 @@ def _aims(model, mesh, scenes) -> tuple[QuestionBatch, GoalArrays]:
     )
     goal = GoalArrays(shape(jnp.int32), shape(jnp.float32), None)
     return _split(questions, mesh), _split(goal, mesh)
-
-
-def _key(mesh: Mesh) -> jax.ShapeDtypeStruct:
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(mesh))
 
 
 def _split(tree: Any, mesh: Mesh) -> Any:

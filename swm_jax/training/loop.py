@@ -54,8 +54,8 @@ from swm_jax.training.step import (
 LOGGED = (
     "dense_loss",
     "dense_accuracy",
-    "mention_error",
-    "place_error",
+    "mention_error_sides",
+    "place_error_mm",
     "gradient_norm",
 )
 
@@ -280,7 +280,7 @@ class _Run:
         if self.on_nan == "skip":
             scalars["skipped_steps"] = float(tally.bad)
         rate, left = self.progress.rate(self.step)
-        shown = {k: scalars[k] for k in ("loss", "accuracy", "place_error")}
+        shown = {k: scalars[k] for k in ("loss", "accuracy", "place_error_mm")}
         self._say(self.progress.line(self.step, rate, left, shown))
         return scalars | {"steps_per_second": rate}
 

@@ -138,27 +138,37 @@ def mention_loss(
     centres: Float[Array, "B R T 2"],
     targets: MentionTargets,
     totals: Totals | None = None,
-) -> Float[Array, ""]:
-    """Mean L1 distance, in image sides, of where the named objects lie.
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Where the named objects lie: mean L1 and Euclidean distance, in image sides.
 
     A question about two objects is answered by comparing two places; read at the
     names, each is one look away from the answer instead of two.
+
+    Returns:
+      The loss (L1), and the error (Euclidean).
     """
     count = targets.mask.sum() if totals is None else totals.mentions
-    return _mean_distance(centres, targets.centre, targets.mask, count)
+    return _mean_distances(centres, targets.centre, targets.mask, count)
 
 
 def place_loss(
     places: Float[Array, "B R 3 2"],
     targets: PlaceTargets,
     totals: Totals | None = None,
-) -> Float[Array, ""]:
-    """Mean L1 distance in metres of where what a query asks about will be."""
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Where what a query asks about will be: mean L1 and Euclidean distance in metres.
+
+    Returns:
+      The loss (L1), and the error (Euclidean).
+    """
     count = targets.mask.sum() if totals is None else totals.places
-    return _mean_distance(places, targets.place, targets.mask, count)
+    return _mean_distances(places, targets.place, targets.mask, count)
 
 
-def _mean_distance(points, targets, mask, count):
-    """L1 distance where the mask is True; 0 if it is nowhere."""
-    distance = jnp.abs(points - targets).sum(-1)
-    return (distance * mask).sum() / jnp.maximum(count, 1.0)
+def _mean_distances(points, targets, mask, count):
+    """L1 and Euclidean distance where the mask is True; 0 if it is nowhere."""
+    mean = lambda distance: (distance * mask).sum() / jnp.maximum(count, 1.0)
+    away = points - targets
+    # The second is measured only: a length has no gradient at 0.
+    euclidean = jnp.linalg.norm(jax.lax.stop_gradient(away), axis=-1)
+    return mean(jnp.abs(away).sum(-1)), mean(euclidean)

@@ -35,7 +35,7 @@ DENSE_CLASSES = 22  # bare, peg, the 20 blocks of the catalogue
 # Weights beside the dense loss: of image sides, and of metres.
 MENTION_WEIGHT, PLACE_WEIGHT = 4.0, 1.0
 FULL = Finetune()
-MEASURES = ("loss", "dense_loss", "mention_error", "place_error", "gradient_norm")
+MEASURES = ("loss", "dense_loss", "mention_loss", "place_loss", "gradient_norm")
 
 
 @struct.dataclass
@@ -60,8 +60,10 @@ class StepMetrics:
     Attributes:
       loss: of the answers.
       dense_loss, dense_accuracy: of the patches (0 without dense targets).
-      mention_error: of the names (0 without mention targets), in image sides.
-      place_error: of what is asked about (0 without place targets), in metres.
+      mention_loss, mention_error_sides: where named objects lie (0 without mention
+        targets), in image sides: |dx| + |dy|, and the distance.
+      place_loss, place_error_mm: where what is asked about will be (0 without place
+        targets): |dx| + |dy| in metres, and the distance in millimetres.
       gradient_norm: before clipping.
       scores: sums by query type.
     """
@@ -69,8 +71,10 @@ class StepMetrics:
     loss: Float[Array, ""]
     dense_loss: Float[Array, ""]
     dense_accuracy: Float[Array, ""]
-    mention_error: Float[Array, ""]
-    place_error: Float[Array, ""]
+    mention_loss: Float[Array, ""]
+    mention_error_sides: Float[Array, ""]
+    place_loss: Float[Array, ""]
+    place_error_mm: Float[Array, ""]
     gradient_norm: Float[Array, ""]
     scores: Scores
 
@@ -104,7 +108,9 @@ class _Losses:
     dense: Any
     accuracy: Any
     mention: Any
+    mention_error: Any
     place: Any
+    place_error: Any
     scores: Scores
 
 
@@ -114,9 +120,10 @@ def _losses(
     outputs = model.apply(finetune.variables(params), batch)
     loss, scores = answer_loss(outputs.logits, batch, num_types, totals)
     dense = accuracy = mention = place = jnp.zeros(())
+    mention_error = place_error = jnp.zeros(())
     heads = params.get("dense")
     if heads is None:  # the answers alone
-        return _Losses(loss, dense, accuracy, mention, place, scores)
+        return _Losses(loss, *[dense] * 6, scores)
     if batch.dense is not None:
         out = _read_out(heads["patch"], outputs.patch_features)
         dense, accuracy = dense_loss(
@@ -128,12 +135,15 @@ def _losses(
     if batch.mentions is not None:
         states = rms_norm(0.0, outputs.question_features)
         out = _read_out(heads["mention"], states)
-        mention = mention_loss(jax.nn.sigmoid(out), batch.mentions, totals)
+        centres = jax.nn.sigmoid(out)
+        mention, mention_error = mention_loss(centres, batch.mentions, totals)
     if batch.places is not None:
         out = _read_out(heads["place"], outputs.answer_features)
         out = out.reshape(*out.shape[:-1], 3, 2)
-        place = place_loss(out, batch.places, totals)
-    return _Losses(loss, dense, accuracy, mention, place, scores)
+        place, place_error = place_loss(out, batch.places, totals)
+    return _Losses(
+        loss, dense, accuracy, mention, mention_error, place, place_error, scores
+    )
 
 
 def _read_out(head, x):
@@ -211,8 +221,10 @@ def make_train_step(
                 loss=out.answer,
                 dense_loss=out.dense,
                 dense_accuracy=out.accuracy,
-                mention_error=out.mention,
-                place_error=out.place,
+                mention_loss=out.mention,
+                mention_error_sides=out.mention_error,
+                place_loss=out.place,
+                place_error_mm=1000.0 * out.place_error,
                 gradient_norm=optax.global_norm(gradients),
                 scores=out.scores,
             )

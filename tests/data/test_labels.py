@@ -19,16 +19,18 @@ from data_pipelines.label.labellers import (
     load_labeller,
     vqa_labeller,
 )
+from data_pipelines.label.sampler import type_of_text
 from data_pipelines.label.store import Asking, label_folder, read_questions
 from data_pipelines.schema.episode import DataError, Labels
 from data_pipelines.schema.read import load_episodes, read_episodes
 from swm_jax.models import SemanticWorldModel, Tokenizer, VLMWorldModel, get_config
-from swm_jax.questions import question
+from swm_jax.questions import ALL_TYPES, question
 from swm_jax.questions.predicates import TOUCH
 
 ROOT = Path(__file__).parents[2]
 TOUCHING = question("peg_touching", "red moon").text
 MOVED = question("peg_moved").text
+BOTH = "Is the blue cube touching the green cube?"  # of the board and of the cube arm
 SMALL = {"image_size": 16, "patch_size": 8, "depth": 1, "vision_depth": 1}
 
 
@@ -139,6 +141,25 @@ def test_rare_answers_are_drawn_as_often_as_common_ones(tmp_path):
     yes = tokens.answer_id("yes")
     said = np.concatenate([next(stream).answer_tokens[:, 0, 0] for _ in range(40)])
     assert 0.33 < (said == yes).mean() < 0.67
+
+
+@pytest.mark.parametrize(
+    ("domain", "text", "type"),
+    [
+        ("cube", BOTH, "cubes_touching"),
+        ("board", BOTH, "block_touching"),
+        ("language_table", BOTH, "block_touching"),
+        ("other", BOTH, None),
+        ("other", TOUCHING, "peg_touching"),
+        ("other", question("cube_grasped", "red cube").text, "cube_grasped"),
+        ("cube", TOUCHING, None),
+        ("other", "Is the lid on?", None),
+    ],
+)  # fmt: skip
+def test_a_labelled_question_counts_as_its_own_domains(domain, text, type):
+    """A recording that may be of either world is counted as neither's."""
+    counted = type_of_text(text, domain, 99)
+    assert counted == (99 if type is None else ALL_TYPES.index(type))
 
 
 def test_predicates_label_what_the_poses_say(board):

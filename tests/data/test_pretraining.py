@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from data_pipelines.batches.pretraining import make_sampler, named_objects
+from data_pipelines.generate.scenes import random_scenes
 from experiments import board_tiny
 from swm_jax.envs import BLOCK_NAMES
 from swm_jax.models import Tokenizer, get_config
@@ -87,3 +88,9 @@ def test_places_of_touching_blocks_are_closer_than_the_threshold():
                 assert said == (np.linalg.norm(places[0] - places[2]) < 0.05)
                 checked += 1
     assert checked > 20
+
+
+def test_random_scenes_use_every_key_once():
+    with jax.debug_key_reuse(True):
+        scene = random_scenes(jax.random.key(0), 2, tuple(range(8)))
+    assert scene.block_pose.shape == (2, 8, 3)

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from test_planning_closed_loop import Onlooker
 
 from swm_jax import envs, worlds
+from swm_jax.eval import sweep
+from swm_jax.eval.config import preset
 from swm_jax.eval.episodes.device_loop import Surroundings, make_device_loop
 from swm_jax.eval.episodes.device_program import (
-    board_program,
-    board_surroundings,
-    board_tasks,
+    episode_program,
     run_on_device,
+    surroundings,
+    task_arrays,
     tasks_won,
 )
 from swm_jax.eval.episodes.host_loop import run_episodes
@@ -25,8 +27,10 @@ from swm_jax.models import Observation
 from swm_jax.planning import get_planner
 from swm_jax.planning.controller import Controller
 from swm_jax.planning.goal_table import aim, choose, goal_table
+from swm_jax.planning.noise import fold_in_each
 from swm_jax.questions import Stage, StagedGoal, goal_for_task, question
 from swm_jax.worlds.board.tasks import make_task
+from swm_jax.worlds.cube import tasks as cube_tasks
 
 SMALL = dict(candidates=4, iterations=2, keep=2, elites=2, execute=4)
 PLAIN = goal_for_task("reach", ("blue cube",))
@@ -135,7 +139,8 @@ def point_program(planner):
     tasks = jnp.array([0.05, 0.2, 9.0, -1.0], jnp.float32)
     limits = jnp.array([10, 10, 7, 10], jnp.int32)
     table = goal_table(goals)
-    arguments = Pointing(), table, tasks, jnp.zeros((4, 2)), limits, jax.random.key(0)
+    keys = jax.random.split(jax.random.key(0), 4)
+    arguments = Pointing(), table, tasks, jnp.zeros((4, 2)), limits, keys
     return jax.jit(run), arguments
 
 
@@ -177,14 +182,14 @@ def test_a_step_of_the_host_is_a_step_of_the_program():
     """The same planner, key and states, one replan after the other on the host."""
     planner = get_planner("cem", **SMALL)
     run, arguments = point_program(planner)
-    model, table, tasks, state, _, key = arguments
-    out = run(model, table, tasks + 9.0, state, jnp.full(4, 12), key)
+    model, table, tasks, state, _, keys = arguments
+    out = run(model, table, tasks + 9.0, state, jnp.full(4, 12), keys)
     goals = [StagedGoal((Stage(PLAIN, NEAR, 0.6, 0.4), Stage(PLAIN)))] * 4
     controller, plans = Controller(planner, model), planner.init_state(4)
     for replan in range(3):
         observation = POINT.observe(state)
         chunk, plans, info = controller.replan(
-            observation, goals, plans, jax.random.fold_in(key, replan)
+            observation, goals, plans, fold_in_each(keys, jnp.full(4, replan))
         )
         np.testing.assert_allclose(out.values[:, replan], info.value, rtol=1e-5)
         for t in range(4):
@@ -202,7 +207,7 @@ def test_tasks_are_won_on_the_device_as_they_are_on_the_host():
         block_id=np.tile(np.arange(8, dtype=np.int32), (18, 1)),
         peg=rng.uniform(0.3, 0.4, (18, 2)).astype(np.float32),
     )
-    won = tasks_won(board_tasks(tasks), here)
+    won = tasks_won("board", task_arrays(tasks), here)
     each = [
         t.success(jax.tree.map(lambda x, i=i: x[i], here)) for i, t in enumerate(tasks)
     ]
@@ -210,9 +215,37 @@ def test_tasks_are_won_on_the_device_as_they_are_on_the_host():
     assert 0 < sum(won.tolist()) < len(tasks)
 
 
+def test_tasks_of_the_cube_are_won_on_the_device_as_they_are_on_the_host():
+    tasks = [
+        cube_tasks.make_task(name, seed=seed)
+        for seed in range(4)
+        for name in ("reach", "lift", "stack")
+    ]
+    held = (0.4, 0.0, 0.1, 0.0, 0.0199, 0.0199)
+    place = {  # task -> where its cubes are, and the hand: won
+        "reach": ([(0.4, 0.0, 0.1)], held),
+        "lift": ([(0.4, 0.0, 0.1)], held),
+        "stack": ([(0.4, 0.0, 0.06), (0.4, 0.0, 0.02)], (0.3, 0.2, 0.2, 0, 0.04, 0.04)),
+    }
+    pose = np.tile(np.float32([0.5, 0.2, 0.02, 1, 0, 0, 0]), (12, 4, 1))
+    pose[..., 1] += np.arange(4) * 0.1
+    hand = np.tile(np.float32([0.3, -0.2, 0.2, 0, 0.04, 0.04]), (12, 1))
+    for i, task in enumerate(tasks[:9]):  # the last three are lost
+        where, hand[i] = place[task.name]
+        pose[i, list(task.slots), :3] = where
+    ids = np.tile(np.int32(envs.CUBES), (12, 1))
+    here = envs.CubeScene(block_pose=pose, block_id=ids, gripper=hand)
+    won = tasks_won("cube", task_arrays(tasks), here)
+    assert won.tolist() == [True] * 9 + [False] * 3
+    each = [
+        t.success(jax.tree.map(lambda x, i=i: x[i], here)) for i, t in enumerate(tasks)
+    ]
+    assert won.tolist() == [bool(x) for x in each]
+
+
 def test_physics_on_the_host_are_refused():
     with pytest.raises(ValueError, match="backend is 'mujoco', expected 'mjx'"):
-        board_surroundings(worlds.load_env(backend="mujoco"), None)
+        surroundings(worlds.load_env(backend="mujoco"), None)
 
 
 def same_episodes(device, host):
@@ -253,6 +286,51 @@ def test_board_episodes_from_pixels_are_those_of_the_host_loop():
     assert all(each.nan_candidates > 0 for each in results[0])
 
 
+def test_an_episode_on_the_device_does_not_depend_on_its_group():
+    """Groups of the device's loop are packed otherwise than the host's slots."""
+    env = worlds.load_env(backend="mjx", physics_dt=0.05, iterations=1)
+    tasks = [("reach", seed) for seed in (5003, 5004, 5005)]
+    planner = get_planner("cem", **SMALL)
+    options = dict(image_size=(8, 8), max_steps=6)
+    run = lambda run, tasks, parallel: run(
+        env, tasks, Onlooker(), planner, jax.random.key(0), parallel=parallel, **options
+    )
+    device = run(run_on_device, tasks, 2)
+    same_episodes(device, run(run_episodes, tasks, 1))
+    same_episodes(run(run_on_device, tasks[::-1], 2)[::-1], device)
+
+
+def test_episodes_on_the_device_are_those_of_the_env_that_was_asked_for(monkeypatch):
+    asked = []
+    note = lambda config, env, askable, *rest: asked.append((env, askable))
+    monkeypatch.setattr(sweep, "run_sweep", note)
+    monkeypatch.setattr(sweep, "remaining", lambda config, journal: {"cell": [1]})
+    config = preset("demo", env="cube", on_device=True)
+    sweep._sweep(config, worlds.load_env("cube"), None, None, None)
+    ((env, askable),) = asked
+    assert (env.domain, env.backend) == ("cube", "mjx")
+    assert askable["simulator"].model.env is env
+
+
+@pytest.mark.slow
+def test_cube_episodes_from_pixels_are_those_of_the_host_loop():
+    env = worlds.load_env("cube", backend="mjx", cubes=2, physics_dt=0.05, iterations=1)
+    tasks = [("reach", 5003), ("stack", 5004), ("lift", 5005)]
+    planner = get_planner("cem", "cube", **SMALL)
+    arguments = env, tasks, Onlooker(), planner, jax.random.key(0)
+    options = dict(image_size=(8, 8), max_steps=4, parallel=2)
+    device, host = (run(*arguments, **options) for run in (run_on_device, run_episodes))
+    for a, b in zip(device, host):
+        assert (a.task, a.seed, a.blocks, a.steps) == (
+            b.task,
+            b.seed,
+            b.blocks,
+            b.steps,
+        )
+        np.testing.assert_allclose(a.actions, b.actions, atol=2e-5)
+        np.testing.assert_allclose(a.scenes.gripper, b.scenes.gripper, atol=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [5000, 5001])
 def test_the_simulator_wins_the_same_episodes_on_the_device(seed):
@@ -271,7 +349,7 @@ def test_the_simulator_wins_the_same_episodes_on_the_device(seed):
 def test_the_program_compiles_from_shapes_alone():
     """What a compiler for another machine is given."""
     env = worlds.load_env(backend="mjx")
-    run, arguments = board_program(
+    run, arguments = episode_program(
         env,
         [("reach", 5000), ("separate", 5001)],
         Onlooker(),

@@ -52,7 +52,7 @@ from swm_jax.training.step import TrainState, make_eval_step, make_train_step
 jax.config.update("jax_disable_most_optimizations", True)
 
 TYPES = 3
-SCALARS = ("loss", "dense_loss", "mention_error", "place_error", "gradient_norm")
+SCALARS = ("loss", "dense_loss", "mention_loss", "place_loss", "gradient_norm")
 SIZES = dict(
     image_size=24,
     width=32,
@@ -163,8 +163,8 @@ def train(
         scalars = [
             "loss",
             "dense_loss",
-            "mention_error",
-            "place_error",
+            "mention_loss",
+            "place_loss",
             "gradient_norm",
         ]
         rows.append([float(getattr(metrics, name)) for name in scalars])
@@ -267,14 +267,14 @@ def episodes(mesh, planner) -> dict:
     table = goal_table([goal_for_task("reach", ("red moon",))] * 8)
     world_model = FakeWorldModel(jnp.array([0.05, 0.02]))
     goals = jnp.linspace(0.02, 0.2, 8)
-    scenes = table, goals, jnp.zeros((8, 2)), jnp.full(8, 8)
-    key = jax.random.key(0)
+    keys = jax.random.split(jax.random.key(0), 8)
+    scenes = table, goals, jnp.zeros((8, 2)), jnp.full(8, 8), keys
     if mesh is None:
-        out = jax.jit(run)(world_model, *scenes, key)
+        out = jax.jit(run)(world_model, *scenes)
     else:
-        world_model, key = on_mesh((world_model, key), mesh)
+        world_model = on_mesh(world_model, mesh)
         with jax.set_mesh(mesh):
-            out = jax.jit(run)(world_model, *by_scene(scenes, mesh), key)
+            out = jax.jit(run)(world_model, *by_scene(scenes, mesh))
     return {
         "path": np.asarray(out.scenes).tolist(),
         "success": out.success.tolist(),

@@ -1,16 +1,19 @@
 """Training: losses against closed forms, resume bit for bit, errors in one line."""
 
+import dataclasses
 import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipelines.batches.pretraining import make_sampler
 from experiments import board_tiny
+from experiments.benchmarks.packing import random_batch
 from swm_jax.checkpoints import CheckpointError, export_model, load_model
 from swm_jax.models import (
     DenseTargets,
@@ -22,6 +25,7 @@ from swm_jax.models import (
     get_config,
 )
 from swm_jax.training.inputs import QUERY_TYPES
+from swm_jax.training.loop import LOGGED
 from swm_jax.training.losses import (
     answer_loss,
     dense_loss,
@@ -31,7 +35,12 @@ from swm_jax.training.losses import (
 from swm_jax.training.optimizer import MUON_RMS, make_optimizer, make_schedule
 from swm_jax.training.sharding import make_mesh, shard_batch
 from swm_jax.training.state import fresh_params, init_params
-from swm_jax.training.step import make_eval_step
+from swm_jax.training.step import (
+    TrainState,
+    init_dense_heads,
+    make_eval_step,
+    make_train_step,
+)
 
 
 def batch_of(logits, targets, mask, types):
@@ -98,18 +107,41 @@ def test_dense_loss_is_zero_for_a_sure_and_right_reader_only():
     assert accuracy == 0.0
 
 
-def test_place_and_mention_losses_are_mean_distances_of_what_counts():
+def test_places_are_scored_by_both_distances_of_what_counts():
     rng = np.random.default_rng(0)
     out, target = rng.normal(size=(2, 2, 4, 3, 2))
     mask = rng.random((2, 4, 3)) < 0.6
-    counted = np.argwhere(mask)
-    expected = np.mean([np.abs(out[*i] - target[*i]).sum() for i in counted])
-    got = place_loss(jnp.asarray(out), PlaceTargets(mask, target))
-    np.testing.assert_allclose(got, expected, rtol=1e-5)
-    got = mention_loss(jnp.asarray(out), MentionTargets(mask, target))
-    np.testing.assert_allclose(got, expected, rtol=1e-5)
-    nothing = PlaceTargets(np.zeros_like(mask), target)
-    assert place_loss(jnp.asarray(out), nothing) == 0.0
+    away = [out[*i] - target[*i] for i in np.argwhere(mask)]
+    l1 = np.mean([abs(x) + abs(y) for x, y in away])
+    euclidean = np.mean([np.hypot(x, y) for x, y in away])
+    for loss, targets in ((place_loss, PlaceTargets), (mention_loss, MentionTargets)):
+        got = loss(jnp.asarray(out), targets(mask, target))
+        np.testing.assert_allclose(got, [l1, euclidean], rtol=1e-5)
+        nothing = targets(np.zeros_like(mask), target)
+        assert loss(jnp.asarray(out), nothing) == (0.0, 0.0)
+    # A read-out that is exactly right has a gradient too.
+    right = PlaceTargets(mask, out)
+    slope = jax.grad(place_loss, has_aux=True)(jnp.asarray(out), right)[0]
+    assert np.isfinite(slope).all()
+
+
+def test_read_outs_are_logged_in_units_that_their_names_say():
+    """A read-out that is 3 and 4 cm off is 50 mm off; one that is right, 0 sides."""
+    config = get_config("tiny", image_size=16, patch_size=8, depth=1, vision_depth=1)
+    model = SemanticWorldModel(config)
+    params = dict(model.init_params(jax.random.key(0)))
+    params["dense"] = init_dense_heads(config)
+    drawn = random_batch(config, images=2, questions=2, queries=3)
+    mask = np.ones((*drawn.query_type.shape, 3), bool)
+    off = np.broadcast_to(np.float32([0.03, -0.04]), (*mask.shape, 2))
+    batch = drawn.replace(places=PlaceTargets(mask, off))  # read-outs begin at 0
+    step = make_train_step(model, optax.sgd(0.0), len(QUERY_TYPES))
+    state = TrainState(jnp.int32(0), params, optax.sgd(0.0).init(params))
+    _, metrics = step(state, batch)
+    np.testing.assert_allclose(metrics.place_error_mm, 50.0, rtol=1e-5)
+    np.testing.assert_allclose(metrics.place_loss, 0.07, rtol=1e-5)
+    assert {"place_error_mm", "mention_error_sides"} < {*LOGGED}
+    assert {*LOGGED} < {field.name for field in dataclasses.fields(metrics)}
 
 
 def test_muon_moves_every_weight_matrix_by_an_orthogonal_step():

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from swm_jax.envs import AnyScene, Env
+from swm_jax.envs import AnyScene, CubeScene, Env, Scene
 from swm_jax.eval.config import EvalConfig
 from swm_jax.eval.episodes.device_program import run_on_device
 from swm_jax.eval.episodes.goal_sizes import goal_size
@@ -20,18 +20,16 @@ from swm_jax.eval.episodes.host_loop import EpisodeResult, run_episodes
 from swm_jax.eval.journal import Episode, Journal
 from swm_jax.eval.world_models import World
 from swm_jax.planning import Planner, get_planner
-from swm_jax.worlds.board.scene import Scene
-from swm_jax.worlds.cube.scene import CubeScene
+from swm_jax.planning.presets import used_settings
 
 Cell = tuple[str, str, str]  # task, method, world model
 
 
 def make_planner(config: EvalConfig, method: str) -> Planner:
     """The planner of a method, with the numbers the configuration overrides."""
+    used = used_settings(method)
     names = ("candidates", "iterations", "execute")
-    given = {k: v for k in names if (v := getattr(config, k))}
-    if method == "random":
-        given = {k: v for k, v in given.items() if k == "execute"}
+    given = {k: v for k in names if k in used and (v := getattr(config, k))}
     if method in ("best_of_n", "random_shooting") and "iterations" in given:
         # One population of the same size as all rounds of the others together.
         iterations = given.pop("iterations")
@@ -41,8 +39,9 @@ def make_planner(config: EvalConfig, method: str) -> Planner:
         given["candidates"] = base
     if few := given.get("candidates"):
         own = get_planner(method, config.env).config
-        given["keep"] = min(own.keep, few - 1)
-        given |= {k: min(getattr(own, k), few) for k in ("elites", "carry", "refine")}
+        used = used_settings(method, **given)
+        most = {"keep": few - 1, "elites": few, "carry": few, "refine": few}
+        given |= {k: min(getattr(own, k), v) for k, v in most.items() if k in used}
     return get_planner(method, config.env, **given)
 
 
@@ -95,7 +94,7 @@ def run_sweep(
             tasks,
             world.model,
             planner,
-            jax.random.key(tasks[0][1]),
+            jax.random.key(0),
             # Random actions ask nobody, not even on which side they are.
             preset="published" if method == "random" else config.goal,
             tokenizer=world.tokenizer,
