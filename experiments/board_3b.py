@@ -35,7 +35,7 @@ def get_config(arg: str = "branched") -> ml_collections.ConfigDict:
     config.name = "board_3b"
     config.model.overrides.update({"max_horizon": MAX_HORIZON, "action_size": 2})
     config.data.dir = "data/board_paper"
-    config.env = "board"
+    config.world = "board"
     config.data.frame = (180, 320)  # rows and columns; what the AOT tool compiles for
     config.planner = ml_collections.ConfigDict({"name": "mppi_published"})
     if arg.endswith("debug"):

@@ -25,11 +25,9 @@ def get_config(arg: str = "branched") -> ml_collections.ConfigDict:
     config.name = "cube_3b"
     config.model.overrides.update({"max_horizon": MAX_HORIZON, "action_size": 5})
     config.data.dir = "data/cube"
-    config.env = "cube"
+    config.world = "cube"
     config.data.frame = (224, 224)
-    config.planner = ml_collections.ConfigDict(
-        {"name": "mppi_published", "action_size": 5, "action_limit": 1.0}
-    )
+    config.planner = ml_collections.ConfigDict({"name": "mppi_published"})
     if arg.endswith("debug"):
         board_3b.shrink(config)
         config.data.frame = (96, 96)

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from swm_jax import envs, worlds
 from swm_jax.questions import ANSWERS, predicates, question
 from swm_jax.worlds.board.render import render
+from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
 
 OUTPUT = Path(__file__).parents[1] / "docs" / "board.png"
 ACTIONS = 14  # of 0.012 m
@@ -58,12 +59,12 @@ def main() -> None:
     print(f"{OUTPUT}: {OUTPUT.stat().st_size / 1024:.0f} kB")
 
 
-def _push() -> envs.Scene:
+def _push() -> Scene:
     env = worlds.load_env("board", backend="mujoco")
-    names = [envs.BLOCK_NAMES[i] for i in envs.BLOCK_SETS["standard"]]
-    start = envs.Scene(
+    names = [envs.BLOCK_NAMES[i] for i in BLOCK_SETS["standard"]]
+    start = Scene(
         block_pose=jnp.array([[BLOCKS[name] for name in names]], jnp.float32),
-        block_id=jnp.array([envs.BLOCK_SETS["standard"]], jnp.int32),
+        block_id=jnp.array([BLOCK_SETS["standard"]], jnp.int32),
         peg=jnp.array([PEG], jnp.float32),
     )
     actions = np.tile(np.float32(PUSH), (1, ACTIONS, 1))
@@ -71,7 +72,7 @@ def _push() -> envs.Scene:
     return jax.tree.map(lambda x: x[0], scenes)
 
 
-def _answer(asked, now: envs.Scene, later: envs.Scene) -> str:
+def _answer(asked, now: Scene, later: Scene) -> str:
     type_id = predicates.TYPES.index(asked.type)
     margin = predicates.margin(type_id, np.array(asked.args), now, later)
     return ANSWERS[int(margin > 0)]

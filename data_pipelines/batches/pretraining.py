@@ -19,7 +19,6 @@ import ml_collections
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from data_pipelines.generate.scenes import random_scenes
 from swm_jax.envs import BLOCK_NAMES
 from swm_jax.models import (
     DenseTargets,
@@ -46,6 +45,7 @@ from swm_jax.questions import (
     region_prompt,
 )
 from swm_jax.worlds.board.geometry import BLOCK_HEIGHT
+from swm_jax.worlds.board.random_scenes import random_scenes
 from swm_jax.worlds.board.render import project, render, segment
 from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
 

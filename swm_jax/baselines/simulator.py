@@ -21,13 +21,12 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
+from swm_jax import worlds
 from swm_jax.envs import AnyScene
 from swm_jax.models import Observation, QuestionBatch
 from swm_jax.planning import Normalise
 from swm_jax.planning.noise import fold_in_each, split_each
 from swm_jax.questions import predicates
-from swm_jax.worlds.board.scene import Scene
-from swm_jax.worlds.cube.scene import CubeScene
 
 LOGIT_METRES = 0.02  # margin that makes one logit
 
@@ -55,10 +54,10 @@ class SimulatorWorldModel:
     """World model that is told the truth.
 
     Attributes:
-      env: any env; the `mjx` backend stays inside the jit, the `mujoco` backend
-        runs behind a host callback, all scenes and candidates in one batch.
-      pose_noise: standard deviation (metres) of the error on every block position
-        and on the effector; the same scene is always seen with the same error.
+      env: any env; one that may be traced stays inside the jit, others run behind a
+        host callback, all scenes and candidates in one batch.
+      pose_noise: standard deviation (metres) of the error on every position in the
+        scene; the same scene is always seen with the same error.
       logit_noise: standard deviation of Gaussian noise on the answer margins (logits).
       logit_limit: margins are squashed to +- this by a tanh; 0 leaves them alone.
       seed: of both kinds of noise.
@@ -84,7 +83,7 @@ class SimulatorWorldModel:
         if observation.scene is None:
             raise ValueError("the simulator world model needs observation.scene")
         start = observation.scene
-        if isinstance(start, (Scene, CubeScene)):
+        if isinstance(start, worlds.load(self.env.world).scene.kind):
             start = self.env.state_from_scene(start)
         start, keys = self._misread(start)
         return SimulatorContext(
@@ -103,12 +102,12 @@ class SimulatorWorldModel:
         future = now
         if steps := max(horizons):
             repeat = lambda x: jnp.repeat(x, candidates, 0)
-            worlds = jax.tree.map(repeat, context.start)
+            states = jax.tree.map(repeat, context.start)
             flat = actions[:, :, :steps].reshape(scenes * candidates, steps, -1)
             split = lambda x: x[:, np.asarray(horizons)].reshape(
                 scenes, candidates, len(horizons), *x.shape[2:]
             )
-            future = jax.tree.map(split, self._rollout(worlds, flat))
+            future = jax.tree.map(split, self._rollout(states, flat))
         margin = predicates.margin(
             context.type_id[:, None, None],
             context.args[:, None, None],
@@ -130,45 +129,36 @@ class SimulatorWorldModel:
         """Log-sigmoid of the margins; there is no vocabulary to normalise over."""
         return jax.nn.log_softmax(self.answer_logits(context, actions, horizons))
 
-    def _rollout(self, worlds, actions) -> AnyScene:
-        if self.env.backend == "mjx":
-            return self.env.rollout_batch(worlds, actions)
+    def _rollout(self, states, actions) -> AnyScene:
+        if self.env.traceable:
+            return self.env.rollout_batch(states, actions)
         frames = actions.shape[1] + 1
         shapes = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((x.shape[0], frames, *x.shape[1:]), x.dtype),
-            self.env.scene(worlds),
+            self.env.scene(states),
         )
 
-        def host(worlds, actions):
-            worlds = jax.tree.map(np.asarray, worlds)
-            scene = self.env.rollout_batch(worlds, np.asarray(actions))
+        def host(states, actions):
+            states = jax.tree.map(np.asarray, states)
+            scene = self.env.rollout_batch(states, np.asarray(actions))
             return jax.tree.map(
                 lambda x, s: np.asarray(x, s.dtype).reshape(s.shape), scene, shapes
             )
 
-        return jax.pure_callback(host, shapes, worlds, actions)
+        return jax.pure_callback(host, shapes, states, actions)
 
     def _misread(self, state) -> tuple[Any, jax.Array]:
         """The states as seen, and a key of each look: a function of its state."""
         looks = fold_in_each(jax.random.key(self.seed), _bits(state.qpos))
-        block, hand, keys = split_each(looks, 3)
+        positions = worlds.load(self.env.world).scene.positions
+        *each, keys = split_each(looks, len(positions) + 1)
         scene = self.env.scene(state)
-        shift = self.pose_noise * _normal(block, scene.block_pose.shape)
-        # Positions only: x, y of a block on the board, x, y, z of a cube.
-        if isinstance(scene, CubeScene):
-            moved = {"gripper": (scene.gripper, 3)}
-            shift = shift.at[..., 3:].set(0.0)
-        else:
-            moved = {"peg": (scene.peg, 2)}
-            shift = shift.at[..., 2:].set(0.0)
-        ((name, (pose, axes)),) = moved.items()
-        stir = self.pose_noise * _normal(hand, (*pose.shape[:-1], axes))
-        seen = self.env.state_from_scene(
-            scene.replace(
-                block_pose=scene.block_pose + shift,
-                **{name: jnp.asarray(pose).at[..., :axes].add(stir)},
-            )
-        )
+        moved = {}
+        for key, (name, axes) in zip(each, positions.items()):
+            pose = jnp.asarray(getattr(scene, name))
+            noise = self.pose_noise * _normal(key, pose.shape)
+            moved[name] = pose.at[..., :axes].add(noise[..., :axes])
+        seen = self.env.state_from_scene(scene.replace(**moved))
         exact = self.pose_noise == 0
         fields = [name for name in ("qpos", "target") if hasattr(state, name)]
         read = {

@@ -10,10 +10,10 @@ import sys
 
 from absl import app, flags, logging
 
+from swm_jax import worlds
 from swm_jax.eval.config import (
     METHODS,
     PRESETS,
-    TASKS,
     UserError,
     parse_seeds,
     preset,
@@ -25,17 +25,11 @@ _PRESET = flags.DEFINE_enum(
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "Run, model, Hugging Face folder or npz; default: shipped."
 )
-_ENV = flags.DEFINE_enum("env", None, sorted(TASKS), "Whose tasks; default: board.")
-_TASKS = flags.DEFINE_list(
-    "tasks",
-    None,
-    "; ".join(f"{env}: {', '.join(names)}" for env, names in TASKS.items()) + ".",
+_WORLD = flags.DEFINE_enum(
+    "world", None, worlds.names(), f"Whose tasks; default: {worlds.DEFAULT}."
 )
-_METHODS = flags.DEFINE_list(
-    "methods",
-    None,
-    "; ".join(f"{env}: {', '.join(names)}" for env, names in METHODS.items()) + ".",
-)
+_TASKS = flags.DEFINE_list("tasks", None, "Of the world; default: all of them.")
+_METHODS = flags.DEFINE_list("methods", None, f"Of {', '.join(METHODS)}.")
 _WORLD_MODELS = flags.DEFINE_list("world_models", None, "Of swm, simulator, random.")
 _SEEDS = flags.DEFINE_string("seeds", None, "Such as 6000:6050 (end excluded) or 1,2.")
 _GOAL = flags.DEFINE_string("goal", None, "Questions of the goals: published, shaped.")
@@ -68,7 +62,7 @@ def config_from_flags():
     listed = lambda flag: tuple(x.strip() for x in flag if x.strip()) if flag else flag
     return preset(
         _PRESET.value,
-        env=_ENV.value,
+        world=_WORLD.value,
         checkpoint=_CHECKPOINT.value and os.path.abspath(_CHECKPOINT.value),
         tasks=listed(_TASKS.value),
         methods=listed(_METHODS.value),

@@ -11,27 +11,17 @@ import difflib
 import re
 from collections.abc import Sequence
 
+from swm_jax import worlds
 from swm_jax.planning.presets import (
     PLANNERS,
     climbs_gradients,
-    planner_names,
     starts_from_proposals,
     used_settings,
 )
 
-# Tasks by env.
-TASKS = {
-    "board": ("reach", "separate", "block_to_block"),
-    "cube": ("reach", "lift", "stack"),
-}
-# Planners by env: those of the registry that need no base policy, of which an
-# evaluation has none.
-METHODS = {
-    env: tuple(n for n in planner_names(env) if not starts_from_proposals(n))
-    for env in TASKS
-}
+# Planners that need no base policy, of which an evaluation has none.
+METHODS = tuple(name for name in PLANNERS if not starts_from_proposals(name))
 WORLD_MODELS = ("swm", "simulator", "random")
-GOALS = ("published", "shaped")
 AXES = ("tasks", "methods", "world_models", "seeds")
 UNCOMPARED = (*AXES, "preset", "episodes_parallel", "video")
 
@@ -46,14 +36,15 @@ class EvalConfig:
 
     Attributes:
       preset: name of the preset it started from.
-      env: "board" or "cube".
-      tasks: task names, see `TASKS`.
+      world: one of `worlds.names()`.
+      tasks: task names of the world.
       methods: planners, see `METHODS`.
       world_models: what answers the questions, see `WORLD_MODELS`.
       seeds: one episode per seed, task, method and world model.
       checkpoint: folder of the model; "" is the one shipped in the package.
       data_dir: data folder for held-out questions; "" makes scenes on the fly.
-      goal: "published" questions, or "shaped" with some more in trained wordings.
+      goal: preset of the world's goals: "published" questions, or "shaped" with some
+        more in trained wordings.
       candidates: per iteration of a planner; 0 leaves the planner's own number.
       iterations: rounds of refinement; 0 leaves the planner's own. A replan looks at
         candidates * iterations chunks.
@@ -69,8 +60,8 @@ class EvalConfig:
     """
 
     preset: str = "demo"
-    env: str = "board"
-    tasks: tuple[str, ...] = TASKS["board"]
+    world: str = worlds.DEFAULT
+    tasks: tuple[str, ...] = ()
     methods: tuple[str, ...] = ("mppi",)
     world_models: tuple[str, ...] = WORLD_MODELS
     # The benchmark's seeds, 6000:6050, are for final figures: looking at them while
@@ -94,8 +85,6 @@ class EvalConfig:
     def settings(self) -> dict:
         """What an episode means: all but the axes and what only costs time."""
         fields = dataclasses.asdict(self)
-        if self.env == "board":  # folders begun before there were two envs
-            del fields["env"]
         return {k: v for k, v in fields.items() if k not in UNCOMPARED}
 
     def cells(self) -> tuple[tuple[str, str, str], ...]:
@@ -132,9 +121,11 @@ def preset(name: str, **overrides) -> EvalConfig:
     """A preset by name, with every override that is not None applied and checked."""
     one_of("preset", name, tuple(PRESETS))
     given = {k: v for k, v in overrides.items() if v is not None}
-    env = one_of("env", given.get("env", "board"), tuple(TASKS))
-    given.setdefault("tasks", TASKS[env])
-    if env == "cube" and not given.get("checkpoint"):  # the shipped one is the board's
+    name_of = one_of("world", given.get("world", worlds.DEFAULT), worlds.names())
+    world = worlds.load(name_of)
+    given.setdefault("tasks", world.tasks.names)
+    shipped = worlds.load(worlds.DEFAULT)
+    if world.scene != shipped.scene and not given.get("checkpoint"):
         given.setdefault("world_models", ("simulator", "random"))
     config = EvalConfig(**{"preset": name, **PRESETS[name], **given})
     asked = [m for m in config.methods if m in PLANNERS]
@@ -144,8 +135,8 @@ def preset(name: str, **overrides) -> EvalConfig:
             "evaluation has none: plan with it from Python"
         )
     for axis, known in (
-        ("tasks", TASKS[env]),
-        ("methods", METHODS[env]),
+        ("tasks", world.tasks.names),
+        ("methods", METHODS),
         ("world_models", WORLD_MODELS),
     ):
         values = getattr(config, axis)
@@ -159,7 +150,7 @@ def preset(name: str, **overrides) -> EvalConfig:
             f"--methods {climbers[0]} climbs gradients, and the world model simulator "
             "has none; name it with --world_models swm"
         )
-    one_of("goal", config.goal, GOALS)
+    one_of("goal", config.goal, world.goals.presets)
     for field in ("candidates", "iterations", "execute", "max_steps"):
         _at_least(field, getattr(config, field), 0)
     for field in ("candidates", "iterations", "execute"):

@@ -40,7 +40,7 @@ def evaluate(config: EvalConfig, folder: pathlib.Path, restart: bool = False) ->
       UserError: a checkpoint, folder or data folder that cannot be used.
     """
     began = time.monotonic()
-    env = worlds.load_env(config.env)
+    env = worlds.load_env(config.world)
     learned = load_learned(config, env) if "swm" in config.world_models else None
     journal = Journal(folder, config, learned.identity if learned else "", restart)
     print(plan_text(config, folder, learned, journal), flush=True)
@@ -91,7 +91,7 @@ def _training_log(config: EvalConfig) -> list[dict]:
 
 def _examine_answers(config: EvalConfig, env, learned: Learned) -> dict:
     if config.data_dir:
-        held = stored_episodes(config.data_dir, config.qa_episodes, config.env)
+        held = stored_episodes(config.data_dir, config.qa_episodes, config.world)
         source = f"held-out split of {config.data_dir}"
     else:
         held = held_out_episodes(env, config.qa_episodes)
@@ -125,7 +125,7 @@ def _sweep(config, env, learned, journal: Journal, folder: pathlib.Path) -> None
         return
     progress = Progress("planning", total, "episodes")
     if config.on_device:
-        env = worlds.load_env(config.env, backend="mjx")
+        env = worlds.load_env(config.world, backend="mjx")
     askable = {name: privileged(name, env) for name in ("simulator", "random")}
     if learned:
         askable["swm"] = learned.world

@@ -8,9 +8,11 @@ Axes: S scenes or episodes, P questions about the present, O options, G stages, 
 questions of an option.
 """
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +30,7 @@ from swm_jax.questions.conditional_goals import (
     present_of,
     stages_of,
 )
+from swm_jax.questions.goal import Goal
 
 
 @struct.dataclass
@@ -161,9 +164,37 @@ def aim(table: GoalTable, option: Int[Array, " S"]) -> tuple[QuestionBatch, Goal
     return jax.tree.map(pick, (table.questions, table.goal))
 
 
-def rows_of(table: GoalTable, index: Sequence[int]) -> GoalTable:
-    """The goals of some scenes."""
-    return jax.tree.map(lambda x: np.asarray(x)[np.asarray(index)], table)
+@dataclasses.dataclass(frozen=True)
+class CompiledGoals:
+    """Goals of S scenes with their table.
+
+    Attributes:
+      goals: S goals.
+      table: their arrays, on the host.
+    """
+
+    goals: tuple[AnyGoal, ...]
+    table: GoalTable
+
+    def rows(self, index: Sequence[int]) -> "CompiledGoals":
+        """The goals of some of the scenes, in arrays of the same size."""
+        index = np.asarray(index)
+        table = jax.tree.map(lambda x: np.asarray(x)[index], self.table)
+        return CompiledGoals(tuple(self.goals[i] for i in index), table)
+
+    @property
+    def ask(self) -> bool:
+        """Whether any of the goals depends on the present."""
+        return any(present_of(goal) for goal in self.goals)
+
+    def aims(self, option: Sequence[int]) -> list[Goal]:
+        """The option of every scene."""
+        return [options_of(goal)[int(i)] for goal, i in zip(self.goals, option)]
+
+
+def compile_goals(goals: Sequence[AnyGoal], *words: Any, **sizes: Any) -> CompiledGoals:
+    """Goals with their table; arguments as for `goal_table`."""
+    return CompiledGoals(tuple(goals), goal_table(goals, *words, **sizes))
 
 
 def _row(goal: AnyGoal, choosers: dict[tuple[Callable, int], int]) -> dict[str, list]:

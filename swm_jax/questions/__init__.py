@@ -2,16 +2,14 @@
 
 from swm_jax.questions import predicates
 from swm_jax.questions.board_words import DIRECTIONS, REGION_POINTS, REGIONS, SIDES
+from swm_jax.questions.conditional_goals import (
+    STAGE_RULES,
+    ConditionalGoal,
+    Stage,
+    StagedGoal,
+)
 from swm_jax.questions.free import FreeQuestion
 from swm_jax.questions.goal import Goal, make_goal
-from swm_jax.questions.goals import (
-    DOMAIN_TASKS,
-    PRESETS,
-    TASKS,
-    SidedGoal,
-    goal_for_task,
-    neighbours,
-)
 from swm_jax.questions.grammar import (
     ANSWERS,
     DESCRIBE,
@@ -36,7 +34,6 @@ from swm_jax.questions.predicates import (
     TYPES,
     domain_of,
 )
-from swm_jax.questions.stages import STAGE_RULES, Stage, StagedGoal
 from swm_jax.questions.table import QuestionTable, question_table, type_arguments
 
 __all__ = [
@@ -46,32 +43,27 @@ __all__ = [
     "DESCRIBE",
     "DIRECTIONS",
     "DOMAINS",
-    "DOMAIN_TASKS",
     "NOTHING",
     "NUM_PHRASINGS",
     "OBJECT_NAMES",
     "PHRASINGS",
-    "PRESETS",
     "REGIONS",
     "REGION_POINTS",
     "SIDES",
     "STAGE_RULES",
-    "TASKS",
     "TYPES",
+    "ConditionalGoal",
     "FreeQuestion",
     "Goal",
     "Question",
     "QuestionTable",
-    "SidedGoal",
     "Stage",
     "StagedGoal",
     "check_on_board",
     "corpus",
     "detection_prompt",
     "domain_of",
-    "goal_for_task",
     "make_goal",
-    "neighbours",
     "parse",
     "phrasings",
     "predicates",

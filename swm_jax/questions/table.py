@@ -35,9 +35,7 @@ class QuestionTable:
         return Question(kind, tuple(self.args[index]), phrasing)
 
 
-def question_table(
-    block_ids=_STANDARD, domain: str = "board"
-) -> QuestionTable:
+def question_table(block_ids=_STANDARD, domain: str = "board") -> QuestionTable:
     """Every question of a domain about the given blocks, pairs in both orders."""
     check_domain(domain)
     parts = [type_arguments(name, block_ids) for name in DOMAINS[domain]]
@@ -46,9 +44,7 @@ def question_table(
     return QuestionTable(type_id.astype(np.int32), np.concatenate(parts))
 
 
-def type_arguments(
-    name: str, block_ids=_STANDARD
-) -> Int[np.ndarray, "n 2"]:
+def type_arguments(name: str, block_ids=_STANDARD) -> Int[np.ndarray, "n 2"]:
     """int32[n, 2], the arguments of every question of one type."""
     blocks = [int(i) for i in block_ids]
     index = ALL_TYPES.index(name)

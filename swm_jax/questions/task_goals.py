@@ -1,10 +1,10 @@
 """Goals by task and preset: what a world's `goals.py` declares.
 
 A goal lists questions with the desired answers and their weights. Preset "published"
-has the questions and weights of the Semantic World Models paper; "shaped" adds questions
-in the same language that guide a planner which starts from noise instead of a base
-policy. The number of questions of a preset depends only on the task and the number of
-names, never on the scene, so that nothing recompiles.
+has the questions and weights of the Semantic World Models paper; "shaped" adds
+questions in the same language that guide a planner which starts from noise instead of a
+base policy. The number of questions of a preset depends only on the task and the number
+of names, never on the scene, so that nothing recompiles.
 """
 
 import dataclasses

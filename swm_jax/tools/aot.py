@@ -27,8 +27,8 @@ from absl import app, flags
 from swm_jax.cli import define_config, read_flags
 from swm_jax.tools.analysis import Analysis, advice, analyse, grouped, weak_scaling
 from swm_jax.tools.programs import (
-    LOOPS,
     Program,
+    has_loop,
     loop_program,
     planner_program,
     train_program,
@@ -90,7 +90,7 @@ def run(
       ValueError: a config that does not fit the slice, or an unknown program.
     """
     if not programs:
-        programs = PROGRAMS if config.get("env", "board") in LOOPS else PROGRAMS[:2]
+        programs = PROGRAMS if has_loop(config) else PROGRAMS[:2]
     for name in programs:
         if name not in PROGRAMS:
             raise ValueError(f"unknown program '{name}'; known: {', '.join(PROGRAMS)}")

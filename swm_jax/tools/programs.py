@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 
 from swm_jax import worlds
 from swm_jax.eval.episodes.device_program import episode_program
+from swm_jax.eval.episodes.setup import Setup
 from swm_jax.models import (
     ModelConfig,
     Observation,
@@ -33,15 +34,15 @@ from swm_jax.models import (
     flops,
     get_config,
 )
-from swm_jax.planning import GoalArrays, Planner, get_planner
+from swm_jax.planning import GoalArrays, Planner
 from swm_jax.training.finetune import Finetune, count_parameters
 from swm_jax.training.inputs import QUERY_TYPES
 from swm_jax.training.optimizer import make_optimizer
 from swm_jax.training.sharding import batch_sharding, batch_shards, replicated
 from swm_jax.training.state import abstract_state
 from swm_jax.training.step import make_train_step
+from swm_jax.worlds.world import World
 
-LOOPS = ("board",)  # envs whose episodes run on the device
 QUESTIONS = 2  # of a planner's goal, as the board's block-to-block task has
 
 
@@ -159,25 +160,28 @@ def loop_program(config: ml_collections.ConfigDict, mesh: Mesh, scenes: int) -> 
     """Whole episodes on the device: render, encode, plan, act, until the last ends.
 
     Raises:
-      ValueError: an experiment whose env has no loop on the device, or as
+      ValueError: an experiment whose world has no loop on the device, or as
         `planner_program`.
     """
-    if config.get("env", "board") not in LOOPS:
+    world = world_of(config)
+    if not has_loop(config):
         raise ValueError(
-            f"env '{config.env}' has no closed loop on the device; known: "
-            f"{', '.join(LOOPS)}; leave 'loop' out of --programs"
+            f"world '{world.name}' has no closed loop on the device: leave 'loop' out "
+            "of --programs"
         )
     model, planner = model_config(config), planner_of(config)
-    run, (world_model, *episodes) = episode_program(
-        worlds.load_env("board", backend="mjx"),
-        [("block_to_block", seed) for seed in range(scenes)],
+    setup = Setup(
+        world.make_env(world.env.device_engine),
         planner_model(model, mesh),
         planner,
         jax.random.key(0),
-        tokenizer=Tokenizer.load("tiny"),  # what the words are does not matter here
+        tokenizer=Tokenizer.load("board_cube"),  # any that has the words
         question_length=model.max_question_tokens,
         image_size=frame_size(config, model),
     )
+    task = world.tasks.names[-1]  # the hardest
+    prepared = setup.prepare([(task, seed) for seed in range(scenes)])
+    run, (world_model, *episodes) = episode_program(setup, prepared, range(scenes))
     shapes = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, tuple(episodes)))
     by_scene = tuple(_split(x, mesh) for x in shapes)
     steps = int(np.max(episodes[3]))  # the limits
@@ -201,10 +205,20 @@ def loop_program(config: ml_collections.ConfigDict, mesh: Mesh, scenes: int) -> 
     )
 
 
+def world_of(config: ml_collections.ConfigDict) -> World:
+    """`config.world`, or the default one."""
+    return worlds.load(config.get("world", worlds.DEFAULT))
+
+
+def has_loop(config: ml_collections.ConfigDict) -> bool:
+    """Whether episodes of the experiment's world run on the device."""
+    return world_of(config).env.device_engine is not None
+
+
 def planner_of(config: ml_collections.ConfigDict) -> Planner:
     """`config.planner`: a name and settings; MPPI as published without one."""
     settings = dict(config.get("planner", {"name": "mppi_published"}))
-    return get_planner(settings.pop("name"), **settings)
+    return world_of(config).make_planner(settings.pop("name"), **settings)
 
 
 def planner_model(model: ModelConfig, mesh: Mesh) -> VLMWorldModel:

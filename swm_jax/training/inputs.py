@@ -24,6 +24,7 @@ from jax.sharding import Mesh
 from jaxtyping import Int
 
 from data_pipelines.batches import pretraining
+from swm_jax import worlds
 from swm_jax.models import ModelConfig, Tokenizer, TrainBatch
 from swm_jax.training.sharding import batch_sharding, batch_shards, shard_batch
 
@@ -46,7 +47,8 @@ def action_metadata(config: ml_collections.ConfigDict) -> dict[str, Any]:
     if config.data.source == "rendered":
         return {}
     if config.data.source == "simulated":
-        return {"board": {"kind": "raw", "size": 2}}
+        world = worlds.load(config.data.simulate.world)
+        return {world.scene.domain: {"kind": "raw", "size": world.env.action_size}}
     from data_pipelines.batches import stream as batches
 
     kind = config.data.get("actions", "raw")

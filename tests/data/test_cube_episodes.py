@@ -10,9 +10,10 @@ from data_pipelines.generate.shards import generate
 from data_pipelines.schema.episode import DataError
 from data_pipelines.schema.read import load_episodes
 from experiments.generate_cube import get_config
-from swm_jax import envs, worlds
+from swm_jax import worlds
 from swm_jax.questions import ALL_TYPES, predicates, question_table
 from swm_jax.worlds.cube.oracle import closed_loop_action, quarter_turn
+from swm_jax.worlds.cube.scene import CubeScene
 from swm_jax.worlds.cube.tasks import make_task
 
 
@@ -72,7 +73,7 @@ def test_a_generated_data_set_is_read_back(tmp_path):
     arrays = load_episodes(tmp_path / "cube", "train")
     assert len(arrays) == 3
     scene = arrays.scene(np.array([0, 1]), np.array([0, 3]))
-    assert isinstance(scene, envs.CubeScene)
+    assert isinstance(scene, CubeScene)
     assert scene.block_pose.shape == (2, 4, 7)
     again = cube_episodes.simulate(
         worlds.load_env("cube"), config.seed, range(2), config

@@ -6,11 +6,11 @@ import jax
 import numpy as np
 
 from data_pipelines.batches.pretraining import make_sampler, named_objects
-from data_pipelines.generate.scenes import random_scenes
 from experiments import board_tiny
 from swm_jax.envs import BLOCK_NAMES
 from swm_jax.models import Tokenizer, get_config
 from swm_jax.questions import parse
+from swm_jax.worlds.board.random_scenes import random_scenes
 
 MODEL = get_config("tiny")
 TOKENS = Tokenizer.load("tiny")

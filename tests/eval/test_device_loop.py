@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_planning_closed_loop import Onlooker
 
-from swm_jax import envs, worlds
+from swm_jax import worlds
 from swm_jax.eval import sweep
 from swm_jax.eval.config import preset
 from swm_jax.eval.episodes.device_loop import Surroundings, make_device_loop
@@ -28,9 +28,12 @@ from swm_jax.planning import get_planner
 from swm_jax.planning.controller import Controller
 from swm_jax.planning.goal_table import aim, choose, goal_table
 from swm_jax.planning.noise import fold_in_each
-from swm_jax.questions import Stage, StagedGoal, goal_for_task, question
+from swm_jax.questions import Stage, StagedGoal, question
+from swm_jax.worlds.board.goals import goal_for_task
+from swm_jax.worlds.board.scene import Scene
 from swm_jax.worlds.board.tasks import make_task
 from swm_jax.worlds.cube import tasks as cube_tasks
+from swm_jax.worlds.cube.scene import CUBES, CubeScene
 
 SMALL = dict(candidates=4, iterations=2, keep=2, elites=2, execute=4)
 PLAIN = goal_for_task("reach", ("blue cube",))
@@ -202,7 +205,7 @@ def test_tasks_are_won_on_the_device_as_they_are_on_the_host():
     names = ["reach", "separate", "block_to_block"] * 6
     tasks = [make_task(name, seed=seed) for seed, name in enumerate(names)]
     rng = np.random.default_rng(0)
-    here = envs.Scene(
+    here = Scene(
         block_pose=rng.uniform(0.3, 0.4, (18, 8, 3)).astype(np.float32),
         block_id=np.tile(np.arange(8, dtype=np.int32), (18, 1)),
         peg=rng.uniform(0.3, 0.4, (18, 2)).astype(np.float32),
@@ -233,8 +236,8 @@ def test_tasks_of_the_cube_are_won_on_the_device_as_they_are_on_the_host():
     for i, task in enumerate(tasks[:9]):  # the last three are lost
         where, hand[i] = place[task.name]
         pose[i, list(task.slots), :3] = where
-    ids = np.tile(np.int32(envs.CUBES), (12, 1))
-    here = envs.CubeScene(block_pose=pose, block_id=ids, gripper=hand)
+    ids = np.tile(np.int32(CUBES), (12, 1))
+    here = CubeScene(block_pose=pose, block_id=ids, gripper=hand)
     won = tasks_won("cube", task_arrays(tasks), here)
     assert won.tolist() == [True] * 9 + [False] * 3
     each = [

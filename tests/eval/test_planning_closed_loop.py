@@ -15,7 +15,8 @@ from swm_jax.models import Observation, Tokenizer
 from swm_jax.planning import get_planner
 from swm_jax.planning.controller import Controller
 from swm_jax.planning.question_batch import goal_batch, question_batch
-from swm_jax.questions import TYPES, Question, goal_for_task, question
+from swm_jax.questions import TYPES, Question, question
+from swm_jax.worlds.board.goals import goal_for_task
 
 ENV = worlds.load_env(backend="mujoco")
 SMALL = dict(candidates=4, iterations=2, keep=2, elites=2, execute=4)

@@ -10,7 +10,8 @@ from test_planning_planners import asked, wanted
 from swm_jax.models import Observation
 from swm_jax.planning import PLANNERS, FakeWorldModel, get_planner, planner
 from swm_jax.planning.controller import Controller
-from swm_jax.questions import Stage, StagedGoal, goal_for_task, question
+from swm_jax.questions import Stage, StagedGoal, question
+from swm_jax.worlds.board.goals import goal_for_task
 
 ASKING = sorted(set(PLANNERS) - {"random"})
 TRACED = []

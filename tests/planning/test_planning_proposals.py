@@ -17,7 +17,8 @@ from swm_jax.planning.noise import coloured_noise, scene_keys
 from swm_jax.planning.population import first_population
 from swm_jax.planning.search import Problem, search
 from swm_jax.planning.state import blank_state, shift
-from swm_jax.questions import Stage, StagedGoal, goal_for_task, question
+from swm_jax.questions import Stage, StagedGoal, question
+from swm_jax.worlds.board.goals import goal_for_task
 
 KEY = jax.random.key(0)
 KEYS = scene_keys(KEY, 3)

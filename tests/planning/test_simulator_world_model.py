@@ -11,7 +11,8 @@ from swm_jax.eval.episodes.host_loop import run_episodes
 from swm_jax.models import Observation
 from swm_jax.planning import WorldModel, get_planner
 from swm_jax.planning.question_batch import goal_batch, question_batch
-from swm_jax.questions import goal_for_task, question
+from swm_jax.questions import question
+from swm_jax.worlds.board.goals import goal_for_task
 
 ENV = worlds.load_env(backend="mujoco")
 ASKED = (

@@ -17,7 +17,6 @@ from swm_jax.questions import (
     Question,
     StagedGoal,
     corpus,
-    goal_for_task,
     parse,
     phrasings,
     predicates,
@@ -25,6 +24,7 @@ from swm_jax.questions import (
     question_table,
     vocabulary,
 )
+from swm_jax.worlds.board.goals import goal_for_task
 from swm_jax.worlds.cube import geometry as geometry
 from swm_jax.worlds.cube.overlap import box_gap, finger_boxes
 from swm_jax.worlds.cube.scene import CUBES, CubeScene

@@ -10,14 +10,13 @@ from swm_jax.questions import (
     Goal,
     Stage,
     StagedGoal,
-    goal_for_task,
     make_goal,
-    neighbours,
     parse,
     predicates,
     question,
 )
 from swm_jax.questions.board_words import DIRECTION_VECTORS
+from swm_jax.worlds.board.goals import goal_for_task, neighbours
 from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
 
 NAMES = {

@@ -5,14 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swm_jax.questions import (
-    FreeQuestion,
-    Stage,
-    StagedGoal,
-    goal_for_task,
-    make_goal,
-    question,
-)
+from swm_jax.questions import FreeQuestion, Stage, StagedGoal, make_goal, question
+from swm_jax.worlds.board.goals import goal_for_task
 
 GOALS = [goal_for_task("reach", (name,)) for name in ("red moon", "blue cube")]
 NEAR = GOALS[0].questions[0]

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from swm_jax import envs, worlds
+from swm_jax import worlds
 from swm_jax.baselines.simulator import SimulatorWorldModel
 from swm_jax.eval.config import GOALS, UserError, preset
 from swm_jax.eval.episodes.cells import load_actions, load_episode
@@ -14,7 +14,9 @@ from swm_jax.eval.sweep import evaluate
 from swm_jax.models import Observation
 from swm_jax.planning import get_planner
 from swm_jax.planning.question_batch import question_batch
-from swm_jax.questions import goal_for_task, predicates, question
+from swm_jax.questions import predicates, question
+from swm_jax.worlds.board.goals import goal_for_task
+from swm_jax.worlds.cube.scene import CubeScene
 from swm_jax.worlds.cube.tasks import PAIRS, make_task
 
 SMALL = dict(candidates=24, iterations=3, keep=4, elites=6, horizon=8, sub_chunk=4)
@@ -113,7 +115,7 @@ def test_an_evaluation_of_the_cube_fills_its_report(tmp_path):
     assert rows["simulator"]["episodes"] == 1
     assert "reach" in (tmp_path / "report.html").read_text()
     kept = Episode("reach", "cem", "simulator", 5000, False, 4, 0.0, 8, "red cube")
-    assert isinstance(load_episode(tmp_path, kept), envs.CubeScene)
+    assert isinstance(load_episode(tmp_path, kept), CubeScene)
     assert load_actions(tmp_path, kept).shape == (4, 5)
     with pytest.raises(UserError, match="unknown task 'separate'"):
         preset("demo", env="cube", tasks=("separate",))

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from mujoco_pictures import drawn
 from scipy.spatial.transform import Rotation
+from swm_jax.worlds.pictures import picture
 
 from swm_jax.worlds.cube import geometry as geometry
 from swm_jax.worlds.cube import looks as cube_looks
 from swm_jax.worlds.cube import render as cube_render
 from swm_jax.worlds.cube.scene import CUBES, CubeScene
-from swm_jax.worlds.pictures import picture
 
 SIZE = 128
 SEGMENTATION_AGREEMENT = 0.997  # share of pixels

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 
 from swm_jax.eval import statistics
 from swm_jax.eval.answers.queries import Queries, guess_from_question
-from swm_jax.eval.world_models import World
+from swm_jax.eval.world_models import Answerer
 from swm_jax.models import Observation
 from swm_jax.planning.question_batch import question_batch
 from swm_jax.questions import ALL_TYPES
@@ -27,7 +27,7 @@ PROBES = ("model", "no_action", "other_image")
 
 
 def answer(
-    world: World, queries: Queries, say: Callable[[int], None] | None = None
+    world: Answerer, queries: Queries, say: Callable[[int], None] | None = None
 ) -> dict[str, Float[np.ndarray, " n"]]:
     """Logit of yes over no for every query, by the model and under each probe.
 

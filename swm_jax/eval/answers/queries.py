@@ -14,10 +14,10 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from swm_jax import worlds
 from swm_jax.envs import AnyScene
 from swm_jax.eval.answers.held_out import HeldOut
-from swm_jax.questions import QuestionTable, predicates, question_table
-from swm_jax.worlds.cube.scene import CubeScene
+from swm_jax.questions import QuestionTable, predicates
 
 STARTS = 3  # per episode
 PER_START = 64  # questions about one start, at most
@@ -92,8 +92,8 @@ def draw_queries(
     )
     actions = np.stack([held.actions[episode, first + t] for t in range(longest)], 1)
     scene = at(0)
-    domain = "cube" if isinstance(scene, CubeScene) else "board"
-    table = question_table(tuple(np.asarray(scene.block_id[0]).tolist()), domain)
+    blocks = tuple(np.asarray(scene.block_id[0]).tolist())
+    table = worlds.load(held.world).language.table(blocks)
     pool = np.stack([answers(table, scene, at(h)) for h in horizons], 1)
     drawn = _balance(pool, table.type_id, limit, rng)
     start, horizon, row, truth = (np.concatenate(x) for x in zip(*drawn))

@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from swm_jax.envs import AnyScene
-from swm_jax.eval.world_models import World, painter
+from swm_jax.eval.world_models import Answerer, painter
 from swm_jax.planning.question_batch import question_batch
 from swm_jax.questions import ANSWERS, Question, predicates
 
@@ -54,7 +54,7 @@ class Said:
 
 
 def listen(
-    world: World,
+    world: Answerer,
     scenes: AnyScene,
     aims: Sequence,
     told: np.ndarray | None = None,
@@ -116,10 +116,10 @@ def _ask(model, observation, questions, actions, horizons):
     return model.answer_log_probs(context, actions, horizons)
 
 
-def large_pictures(scenes: AnyScene) -> UInt8[np.ndarray, "T h w 3"]:
+def large_pictures(world: str, scenes: AnyScene) -> UInt8[np.ndarray, "T h w 3"]:
     """The stage of every frame, in pieces so that memory stays small."""
     width, height = STAGE
-    paint = painter(height, width, 2)
+    paint = painter(world, height, width)
     frames = scenes.batch_shape[0]
     pictures = []
     for begin in range(0, frames, 8):

@@ -80,6 +80,24 @@ class CubeHostRenderer:
         return np.stack(images).reshape(*leading, *images[0].shape)
 
 
+def render(
+    scene: CubeScene,
+    height: int,
+    width: int,
+    *,
+    supersample: int = 1,
+    look: CubeLook | None = None,
+) -> np.ndarray:
+    """As `swm_jax.worlds.cube.render.render`, drawn by MuJoCo."""
+    k, cubes = supersample, scene.block_id.shape[-1]
+    with CubeHostRenderer(height * k, width * k, cubes, look) as renderer:
+        image = renderer.render(scene)
+    if k == 1:
+        return image
+    image = image.reshape(*scene.batch_shape, height, k, width, k, 3)
+    return (image.mean((-4, -2)) + 0.5).astype(np.uint8)
+
+
 def _dressed_model(look: CubeLook, height: int, width: int, cubes: int):
     """The physics model with a look's colours, light and camera."""
     spec = mujoco.MjSpec.from_string(cube_mjcf(cubes=cubes))
