@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data_pipelines.generate import cube_episodes
+from data_pipelines.generate.play import play_episodes
 from data_pipelines.generate.shards import generate
 from data_pipelines.schema.episode import DataError
 from data_pipelines.schema.read import load_episodes
@@ -15,6 +15,8 @@ from swm_jax.questions import ALL_TYPES, predicates, question_table
 from swm_jax.worlds.cube.oracle import closed_loop_action, quarter_turn
 from swm_jax.worlds.cube.scene import CubeScene
 from swm_jax.worlds.cube.tasks import make_task
+
+WORLD = worlds.load("cube")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def test_play_and_noisy_episodes_hold_every_answer(env):
     config = get_config()
     config.min_steps = config.max_steps = 120
     config.mixture = {"play": 0.5, "noisy": 0.5}
-    played = cube_episodes.simulate(env, 0, range(12), config)
+    played = play_episodes(env, WORLD.policies, 0, range(12), config)
     assert played.action.shape == (12, 120, 5)
     assert np.abs(played.action).max() <= 1
     table = question_table(env.block_ids, "cube")
@@ -75,8 +77,8 @@ def test_a_generated_data_set_is_read_back(tmp_path):
     scene = arrays.scene(np.array([0, 1]), np.array([0, 3]))
     assert isinstance(scene, CubeScene)
     assert scene.block_pose.shape == (2, 4, 7)
-    again = cube_episodes.simulate(
-        worlds.load_env("cube"), config.seed, range(2), config
+    again = play_episodes(
+        worlds.load_env("cube"), WORLD.policies, config.seed, range(2), config
     )
     np.testing.assert_array_equal(scene.gripper[0], again.scene.gripper[0, 0])
     np.testing.assert_array_equal(scene.block_pose[1], again.scene.block_pose[1, 3])

@@ -88,7 +88,7 @@ def test_sensitivity_of_the_truth_is_one_and_of_a_frozen_judge_nought(env):
 
         answer_logits = answer_log_probs
 
-    frozen = measure(world_models.World("frozen", Frozen()))
+    frozen = measure(world_models.Answerer("frozen", "board", Frozen()))
     assert frozen["mean"] == 0.0 and frozen["scenes"] == 3
 
 
@@ -99,7 +99,7 @@ def test_questions_from_a_data_folder_are_about_its_held_out_split(tmp_path):
     config = data_config("debug")
     config.episodes, config.min_steps, config.max_steps = 5, 10, 12
     generate(config, tmp_path / "data")
-    held = held_out.stored_episodes(str(tmp_path / "data"), 10)
+    held = held_out.stored_episodes(str(tmp_path / "data"), 10, "board")
     assert held.actions.shape[0] == 1 and held.length[0] >= 10
     assert held.scenes.block_pose.shape == (1, held.actions.shape[1] + 1, 8, 3)
     drawn = queries.draw_queries(held, (0, 5, 10), 200)

@@ -119,7 +119,7 @@ def test_a_killed_sweep_keeps_what_was_finished(env, tmp_path, monkeypatch):
     )
     assert again.episodes()[:2] == first
     assert sorted(e.seed for e in again.episodes()) == [1, 2, 3]
-    scene = planning.load_episode(tmp_path, again.episodes()[2])
+    scene = planning.load_episode(config, tmp_path, again.episodes()[2])
     assert scene.block_pose.shape == (again.episodes()[2].steps + 1, 8, 3)
 
 
@@ -129,22 +129,19 @@ def test_best_of_n_looks_at_as_many_as_the_others(env):
     assert {budget(m) for m in ("mppi", "cem", "best_of_n")} == {48}
 
 
-@pytest.mark.parametrize("world", ("board", "cube"))
-def test_methods_are_the_registrys_planners_of_a_world(world):
-    other = {"board": "gradient_cube", "cube": "gradient_board"}[world]
-    assert {*METHODS[world]} == {*PLANNERS} - {other, "best_of_proposals"}
-    size = worlds.load_env(world, backend="mujoco").action_size
-    for method in METHODS[world]:
+@pytest.mark.parametrize("world", worlds.names())
+def test_methods_are_the_registrys_planners_with_the_settings_of_a_world(world):
+    assert {*METHODS} == {*PLANNERS} - {"best_of_proposals"}
+    size = worlds.load(world).env.action_size
+    for method in METHODS:
         for few in (1, 2, 5, 9):  # settings that follow the number of candidates
             config = preset(
-                "demo", env=world, candidates=few, world_models=("swm",), iterations=1
+                "demo", world=world, candidates=few, world_models=("swm",), iterations=1
             )
             made = planning.make_planner(config, method)
             assert made.config.action_size == size
-    with pytest.raises(UserError, match=f"unknown method '{other}'"):
-        preset("demo", env=world, methods=(other,))
     with pytest.raises(UserError, match="best_of_proposals ranks the proposals"):
-        preset("demo", env=world, methods=("best_of_proposals",))
+        preset("demo", world=world, methods=("best_of_proposals",))
 
 
 def test_numbers_that_no_method_uses_are_refused():
@@ -248,9 +245,9 @@ def test_checkpoint_of_another_robot_is_refused(tmp_path):
 
 def test_data_folder_that_is_missing_or_empty_is_named(tmp_path):
     with pytest.raises(UserError, match=r"--data_dir .*nowhere"):
-        held_out.stored_episodes(str(tmp_path / "nowhere"), 2)
+        held_out.stored_episodes(str(tmp_path / "nowhere"), 2, "board")
     with pytest.raises(UserError, match=f"--data_dir {tmp_path}"):
-        held_out.stored_episodes(str(tmp_path), 2)
+        held_out.stored_episodes(str(tmp_path), 2, "board")
 
 
 def test_output_that_cannot_be_written_is_named(tmp_path):

@@ -15,7 +15,7 @@ from swm_jax.models import Observation, Tokenizer
 from swm_jax.planning import get_planner
 from swm_jax.planning.controller import Controller
 from swm_jax.planning.question_batch import goal_batch, question_batch
-from swm_jax.questions import TYPES, Question, question
+from swm_jax.questions import TYPES, ConditionalGoal, Question, question
 from swm_jax.worlds.board.goals import goal_for_task
 
 ENV = worlds.load_env(backend="mujoco")
@@ -96,22 +96,20 @@ def test_a_goal_that_depends_on_the_present_is_asked_about_first():
 
     heard = []
 
-    class Depends:
-        present = (question("peg_touching", "red moon"), question("peg_moved"))
-
-        def given(self, margins):
-            heard.append(margins)
-            return chosen
+    def scores(margins):
+        jax.debug.callback(heard.append, margins)
+        return jnp.stack([margins[:, 0], margins.sum(1)], 1)
 
     plain = goal_for_task("reach", ("red moon",))
+    present = (question("peg_touching", "red moon"), question("peg_moved"))
+    depends = ConditionalGoal(present, (plain, chosen), scores)
     controller = Controller(get_planner("cem", **SMALL), Onlooker())
     image = np.full((2, 4, 4, 3), 7, np.uint8)
     observation = Observation(image=image)
-    aims = controller.aims(observation, [plain, Depends()])
+    aims = controller.aims(observation, [plain, depends])
     assert aims == [plain, chosen]
-    np.testing.assert_allclose(
-        heard[0], [7 / 255, 7 / 255], rtol=1e-5
-    )  # horizon 0: no action
+    # Horizon 0: no action.
+    np.testing.assert_allclose(heard[0][1], [7 / 255, 7 / 255], rtol=1e-5)
 
 
 def test_episodes_from_pixels_are_reported_in_order_and_follow_the_answers():

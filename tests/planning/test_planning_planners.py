@@ -279,7 +279,7 @@ def test_bad_settings_are_named_in_one_line(call, message):
         ("random_shooting", "init_std", 0.01),
         ("best_of_proposals", "stroke_fraction", 0.1),
         ("gradient", "keep", 2),
-        ("gradient_board", "noise_exponent", 1.0),
+        ("gradient_published", "noise_exponent", 1.0),
     ],
 )
 def test_a_setting_that_a_planner_does_not_use_is_refused(name, field, value):

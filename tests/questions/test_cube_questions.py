@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from goal_choice import by_table
 from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 
@@ -24,8 +25,9 @@ from swm_jax.questions import (
     question_table,
     vocabulary,
 )
-from swm_jax.worlds.board.goals import goal_for_task
+from swm_jax.questions.conditional_goals import options_of, present_of
 from swm_jax.worlds.cube import geometry as geometry
+from swm_jax.worlds.cube.goals import goal_for_task
 from swm_jax.worlds.cube.overlap import box_gap, finger_boxes
 from swm_jax.worlds.cube.scene import CUBES, CubeScene
 
@@ -237,36 +239,36 @@ def test_goals_of_the_tasks_are_those_of_the_paper():
         ]
 
     names = ("blue cube", "green cube")
-    reach = goal_for_task("reach", names[:1], domain="cube")
+    reach = goal_for_task("reach", names[:1])
     assert told(reach) == [("gripper_closer", "yes", 1), ("gripper_touching", "yes", 1)]
-    stack = goal_for_task("stack", names, domain="cube")
-    assert isinstance(stack, StagedGoal) and stack.rule == "hysteresis"
-    assert told(stack.options[0]) == [("cube_grasped", "yes", 1)]
+    stack = goal_for_task("stack", names)
+    assert isinstance(stack, StagedGoal) and stack.rule == "latch"
+    assert told(options_of(stack)[0]) == [("cube_grasped", "yes", 1)]
     want = [("cube_on_top", "yes", 0.6), ("cube_grasped", "yes", 0.4)]
-    assert told(stack.options[1]) == want
-    assert stack.present == (question("cube_grasped", "blue cube"),)
-    shaped = goal_for_task("stack", names, "shaped", domain="cube")
-    assert ("gripper_touching", "no", 0.3) in told(shaped.options[1])
-    with pytest.raises(ValueError, match="unknown task 'stak', did you mean 'stack'"):
-        goal_for_task("stak", names, domain="cube")
+    assert told(options_of(stack)[1]) == want
+    assert present_of(stack) == (question("cube_grasped", "blue cube"),)
+    shaped = goal_for_task("stack", names, "shaped")
+    assert ("gripper_touching", "no", 0.3) in told(options_of(shaped)[1])
+    with pytest.raises(ValueError, match="unknown task 'stak'; did you mean 'stack'"):
+        goal_for_task("stak", names)
     with pytest.raises(ValueError, match="stack takes 2 names, got 1"):
-        goal_for_task("stack", names[:1], domain="cube")
+        goal_for_task("stack", names[:1])
     scene = scene_of([(0.4, 0.0, 0.02)])
     with pytest.raises(ValueError, match="not on the board: red cube"):
-        goal_for_task("reach", ("blue cube",), scene=scene, domain="cube")
+        goal_for_task("reach", ("blue cube",), scene=scene)
 
 
 def test_a_held_cube_ends_the_first_stage():
     """Sure enough for the published threshold of 0.9, and back when it is dropped."""
-    goal = goal_for_task("lift", ("red cube",), domain="cube")
+    goal = goal_for_task("lift", ("red cube",), "shaped")
     cube = [(0.4, 0.0, 0.02)]
     logit = lambda hand: (
         margin("cube_grasped", ["red cube"], scene_of(cube, hand)) / 0.02
     )
     held = logit((0.4, 0.0, 0.02, 0.0, 0.0199, 0.0199))
     dropped = logit((0.4, 0.0, 0.02, 0.0, 0.03, 0.03))
-    assert goal.next_stage([held]) == 1
-    assert goal.next_stage([dropped], 1) == 0
+    assert by_table(goal, held)[1] == 1
+    assert by_table(goal, dropped, 1)[1] == 0
 
 
 def test_fingers_stand_beside_the_pinch_point():
