@@ -9,7 +9,6 @@ function of the grammar: the shipped file and a fresh one are equal.
 """
 
 import io
-import os
 import string
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import sentencepiece
 from absl import app, flags
 
+from swm_jax.files import write_whole
 from swm_jax.models.tokenizer import Tokenizer
 from swm_jax.questions import grammar
 
@@ -71,9 +71,7 @@ def main(_) -> None:
     """Writes the model to a temporary name, then renames it."""
     output = Path(_MODEL_FILE.value or _ASSETS / f"{_NAME.value}.model")
     model = train(SHIPPED[_NAME.value])
-    part = output.with_suffix(".part")
-    part.write_bytes(model)
-    os.replace(part, output)
+    write_whole(output, model)
     print(f"{output}: {Tokenizer(model).vocab_size} pieces, {len(model):,} bytes")
 
 

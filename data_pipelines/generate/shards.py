@@ -23,6 +23,7 @@ from data_pipelines.schema import store as folder
 from data_pipelines.schema.domains import get_domain
 from data_pipelines.schema.episode import SCHEMA_VERSION, Episode, encode_png
 from data_pipelines.schema.output_folder import claim_settings, claimed
+from swm_jax.cli import Progress
 
 CONFIG_FILE = "generation.json"
 _RENDER_BATCH = 64  # scenes per call: one compilation serves every shard
@@ -116,6 +117,7 @@ def _make_shards(config, shards, missing, counts: Counts) -> None:
     env = make_env(config)
     start, to_do = time.perf_counter(), sum(len(shard.numbers) for shard in missing)
     already = len(shards) - len(missing)
+    progress = Progress("made", to_do, "episodes", quiet=0.0)
 
     def finish(number: int, written: Future | None) -> None:
         if written is None:
@@ -124,12 +126,10 @@ def _make_shards(config, shards, missing, counts: Counts) -> None:
         counts.writing += seconds
         counts.episodes += count
         spent = time.perf_counter() - start
-        left = spent / counts.episodes * (to_do - counts.episodes)
-        print(
-            f"shard {already + number}/{len(shards)}, {counts.episodes}/{to_do} "
-            f"episodes, {counts.frames} frames, {counts.frames / spent:.0f} frames/s, "
-            f"{left:.0f} s left",
-            flush=True,
+        progress(
+            counts.episodes,
+            f"shard {already + number}/{len(shards)}, {counts.frames} frames, "
+            f"{counts.frames / spent:.0f} frames/s",
         )
 
     with (

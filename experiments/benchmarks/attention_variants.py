@@ -26,7 +26,7 @@ from absl import app, flags
 
 from experiments.benchmarks.timing import machine, side_by_side
 from swm_jax.models import PositionRule, get_config
-from swm_jax.models.gemma import _attend
+from swm_jax.models.backbones.gemma import _attend
 from swm_jax.models.layout import Sight, action_segment, answer_segment, past_actions
 
 _CANDIDATES = flags.DEFINE_integer("candidates", 64, "N of a pass.")

@@ -21,6 +21,7 @@ from importlib.resources.abc import Traversable
 
 from swm_jax.eval.config import EvalConfig, UserError
 from swm_jax.eval.statistics import wilson_interval
+from swm_jax.files import write_whole
 
 SCHEMA = 1
 PACKAGES = (
@@ -219,17 +220,9 @@ def to_json(value):
     return value
 
 
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes to a temporary name and renames: a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def write_json(path: pathlib.Path, value) -> None:
     """Atomic, indented, strict JSON (no NaN)."""
-    write_text(path, json.dumps(to_json(value), indent=2, allow_nan=False) + "\n")
+    write_whole(path, json.dumps(to_json(value), indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: pathlib.Path):
@@ -277,7 +270,7 @@ class Journal:
                 header["model"] = header["model"] or before.get("model", "")
                 self._compare(before, header)
             lines = [{"kind": "settings", **header}, *self.records]
-            write_text(self.path, "".join(json.dumps(x) + "\n" for x in lines))
+            write_whole(self.path, "".join(json.dumps(x) + "\n" for x in lines))
         except OSError as error:
             raise UserError(
                 f"cannot write to --output {folder}: {error.strerror or error}"

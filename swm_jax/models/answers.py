@@ -23,8 +23,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from swm_jax.models import layout as layouts
+from swm_jax.models.backbones.gemma import KeyValues
 from swm_jax.models.config import ModelConfig
-from swm_jax.models.gemma import KeyValues
 from swm_jax.models.layout import Segment, Sight
 from swm_jax.models.swm import Context, SemanticWorldModel
 from swm_jax.models.types import PAD_TOKEN

@@ -22,6 +22,7 @@ class ModelConfig:
 
     Attributes:
       variant: name of the preset this started from.
+      backbone: image tower and decoder, see `backbones.registry`.
       image_size, patch_size: pixels per side; images of other sizes are resized.
       resize: how: "bilinear", or "bicubic" with Pillow's rounding, as the published
         checkpoints' image processor does it.
@@ -65,6 +66,7 @@ class ModelConfig:
     kv_heads: int
     head_dim: int
     vocab_size: int
+    backbone: str = "paligemma"
     query_width: int = 0
     attention_softcap: float = 0.0
     final_softcap: float = 0.0
@@ -87,6 +89,10 @@ class ModelConfig:
     remat: str = "none"
 
     def __post_init__(self):
+        # Backbones are made of configs: their registry imports this file.
+        from swm_jax.models.backbones.registry import BACKBONES
+
+        _check_choice("backbone", self.backbone, BACKBONES)
         _check_choice("layout", self.layout, LAYOUTS)
         _check_choice("resize", self.resize, ("bilinear", "bicubic"))
         _check_choice("dtype", self.dtype, ("float32", "bfloat16"))

@@ -19,12 +19,12 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from swm_jax.models import layout as layouts
+from swm_jax.models.backbones.gemma import KeyValues
+from swm_jax.models.backbones.registry import BACKBONES
+from swm_jax.models.backbones.weights import Params, Weight
 from swm_jax.models.config import ModelConfig
-from swm_jax.models.gemma import Decoder, KeyValues
-from swm_jax.models.layers import Params
 from swm_jax.models.layout import Sight
 from swm_jax.models.preprocess import preprocess_image
-from swm_jax.models.siglip import ImageTower
 from swm_jax.models.types import TrainBatch
 
 
@@ -84,13 +84,16 @@ class SemanticWorldModel(nn.Module):
 
     def setup(self):
         c = self.config
-        self.img = ImageTower(c)
-        self.llm = Decoder(c)
-        normal = nn.initializers.normal
+        backbone = BACKBONES[c.backbone]
+        self.img = backbone.tower(c)
+        self.llm = backbone.decoder(c)
+        kernel, bias = map(
+            nn.initializers.normal, (c.action_init_std, c.action_bias_std)
+        )
         self.action = Params(
             {
-                "kernel": ((c.action_size, c.width), normal(c.action_init_std)),
-                "bias": ((c.width,), normal(c.action_bias_std)),
+                "kernel": Weight((c.action_size, c.width), init=kernel),
+                "bias": Weight((c.width,), init=bias),
             }
         )
 

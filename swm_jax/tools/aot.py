@@ -25,6 +25,7 @@ import ml_collections
 from absl import app, flags
 
 from swm_jax.cli import define_config, read_flags
+from swm_jax.files import write_whole
 from swm_jax.tools.analysis import Analysis, advice, analyse, grouped, weak_scaling
 from swm_jax.tools.programs import (
     Program,
@@ -58,11 +59,7 @@ def main(argv: list[str]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     if _JSON.value:
-        path = Path(_JSON.value)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(path.name + ".tmp")
-        draft.write_text(json.dumps(result, indent=1) + "\n")
-        draft.replace(path)
+        write_whole(_JSON.value, json.dumps(result, indent=1) + "\n")
     print(result["verdict"])
     sys.exit(0 if result["fits"] else 3)
 

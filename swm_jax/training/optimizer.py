@@ -6,7 +6,6 @@ nothing. Gradients are clipped by their global norm.
 """
 
 import difflib
-import re
 from typing import Any
 
 import jax
@@ -14,23 +13,14 @@ import ml_collections
 import optax
 from optax.contrib import MuonDimensionNumbers
 
+from swm_jax.models.backbones.registry import declared
+
 SCHEDULES = ("constant", "cosine", "linear")
 OPTIMIZERS = ("adamw", "muon")
 SCHEDULE_FIELDS = ("learning_rate", "warmup_steps", "schedule", "final_fraction")
 # Root mean square of a weight matrix's step, in learning rates. 0.2 is AdamW's (Liu
 # et al., "Muon is scalable for LLM training"); small models take larger steps.
 MUON_RMS = 0.6
-# Which axes of a weight are its input and its output, counted from the last; axes
-# before them (layers, heads of a stack) are matrices of their own. First match wins.
-_MATRICES = (
-    (r"(query|key|value)/kernel$", (-3,), (-2, -1)),
-    (r"out/kernel$", (-3, -2), (-1,)),
-    (r"Dense_\d/kernel$|img/head/kernel$", (-2,), (-1,)),
-    (r"q_einsum/w$", (-2,), (-3, -1)),
-    (r"kv_einsum/w$", (-2,), (-3, -1)),
-    (r"attn_vec_einsum/w$", (-3, -2), (-1,)),
-    (r"gating_einsum$|mlp/linear$", (-2,), (-1,)),
-)
 
 
 def _check(kind: str, name: str, known: tuple[str, ...]) -> None:
@@ -65,12 +55,11 @@ def _muon_dimensions(params: Any) -> Any:
     """Dimension numbers of the weights that Muon updates, None for AdamW's."""
 
     def rule(path, leaf):
-        name = "/".join(str(key.key) for key in path)
-        for pattern, reduction, output in _MATRICES:
-            if re.search(pattern, name):
-                axes = [tuple(a % leaf.ndim for a in g) for g in (reduction, output)]
-                return MuonDimensionNumbers(*axes)
-        return None
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        w = declared(name, leaf.shape)
+        if not w.inputs:
+            return None
+        return MuonDimensionNumbers(w.places(w.inputs), w.places(w.outputs))
 
     return jax.tree.map_with_path(rule, params)
 

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from swm_jax.models import ModelConfig, SemanticWorldModel, TrainBatch
-from swm_jax.models.layers import rms_norm
+from swm_jax.models.backbones.layers import rms_norm
 from swm_jax.models.logical_axes import constrain
 from swm_jax.training.finetune import Finetune, join
 from swm_jax.training.losses import (

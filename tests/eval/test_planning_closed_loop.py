@@ -159,9 +159,15 @@ class Jitter:
         return np.asarray(jax.vmap(draw)(keys))
 
 
-@pytest.mark.parametrize("name", ["cem", "mppi_published", "random"])
-def test_an_episode_is_the_same_alone_side_by_side_and_resumed(name):
-    few = {} if name == "random" else {**SMALL, "candidates": 16}
+@pytest.mark.parametrize(
+    ("name", "few"),
+    [
+        ("cem", {**SMALL, "candidates": 16}),
+        ("mppi_published", dict(candidates=16, iterations=2, execute=4)),
+        ("random", {}),
+    ],
+)
+def test_an_episode_is_the_same_alone_side_by_side_and_resumed(name, few):
     planner = get_planner(name, **few)
     run = functools.partial(
         played, model=Onlooker(), planner=planner, image_size=(8, 8), max_steps=12,

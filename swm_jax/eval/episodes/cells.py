@@ -4,7 +4,6 @@ Every finished episode is one line of the journal and one file of poses
 (`episodes/<task>.<method>.<world model>.<seed>.npz`), written the moment it ends.
 """
 
-import os
 import pathlib
 from collections.abc import Callable, Mapping
 
@@ -18,6 +17,7 @@ from swm_jax.eval.episodes.device_program import run_on_device
 from swm_jax.eval.episodes.host_loop import EpisodeResult, run_episodes
 from swm_jax.eval.journal import Episode, Journal
 from swm_jax.eval.world_models import Answerer
+from swm_jax.files import replaced
 from swm_jax.planning import Planner
 from swm_jax.planning.presets import used_settings
 from swm_jax.worlds import load
@@ -127,11 +127,8 @@ def episode_path(folder: pathlib.Path, episode: Episode) -> pathlib.Path:
 def save_episode(folder: pathlib.Path, episode: Episode, result) -> None:
     """Writes the poses of an episode, atomically."""
     path = episode_path(folder, episode)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        np.savez_compressed(file, action=result.actions, **vars(result.scenes))
-    os.replace(temporary, path)
+    with replaced(path) as temporary:
+        np.savez_compressed(temporary, action=result.actions, **vars(result.scenes))
 
 
 def load_episode(

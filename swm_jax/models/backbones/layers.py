@@ -1,4 +1,4 @@
-"""What both towers share: declared parameter trees, norms, RoPE, the layer loop.
+"""Norms, RoPE and the loop over layers, shared by all towers and decoders.
 
 Parameters of all layers of a tower are stacked on a leading depth axis, as
 big_vision's scanned models store them; a layer is a pure function of its slice.
@@ -7,52 +7,17 @@ big_vision's scanned models store them; a layer is a pure function of its slice.
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
 from swm_jax.models.config import ModelConfig
-from swm_jax.models.lora import Adapted, factorisation
 
 _POLICIES = {
     "dots": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
-
-
-class Params(nn.Module):
-    """Declares a nested dict of (shape, initializer) and returns its values.
-
-    A weight for which the collection `lora` has an adapter comes with it; `cast`
-    merges them.
-    """
-
-    shapes: Any
-
-    @nn.compact
-    def __call__(self) -> dict:
-        values = {}
-        for name, spec in self.shapes.items():
-            if isinstance(spec, tuple):
-                shape, initializer = spec
-                value = self.param(name, initializer, shape)
-                if self.has_variable("lora", name):
-                    product = factorisation("/".join((*self.path, name)))
-                    pair = self.get_variable("lora", name)
-                    value = Adapted(value, pair["a"], pair["b"], product)
-                values[name] = value
-            else:
-                values[name] = Params(spec, name=name)()
-        return values
-
-
-def cast(tree: Any, dtype: Any) -> Any:
-    """The tree in the dtype of the computation, adapters merged into their weights."""
-    adapted = lambda x: isinstance(x, Adapted)
-    plain = lambda x: x.merged() if adapted(x) else x
-    return jax.tree.map(lambda x: plain(x).astype(dtype), tree, is_leaf=adapted)
 
 
 def layer_norm(params: dict, x: Float[Array, "... D"]) -> Float[Array, "... D"]:

@@ -19,7 +19,7 @@ answer tokens at 896 px (4,096 image tokens and more) may differ from it.
 import functools
 import itertools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -27,16 +27,15 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from swm_jax.models.config import ModelConfig
-from swm_jax.models.layers import (
-    Params,
-    cast,
+from swm_jax.models.backbones.layers import (
     rematerialised,
     rms_norm,
     rope,
     rope_table,
     split_layers,
 )
+from swm_jax.models.backbones.weights import Params, Weight, cast, zeros
+from swm_jax.models.config import ModelConfig
 from swm_jax.models.layout import Layout, Segment
 from swm_jax.models.logical_axes import ANY, constrain
 
@@ -67,13 +66,43 @@ class Decoder(nn.Module):
     config: ModelConfig
 
     def setup(self):
-        c = self.config
+        weights = self.weights(self.config)
+        self.embedder = Params(weights["embedder"])
+        self.layers = Params(weights["layers"])
+        self.final_norm = Params(weights["final_norm"])
+
+    @staticmethod
+    def weights(c: ModelConfig) -> dict[str, Any]:
+        """The parameters of a decoder of these sizes, as a tree of `Weight`s."""
+        depth, width, head = c.depth, c.width, c.head_dim
         table = nn.initializers.variance_scaling(
             1.0, "fan_in", "normal", in_axis=1, out_axis=0
         )
-        self.embedder = Params({"input_embedding": ((c.vocab_size, c.width), table)})
-        self.layers = Params(_layer_shapes(c))
-        self.final_norm = Params({"scale": ((c.width,), nn.initializers.zeros)})
+        norm = {"scale": Weight((depth, width), init=zeros)}
+        names = ["pre_attention_norm", "pre_ffw_norm"]
+        if c.post_norms:
+            names += ["post_attention_norm", "post_ffw_norm"]
+        query = Weight((depth, c.heads, width, head), "LNDH", "D")
+        key_value = Weight((depth, 2, c.kv_heads, width, head), "LSKDH", "D")
+        out = Weight((depth, c.heads, head, width), "LNHD", "NH")
+        return {
+            "embedder": {
+                "input_embedding": Weight((c.vocab_size, width), "VD", init=table)
+            },
+            "layers": {
+                "attn": {
+                    "q_einsum": {"w": query},
+                    "kv_einsum": {"w": key_value},
+                    "attn_vec_einsum": {"w": out},
+                },
+                "mlp": {
+                    "gating_einsum": Weight((depth, 2, width, c.mlp), "LSDF", "D"),
+                    "linear": Weight((depth, c.mlp, width), "LFD", "F"),
+                },
+                **{name: norm for name in names},
+            },
+            "final_norm": {"scale": Weight((width,), init=zeros)},
+        }
 
     def embed(self, tokens: Int[Array, "..."]) -> Float[Array, "... D"]:
         """Token embeddings, scaled by sqrt(width)."""
@@ -303,35 +332,3 @@ def _attend(
         for sight, weight, value in zip(segment.sight, weights, values)
     )
     return (seen / total).astype(query.dtype).reshape(query.shape)
-
-
-def _layer_shapes(c: ModelConfig):
-    def normal(in_axis, out_axis):
-        return nn.initializers.variance_scaling(
-            1.0, "fan_in", "truncated_normal", in_axis, out_axis, batch_axis=0
-        )
-
-    depth, width = c.depth, c.width
-    norm = {"scale": ((depth, width), nn.initializers.zeros)}
-    names = ["pre_attention_norm", "pre_ffw_norm"]
-    if c.post_norms:
-        names += ["post_attention_norm", "post_ffw_norm"]
-    return {
-        "attn": {
-            "q_einsum": {"w": ((depth, c.heads, width, c.head_dim), normal(2, (1, 3)))},
-            "kv_einsum": {
-                "w": (
-                    (depth, 2, c.kv_heads, width, c.head_dim),
-                    normal(3, (1, 2, 4)),
-                )
-            },
-            "attn_vec_einsum": {
-                "w": ((depth, c.heads, c.head_dim, width), normal((1, 2), 3))
-            },
-        },
-        "mlp": {
-            "gating_einsum": ((depth, 2, width, c.mlp), normal(2, (1, 3))),
-            "linear": ((depth, c.mlp, width), normal(1, 2)),
-        },
-        **{name: norm for name in names},
-    }
