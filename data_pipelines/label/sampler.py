@@ -16,10 +16,11 @@ import numpy as np
 from flax import struct
 from jaxtyping import Float, Int
 
+from data_pipelines.label.questions import known_question
 from data_pipelines.schema.arrays import EpisodeArrays
 from data_pipelines.schema.episode import DataError
 from swm_jax.models import PAD_TOKEN, Tokenizer, TrainBatch
-from swm_jax.questions import ALL_TYPES, parse
+from swm_jax.models.ask import encode_answers
 
 
 @struct.dataclass
@@ -60,7 +61,7 @@ class LabelSampler:
           tokenizer: of the model.
           max_question_tokens: of the model.
           max_horizon: labels farther ahead are left out.
-          other_type: query type of a question that the grammar does not know.
+          other_type: query type of a question in free words.
           eos: train the end token behind an answer too.
 
         Raises:
@@ -107,8 +108,9 @@ class LabelSampler:
         self._answer_tokens, self._answer_mask = _encode_answers(
             tokenizer, self.answers, eos
         )
+        found = [known_question(str(q), episodes.domain) for q in self.questions]
         self._types = np.array(
-            [_type_of(text, other_type) for text in self.questions], np.int32
+            [other_type if q is None else q.type_id for q in found], np.int32
         )
 
     def draw(
@@ -171,20 +173,8 @@ def _encode(tokenizer: Tokenizer, texts: Sequence[str], length: int):
 
 
 def _encode_answers(tokenizer: Tokenizer, texts: Sequence[str], eos: bool):
-    end = [tokenizer.eos_id] if eos else []
     try:
-        rows = [[*tokenizer.encode(str(text)), *end] for text in texts]
+        tokens = encode_answers(tokenizer, list(map(str, texts)), end=eos)
     except ValueError as error:
         raise DataError(f"a label's answer cannot be written: {error}") from error
-    longest = max(map(len, rows))
-    tokens = np.full((len(rows), longest), PAD_TOKEN, np.int32)
-    for i, row in enumerate(rows):
-        tokens[i, : len(row)] = row
-    return tokens, np.arange(longest) < np.array([[len(row)] for row in rows])
-
-
-def _type_of(text: str, other: int) -> int:
-    try:
-        return ALL_TYPES.index(parse(str(text)).type)
-    except ValueError:
-        return other
+    return tokens, tokens != PAD_TOKEN

@@ -1,16 +1,18 @@
 """The simulator as a world model: exact answers, an upper bound for every planner.
 
-It rolls the physics out from the observed scene, evaluates the predicate of every
-question, and answers with the predicate's signed margin as a logit, so that values
-are not flat where a learned model is merely unsure:
+It rolls the physics out from the observed scene, evaluates the rule of every question,
+and answers with signed margins as logits, so that values are not flat where a learned
+model is merely unsure. The margin of an answer is how far the rule's number lies
+between the answer's edges, or, negative, outside of them:
 
+    logit(answer) = min(number - lower edge, upper edge - number) / 0.04 m
     logit(yes) - logit(no) = margin / 0.02 m
 
 Two kinds of blindness can be added, to learn how much of it a goal survives: noise
 on the poses it sees, and noise and saturation of its answers.
 
 Axes: S scenes, N candidates, H actions of a chunk, A action width, K horizons,
-Q questions, C = 2 answers (no, yes).
+Q questions, C answers.
 """
 
 from typing import Any
@@ -21,10 +23,11 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
 
-from swm_jax.envs import AnyScene, CubeScene, Scene
+from swm_jax import worlds
+from swm_jax.envs import AnyScene
 from swm_jax.models import Observation, QuestionBatch
 from swm_jax.planning import Normalise
-from swm_jax.questions import predicates
+from swm_jax.questions import Language, expand
 
 LOGIT_METRES = 0.02  # margin that makes one logit
 
@@ -36,8 +39,9 @@ class SimulatorContext:
     Attributes:
       start: env State with leading axis S, as seen.
       scene: the same as a scene.
-      type_id, args: the questions, [S, Q] and [S, Q, 2].
+      type_id, args: the questions, [S, Q] and [S, Q, 3].
       key: seed of the answer noise.
+      answers: C.
     """
 
     start: Any
@@ -45,6 +49,7 @@ class SimulatorContext:
     type_id: jax.Array
     args: jax.Array
     key: jax.Array
+    answers: int = struct.field(pytree_node=False)
 
 
 @struct.dataclass
@@ -81,12 +86,12 @@ class SimulatorWorldModel:
         if observation.scene is None:
             raise ValueError("the simulator world model needs observation.scene")
         start = observation.scene
-        if isinstance(start, (Scene, CubeScene)):
+        if not hasattr(start, "qpos"):  # a scene, not a state
             start = self.env.state_from_scene(start)
         start, key = self._misread(start)
-        return SimulatorContext(
-            start, self.env.scene(start), questions.type_id, questions.args, key
-        )
+        asked = questions.type_id, questions.args
+        answers = questions.answer_ids.shape[2]
+        return SimulatorContext(start, self.env.scene(start), *asked, key, answers)
 
     def answer_logits(
         self,
@@ -94,9 +99,9 @@ class SimulatorWorldModel:
         actions: Float[Array, "S N H A"],
         horizons: tuple[int, ...],
     ) -> Float[Array, "S N K Q C"]:
-        """Signed margins as logits, half for yes, minus half for no."""
+        """Signed margins of the answers as logits."""
         scenes, candidates = actions.shape[:2]
-        now = predicates.expand(context.scene, 2)  # [S, 1, 1]
+        now = expand(context.scene, 2)  # [S, 1, 1]
         future = now
         if steps := max(horizons):
             repeat = lambda x: jnp.repeat(x, candidates, 0)
@@ -106,16 +111,18 @@ class SimulatorWorldModel:
                 scenes, candidates, len(horizons), *x.shape[2:]
             )
             future = jax.tree.map(split, self._rollout(worlds, flat))
-        margin = predicates.margin(
-            context.type_id[:, None, None],
-            context.args[:, None, None],
-            predicates.expand(now),
-            predicates.expand(future),
+        language, type_id = self._language, context.type_id[:, None, None]
+        margin = language.margin(
+            type_id, context.args[:, None, None], expand(now), expand(future)
         )
         shape = (scenes, candidates, len(horizons), context.type_id.shape[1])
         margin = jnp.broadcast_to(margin / LOGIT_METRES, shape)
-        margin = self._blur(margin, context.key, actions)
-        return jnp.stack([-margin / 2, margin / 2], -1)
+        margin = self._stir(margin, context.key, actions)[..., None]
+        edges = jnp.asarray(language.edges[:, : context.answers - 1])[type_id]
+        ends = jnp.full((*edges.shape[:-1], 1), jnp.inf)
+        edges = jnp.concatenate([-ends, edges / LOGIT_METRES, ends], -1)
+        inside = jnp.minimum(margin - edges[..., :-1], edges[..., 1:] - margin)
+        return self._squash(inside) / 2
 
     def answer_log_probs(
         self,
@@ -126,6 +133,10 @@ class SimulatorWorldModel:
     ) -> Float[Array, "S N K Q C"]:
         """Log-sigmoid of the margins; there is no vocabulary to normalise over."""
         return jax.nn.log_softmax(self.answer_logits(context, actions, horizons))
+
+    @property
+    def _language(self) -> Language:
+        return worlds.language(self.env.domain)
 
     def _rollout(self, worlds, actions) -> AnyScene:
         if self.env.backend == "mjx":
@@ -153,13 +164,8 @@ class SimulatorWorldModel:
         scene = self.env.scene(state)
         shift = self.pose_noise * jax.random.normal(block, scene.block_pose.shape)
         # Positions only: x, y of a block on the board, x, y, z of a cube.
-        if isinstance(scene, CubeScene):
-            moved = {"gripper": (scene.gripper, 3)}
-            shift = shift.at[..., 3:].set(0.0)
-        else:
-            moved = {"peg": (scene.peg, 2)}
-            shift = shift.at[..., 2:].set(0.0)
-        ((name, (pose, axes)),) = moved.items()
+        name, axes = self._language.robot, self._language.axes
+        shift, pose = shift.at[..., axes:].set(0.0), getattr(scene, name)
         stir = self.pose_noise * jax.random.normal(hand, (*pose.shape[:-1], axes))
         seen = self.env.state_from_scene(
             scene.replace(
@@ -175,9 +181,11 @@ class SimulatorWorldModel:
         }
         return state.replace(**read), key
 
-    def _blur(self, margin, key, actions):
+    def _stir(self, margin, key, actions):
         bits = jax.lax.bitcast_convert_type(actions, jnp.uint32).sum()
         noise = jax.random.normal(jax.random.fold_in(key, bits), margin.shape)
-        margin = margin + self.logit_noise * noise
+        return margin + self.logit_noise * noise
+
+    def _squash(self, margin):
         limit = jnp.maximum(self.logit_limit, 1e-6)
         return jnp.where(self.logit_limit > 0, limit * jnp.tanh(margin / limit), margin)

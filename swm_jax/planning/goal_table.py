@@ -22,15 +22,15 @@ from jaxtyping import Array, Bool, Float, Int
 from swm_jax.models import QuestionBatch
 from swm_jax.planning.question_batch import Tokenizes, goal_batch, question_batch
 from swm_jax.planning.value import GoalArrays
-from swm_jax.questions.board_words import (
+from swm_jax.questions.goal import Goal
+from swm_jax.questions.sided import FAR_EVIDENCE, SidedGoal
+from swm_jax.questions.stages import StagedGoal
+from swm_jax.worlds.board.words import (
     DIRECTION_VECTORS,
     DIRECTIONS,
     REGION_POINTS,
     REGIONS,
 )
-from swm_jax.questions.goal import Goal
-from swm_jax.questions.sided import FAR_EVIDENCE, SidedGoal
-from swm_jax.questions.stages import StagedGoal
 
 
 @struct.dataclass

@@ -11,8 +11,10 @@ Source of "published": Semantic World Models, except for lift, which is ours.
 from collections.abc import Sequence
 
 from swm_jax.questions.goal import Goal, make_goal
-from swm_jax.questions.grammar import question
 from swm_jax.questions.stages import Stage, StagedGoal
+from swm_jax.worlds.cube.questions import LANGUAGE
+
+question = LANGUAGE.question
 
 # Weights by task and preset, easy to tune.
 CUBE_WEIGHTS = {

@@ -20,16 +20,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from swm_jax.choices import known as known_name
 from swm_jax.envs.scene import BLOCK_NAMES, AnyScene, Scene
-from swm_jax.questions.board_words import (
-    DIRECTIONS,
-    nearest_direction,
-    opposite,
-)
 from swm_jax.questions.cube_goals import CUBE_TASKS, CUBE_WEIGHTS, cube_goal
 from swm_jax.questions.goal import make_goal
-from swm_jax.questions.grammar import check_domain, question
 from swm_jax.questions.sided import SidedGoal
+from swm_jax.worlds.board.questions import LANGUAGE
+from swm_jax.worlds.board.words import DIRECTIONS, nearest_direction, opposite
+
+question = LANGUAGE.question
 
 TASKS = ("reach", "separate", "block_to_block")
 DOMAIN_TASKS = {"board": TASKS, "cube": CUBE_TASKS}
@@ -92,8 +91,7 @@ def goal_for_task(
       ValueError: an unknown task, preset or name, too few names, a block that is not
         on the board.
     """
-    check_domain(domain)
-    tasks = DOMAIN_TASKS[domain]
+    tasks = DOMAIN_TASKS[known_name("domain", domain, DOMAIN_TASKS)]
     for kind, value, known in (("task", task, tasks), ("preset", preset, PRESETS)):
         if value not in known:
             near = difflib.get_close_matches(value, known, 1, 0.3) or known

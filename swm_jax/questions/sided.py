@@ -8,14 +8,17 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-from swm_jax.questions.board_words import (
+from swm_jax.questions.goal import Goal
+from swm_jax.questions.question import Question
+from swm_jax.worlds.board.questions import LANGUAGE
+from swm_jax.worlds.board.words import (
     DIRECTION_VECTORS,
     DIRECTIONS,
     REGION_POINTS,
     REGIONS,
 )
-from swm_jax.questions.goal import Goal
-from swm_jax.questions.grammar import Question, question
+
+question = LANGUAGE.question
 
 FAR_EVIDENCE = 2.0  # logits that the regions add to the direction they point to
 

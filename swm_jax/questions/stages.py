@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Float
 
 from swm_jax.questions.goal import Goal
-from swm_jax.questions.grammar import Question
+from swm_jax.questions.question import Question
 from swm_jax.questions.sided import SidedGoal
 
 STAGE_RULES = ("hysteresis", "latch")

@@ -22,6 +22,7 @@ from jax.sharding import Mesh
 from swm_jax import worlds
 from swm_jax.eval.episodes.device_program import board_program
 from swm_jax.models import (
+    MAX_ARGS,
     ModelConfig,
     Observation,
     PlaceTargets,
@@ -308,7 +309,7 @@ def _aims(model, mesh, scenes) -> tuple[QuestionBatch, GoalArrays]:
         tokens=shape(jnp.int32, length),
         mask=shape(jnp.bool_, length),
         type_id=shape(jnp.int32),
-        args=shape(jnp.int32, 2),
+        args=shape(jnp.int32, MAX_ARGS),
         answer_ids=shape(jnp.int32, 2),
     )
     goal = GoalArrays(shape(jnp.int32), shape(jnp.float32), None)

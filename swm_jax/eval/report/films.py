@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from swm_jax import worlds
 from swm_jax.eval.config import EvalConfig
 from swm_jax.eval.episodes.cells import load_actions, load_episode, make_planner
 from swm_jax.eval.episodes.goal_sizes import room
@@ -54,9 +55,9 @@ def _film(config, env, learned, episode: Episode, scenes, folder) -> dict:
         truth.observe(scenes), [goal] * len(keep)
     )
     told = load_actions(folder, episode)
-    said = film.listen(
-        world, scenes, aims, told, room=room(config.tasks, config.goal, config.env)
-    )
+    language = worlds.language(env.domain)
+    count = room(config.tasks, config.goal, config.env)
+    said = film.listen(world, language, scenes, aims, told, room=count)
     pictures = film.large_pictures(scenes)
     seen = None
     if world.image_size is not None:
