@@ -14,9 +14,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from swm_jax import envs, worlds
 from swm_jax.files import replaced
-from swm_jax.questions import ANSWERS, predicates, question
 from swm_jax.worlds.board.render import render
 from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
+
+BOARD = worlds.language("board")
 
 OUTPUT = Path(__file__).parents[1] / "docs" / "board.png"
 ACTIONS = 14  # of 0.012 m
@@ -49,7 +50,7 @@ def main() -> None:
     scenes = _push()
     now = jax.tree.map(lambda x: x[0], scenes)
     later = jax.tree.map(lambda x: x[-1], scenes)
-    asked = [question(*words) for words in ASKED]
+    asked = [BOARD.question(*words) for words in ASKED]
     rows = [(q.text, _answer(q, now, now), _answer(q, now, later)) for q in asked]
     views = [np.asarray(render(s, *VIEW[::-1], supersample=4)) for s in (now, later)]
     with replaced(OUTPUT) as temporary:
@@ -71,9 +72,8 @@ def _push() -> Scene:
 
 
 def _answer(asked, now: Scene, later: Scene) -> str:
-    type_id = predicates.TYPES.index(asked.type)
-    margin = predicates.margin(type_id, np.array(asked.args), now, later)
-    return ANSWERS[int(margin > 0)]
+    answer = BOARD.answer(asked.type_id, np.array(asked.args), now, later)
+    return asked.answers[int(answer)]
 
 
 def _draw(views, rows) -> Image.Image:

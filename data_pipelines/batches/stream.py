@@ -50,7 +50,8 @@ def make_train_iterator(
     Args:
       data_dir: a folder in our schema, or sources with weights (`mixture`).
       config: `images` B, `questions` Q and `queries` R; optional `answer_eos` (train
-        the token behind the answer too; L = 2), `threads` (1) and `prefetch` (4
+        the token behind the answer too; L = 2), `question_types` (names; by default all
+        but the numeric ones), `threads` (1) and `prefetch` (4
         batches made ahead), `frames` ("memory", "compressed" or "disk"), `actions`
         ("raw" or "quantile", see `normalise`) and `on_damage` ("raise" or "skip").
       tokenizer: of the model.

@@ -25,11 +25,10 @@ from jaxtyping import Array, Int, Key
 from data_pipelines.batches.source_batches import saqa_config
 from data_pipelines.saqa.balance import Balance
 from data_pipelines.saqa.device_draw import Tables, draw_one, parts_of, start_one
-from data_pipelines.saqa.pools import slot_questions
 from data_pipelines.saqa.sampler import SaqaSampler
+from data_pipelines.saqa.slots import slot_questions
 from data_pipelines.saqa.tokens import AnswerTokens, QuestionTokens
 from swm_jax.models import ModelConfig, Tokenizer, TrainBatch
-from swm_jax.questions import TYPES
 from swm_jax.worlds.board.render import render
 
 
@@ -47,7 +46,8 @@ def make_tables(
     cells = [cell for cell, _ in sampler.anchors]
     members = [starts for _, starts in sampler.anchors]
     sizes = [len(starts) for starts in members]
-    parts = [slot_questions(name) for name in TYPES]
+    slots = episodes.block_id.shape[-1]
+    parts = [slot_questions(kind, slots) for kind in sampler.types]
     weights = sampler.anchor_weights
     cumulative = np.concatenate([[0.0], np.cumsum(sampler.horizons.weights)])
     found = {
@@ -64,8 +64,10 @@ def make_tables(
         "anchor_logit": np.log(np.maximum(weights, 1e-30)),
         "members": np.concatenate(members) if members else np.zeros(1),
         "first": np.concatenate([[0], np.cumsum(sizes)]),
-        "type_id": np.repeat(np.arange(len(parts)), [len(p) for p in parts]),
+        "kind": np.repeat(np.arange(len(parts)), [len(p) for p in parts]),
         "rows": np.concatenate(parts),
+        "type_id": pools.type_id,
+        "edges": pools.edges,
         "bucket": sampler.horizons.bucket,
         "cumulative": cumulative,
         "tokens": tokens.tokens,
@@ -79,7 +81,11 @@ def make_tables(
         return jnp.asarray(x.astype(kinds[x.dtype.kind]))
 
     kinds = jax.tree.map(narrow, vars(balance))
-    return Tables(balance=kinds, **{name: narrow(x) for name, x in found.items()})
+    return Tables(
+        language=sampler.language,
+        balance=kinds,
+        **{name: narrow(x) for name, x in found.items()},
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +96,7 @@ class DeviceBatches:
       sampler: the host's, whose tables are drawn from.
       tables: on the device.
       config: `images` B, `questions` Q, `queries` R and `supersample`; optionally
-        `answer_eos`, as in `data_pipelines.batches.stream`.
+        `answer_eos` and `question_types`, as in `data_pipelines.batches.stream`.
       image_size: pixels per side of the square image.
       seed: of the stream, different for every split.
       rows: those of the B images that this host needs; None for all.
@@ -124,11 +130,15 @@ class DeviceBatches:
         Raises:
           ValueError: sizes that cannot work, or too few episodes.
         """
-        sampler = SaqaSampler(episodes, saqa_config(model_config.max_horizon))
+        types = config.get("question_types", None)
+        sampler = SaqaSampler(episodes, saqa_config(model_config.max_horizon, types))
         balance = sampler.balance(config.questions, config.queries)
-        blocks = np.unique(episodes.block_id)
-        words = QuestionTokens.make(tokenizer, blocks, model_config.max_question_tokens)
-        answers = AnswerTokens.make(tokenizer, config.get("answer_eos", False))
+        blocks, length = np.unique(episodes.block_id), model_config.max_question_tokens
+        words = QuestionTokens.make(
+            tokenizer, blocks, length, sampler.language, sampler.config.types
+        )
+        eos = config.get("answer_eos", False)
+        answers = AnswerTokens.make(tokenizer, eos, sampler.types)
         return cls(
             sampler,
             make_tables(sampler, balance, words, answers),

@@ -63,8 +63,6 @@ class SceneFormat:
       kind: the struct; `kind(**arrays)` makes a scene.
       domain: what stored episodes with these scenes call their domain.
       state: name -> field; the struct has the same names.
-      positions: name -> k, where the first k numbers of the last axis are a position
-        in metres.
       angles: name -> indices into the last axis that are angles in radians.
       bounds: name -> lowest and highest values that each number of the last axis takes;
         arrays without an entry are unbounded.
@@ -74,7 +72,6 @@ class SceneFormat:
     kind: Callable[..., Any]
     domain: str
     state: Mapping[str, StoredField]
-    positions: Mapping[str, int]
     angles: Mapping[str, tuple[int, ...]]
     bounds: Mapping[str, tuple[Any, Any]]
     check: Callable[[Mapping[str, np.ndarray], Need], None]

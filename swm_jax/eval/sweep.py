@@ -99,7 +99,8 @@ def _examine_answers(config: EvalConfig, env, learned: Learned) -> dict:
         held = held_out_episodes(env, config.qa_episodes)
         source = f"made on the fly, data set seed {SEED}"
     horizons = ask_horizons(learned.max_horizon)
-    queries = draw_queries(held, horizons, config.qa_queries)
+    language = worlds.load(config.world).language
+    queries = draw_queries(held, language, horizons, config.qa_queries)
     progress = Progress("answers", len(queries.episode), "scenes")
     logits = qa.answer(learned.world, queries, progress)
     return qa.examine(queries, logits, source)

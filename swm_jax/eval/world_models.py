@@ -20,8 +20,8 @@ from swm_jax.checkpoints import CheckpointError, LoadedModel, load_model
 from swm_jax.envs import AnyScene, Env
 from swm_jax.eval.config import EvalConfig, UserError
 from swm_jax.models import Observation, VLMWorldModel
+from swm_jax.models.ask import encode_answers
 from swm_jax.planning import WorldModel
-from swm_jax.questions import ANSWERS
 
 SUPERSAMPLE = 2  # rays per pixel side in the pictures a model sees
 
@@ -141,12 +141,13 @@ def _check_language(model, tokenizer, env: Env) -> None:
             "the checkpoint has no tokenizer: convert it with "
             "python -m swm_jax.convert SRC DST --tokenizer FILE"
         )
-    table = worlds.load(env.world).language.table(env.block_ids)
+    language = worlds.load(env.world).language
+    table = language.table(env.block_ids)
     texts = [table.question(i).text for i in range(len(table))]
     try:
         tokenizer.encode_batch(texts, model.max_question_tokens)
-        for answer in ANSWERS:
-            tokenizer.answer_id(answer)
+        for kind in language.select():
+            encode_answers(tokenizer, kind.answers.answers)
     except ValueError as error:
         raise UserError(
             f"the checkpoint's vocabulary does not fit the {env.world}: {error}"

@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from swm_jax.models import Observation, QuestionBatch
+from swm_jax.models.ask import read_answers
 from swm_jax.planning.goal_table import CompiledGoals, aim, choose, compile_goals
 from swm_jax.planning.planner import Planner
 from swm_jax.planning.proposals import Proposals
@@ -158,6 +159,5 @@ def ask_now(
     idle: Float[Array, "S 1 H A"],
 ) -> Float[Array, "S Q"]:
     """Margin of yes over no, in logits, about the present."""
-    context = world_model.encode(observation, questions)
-    logits = world_model.answer_logits(context, idle, (0,))[:, 0, 0]
+    logits = read_answers(world_model, observation, questions, idle, (0,))[:, 0, 0]
     return jnp.subtract(logits[..., 1], logits[..., 0])

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from jaxtyping import Array, Float
 
 from swm_jax.questions.goal import Goal
-from swm_jax.questions.grammar import Question
+from swm_jax.questions.question import Question
 
 STAGE_RULES = ("hysteresis", "latch")
 

@@ -19,10 +19,12 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
+from data_pipelines.batches.query_types import QUERY_TYPES
 from swm_jax import worlds
 from swm_jax.eval.episodes.device_program import episode_program
 from swm_jax.eval.episodes.setup import Setup
 from swm_jax.models import (
+    MAX_ARGS,
     ModelConfig,
     Observation,
     PlaceTargets,
@@ -36,7 +38,6 @@ from swm_jax.models import (
 )
 from swm_jax.planning import GoalArrays, Planner
 from swm_jax.training.finetune import Finetune, count_parameters
-from swm_jax.training.inputs import QUERY_TYPES
 from swm_jax.training.optimizer import make_optimizer
 from swm_jax.training.sharding import batch_sharding, batch_shards, replicated
 from swm_jax.training.state import abstract_state
@@ -321,7 +322,7 @@ def _aims(model, mesh, scenes) -> tuple[QuestionBatch, GoalArrays]:
         tokens=shape(jnp.int32, length),
         mask=shape(jnp.bool_, length),
         type_id=shape(jnp.int32),
-        args=shape(jnp.int32, 2),
+        args=shape(jnp.int32, MAX_ARGS),
         answer_ids=shape(jnp.int32, 2),
     )
     goal = GoalArrays(shape(jnp.int32), shape(jnp.float32), None)

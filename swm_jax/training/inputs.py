@@ -4,8 +4,8 @@
     episodes    stored episodes, with their frames or labels
     simulated   poses that were simulated once; all else is made on the device
 
-All are pure functions of (seed, step). Query types are the grammar's question
-types, followed by the kinds that only pre-training asks. The SWM stage may keep
+All are pure functions of (seed, step). Query types are the worlds' question types
+and the kinds that only pre-training asks (`query_types`). The SWM stage may keep
 every n-th step for rendered scenes (`rendered_every`), so that names stay bound to
 places while the model learns what actions do.
 
@@ -28,7 +28,6 @@ from swm_jax import worlds
 from swm_jax.models import ModelConfig, Tokenizer, TrainBatch
 from swm_jax.training.sharding import batch_sharding, batch_shards, shard_batch
 
-QUERY_TYPES = (*pretraining.QUERY_TYPES, "labelled")
 SOURCES = ("rendered", "episodes", "simulated")
 _HELD_OUT = 1_000_003  # added to the seed: another stream of scenes
 

@@ -15,6 +15,7 @@ from swm_jax.choices import known
 
 if TYPE_CHECKING:
     from swm_jax.envs import Env
+    from swm_jax.questions import Language, QuestionType
     from swm_jax.worlds.world import World
 
 DEFAULT = "board"  # the world of the model that ships with the package
@@ -39,6 +40,31 @@ def load(name: str) -> "World":
       ValueError: there is none; the message suggests the nearest name.
     """
     return importlib.import_module(_FOLDERS[known("world", name, _FOLDERS)]).WORLD
+
+
+def language(name: str) -> "Language":
+    """What can be asked of a world."""
+    return load(name).language
+
+
+def languages() -> tuple["Language", ...]:
+    """The languages of all worlds, each once."""
+    every = [language(name) for name in names()]
+    return tuple({each.name: each for each in every}.values())
+
+
+@functools.cache
+def question_types() -> dict[int, "QuestionType"]:
+    """The question types of all worlds by id.
+
+    Raises:
+      ValueError: two types of one id or name.
+    """
+    kinds = [kind for each in languages() for kind in each.types]
+    found = {kind.id: kind for kind in kinds}
+    if not len(kinds) == len(found) == len({kind.name for kind in kinds}):
+        raise ValueError("ids and names of question types must be unique over worlds")
+    return dict(sorted(found.items()))
 
 
 def load_env(name: str = DEFAULT, backend: str | None = None, **settings: Any) -> "Env":

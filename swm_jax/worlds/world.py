@@ -26,24 +26,9 @@ from jaxtyping import Array, Bool, Int, Key, UInt8
 from swm_jax.choices import known
 from swm_jax.envs import AnyScene, Env, EnvMaker, SceneFormat
 from swm_jax.planning import Planner, get_planner
-from swm_jax.questions import question_table
+from swm_jax.questions import Language
 from swm_jax.questions.conditional_goals import AnyGoal, question_count
 from swm_jax.questions.task_goals import Goals
-
-
-@dataclasses.dataclass(frozen=True)
-class Language:
-    """The questions that can be asked in a world.
-
-    Attributes:
-      name: whose types these are.
-    """
-
-    name: str
-
-    def table(self, block_ids):
-        """Every question about some blocks."""
-        return question_table(block_ids, self.name)
 
 
 @dataclasses.dataclass(frozen=True)

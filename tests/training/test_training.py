@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipelines.batches.pretraining import make_sampler
+from data_pipelines.batches.query_types import QUERY_TYPES
 from experiments import board_tiny
 from experiments.benchmarks.packing import random_batch
 from swm_jax.checkpoints import CheckpointError, export_model, load_model
@@ -24,7 +25,6 @@ from swm_jax.models import (
     TrainBatch,
     get_config,
 )
-from swm_jax.training.inputs import QUERY_TYPES
 from swm_jax.training.loop import LOGGED
 from swm_jax.training.losses import (
     answer_loss,

@@ -33,13 +33,11 @@ class HeldOut:
       scenes: scene with leading axes [E, T + 1], numpy.
       actions: float32[E, T, A], raw action units.
       length: int32[E], actions that belong to each episode.
-      world: name of their world.
     """
 
     scenes: AnyScene
     actions: Float[np.ndarray, "E T A"]
     length: Int[np.ndarray, " E"]
-    world: str = struct.field(pytree_node=False)
 
 
 def held_out_episodes(env: Env, count: int, steps: int = STEPS) -> HeldOut:
@@ -52,7 +50,6 @@ def held_out_episodes(env: Env, count: int, steps: int = STEPS) -> HeldOut:
         scenes=jax.tree.map(np.asarray, played.scene),
         actions=np.asarray(played.action, np.float32),
         length=np.asarray(played.length),
-        world=env.world,
     )
 
 
@@ -76,4 +73,4 @@ def stored_episodes(directory: str, count: int, world: str) -> HeldOut:
     arrays = stack_episodes(episodes, [_NO_FRAMES] * len(episodes))
     index = np.arange(len(episodes))[:, None]
     every = np.arange(arrays.action.shape[1] + 1)[None]
-    return HeldOut(arrays.scene(index, every), arrays.action, arrays.length, world)
+    return HeldOut(arrays.scene(index, every), arrays.action, arrays.length)

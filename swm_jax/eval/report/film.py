@@ -18,8 +18,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from swm_jax.envs import AnyScene
 from swm_jax.eval.world_models import Answerer, painter
+from swm_jax.models.ask import read_answers
 from swm_jax.planning.question_batch import question_batch
-from swm_jax.questions import ANSWERS, Question, predicates
+from swm_jax.questions import Language, Question
 
 WIDTH, HEIGHT = 1120, 560  # of a frame; codecs want multiples of 16
 STAGE = (640, 360)  # of the large picture
@@ -55,6 +56,7 @@ class Said:
 
 def listen(
     world: Answerer,
+    language: Language,
     scenes: AnyScene,
     aims: Sequence,
     told: np.ndarray | None = None,
@@ -67,16 +69,19 @@ def listen(
     stands still.
 
     Args:
+      world: what is asked.
+      language: says what came true.
       scenes: scene with leading axis T + 1.
       aims: a `swm_jax.questions.Goal` per frame, all with Q questions.
-      told: float32[>= T, A], the actions; None takes the motion of the board's peg.
+      told: float32[>= T, A], the actions; None takes the motion of the robot, where
+        actions are motions.
       ahead: horizon in steps.
       room: pads the questions, so that other films need no compilation.
     """
     frames = scenes.batch_shape[0]
     still = lambda x: np.concatenate([x, np.repeat(x[-1:], ahead, 0)])
     if told is None:
-        motion = np.diff(still(scenes.peg), axis=0)
+        motion = np.diff(still(getattr(scenes, language.robot)), axis=0)
     else:
         motion = np.zeros((frames + ahead, told.shape[1]), np.float32)
         motion[: frames - 1] = told[: frames - 1]
@@ -93,19 +98,20 @@ def listen(
             lambda x, rows=rows: np.asarray(x)[rows], (scenes, batch)
         )
         seen = world.observe(now)
-        log_probs = _ask(world.model, seen, part, actions[rows], (ahead,))
+        inputs = world.model, seen, part, actions[rows], (ahead,)
+        log_probs = read_answers(*inputs, normalise="answers")
         log_probs = np.asarray(log_probs)[: frames - begin, 0, 0, :count]
         wanted = desired[begin : begin + BATCH, :, None]
         probability.append(np.exp(np.take_along_axis(log_probs, wanted, 2)[..., 0]))
     now, later = (
         jax.tree.map(lambda x: np.asarray(x)[:, None], each) for each in (scenes, later)
     )
-    margin = predicates.margin(batch.type_id, batch.args, now, later)
+    answer = language.answer(batch.type_id, batch.args, now, later)
     return Said(
         questions=asked,
         desired=desired,
         probability=np.concatenate(probability),
-        truth=(np.asarray(margin)[:, :count] > 0) == (desired == 1),
+        truth=np.asarray(answer)[:, :count] == desired,
         ahead=ahead,
     )
 
@@ -194,7 +200,7 @@ def _answers(draw: ImageDraw.ImageDraw, said: Said, t: int, left: int, top: int)
     for q in range(min(len(said.questions[t]), room)):
         y = top + LINE * q
         p = float(np.clip(said.probability[t, q], 0.0, 1.0))
-        wanted = ANSWERS[int(said.desired[t, q])]
+        wanted = said.questions[t][q].answers[int(said.desired[t, q])]
         draw.text((left, y), said.questions[t][q].text, INK, _font(15))
         draw.text((left + width, y), wanted, MUTED, _font(15), anchor="ra")
         draw.rectangle((left, y + 22, left + width - 64, y + 34), PANEL)

@@ -55,7 +55,7 @@ def _film(config, env, learned, episode: Episode, scenes, folder) -> dict:
     )
     told = load_actions(folder, episode)
     room = whole.most_questions(config.tasks, config.goal)
-    said = film.listen(world, scenes, aims, told, room=room)
+    said = film.listen(world, whole.language, scenes, aims, told, room=room)
     pictures = film.large_pictures(config.world, scenes)
     seen = None
     if world.image_size is not None:

@@ -8,12 +8,12 @@ from swm_jax.worlds.board import (
     host_render,
     looks,
     policies,
+    questions,
     render,
     scene,
     tasks,
 )
 from swm_jax.worlds.world import (
-    Language,
     PlannerSettings,
     Policies,
     Renderers,
@@ -34,7 +34,7 @@ WORLD = World(
         check=env.check_config,
     ),
     scene=scene.FORMAT,
-    language=Language("board"),
+    language=questions.LANGUAGE,
     tasks=Tasks(tasks.TASK_NAMES, tasks.task_in, tasks.task_success),
     goals=goals.GOALS,
     looks=looks.LOOKS,

@@ -14,7 +14,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from swm_jax.envs.scene import BLOCK_NAMES, array_namespace
-from swm_jax.questions.board_words import (
+from swm_jax.questions.conditional_goals import ConditionalGoal
+from swm_jax.questions.goal import Goal, make_goal
+from swm_jax.questions.task_goals import Goals, TaskGoal
+from swm_jax.worlds.board.questions import LANGUAGE
+from swm_jax.worlds.board.scene import Scene
+from swm_jax.worlds.board.words import (
     DIRECTION_VECTORS,
     DIRECTIONS,
     REGION_POINTS,
@@ -22,11 +27,8 @@ from swm_jax.questions.board_words import (
     nearest_direction,
     opposite,
 )
-from swm_jax.questions.conditional_goals import ConditionalGoal
-from swm_jax.questions.goal import Goal, make_goal
-from swm_jax.questions.grammar import question
-from swm_jax.questions.task_goals import Goals, TaskGoal
-from swm_jax.worlds.board.scene import Scene
+
+question = LANGUAGE.question
 
 FAR_EVIDENCE = 2.0  # logits that the regions add to the direction they point to
 

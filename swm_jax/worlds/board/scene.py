@@ -95,7 +95,6 @@ FORMAT = SceneFormat(
         "peg": StoredField((2,)),
         "block_id": StoredField((8,), "int32", per_frame=False),
     },
-    positions={"block_pose": 2, "peg": 2},
     angles={"block_pose": (2,)},
     bounds={
         "block_pose": ((*_LOW, -np.pi), (*_HIGH, np.pi)),

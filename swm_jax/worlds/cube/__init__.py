@@ -7,12 +7,12 @@ from swm_jax.worlds.cube import (
     host_render,
     looks,
     policies,
+    questions,
     render,
     scene,
     tasks,
 )
 from swm_jax.worlds.world import (
-    Language,
     PlannerSettings,
     Policies,
     Renderers,
@@ -33,7 +33,7 @@ WORLD = World(
         check=env.check_config,
     ),
     scene=scene.FORMAT,
-    language=Language("cube"),
+    language=questions.LANGUAGE,
     tasks=Tasks(tasks.TASK_NAMES, tasks.task_in, tasks.task_success),
     goals=goals.GOALS,
     looks=looks.CUBE_LOOKS,

@@ -12,9 +12,10 @@ Source of "published": Semantic World Models, except for lift, which is ours.
 
 from swm_jax.questions.conditional_goals import Stage, StagedGoal
 from swm_jax.questions.goal import Goal, make_goal
-from swm_jax.questions.grammar import question
 from swm_jax.questions.task_goals import Goals, TaskGoal
+from swm_jax.worlds.cube.questions import LANGUAGE
 
+question = LANGUAGE.question
 RULES = {"published": "latch", "shaped": "hysteresis"}
 
 

@@ -63,7 +63,6 @@ FORMAT = SceneFormat(
         "gripper": StoredField((6,)),
         "block_id": StoredField((None,), "int32", per_frame=False),
     },
-    positions={"block_pose": 3, "gripper": 3},
     angles={"gripper": (3,)},
     bounds={},
     check=check,
