@@ -1,4 +1,4 @@
-"""SAQA batches of the board made on the device, pictures included, in one program.
+"""SAQA batches made on the device, pictures included, in one program.
 
 The host's sampler (`saqa`) measures pools and weights once; its tables then lie on the
 device, and a batch is a function of (seed, step) that never touches the host: starts
@@ -28,8 +28,8 @@ from data_pipelines.saqa.device_draw import Tables, draw_one, parts_of, start_on
 from data_pipelines.saqa.sampler import SaqaSampler
 from data_pipelines.saqa.slots import slot_questions
 from data_pipelines.saqa.tokens import AnswerTokens, QuestionTokens
+from swm_jax import worlds
 from swm_jax.models import ModelConfig, Tokenizer, TrainBatch
-from swm_jax.worlds.board.render import render
 
 
 def make_tables(
@@ -38,7 +38,7 @@ def make_tables(
     """Moves a host sampler's tables to the default device.
 
     Args:
-      sampler: of episodes on the board, with or without frames.
+      sampler: of episodes of a world, with or without frames.
       balance: `sampler.balance(questions, queries)`.
       tokens, answers: `QuestionTokens` and `AnswerTokens` of the model's tokenizer.
     """
@@ -51,10 +51,7 @@ def make_tables(
     weights = sampler.anchor_weights
     cumulative = np.concatenate([[0.0], np.cumsum(sampler.horizons.weights)])
     found = {
-        "block_pose": episodes.block_pose,
-        "peg": episodes.peg,
         "action": episodes.action,
-        "block_id": episodes.block_id,
         "length": episodes.length,
         "episode": pools.episode,
         "t": pools.t,
@@ -80,10 +77,12 @@ def make_tables(
         kinds = {"f": np.float32, "i": np.int32, "u": np.int32, "b": np.bool_}
         return jnp.asarray(x.astype(kinds[x.dtype.kind]))
 
-    kinds = jax.tree.map(narrow, vars(balance))
+    form = worlds.load(sampler.language.name).scene
     return Tables(
         language=sampler.language,
-        balance=kinds,
+        form=form,
+        state={name: narrow(getattr(episodes, name)) for name in form.state},
+        balance=jax.tree.map(narrow, vars(balance)),
         **{name: narrow(x) for name, x in found.items()},
     )
 
@@ -124,7 +123,7 @@ class DeviceBatches:
         """Measures weights, tokenises all questions.
 
         Args:
-          episodes: `EpisodeArrays` of the board; their frames are not looked at.
+          episodes: `EpisodeArrays` of a world; their frames are not looked at.
           seed, split, rows: as for `batches.make_train_iterator`.
 
         Raises:
@@ -177,6 +176,7 @@ class DeviceBatches:
         """(tables, seed, step) -> the batch, one jitted program."""
         config, saqa = self.config, self.sampler.config
         longest = self.sampler.horizons.longest
+        draw = worlds.load(self.sampler.language.name).render.device
 
         @jax.jit
         def sample(tables: Tables, seed: Int[Array, ""], step: Int[Array, ""]):
@@ -187,7 +187,7 @@ class DeviceBatches:
             )
             scene, batch = jax.vmap(one)(keys)
             size = self.image_size
-            image = render(scene, size, size, supersample=config.supersample)
+            image = draw(scene, size, size, supersample=config.supersample)
             return TrainBatch(image=image, **batch)
 
         return sample

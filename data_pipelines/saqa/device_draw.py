@@ -9,6 +9,7 @@ Q questions, R queries, E extra horizons, K horizon buckets, C answers of the ty
 has most.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -17,13 +18,14 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from data_pipelines.batches.source_batches import PLANE
 from data_pipelines.saqa.balance import KEEP_STILL
 from data_pipelines.saqa.sampler import SPARE, wanted_answer
 from data_pipelines.saqa.slots import name_objects
+from swm_jax.envs import SceneFormat
 from swm_jax.models import PAD_TOKEN, PlaceTargets
 from swm_jax.questions import Language
 from swm_jax.questions.types import answer_index
-from swm_jax.worlds.board.scene import Scene
 
 
 @struct.dataclass
@@ -31,8 +33,8 @@ class Tables:
     """What batches are drawn from, on the device.
 
     Attributes:
-      block_pose: float32[N, T + 1, 8, 3]; peg: float32[N, T + 1, 2];
-        action: float32[N, T, 2]; block_id: int32[N, 8]; length: int32[N].
+      state: the arrays of the scenes by name, [N, T + 1, ...], or [N, ...] for what an
+        episode has once; action: float32[N, T, A]; length: int32[N].
       episode, t: int32[M], the starts; horizon: int32[M, K], has: bool[M, types, K, C,
         2], as in `Pools`.
       anchor_cell: int32[cells, 4]; anchor_logit: float32[cells]; members: int32, the
@@ -45,12 +47,11 @@ class Tables:
       tokens: int32[NQ, phrasings, T]; token_row: int32[ids, args, args, args];
         answer_tokens: int32[ids, C, L], see `QuestionTokens`, `AnswerTokens`.
       language: of the questions.
+      form: how arrays become a scene.
     """
 
-    block_pose: Float[Array, "N T+1 8 3"]
-    peg: Float[Array, "N T+1 2"]
-    action: Float[Array, "N T 2"]
-    block_id: Int[Array, "N 8"]
+    state: Mapping[str, Array]
+    action: Float[Array, "N T A"]
     length: Int[Array, " N"]
     episode: Int[Array, " M"]
     t: Int[Array, " M"]
@@ -71,6 +72,7 @@ class Tables:
     token_row: Int[Array, "ids args args args"]
     answer_tokens: Int[Array, "ids C L"]
     language: Language = struct.field(pytree_node=False)
+    form: SceneFormat = struct.field(pytree_node=False)
 
 
 def parts_of(key: Key[Array, "..."]) -> dict[str, Key[Array, "..."]]:
@@ -113,8 +115,11 @@ def draw_one(tables, key, config, longest, questions, queries):
         tables, keys["words"], episode, kind, found, valid, config
     )
     query_type = tables.type_id[kind][query_question]
-    there = _scene(tables, episode, t + query_horizon)
-    place, has = tables.language.places(query_type, args[query_question], there)
+    places = None
+    if tables.language.axes == PLANE:
+        there = _scene(tables, episode, t + query_horizon)
+        place, has = tables.language.places(query_type, args[query_question], there)
+        places = PlaceTargets(mask=has & query_valid[:, None], place=place)
     said = tables.answer_tokens[query_type, clean(answer[query_question, slot])]
     mask = query_valid[:, None] & (said != PAD_TOKEN)
     after = t + jnp.arange(longest)
@@ -129,7 +134,7 @@ def draw_one(tables, key, config, longest, questions, queries):
         "answer_tokens": jnp.where(mask, said, PAD_TOKEN),
         "answer_mask": mask,
         "query_type": query_type,
-        "places": PlaceTargets(mask=has & query_valid[:, None], place=place),
+        "places": places,
     }
 
 
@@ -251,7 +256,7 @@ def _words_one(tables, key, episode, kind, found, valid, config):
     phrasing = jnp.where(canonical, 0, phrasing)
     # A padding question repeats the first, to the word.
     swap, phrasing = (jnp.where(valid, x, x[0]) for x in (swap, phrasing))
-    ids, type_id = tables.block_id[episode], tables.type_id[kind]
+    ids, type_id = tables.state["block_id"][episode], tables.type_id[kind]
     ids = jnp.broadcast_to(ids, (*kind.shape, len(ids)))
     args = name_objects(tables.language, type_id, tables.rows[found], ids, swap)
     row = tables.token_row[(type_id, *(args.T + 1))]
@@ -263,10 +268,15 @@ def _about_state(tables, kind: Int[Array, "..."]) -> Bool[Array, "..."]:
     return ~tables.balance["is_change"][kind]
 
 
-def _scene(tables, episode, t) -> Scene:
-    ids = tables.block_id[episode]
-    ids = jnp.broadcast_to(ids, (*jnp.shape(t), len(ids)))
-    return Scene(tables.block_pose[episode, t], ids, tables.peg[episode, t])
+def _scene(tables, episode, t) -> Any:
+    arrays = {}
+    for name, field in tables.form.state.items():
+        if field.per_frame:
+            arrays[name] = tables.state[name][episode, t]
+        else:
+            once = tables.state[name][episode]
+            arrays[name] = jnp.broadcast_to(once, (*jnp.shape(t), *once.shape))
+    return tables.form.kind(**arrays)
 
 
 def _margins(tables, episode, t, later, question) -> Float[Array, "..."]:

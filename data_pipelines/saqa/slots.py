@@ -42,7 +42,7 @@ class Episodes(Protocol):
 
 def language_of(episodes: Episodes) -> Language:
     """The language of the world that episodes are of."""
-    return worlds.language(getattr(episodes, "domain", "board"))
+    return worlds.language(getattr(episodes, "domain", worlds.DEFAULT))
 
 
 @functools.cache

@@ -55,7 +55,7 @@ class StoredField:
     per_frame: bool = True
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class SceneFormat:
     """A world's scenes: the struct, and how stored arrays become one.
 

@@ -146,7 +146,7 @@ class PlannerSettings:
         return {**self.every, **self.by_name.get(name, {})}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class World:
     """Everything about one world; the parts are described above.
 

@@ -8,7 +8,9 @@ and the finger pads with 0.5 for pictures); alpha 1 draws it solid, 0 hides it.
 from flax import struct
 
 from swm_jax.envs.scene import COLOURS
-from swm_jax.worlds.board.looks import Triple
+
+Triple = tuple[float, float, float]
+
 
 # OGBench's colours; what it calls orange is the paper's yellow.
 _RGB = {
