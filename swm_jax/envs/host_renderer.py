@@ -1,10 +1,10 @@
 """Scenes through `mujoco.Renderer`, on the host: what the worlds' host renderers share.
 
-OpenGL on the CPU or GPU of the host (set the environment variable `MUJOCO_GL` to `egl`,
-`osmesa` or `glfw` before Python starts), arrays in numpy. A world dresses the MJCF model
-of its physics in a look and says how a scene is laid out in it; the pictures are the
-reference against which its JAX renderer is tested. Opening an OpenGL context costs more
-than a frame: keep a renderer for many of them.
+OpenGL on the CPU or GPU of the host (set the environment variable `MUJOCO_GL` to
+`egl`, `osmesa` or `glfw` before Python starts), arrays in numpy. A world dresses the
+MJCF model of its physics in a look and says how a scene is laid out in it; the pictures
+are the reference against which its JAX renderer is tested. Opening an OpenGL context
+costs more than a frame: keep a renderer for many of them.
 """
 
 import abc

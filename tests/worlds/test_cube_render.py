@@ -128,6 +128,14 @@ def test_the_camera_is_ogbenchs():
     np.testing.assert_allclose(cube_render.project(at), [0.5, 0.5], atol=1e-3)
 
 
+def test_supersampled_pictures_agree_with_mujoco(mujoco_images):
+    one = jax.tree.map(lambda x: x[0], random_scenes())
+    ours = np.asarray(cube_render.render(one, 40, 56, supersample=2)).astype(int)
+    theirs = mujoco_images["supersampled"]
+    assert ours.shape == theirs.shape == (40, 56, 3)
+    assert np.abs(ours - theirs).mean() < 2 * COLOUR_DIFFERENCE
+
+
 def test_looks_are_found_by_name():
     with pytest.raises(ValueError, match="did you mean 'solid_arm'"):
         worlds.load("cube").look("solid_arms")

@@ -11,7 +11,6 @@ from swm_jax.envs.scene import COLOURS
 
 Triple = tuple[float, float, float]
 
-
 # OGBench's colours; what it calls orange is the paper's yellow.
 _RGB = {
     "red": (0.96, 0.26, 0.33),
