@@ -20,12 +20,12 @@ import jax
 import numpy as np
 from absl import app, flags
 
+from data_pipelines.batches.query_types import QUERY_TYPES
 from data_pipelines.batches.stream import make_train_iterator
 from experiments import board_tiny
 from swm_jax.eval.report.charts import lines
 from swm_jax.models import SemanticWorldModel, Tokenizer, TrainBatch
 from swm_jax.tools.programs import model_config
-from swm_jax.training.inputs import QUERY_TYPES
 from swm_jax.training.optimizer import make_optimizer
 from swm_jax.training.sharding import make_mesh, shard_batch
 from swm_jax.training.state import abstract_state, initial_state

@@ -19,6 +19,7 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
+from data_pipelines.batches.query_types import QUERY_TYPES
 from swm_jax import worlds
 from swm_jax.eval.episodes.device_program import board_program
 from swm_jax.models import (
@@ -36,7 +37,6 @@ from swm_jax.models import (
 )
 from swm_jax.planning import GoalArrays, Planner, get_planner
 from swm_jax.training.finetune import Finetune, count_parameters
-from swm_jax.training.inputs import QUERY_TYPES
 from swm_jax.training.optimizer import make_optimizer
 from swm_jax.training.sharding import batch_sharding, batch_shards, replicated
 from swm_jax.training.state import abstract_state

@@ -4,7 +4,7 @@ import difflib
 
 import ml_collections
 
-from swm_jax.training.inputs import QUERY_TYPES
+from data_pipelines.batches.query_types import QUERY_TYPES
 
 ON_NAN = ("stop", "skip")
 

@@ -15,6 +15,7 @@ import ml_collections
 import numpy as np
 from etils import epath
 
+from data_pipelines.batches.query_types import QUERY_TYPES
 from swm_jax.checkpoints import SAVE_TIMEOUT, KeepBest, RunCheckpoints
 from swm_jax.models import SemanticWorldModel, Tokenizer, get_config
 from swm_jax.training.bad_steps import (
@@ -30,7 +31,6 @@ from swm_jax.training.distributed import StopSignal, is_first
 from swm_jax.training.finetune import Finetune, count_parameters
 from swm_jax.training.goodput import Goodput, PhaseClock
 from swm_jax.training.inputs import (
-    QUERY_TYPES,
     Inputs,
     action_metadata,
     data_position,

@@ -5,14 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swm_jax import worlds
 from swm_jax.questions import (
     FreeQuestion,
     Stage,
     StagedGoal,
     goal_for_task,
     make_goal,
-    question,
 )
+
+BOARD = worlds.language("board")
 
 GOALS = [goal_for_task("reach", (name,)) for name in ("red moon", "blue cube")]
 NEAR = GOALS[0].questions[0]
@@ -57,11 +59,11 @@ def test_equal_thresholds_forget_the_past(answers):
 
 
 def test_three_stages_may_be_skipped_and_fall_to_the_first_that_is_undone():
-    stages = (Stage(GOALS[0], NEAR), Stage(GOALS[1], question("peg_moved")))
+    stages = (Stage(GOALS[0], NEAR), Stage(GOALS[1], BOARD.question("peg_moved")))
     goal = StagedGoal((*stages, Stage(GOALS[0])))
     assert walk(goal, [(0.95, 0.95), (0.95, 0.2), (0.2, 0.2)]) == [2, 1, 0]
     assert walk(goal, [(0.95, 0.2), (0.2, 0.95)]) == [1, 0]
-    assert goal.present == (NEAR, question("peg_moved"))
+    assert goal.present == (NEAR, BOARD.question("peg_moved"))
     assert goal.given(np.array([9.0, -9.0])) is GOALS[1]
 
 

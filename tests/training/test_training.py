@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipelines.batches.pretraining import make_sampler
+from data_pipelines.batches.query_types import QUERY_TYPES
 from experiments import board_tiny
 from swm_jax.checkpoints import CheckpointError, export_model, load_model
 from swm_jax.models import (
@@ -21,7 +22,6 @@ from swm_jax.models import (
     TrainBatch,
     get_config,
 )
-from swm_jax.training.inputs import QUERY_TYPES
 from swm_jax.training.losses import (
     answer_loss,
     dense_loss,
