@@ -102,7 +102,7 @@ def _training_log(config: EvalConfig) -> list[dict]:
 def _examine_answers(config: EvalConfig, env, learned: Learned) -> dict:
     queries, source = _queries(config, env, learned)
     progress = Progress("answers", len(queries.episode), "scenes")
-    logits = qa.answer(learned.world, queries, progress)
+    logits = qa.answer(learned.answerer, queries, progress)
     return qa.examine(queries, logits, source)
 
 
@@ -110,7 +110,7 @@ def _examine_numbers(config: EvalConfig, env, learned: Learned) -> dict:
     try:
         queries, source = _queries(config, env, learned, config.numbers)
         progress = Progress("numbers", len(queries.episode), "scenes")
-        logits = qa.answer(learned.world, queries, progress)
+        logits = qa.answer(learned.answerer, queries, progress)
         return examine_numbers(queries, logits, source)
     except ValueError as error:
         raise UserError(f"--numbers {','.join(config.numbers)}: {error}") from None
@@ -135,7 +135,7 @@ def _examine_actions(config: EvalConfig, env, learned: Learned) -> dict:
     total = config.sensitivity_scenes * len(config.tasks)
     return sensitivity.measure(
         env,
-        learned.world,
+        learned.answerer,
         make_planner(config, method),
         config.tasks,
         config.sensitivity_scenes,
@@ -155,7 +155,7 @@ def _sweep(config, env, learned, journal: Journal, folder: pathlib.Path) -> None
         env = worlds.load_env(config.world, backend="mjx")
     askable = {name: privileged(name, env) for name in ("simulator", "random")}
     if learned:
-        askable["swm"] = learned.world
+        askable["swm"] = learned.answerer
 
     def begin(method, world_model, count):
         nonlocal now
