@@ -17,13 +17,15 @@ from absl import app, flags, logging
 from jaxtyping import Bool, Float, Int
 
 from data_pipelines.label.labellers import Labeller, load_labeller
-from data_pipelines.saqa.sampler import SaqaConfig, SaqaSampler
+from data_pipelines.saqa.batch import SaqaConfig
+from data_pipelines.saqa.sampler import SaqaSampler
 from data_pipelines.schema.arrays import EpisodeArrays
 from data_pipelines.schema.domains import get_domain
 from data_pipelines.schema.episode import DataError
 from data_pipelines.schema.read import load_episodes
+from swm_jax import worlds
 from swm_jax.cli import error_line
-from swm_jax.questions import ALL_TYPES, ANSWERS, CHANGE_TYPES, DOMAINS
+from swm_jax.questions import YES_NO
 
 _STARTS = 32  # per batch drawn
 _THRESHOLDS = (0.0, 0.6, 0.8, 0.9, 0.95)
@@ -35,10 +37,10 @@ class Agreement:
     """What a labeller said about n tuples whose answers are known.
 
     Attributes:
-      truth: int[n], index into `ANSWERS`.
+      truth: int[n], 1 for yes.
       right: bool[n].
       confidence: float32[n].
-      type_id: int[n], index into `ALL_TYPES`.
+      type_id: int[n].
     """
 
     truth: Int[np.ndarray, " n"]
@@ -60,9 +62,9 @@ def measure(
             f"domain '{episodes.domain}' has no exact answers to compare with"
         )
     types = tuple(
-        name
-        for name in DOMAINS[episodes.domain]
-        if labeller.sees_change or name not in CHANGE_TYPES
+        kind.name
+        for kind in worlds.language(episodes.domain).select()
+        if labeller.sees_change or not kind.about_change
     )
     sampler = SaqaSampler(episodes, SaqaConfig(types=types, pool_starts=_POOL))
     rows, step = [], 0
@@ -78,7 +80,7 @@ def measure(
     where = (np.array(column) for column in (episode, t, horizon))
     answers, sure = labeller(episodes, *where, text)
     truth = np.array(truth)
-    right = np.array([ANSWERS[y] == said for y, said in zip(truth, answers)])
+    right = np.array([YES_NO.answers[y] == said for y, said in zip(truth, answers)])
     return Agreement(truth, right, np.asarray(sure), np.array(kind))
 
 
@@ -92,10 +94,11 @@ def table(agreement: Agreement) -> str:
 
     every = np.arange(len(agreement.truth))
     lines = [f"{'':26}{'tuples':>7}{'agree':>9}", line("all", every)]
-    for i, answer in enumerate(ANSWERS):
+    for i, answer in enumerate(YES_NO.answers):
         lines.append(line(f"truth is {answer}", every[agreement.truth == i]))
     for i in np.unique(agreement.type_id):
-        lines.append(line(ALL_TYPES[i], every[agreement.type_id == i]))
+        name = worlds.question_types()[int(i)].name
+        lines.append(line(name, every[agreement.type_id == i]))
     for least in _THRESHOLDS[1:]:
         kept = every[agreement.confidence >= least]
         lines.append(line(f"confidence >= {least:g}", kept))

@@ -1,11 +1,13 @@
-"""Trains the shipped tokenizers on the question grammar.
+"""Trains the shipped tokenizers on the languages of the worlds.
 
     python -m data_pipelines.train_tokenizer                     tiny: the board
-    python -m data_pipelines.train_tokenizer --name=board_cube   both domains
+    python -m data_pipelines.train_tokenizer --name=board_cube   both worlds
+    python -m data_pipelines.train_tokenizer --types=blocks_distance,peg_distance \\
+        --model_file=distances.model                             and numeric types
 
-Byte-pair pieces are merged until every word of the grammar is one piece; letters and
+Byte-pair pieces are merged until every word of the languages is one piece; letters and
 digits stay as pieces so that other words can be spelled. The result is a pure
-function of the grammar: the shipped file and a fresh one are equal.
+function of the languages: the shipped file and a fresh one are equal.
 """
 
 import io
@@ -16,34 +18,40 @@ from pathlib import Path
 import sentencepiece
 from absl import app, flags
 
+from swm_jax import worlds
 from swm_jax.files import write_whole
 from swm_jax.models.tokenizer import Tokenizer
-from swm_jax.questions import grammar
+from swm_jax.questions import corpus, vocabulary
 
 LOCATION_BINS = 64
 MAX_PIECES = 512  # rows of the tiny model's embedding
-SHIPPED = {"tiny": ("board",), "board_cube": ("board", "cube")}  # name -> domains
+SHIPPED = {"tiny": ("board",), "board_cube": ("board", "cube")}  # name -> worlds
 _ASSETS = Path(__file__).parents[1] / "swm_jax/models/assets"
 
 _NAME = flags.DEFINE_enum("name", "tiny", list(SHIPPED), "which tokenizer")
+_TYPES = flags.DEFINE_list("types", [], "question types beside the default ones")
 _MODEL_FILE = flags.DEFINE_string("model_file", None, "where it goes; None: assets")
 
 
-def train(domains: Sequence[str] = SHIPPED["tiny"]) -> bytes:
-    """A serialised SentencePiece model of the grammar of some domains.
+def train(names: Sequence[str] = SHIPPED["tiny"], types: Sequence[str] = ()) -> bytes:
+    """A serialised SentencePiece model of the languages of some worlds.
+
+    Args:
+      names: of the worlds.
+      types: names of question types beside those that are asked by default.
 
     Ids: 0 pad, 1 eos, 2 bos, 3 unknown, 4 newline, then the location tokens, "?"
     and the pieces.
 
     Raises:
-      RuntimeError: a word of the grammar did not become one piece.
+      RuntimeError: a word of the languages did not become one piece.
     """
+    languages = [worlds.language(name) for name in names]
+    words = vocabulary(languages, types)
     locations = [f"<loc{i:04d}>" for i in range(LOCATION_BINS)]
     buffer = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(
-            [*grammar.corpus(domains), *grammar.vocabulary(domains)]
-        ),
+        sentence_iterator=iter([*corpus(languages, types), *words]),
         model_writer=buffer,
         model_type="bpe",
         vocab_size=MAX_PIECES,
@@ -60,7 +68,6 @@ def train(domains: Sequence[str] = SHIPPED["tiny"]) -> bytes:
     )
     model = buffer.getvalue()
     tokenizer = Tokenizer(model, "new")
-    words = grammar.vocabulary(domains)
     broken = [word for word in words if len(tokenizer.encode(word)) != 1]
     if broken:
         raise RuntimeError(f"not one token: {', '.join(broken)}")

@@ -11,6 +11,8 @@ import difflib
 
 import ml_collections
 
+from data_pipelines.generate.config import default_config
+
 ARGS = ("default", "large", "paper", "debug")
 
 
@@ -23,24 +25,8 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
         raise ValueError(
             f"generate_board.py has no variant '{arg}'{hint}; known: {', '.join(ARGS)}"
         )
-    config = ml_collections.ConfigDict()
-    config.name = "board"
-    config.seed = 0
-    config.episodes = 2000
-    config.val_share = 0.1  # episodes, the last ones
-    config.episodes_per_shard = 60
-    config.min_steps = 32  # actions; a length is drawn for every episode
-    config.max_steps = 48
-    config.mixture = ml_collections.ConfigDict(
-        {"oracle": 0.2, "noisy": 0.2, "random": 0.1, "contact": 0.3, "smooth": 0.2}
-    )
-    config.near_share = 0.5  # starts with blocks and peg beside each other
-    config.backend = ""  # "mujoco", "mjx", or what suits the machine
-    config.block_set = "standard"
-    config.look = "default"
-    config.height = 96
-    config.width = 96
-    config.supersample = 2
+    config = default_config("board")
+    config.episodes, config.episodes_per_shard = 2000, 60
     if arg == "large":
         config.episodes = 20_000
         config.episodes_per_shard = 250

@@ -9,6 +9,8 @@ import difflib
 
 import ml_collections
 
+from data_pipelines.generate.config import default_config
+
 ARGS = ("default", "paper", "debug")
 
 
@@ -21,25 +23,7 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
         raise ValueError(
             f"generate_cube.py has no variant '{arg}'{hint}; known: {', '.join(ARGS)}"
         )
-    config = ml_collections.ConfigDict()
-    config.name = "cube"
-    config.env = "cube"
-    config.seed = 0
-    config.episodes = 400
-    config.val_share = 0.1  # episodes, the last ones
-    config.episodes_per_shard = 20
-    config.min_steps = config.max_steps = 100  # actions of an episode
-    # The paper's two; "smooth" adds actions as planners propose them.
-    config.mixture = ml_collections.ConfigDict(
-        {"play": 0.4, "noisy": 0.4, "smooth": 0.2}
-    )
-    config.backend = ""  # "mujoco", "mjx", or what suits the machine
-    config.cubes = 4
-    config.control_period = 0.1  # seconds
-    config.look = "default"  # the arm transparent; see swm_jax.worlds.cube.looks
-    config.height = 96
-    config.width = 96
-    config.supersample = 2
+    config = default_config("cube")
     if arg == "paper":
         config.episodes, config.episodes_per_shard = 3000, 10
         config.min_steps = config.max_steps = 1000

@@ -14,8 +14,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from swm_jax import envs, worlds
 from swm_jax.files import replaced
-from swm_jax.questions import ANSWERS, predicates, question
 from swm_jax.worlds.board.render import render
+from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
+
+BOARD = worlds.language("board")
 
 OUTPUT = Path(__file__).parents[1] / "docs" / "board.png"
 ACTIONS = 14  # of 0.012 m
@@ -48,7 +50,7 @@ def main() -> None:
     scenes = _push()
     now = jax.tree.map(lambda x: x[0], scenes)
     later = jax.tree.map(lambda x: x[-1], scenes)
-    asked = [question(*words) for words in ASKED]
+    asked = [BOARD.question(*words) for words in ASKED]
     rows = [(q.text, _answer(q, now, now), _answer(q, now, later)) for q in asked]
     views = [np.asarray(render(s, *VIEW[::-1], supersample=4)) for s in (now, later)]
     with replaced(OUTPUT) as temporary:
@@ -56,12 +58,12 @@ def main() -> None:
     print(f"{OUTPUT}: {OUTPUT.stat().st_size / 1024:.0f} kB")
 
 
-def _push() -> envs.Scene:
+def _push() -> Scene:
     env = worlds.load_env("board", backend="mujoco")
-    names = [envs.BLOCK_NAMES[i] for i in envs.BLOCK_SETS["standard"]]
-    start = envs.Scene(
+    names = [envs.BLOCK_NAMES[i] for i in BLOCK_SETS["standard"]]
+    start = Scene(
         block_pose=jnp.array([[BLOCKS[name] for name in names]], jnp.float32),
-        block_id=jnp.array([envs.BLOCK_SETS["standard"]], jnp.int32),
+        block_id=jnp.array([BLOCK_SETS["standard"]], jnp.int32),
         peg=jnp.array([PEG], jnp.float32),
     )
     actions = np.tile(np.float32(PUSH), (1, ACTIONS, 1))
@@ -69,10 +71,9 @@ def _push() -> envs.Scene:
     return jax.tree.map(lambda x: x[0], scenes)
 
 
-def _answer(asked, now: envs.Scene, later: envs.Scene) -> str:
-    type_id = predicates.TYPES.index(asked.type)
-    margin = predicates.margin(type_id, np.array(asked.args), now, later)
-    return ANSWERS[int(margin > 0)]
+def _answer(asked, now: Scene, later: Scene) -> str:
+    answer = BOARD.answer(asked.type_id, np.array(asked.args), now, later)
+    return asked.answers[int(answer)]
 
 
 def _draw(views, rows) -> Image.Image:

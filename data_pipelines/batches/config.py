@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from data_pipelines.batches.mixture import parse_sources
-from data_pipelines.saqa.sampler import SaqaConfig
+from data_pipelines.saqa.batch import SaqaConfig
 from swm_jax.choices import known
-from swm_jax.envs.scene import BLOCK_SETS
 from swm_jax.models.action_scale import KINDS
 from swm_jax.records import Count, Positive, Share, Size
+from swm_jax.worlds.board.scene import BLOCK_SETS
 
 
 @dataclasses.dataclass(frozen=True)

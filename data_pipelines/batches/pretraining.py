@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from data_pipelines.batches.config import Data
-from data_pipelines.generate.scenes import random_scenes
-from swm_jax.envs import BLOCK_NAMES, BLOCK_SETS, Scene
+from data_pipelines.batches.query_types import DESCRIBE, DETECT
+from swm_jax.envs import BLOCK_NAMES
 from swm_jax.models import (
     DenseTargets,
     MentionTargets,
@@ -29,28 +29,22 @@ from swm_jax.models import (
     Tokenizer,
     TrainBatch,
 )
-from swm_jax.questions import (
-    ALL_TYPES,
-    ANSWERS,
-    CHANGE_TYPES,
+from swm_jax.models.ask import encode_answers
+from swm_jax.questions import YES_NO, expand
+from swm_jax.worlds.board.geometry import BLOCK_HEIGHT
+from swm_jax.worlds.board.prompts import (
     NOTHING,
-    NUM_PHRASINGS,
     OBJECT_NAMES,
-    REGION_POINTS,
-    REGIONS,
-    TYPES,
-    Question,
     detection_prompt,
-    predicates,
-    question_table,
     region_prompt,
 )
-from swm_jax.worlds.board.geometry import BLOCK_HEIGHT
+from swm_jax.worlds.board.questions import LANGUAGE
+from swm_jax.worlds.board.random_scenes import random_scenes
 from swm_jax.worlds.board.render import project, render, segment
+from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
+from swm_jax.worlds.board.words import REGION_POINTS, REGIONS
 
-QUERY_TYPES = (*ALL_TYPES, "detect", "describe")
 ANSWER_LENGTH = 2
-_DETECT, _DESCRIBE = len(ALL_TYPES), len(ALL_TYPES) + 1
 _PEG = OBJECT_NAMES.index("peg")
 
 
@@ -72,15 +66,12 @@ def make_sampler(
     config = data.rendered
     mine = slice(None) if rows is None else np.asarray(rows)
     blocks = np.array(BLOCK_SETS[config.block_set])
-    table = question_table(blocks)
-    present = ~np.isin(np.array(TYPES)[table.type_id], CHANGE_TYPES)
-    type_id, args = table.type_id[present], table.args[present]
+    states = [kind.name for kind in LANGUAGE.select() if not kind.about_change]
+    table = LANGUAGE.table(blocks, states)
+    type_id, args = table.type_id, table.args
     objects = np.array([*blocks, _PEG])
-    texts = [
-        Question(TYPES[kind], tuple(arg), phrasing).text
-        for kind, arg in zip(type_id, args)
-        for phrasing in range(NUM_PHRASINGS)
-    ]
+    wordings = LANGUAGE.phrasings
+    texts = table.texts()
     texts += [detection_prompt(int(i)) for i in objects]
     texts += [region_prompt(i) for i in range(len(REGIONS))]
     tokens, mask = tokenizer.encode_batch(texts, model_config.max_question_tokens)
@@ -89,28 +80,29 @@ def make_sampler(
     named = jnp.asarray(named_objects(texts, tokenizer, used))
     slot = jnp.full(len(OBJECT_NAMES), -1).at[objects].set(jnp.arange(len(objects)))
     named = jnp.where(named < 0, -1, slot[named])  # of `_object_places`
-    first_detection = len(type_id) * NUM_PHRASINGS
+    first_detection = len(table) * wordings
     first_region = first_detection + len(objects)
-    yes_no = jnp.array([tokenizer.answer_id(answer) for answer in ANSWERS])
+    yes_no = jnp.asarray(encode_answers(tokenizer, YES_NO.answers))[:, 0]
     places = jnp.array([tokenizer.location_id(i) for i in range(config.location_bins)])
     names, names_mask = tokenizer.encode_batch([*BLOCK_NAMES, NOTHING], ANSWER_LENGTH)
     names, names_mask = jnp.asarray(names), jnp.asarray(names_mask)
-    type_id, args = jnp.asarray(type_id), jnp.asarray(args)
+    type_ids, arguments = jnp.asarray(type_id), jnp.asarray(args)
     size, count = model_config.image_size, data.rendered_images
 
     def ask(key: PRNGKeyArray, scene: Scene):
         """Present questions: rows of the token table, answers, types, places."""
         choice_key, phrasing_key = jax.random.split(key)
-        wide = predicates.expand(scene, 1)
-        truth = predicates.answer(type_id, args, wide, wide)
+        wide = expand(scene, 1)
+        truth = LANGUAGE.margin(type_id, args, wide, wide) > 0
         chosen = _balanced_choice(choice_key, type_id, truth, config.present_questions)
-        place, has = predicates.places(type_id[chosen], args[chosen], wide)
-        phrasing = jax.random.randint(phrasing_key, chosen.shape, 0, NUM_PHRASINGS)
+        kind = type_ids[chosen]
+        place, has = LANGUAGE.places(kind, arguments[chosen], wide)
+        phrasing = jax.random.randint(phrasing_key, chosen.shape, 0, wordings)
         answer = yes_no[jnp.take_along_axis(truth, chosen, 1).astype(jnp.int32)]
         answer = jnp.stack([answer, jnp.zeros_like(answer)], -1)
         valid = jnp.broadcast_to(jnp.array([True, False]), answer.shape)
-        row = chosen * NUM_PHRASINGS + phrasing
-        return row, answer, valid, type_id[chosen], place, has
+        row = chosen * wordings + phrasing
+        return row, answer, valid, kind, place, has
 
     def detect(key: PRNGKeyArray, scene: Scene):
         """Where the bases of some objects are, as (row, column) tokens."""
@@ -118,7 +110,7 @@ def make_sampler(
         place = jnp.take_along_axis(_object_places(scene), chosen[..., None], 1)
         bins = jnp.clip(place * len(places), 0, len(places) - 1).astype(jnp.int32)
         answer = places[bins[..., ::-1]]
-        kind = jnp.full(chosen.shape, _DETECT)
+        kind = jnp.full(chosen.shape, DETECT)
         block = jnp.minimum(chosen, len(blocks) - 1)  # the peg, last, is no block
         place, has = _places(block, chosen < len(blocks), scene)
         row = first_detection + chosen
@@ -133,7 +125,7 @@ def make_sampler(
         nearest = jnp.asarray(blocks)[distance.argmin(-1)]
         there = distance.min(-1) < config.region_radius
         name = jnp.where(there, nearest, len(BLOCK_NAMES))
-        kind = jnp.full(chosen.shape, _DESCRIBE)
+        kind = jnp.full(chosen.shape, DESCRIBE)
         place, has = _places(distance.argmin(-1), there, scene)
         return first_region + chosen, names[name], names_mask[name], kind, place, has
 
@@ -227,7 +219,7 @@ def _object_places(scene: Scene) -> Float[Array, "B 9 2"]:
 
 
 def _places(slot: Int[Array, "B n"], there: Bool[Array, "B n"], scene: Scene):
-    """As `predicates.places`, of queries about the block in a slot or none."""
+    """As `Language.places`, of queries about the block in a slot or none."""
     block = jnp.take_along_axis(scene.block_pose[..., :2], slot[..., None], 1)
     peg = jnp.broadcast_to(scene.peg[:, None], block.shape)
     place = jnp.stack([block, jnp.zeros_like(block), peg], -2)
@@ -237,7 +229,7 @@ def _places(slot: Int[Array, "B n"], there: Bool[Array, "B n"], scene: Scene):
 
 def _balanced_choice(
     key: PRNGKeyArray,
-    type_id: Int[Array, " N"],
+    type_id: Int[np.ndarray, " N"],
     truth: Bool[Array, "B N"],
     count: int,
 ) -> Int[Array, "B count"]:
@@ -246,7 +238,7 @@ def _balanced_choice(
     Gumbel top-k with weights one over the size of a question's (type, answer) group
     in that image.
     """
-    same_type = jax.nn.one_hot(type_id, len(TYPES))
+    same_type = type_id[:, None] == np.unique(type_id)
     group = jax.nn.one_hot(truth.astype(jnp.int32), 2)[..., None, :]
     group = group * same_type[..., None]
     size = jnp.einsum("bntc,btc->bn", group, group.sum(1))

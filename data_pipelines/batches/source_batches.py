@@ -12,18 +12,18 @@ import numpy as np
 from jaxtyping import Int
 
 from data_pipelines.batches.config import Data
-from data_pipelines.batches.pretraining import QUERY_TYPES as RENDERED_TYPES
+from data_pipelines.batches.query_types import LABELLED
 from data_pipelines.label.sampler import LabelSampler
+from data_pipelines.saqa.batch import SaqaBatch
 from data_pipelines.saqa.horizons import horizons_of
-from data_pipelines.saqa.sampler import SaqaBatch, SaqaSampler
+from data_pipelines.saqa.sampler import SaqaSampler
 from data_pipelines.saqa.tokens import AnswerTokens, QuestionTokens
 from data_pipelines.schema.arrays import EpisodeArrays
 from data_pipelines.schema.domains import get_domain
 from data_pipelines.schema.episode import DataError
 from swm_jax.models import ActionScale, ModelConfig, PlaceTargets, Tokenizer, TrainBatch
-from swm_jax.questions import predicates
 
-LABELLED_TYPE = len(RENDERED_TYPES)  # query type of a question in free words
+PLANE = 2  # axes of the places that training regresses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,7 @@ def make_member(
     shape = config.questions, config.queries
     if get_domain(episodes.domain).scene is None:
         labelled = LabelSampler(
-            episodes, tokenizer, length, horizon, other_type=LABELLED_TYPE, eos=eos
+            episodes, tokenizer, length, horizon, other_type=LABELLED, eos=eos
         )
 
         def with_labels(drawn):
@@ -101,8 +101,10 @@ def make_member(
     except ValueError as error:
         raise DataError(f"{name}: {error}") from error
     blocks = np.unique(episodes.block_id)
-    words = QuestionTokens.make(tokenizer, blocks, length, episodes.domain)
-    answers = AnswerTokens.make(tokenizer, eos)
+    words = QuestionTokens.make(
+        tokenizer, blocks, length, sampler.language, sampler.config.types
+    )
+    answers = AnswerTokens.make(tokenizer, eos, sampler.types)
 
     def with_frames(drawn):
         drawn = drawn.replace(actions=scaled(drawn.actions))
@@ -120,13 +122,15 @@ def to_train_batch(
 ) -> TrainBatch:
     """Adds pixels and tokens to what the sampler drew."""
     tokens, mask = words(drawn.type_id, drawn.args, drawn.phrasing)
-    answer_tokens, answer_mask = answers(drawn.query_answer, drawn.query_valid)
+    answer_tokens, answer_mask = answers(
+        drawn.query_type, drawn.query_answer, drawn.query_valid
+    )
     places = None
-    if episodes.domain == "board":
+    if drawn.language.axes == PLANE:
         args = np.take_along_axis(drawn.args, drawn.query_question[..., None], 1)
         later = drawn.t[:, None] + drawn.query_horizon
         scene = episodes.scene(drawn.episode[:, None], later)
-        place, has = predicates.places(drawn.query_type, args, scene)
+        place, has = drawn.language.places(drawn.query_type, args, scene)
         places = PlaceTargets(mask=has & drawn.query_valid[..., None], place=place)
     return TrainBatch(
         image=episodes.image(drawn.episode, drawn.t),

@@ -14,7 +14,6 @@ from PIL import Image, ImageDraw, ImageFont
 from data_pipelines.saqa.sampler import SaqaSampler
 from data_pipelines.schema.arrays import EpisodeArrays
 from data_pipelines.schema.domains import get_domain
-from swm_jax.questions import ANSWERS
 
 _TILE = 160  # pixels, width of one frame on the sheet
 _TEXT = 58  # pixels, height of the words below a pair
@@ -65,10 +64,11 @@ def random_examples(
         rows = []
         for b in range(count):
             r = rng.choice(np.flatnonzero(batch.query_valid[b]))
-            question = asked[b][batch.query_question[b, r]].text
-            answer = ANSWERS[batch.query_answer[b, r]]
+            question = asked[b][batch.query_question[b, r]]
+            answer = question.answers[batch.query_answer[b, r]]
             place = int(batch.episode[b]), int(batch.t[b])
-            rows.append((*place, int(batch.query_horizon[b, r]), question, answer))
+            horizon = int(batch.query_horizon[b, r])
+            rows.append((*place, horizon, question.text, answer))
     else:
         rows = [
             (i, int(labels.t[j]), int(labels.horizon[j]), question, answer)

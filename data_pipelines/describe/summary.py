@@ -17,6 +17,7 @@ from data_pipelines.schema.arrays import EpisodeArrays
 from data_pipelines.schema.domains import get_domain
 from data_pipelines.schema.output_folder import write_whole
 from data_pipelines.schema.read import load_episodes, open_dataset
+from swm_jax import worlds
 
 NEAR = 0.05  # metres between centres that count as touching
 MOVED = 0.04  # metres over an episode that count as moved
@@ -53,10 +54,11 @@ def describe(episodes: EpisodeArrays) -> str:
 
 
 def _policies(episodes: EpisodeArrays) -> list[str]:
-    board = episodes.domain == "board"
+    with_scene = get_domain(episodes.domain).scene is not None
+    robot = worlds.language(episodes.domain).robot if with_scene else ""
     head = f"{'policy':12}{'episodes':>10}{'step':>10}"
-    if board:
-        head += f"{'peg near':>10}{'pair near':>10}{'moved':>8}"
+    if with_scene:
+        head += f"{f'{robot} near':>14}{'pair near':>10}{'moved':>8}"
     lines = [head]
     inside = np.arange(episodes.action.shape[1]) < episodes.length[:, None]
     size = np.linalg.norm(episodes.action, axis=-1)
@@ -66,14 +68,14 @@ def _policies(episodes: EpisodeArrays) -> list[str]:
             continue
         step = size[rows][inside[rows]].mean()
         line = f"{name:12}{len(rows):10}{step:10.4f}"
-        if board:
-            peg, pair, moved = _events(episodes, rows)
-            line += f"{peg:10.2f}{pair:10.2f}{moved:8.2f}"
+        if with_scene:
+            near, pair, moved = _events(episodes, rows)
+            line += f"{near:14.2f}{pair:10.2f}{moved:8.2f}"
         lines.append(line)
     told = "step: mean length of an action in its own units"
-    if board:
+    if with_scene:
         told += (
-            "; peg near, pair near: share of frames with the peg and a block, or two "
+            f"; {robot} near, pair near: share of frames with it and a block, or two "
             f"blocks, within {NEAR} m; moved: blocks per episode that ended more than "
             f"{MOVED} m from their start"
         )
@@ -82,14 +84,16 @@ def _policies(episodes: EpisodeArrays) -> list[str]:
 
 def _events(episodes: EpisodeArrays, rows: np.ndarray) -> tuple[float, float, float]:
     """Shares of frames with contacts, blocks moved."""
-    inside = np.arange(episodes.peg.shape[1]) <= episodes.length[rows, None]
-    place = episodes.block_pose[rows, ..., :2]
-    to_peg = np.linalg.norm(place - episodes.peg[rows, :, None], axis=-1).min(-1)
+    language = worlds.language(episodes.domain)
+    hand = getattr(episodes, language.robot)[rows, :, None, : language.axes]
+    inside = np.arange(hand.shape[1]) <= episodes.length[rows, None]
+    place = episodes.block_pose[rows, ..., : language.axes]
+    to_robot = np.linalg.norm(place - hand, axis=-1).min(-1)
     apart = np.linalg.norm(place[..., :, None, :] - place[..., None, :, :], axis=-1)
-    apart = (apart + np.eye(8)).min((-1, -2))
+    apart = (apart + np.eye(place.shape[2])).min((-1, -2))
     moved = np.linalg.norm(place[:, -1] - place[:, 0], axis=-1) > MOVED
     near = lambda distance: float((distance < NEAR)[inside].mean())
-    return near(to_peg), near(apart), float(moved.sum(-1).mean())
+    return near(to_robot), near(apart), float(moved.sum(-1).mean())
 
 
 def _actions(episodes: EpisodeArrays) -> list[str]:

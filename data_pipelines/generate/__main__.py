@@ -3,12 +3,12 @@
     python -m data_pipelines.generate --config experiments/generate_board.py \\
         --output data/board [--episodes N] [--seed S]
 
-The config says which env (`config.env`, "board" if it says nothing). Work goes shard by
-shard, and a shard is a pure function of the config: a run that was killed continues
-when started again, and ends with the same bytes as one that was not. `generation.json`
-in the folder holds the config, so that no other config continues it. Physics runs
-batched over a shard's episodes on either backend; frames are rendered and packed as PNG
-in threads, while the next shard's physics runs and the last shard is written.
+The config says which world (`config.world`). Work goes shard by shard, and a shard is a
+pure function of the config: a run that was killed continues when started again, and
+ends with the same bytes as one that was not. `generation.json` in the folder holds the
+config, so that no other config continues it. Physics runs batched over a shard's
+episodes on either backend; frames are rendered and packed as PNG in threads, while the
+next shard's physics runs and the last shard is written.
 """
 
 import time

@@ -1,23 +1,23 @@
-"""Episodes of any env: keys, lengths and policies are drawn, the physics is played.
+"""Episodes of any world: keys, lengths and policies are drawn, the physics is played.
 
-What acts is a domain's own (`board_episodes`, `cube_episodes`). An episode is a
-function of (data set seed, its number).
+Who acts is the world's own (`World.policies`). An episode is a function of (data set
+seed, its number).
 
 Axes: B episodes, T actions, A action width.
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from flax import struct
-from jaxtyping import Float, Int, PRNGKeyArray
+from jaxtyping import Float, Int
 
 from swm_jax.envs import AnyScene, Env
+from swm_jax.worlds.world import Policies
 
 
 @struct.dataclass
@@ -28,7 +28,7 @@ class Simulated:
       scene: numpy scenes with leading axes [B, T + 1].
       action: float32[B, T, A].
       length: int32[B], actions that belong to each episode.
-      policy: int32[B], index into the domain's policies.
+      policy: int32[B], index into the world's policies.
     """
 
     scene: AnyScene
@@ -39,10 +39,7 @@ class Simulated:
 
 def play_episodes(
     env: Env,
-    starts: Callable[[PRNGKeyArray], Any],
-    first_memory: Callable[[PRNGKeyArray], Any],
-    act: Callable[..., tuple],
-    policies: Sequence[str],
+    policies: Policies,
     seed: int,
     numbers: Sequence[int],
     config: ml_collections.ConfigDict,
@@ -50,22 +47,23 @@ def play_episodes(
     """Plays the episodes `numbers` of the data set `seed`.
 
     Args:
-      env: either backend.
-      starts: keys [B] -> states, at rest.
-      first_memory: key -> what policies keep between steps of one episode.
-      act: (key, step, policy, scene, memory) -> action [A], memory, of one episode.
-      policies: names that `config.mixture` weighs.
-      config: `min_steps`, `max_steps`, `mixture` (policy -> weight).
+      env: any engine.
+      policies: who acts, of the env's world.
+      seed: of the data set.
+      numbers: B episode numbers.
+      config: `min_steps`, `max_steps`, `mixture` (policy -> weight), and what the
+        world's own starts take.
     """
-    weights = np.array([config.mixture.get(name, 0.0) for name in policies])
+    weights = np.array([config.mixture.get(name, 0.0) for name in policies.names])
     keys = episode_keys(seed, jnp.asarray(np.asarray(numbers)))
     length, policy, start_keys, act_keys = _draw(
         keys, config.min_steps, config.max_steps, tuple(weights / weights.sum())
     )
-    first_memory, act = _batched(first_memory, act)
-    play = _play_jitted if env.backend == "mjx" else _play_stepwise
+    first_memory, act = _batched(policies.first_memory, policies.act)
+    play = _play_jitted if env.traceable else _play_stepwise
+    start = policies.starts(env, start_keys, config)
     scenes, actions = play(
-        env, starts(start_keys), policy, act_keys, config.max_steps, first_memory, act
+        env, start, policy, act_keys, config.max_steps, first_memory, act
     )
     return Simulated(scenes, actions, np.asarray(length), np.asarray(policy))
 

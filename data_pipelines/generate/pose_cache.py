@@ -1,7 +1,7 @@
-"""Episodes on the board without frames: simulated once, kept as one file of poses.
+"""Episodes without frames: simulated once, kept as one file of poses.
 
-What `device_saqa` draws from: its images are rendered when they are asked for, so a
-data set is 28 numbers per frame, and thousands of episodes are simulated in the time
+What `device_batches` draws from: its images are rendered when they are asked for, so a
+data set is a few numbers per frame, and thousands of episodes are simulated in the time
 that an accelerator needs to compile. The episodes are those that
 `data_pipelines.generate.shards` makes of the same config.
 """
@@ -16,15 +16,14 @@ import ml_collections
 import numpy as np
 
 from data_pipelines.generate import shards as generate
-from data_pipelines.generate.board_episodes import simulate
+from data_pipelines.generate.config import make_env, resolve, upgrade, world_of
+from data_pipelines.generate.play import play_episodes
 from data_pipelines.schema.arrays import EpisodeArrays
-from data_pipelines.schema.domains import POLICIES
 from data_pipelines.schema.episode import DataError
 from data_pipelines.schema.output_folder import first_difference, write_whole
-from swm_jax import worlds
 
-_STATE = ("block_pose", "peg", "block_id")
-_ARRAYS = ("length", "action", "policy", *_STATE)
+_ARRAYS = ("length", "action", "policy")  # and those of a scene
+_PICTURES = ("name", "look", "height", "width", "supersample")
 
 
 def simulated_episodes(
@@ -41,12 +40,14 @@ def simulated_episodes(
     Raises:
       DataError: an unusable config, or a file that is damaged or of another config.
     """
-    config = generate.resolve(config)
+    config = resolve(config)
+    world = world_of(config)
     path = Path(path)
     if not path.exists():
         made = _simulate(config) | {"about": json.dumps(_about(config))}
         write_whole(path, lambda file: np.savez(file, **made))
     about, arrays = read(path)
+    about = upgrade(about)
     difference = first_difference(about, _about(config))
     if difference:
         field, old, new = difference
@@ -56,35 +57,40 @@ def simulated_episodes(
         )
     train, _ = generate.make_layout(config, path.parent).episodes
     rows = slice(0, train) if split == "train" else slice(train, None)
-    cut = {name: arrays[name][rows] for name in _ARRAYS}
+    cut = {name: value[rows] for name, value in arrays.items()}
     count = len(cut["length"])
     return EpisodeArrays(
         frames=None,
         first=np.zeros(count, np.int64),
         length=cut["length"],
         action=cut["action"],
-        state={name: cut[name] for name in _STATE},
+        state={name: cut[name] for name in world.scene.state},
         policy=cut["policy"],
-        policies=POLICIES,
+        policies=world.policies.names,
+        domain=world.scene.domain,
         episode=np.arange(config.episodes)[rows],
     )
 
 
 def _simulate(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
     """Plays all episodes, a shard's number of them at once, and prints progress."""
-    env = worlds.load_env("board", backend=config.backend, block_set=config.block_set)
+    env, world = make_env(config), world_of(config)
     begin, parts = time.perf_counter(), []
     size = config.episodes_per_shard
     for first in range(0, config.episodes, size):
-        played = simulate(env, config.seed, range(first, first + size), config)
+        numbers = range(first, first + size)
+        played = play_episodes(env, world.policies, config.seed, numbers, config)
         parts.append(
             {
                 "length": played.length,
                 "action": played.action,
                 "policy": played.policy,
-                "block_pose": played.scene.block_pose,
-                "peg": played.scene.peg,
-                "block_id": played.scene.block_id[:, 0],
+                **{
+                    name: getattr(played.scene, name)
+                    if field.per_frame
+                    else getattr(played.scene, name)[:, 0]
+                    for name, field in world.scene.state.items()
+                },
             }
         )
         spent = time.perf_counter() - begin
@@ -94,7 +100,7 @@ def _simulate(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
             f"{done * config.max_steps / spent:.0f} control steps/s",
             flush=True,
         )
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in _ARRAYS}
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return {name: value[: config.episodes] for name, value in joined.items()}
 
 
@@ -106,7 +112,10 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """
     try:
         with np.load(path) as stored:
-            arrays = {name: stored[name] for name in (*_ARRAYS, "about")}
+            arrays = {name: stored[name] for name in stored.files}
+        missing = [name for name in (*_ARRAYS, "about") if name not in arrays]
+        if missing:
+            raise KeyError(missing[0])
         return json.loads(str(arrays.pop("about"))), arrays
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
@@ -116,18 +125,6 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def _about(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """What decides the episodes."""
-    names = (
-        "seed",
-        "episodes",
-        "val_share",
-        "min_steps",
-        "max_steps",
-        "mixture",
-        "near_share",
-        "backend",
-        "block_set",
-        "episodes_per_shard",
-    )
-    about = config.to_dict()
-    return json.loads(json.dumps({name: about[name] for name in names}))
+    """What decides the episodes: all but pictures and names."""
+    kept = {k: v for k, v in config.to_dict().items() if k not in _PICTURES}
+    return json.loads(json.dumps(kept))

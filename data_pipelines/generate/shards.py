@@ -17,14 +17,13 @@ import jax
 import ml_collections
 import numpy as np
 
-from data_pipelines.generate.simulated import WORLDS
+from data_pipelines.generate.config import make_env, resolve, upgrade, world_of
+from data_pipelines.generate.play import play_episodes
 from data_pipelines.schema import store as folder
-from data_pipelines.schema.domains import DOMAINS
-from data_pipelines.schema.episode import SCHEMA_VERSION, DataError, Episode, encode_png
+from data_pipelines.schema.domains import get_domain
+from data_pipelines.schema.episode import SCHEMA_VERSION, Episode, encode_png
 from data_pipelines.schema.output_folder import claim_settings, claimed
-from swm_jax import worlds
 from swm_jax.cli import Progress
-from swm_jax.worlds.pictures import picture
 
 CONFIG_FILE = "generation.json"
 _RENDER_BATCH = 64  # scenes per call: one compilation serves every shard
@@ -62,7 +61,7 @@ def generate(config: ml_collections.ConfigDict, output: str | Path) -> Counts:
     counts = Counts()
     with claimed(output):
         wanted = {"schema_version": SCHEMA_VERSION, "config": config.to_dict()}
-        claim_settings(output / CONFIG_FILE, wanted)
+        claim_settings(output / CONFIG_FILE, wanted, _upgrade)
         folder.remove_partial(output)
         shards = layout.shards()
         missing = [shard for shard in shards if not shard.path.exists()]
@@ -84,48 +83,9 @@ def generate(config: ml_collections.ConfigDict, output: str | Path) -> Counts:
     return counts
 
 
-def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """A checked copy with the backend that will run.
-
-    Raises:
-      DataError: a value that cannot work, with what would.
-    """
-    config = config.copy_and_resolve_references()
-    on_cpu = jax.default_backend() == "cpu"
-    config.backend = config.backend or ("mujoco" if on_cpu else "mjx")
-
-    def need(good: bool, field: str, expected: str) -> None:
-        if not good:
-            value = config.to_dict().get(field)
-            raise DataError(f"config.{field} is {value!r}, expected {expected}")
-
-    name = world_name(config)
-    need(name in WORLDS, "env", f"one of {', '.join(WORLDS)}")
-    world = WORLDS[name]
-    need(config.episodes >= 2, "episodes", "at least 2")
-    need(0 < config.val_share < 1, "val_share", "a share between 0 and 1")
-    need(config.episodes_per_shard >= 1, "episodes_per_shard", "at least 1")
-    need(config.min_steps >= 1, "min_steps", "at least 1")
-    need(config.max_steps >= config.min_steps, "max_steps", "at least min_steps")
-    near = config.get("near_share", 0.0)
-    need(0 <= near <= 1, "near_share", "a share between 0 and 1")
-    need(config.look in world.looks, "look", f"one of {', '.join(world.looks)}")
-    mixture = config.mixture.to_dict()
-    known = set(mixture) <= set(world.policies)
-    known = known and all(weight >= 0 for weight in mixture.values())
-    known = known and sum(mixture.values()) > 0
-    need(known, "mixture", f"weights of {', '.join(world.policies)}")
-    return config
-
-
-def world_name(config: ml_collections.ConfigDict) -> str:
-    """The env of a config; those written before there were two say nothing."""
-    return config.get("env", "board")
-
-
 def schema_of(config: ml_collections.ConfigDict) -> folder.Schema:
     """What all episodes that this config makes have in common."""
-    domain = DOMAINS[world_name(config)]
+    domain = get_domain(world_of(config).scene.domain)
     count = config.get("cubes")  # in the place of each size that varies
     shape = lambda field: tuple(count if n is None else n for n in field.shape)
     return folder.Schema(
@@ -154,9 +114,7 @@ def _make_shards(config, shards, missing, counts: Counts) -> None:
     Three stages overlap: while a shard is drawn, the physics of the next one runs and
     the one before it is written. What a shard holds does not depend on that.
     """
-    name = world_name(config)
-    settings = {field: config[field] for field in WORLDS[name].settings}
-    env = worlds.load_env(name, backend=config.backend, **settings)
+    env = make_env(config)
     start, to_do = time.perf_counter(), sum(len(shard.numbers) for shard in missing)
     already = len(shards) - len(missing)
     progress = Progress("made", to_do, "episodes", quiet=0.0)
@@ -202,7 +160,7 @@ def _simulate(config, env, numbers, counts: Counts):
     begin = time.perf_counter()
     # Always a full shard's worth: one compilation, and the same rounding everywhere.
     full = range(numbers.start, numbers.start + config.episodes_per_shard)
-    played = WORLDS[env.domain].simulate(env, config.seed, full, config)
+    played = play_episodes(env, world_of(config).policies, config.seed, full, config)
     counts.physics += time.perf_counter() - begin
     counts.steps += len(full) * config.max_steps
     return jax.tree.map(lambda x: x[: len(numbers)], played)
@@ -210,7 +168,7 @@ def _simulate(config, env, numbers, counts: Counts):
 
 def _draw(config, env, numbers, played, threads, counts: Counts) -> list[Episode]:
     """Renders and packs the episodes of one shard."""
-    world, state = WORLDS[env.domain], DOMAINS[env.domain].state
+    names, form = world_of(config).policies.names, world_of(config).scene
     rows = [(i, t) for i, n in enumerate(played.length) for t in range(n + 1)]
     episode, t = np.array(rows).T
     scenes = jax.tree.map(lambda x: np.asarray(x)[episode, t], played.scene)
@@ -229,13 +187,13 @@ def _draw(config, env, numbers, played, threads, counts: Counts) -> list[Episode
                 name: getattr(played.scene, name)[i, : n + 1]
                 if field.per_frame
                 else getattr(played.scene, name)[i, 0]
-                for name, field in state.items()
+                for name, field in form.state.items()
             },
-            policy=world.policies[played.policy[i]],
+            policy=names[played.policy[i]],
             seed=config.seed,
             episode=number,
-            domain=env.domain,
-            source=env.domain,
+            domain=form.domain,
+            source=env.world,
             fps=1.0 / config.get("control_period", 0.1),
         )
         for i, (n, number) in enumerate(zip(played.length.tolist(), numbers))
@@ -246,22 +204,27 @@ def _render_png(config, scenes, at: int) -> tuple[list[bytes], float, float]:
     """PNG files of up to `_RENDER_BATCH` scenes from row `at` on, with seconds."""
     begin = time.perf_counter()
     part = jax.tree.map(lambda x: x[at : at + _RENDER_BATCH], scenes)
-    count = len(part.block_id)
+    count = len(jax.tree.leaves(part)[0])
     full = jax.tree.map(
         lambda x: np.pad(
             x, [(0, _RENDER_BATCH - count)] + [(0, 0)] * (x.ndim - 1), "edge"
         ),
         part,
     )
+    world = world_of(config)
     images = np.asarray(
-        picture(
+        world.render.device(
             full,
             config.height,
             config.width,
             supersample=config.supersample,
-            look=WORLDS[world_name(config)].looks[config.look],
+            look=world.look(config.look),
         )
     )
     rendered = time.perf_counter()
     pngs = [encode_png(image) for image in images[:count]]
     return pngs, rendered - begin, time.perf_counter() - rendered
+
+
+def _upgrade(stored: dict) -> dict:
+    return {**stored, "config": upgrade(stored.get("config", {}))}

@@ -20,10 +20,12 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from data_pipelines.label.questions import known_questions
 from data_pipelines.schema.arrays import EpisodeArrays
 from data_pipelines.schema.domains import get_domain
 from data_pipelines.schema.episode import DataError
-from swm_jax.questions import ANSWERS, CHANGE_TYPES, DOMAINS, parse, predicates
+from swm_jax import worlds
+from swm_jax.questions import YES_NO
 
 _BATCH = 32  # frames shown at once: one compilation serves all
 
@@ -67,19 +69,22 @@ class PredicateLabeller:
             raise DataError(
                 f"domain '{episodes.domain}' has no predicates: take --labeller=vqa"
             )
+        language = worlds.language(episodes.domain)
         try:
-            asked = [parse(text, episodes.domain) for text in questions]
+            asked = [language.parse(text) for text in questions]
         except ValueError as error:
             raise DataError(str(error)) from error
         now = episodes.scene(np.asarray(episode), np.asarray(t))
         later = episodes.scene(np.asarray(episode), np.asarray(t) + horizon)
         kind = np.array([question.type_id for question in asked], np.int32)
         args = np.array([question.args for question in asked], np.int32)
-        margin = np.asarray(predicates.margin(kind, args, now, later))
+        margin = np.asarray(language.margin(kind, args, now, later))
         if np.isnan(margin).any():
             text = questions[int(np.flatnonzero(np.isnan(margin))[0])]
             raise DataError(f"{text!r} asks about something that is not in the scene")
-        return [ANSWERS[int(m > 0)] for m in margin], np.ones(len(asked), np.float32)
+        index = language.index(kind, margin)
+        answers = [question.answers[i] for question, i in zip(asked, index)]
+        return answers, np.ones(len(asked), np.float32)
 
 
 class FrameLabeller:
@@ -119,7 +124,7 @@ class FrameLabeller:
 def vqa_labeller(
     world_model: Any,
     tokenizer: Any,
-    answers: Sequence[str] | None = ANSWERS,
+    answers: Sequence[str] | None = YES_NO.answers,
     prompt: str = "{question}",
     name: str = "vqa",
 ) -> FrameLabeller:
@@ -128,7 +133,8 @@ def vqa_labeller(
     Args:
       world_model: a `VLMWorldModel`; asked without actions.
       tokenizer: of the model.
-      answers: what to choose from; None lets it write.
+      answers: what to choose from, in free questions; the types of the worlds have
+        answers of their own. None lets it write, whatever is asked.
       prompt: words around the question, as some models want them: PaliGemma's mixtures
         answer to "answer en {question}".
       name: for reports.
@@ -136,6 +142,18 @@ def vqa_labeller(
     from swm_jax.models import answer_batch
 
     def answer(images, questions):
+        offered = [answers] * len(questions)
+        if answers is not None:
+            found = map(known_questions, questions)
+            offered = [q[0].answers if q else answers for q in found]
+        said, sure = np.empty(len(questions), object), np.zeros(len(questions))
+        for words in dict.fromkeys(offered):
+            rows = np.flatnonzero([each == words for each in offered])
+            texts = [questions[row] for row in rows]
+            said[rows], sure[rows] = choose(images[rows], texts, words)
+        return list(said), list(sure)
+
+    def choose(images, questions, words):
         count = len(questions)
         full = np.resize(np.arange(count), _BATCH)  # one shape, one compilation
         told = answer_batch(
@@ -144,11 +162,10 @@ def vqa_labeller(
             np.zeros((_BATCH, 0, world_model.action_width), np.float32),
             [[prompt.format(question=questions[i])] for i in full],
             (0,),
-            answers,
+            words,
             tokenizer=tokenizer,
         )
-        texts, sure = told.texts[:count, 0, 0], told.probabilities[:count, 0, 0]
-        return list(texts), list(sure)
+        return told.texts[:count, 0, 0], told.probabilities[:count, 0, 0]
 
     return FrameLabeller(answer, name)
 
@@ -184,10 +201,5 @@ def load_labeller(
 
 
 def asks_about_change(question: str) -> bool:
-    """Whether the question is one of our grammar's about a change."""
-    for domain in DOMAINS:
-        try:
-            return parse(question, domain).type in CHANGE_TYPES
-        except ValueError:
-            continue
-    return False
+    """Whether the question is of a type about a change, in any world."""
+    return any(found.kind.about_change for found in known_questions(question))

@@ -9,7 +9,6 @@ Axes: B starts, Q questions, R queries, M starts with labels, T question tokens,
 L answer tokens.
 """
 
-import contextlib
 from collections import Counter
 from collections.abc import Sequence
 
@@ -17,10 +16,11 @@ import numpy as np
 from flax import struct
 from jaxtyping import Float, Int
 
+from data_pipelines.label.questions import type_of_text
 from data_pipelines.schema.arrays import EpisodeArrays
 from data_pipelines.schema.episode import DataError
 from swm_jax.models import PAD_TOKEN, Tokenizer, TrainBatch
-from swm_jax.questions import ALL_TYPES, DOMAINS, parse
+from swm_jax.models.ask import encode_answers
 
 
 @struct.dataclass
@@ -61,7 +61,7 @@ class LabelSampler:
           tokenizer: of the model.
           max_question_tokens: of the model.
           max_horizon: labels farther ahead are left out.
-          other_type: query type of a question that the grammar does not know.
+          other_type: query type of a question in free words.
           eos: train the end token behind an answer too.
 
         Raises:
@@ -108,12 +108,9 @@ class LabelSampler:
         self._answer_tokens, self._answer_mask = _encode_answers(
             tokenizer, self.answers, eos
         )
+        domain = episodes.domain
         self._types = np.array(
-            [
-                type_of_text(text, episodes.domain, other_type)
-                for text in self.questions
-            ],
-            np.int32,
+            [type_of_text(str(q), domain, other_type) for q in self.questions], np.int32
         )
 
     def draw(
@@ -176,32 +173,8 @@ def _encode(tokenizer: Tokenizer, texts: Sequence[str], length: int):
 
 
 def _encode_answers(tokenizer: Tokenizer, texts: Sequence[str], eos: bool):
-    end = [tokenizer.eos_id] if eos else []
     try:
-        rows = [[*tokenizer.encode(str(text)), *end] for text in texts]
+        tokens = encode_answers(tokenizer, list(map(str, texts)), end=eos)
     except ValueError as error:
         raise DataError(f"a label's answer cannot be written: {error}") from error
-    longest = max(map(len, rows))
-    tokens = np.full((len(rows), longest), PAD_TOKEN, np.int32)
-    for i, row in enumerate(rows):
-        tokens[i, : len(row)] = row
-    return tokens, np.arange(longest) < np.array([[len(row)] for row in rows])
-
-
-def type_of_text(text: str, domain: str, other: int) -> int:
-    """The query type that a label's question counts as.
-
-    Args:
-      text: the question.
-      domain: of the episodes. Language-Table speaks the board's language; a domain
-        without a language of its own may speak any.
-      other: for a question that no grammar reads, or more than one.
-    """
-    languages = {"language_table": ("board",)}.get(domain, (domain,))
-    if languages[0] not in DOMAINS:
-        languages = tuple(DOMAINS)
-    found = []
-    for language in languages:
-        with contextlib.suppress(ValueError):
-            found.append(ALL_TYPES.index(parse(str(text), language).type))
-    return found[0] if len(found) == 1 else other
+    return tokens, tokens != PAD_TOKEN

@@ -1,4 +1,4 @@
-"""SAQA batches of the board made on the device, pictures included, in one program.
+"""SAQA batches made on the device, pictures included, in one program.
 
 The host's sampler (`saqa`) measures pools and weights once; its tables then lie on the
 device, and a batch is a function of (seed, step) that never touches the host: starts
@@ -25,12 +25,11 @@ from data_pipelines.batches.config import Data
 from data_pipelines.saqa.balance import Balance
 from data_pipelines.saqa.device_draw import Tables, draw_one, parts_of, start_one
 from data_pipelines.saqa.horizons import horizons_of
-from data_pipelines.saqa.pools import slot_questions
 from data_pipelines.saqa.sampler import SaqaSampler
+from data_pipelines.saqa.slots import slot_questions
 from data_pipelines.saqa.tokens import AnswerTokens, QuestionTokens
+from swm_jax import worlds
 from swm_jax.models import ModelConfig, Tokenizer, TrainBatch
-from swm_jax.questions import TYPES
-from swm_jax.worlds.board.render import render
 
 
 def make_tables(
@@ -39,7 +38,7 @@ def make_tables(
     """Moves a host sampler's tables to the default device.
 
     Args:
-      sampler: of episodes on the board, with or without frames.
+      sampler: of episodes of a world, with or without frames.
       balance: `sampler.balance(questions, queries)`.
       tokens, answers: `QuestionTokens` and `AnswerTokens` of the model's tokenizer.
     """
@@ -47,14 +46,12 @@ def make_tables(
     cells = [cell for cell, _ in sampler.anchors]
     members = [starts for _, starts in sampler.anchors]
     sizes = [len(starts) for starts in members]
-    parts = [slot_questions(name) for name in TYPES]
+    slots = episodes.block_id.shape[-1]
+    parts = [slot_questions(kind, slots) for kind in sampler.types]
     weights = sampler.anchor_weights
     cumulative = np.concatenate([[0.0], np.cumsum(sampler.horizons.weights)])
     found = {
-        "block_pose": episodes.block_pose,
-        "peg": episodes.peg,
         "action": episodes.action,
-        "block_id": episodes.block_id,
         "length": episodes.length,
         "episode": pools.episode,
         "t": pools.t,
@@ -64,8 +61,10 @@ def make_tables(
         "anchor_logit": np.log(np.maximum(weights, 1e-30)),
         "members": np.concatenate(members) if members else np.zeros(1),
         "first": np.concatenate([[0], np.cumsum(sizes)]),
-        "type_id": np.repeat(np.arange(len(parts)), [len(p) for p in parts]),
+        "kind": np.repeat(np.arange(len(parts)), [len(p) for p in parts]),
         "rows": np.concatenate(parts),
+        "type_id": pools.type_id,
+        "edges": pools.edges,
         "bucket": sampler.horizons.bucket,
         "cumulative": cumulative,
         "tokens": tokens.tokens,
@@ -78,8 +77,14 @@ def make_tables(
         kinds = {"f": np.float32, "i": np.int32, "u": np.int32, "b": np.bool_}
         return jnp.asarray(x.astype(kinds[x.dtype.kind]))
 
-    kinds = jax.tree.map(narrow, vars(balance))
-    return Tables(balance=kinds, **{name: narrow(x) for name, x in found.items()})
+    form = worlds.load(sampler.language.name).scene
+    return Tables(
+        language=sampler.language,
+        form=form,
+        state={name: narrow(getattr(episodes, name)) for name in form.state},
+        balance=jax.tree.map(narrow, vars(balance)),
+        **{name: narrow(x) for name, x in found.items()},
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +122,7 @@ class DeviceBatches:
         """Measures weights, tokenises all questions.
 
         Args:
-          episodes: `EpisodeArrays` of the board; their frames are not looked at.
+          episodes: `EpisodeArrays` of a world; their frames are not looked at.
           seed, split, rows: as for `batches.make_train_iterator`.
 
         Raises:
@@ -126,9 +131,11 @@ class DeviceBatches:
         horizons = horizons_of(model_config.max_horizon, config.saqa.buckets)
         sampler = SaqaSampler(episodes, config.saqa, horizons)
         balance = sampler.balance(config.questions, config.queries)
-        blocks = np.unique(episodes.block_id)
-        words = QuestionTokens.make(tokenizer, blocks, model_config.max_question_tokens)
-        answers = AnswerTokens.make(tokenizer, config.answer_eos)
+        blocks, length = np.unique(episodes.block_id), model_config.max_question_tokens
+        words = QuestionTokens.make(
+            tokenizer, blocks, length, sampler.language, sampler.config.types
+        )
+        answers = AnswerTokens.make(tokenizer, config.answer_eos, sampler.types)
         return cls(
             sampler,
             make_tables(sampler, balance, words, answers),
@@ -167,6 +174,7 @@ class DeviceBatches:
         """(tables, seed, step) -> the batch, one jitted program."""
         config, saqa = self.config, self.sampler.config
         longest = self.sampler.horizons.longest
+        draw = worlds.load(self.sampler.language.name).render.device
 
         @jax.jit
         def sample(tables: Tables, seed: Int[Array, ""], step: Int[Array, ""]):
@@ -177,7 +185,7 @@ class DeviceBatches:
             )
             scene, batch = jax.vmap(one)(keys)
             size = self.image_size
-            image = render(scene, size, size, supersample=config.simulated.supersample)
+            image = draw(scene, size, size, supersample=config.simulated.supersample)
             return TrainBatch(image=image, **batch)
 
         return sample

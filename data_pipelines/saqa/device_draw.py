@@ -5,9 +5,11 @@ answers) lie on the device. Functions whose names end in `_one` are about one im
 `jax.vmap` adds the batch axis.
 
 Axes: M starts, N episodes, T actions of the longest, n questions by slot, P proposals,
-Q questions, R queries, E extra horizons, K horizon buckets.
+Q questions, R queries, E extra horizons, K horizon buckets, C answers of the type that
+has most.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -16,15 +18,14 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from data_pipelines.batches.source_batches import PLANE
 from data_pipelines.saqa.balance import KEEP_STILL
-from data_pipelines.saqa.sampler import SPARE
-from swm_jax.envs import Scene
+from data_pipelines.saqa.sampler import SPARE, wanted_answer
+from data_pipelines.saqa.slots import name_objects
+from swm_jax.envs import SceneFormat
 from swm_jax.models import PAD_TOKEN, PlaceTargets
-from swm_jax.questions import CHANGE_TYPES, NUM_PHRASINGS, TYPES, predicates
-from swm_jax.questions.predicates import USES_B
-
-SLOTS = 8
-_NOT_CHANGE = np.array([name not in CHANGE_TYPES for name in TYPES])
+from swm_jax.questions import Language
+from swm_jax.questions.types import answer_index
 
 
 @struct.dataclass
@@ -32,40 +33,46 @@ class Tables:
     """What batches are drawn from, on the device.
 
     Attributes:
-      block_pose: float32[N, T + 1, 8, 3]; peg: float32[N, T + 1, 2];
-        action: float32[N, T, 2]; block_id: int32[N, 8]; length: int32[N].
-      episode, t: int32[M], the starts; horizon: int32[M, K], has: bool[M, types, K, 2,
+      state: the arrays of the scenes by name, [N, T + 1, ...], or [N, ...] for what an
+        episode has once; action: float32[N, T, A]; length: int32[N].
+      episode, t: int32[M], the starts; horizon: int32[M, K], has: bool[M, types, K, C,
         2], as in `Pools`.
       anchor_cell: int32[cells, 4]; anchor_logit: float32[cells]; members: int32, the
         starts of all cells, one cell after the other, that begin at `first`.
       balance: weights that even out the answers.
-      type_id: int32[n], rows: int32[n, 2]: every question by slot, twins once.
+      kind: int32[n], rows: int32[n, 3]: every question by slot, twins once, with the
+        index of its type.
+      type_id: int32[types]; edges: float32[types, C - 1], of the answers.
       bucket, cumulative: of every horizon, and of none below it (`Horizons`).
-      tokens: int32[NQ, phrasings, T]; token_row: int32[types, args, args];
-        answer_tokens: int32[answers, L], see `QuestionTokens`, `AnswerTokens`.
+      tokens: int32[NQ, phrasings, T]; token_row: int32[ids, args, args, args];
+        answer_tokens: int32[ids, C, L], see `QuestionTokens`, `AnswerTokens`.
+      language: of the questions.
+      form: how arrays become a scene.
     """
 
-    block_pose: Float[Array, "N T+1 8 3"]
-    peg: Float[Array, "N T+1 2"]
-    action: Float[Array, "N T 2"]
-    block_id: Int[Array, "N 8"]
+    state: Mapping[str, Array]
+    action: Float[Array, "N T A"]
     length: Int[Array, " N"]
     episode: Int[Array, " M"]
     t: Int[Array, " M"]
     horizon: Int[Array, "M K"]
-    has: Bool[Array, "M types K 2 2"]
+    has: Bool[Array, "M types K C 2"]
     anchor_cell: Int[Array, "cells 4"]
     anchor_logit: Float[Array, " cells"]
     members: Int[Array, " total"]
     first: Int[Array, " cells+1"]
     balance: Any
-    type_id: Int[Array, " n"]
-    rows: Int[Array, "n 2"]
+    kind: Int[Array, " n"]
+    rows: Int[Array, "n 3"]
+    type_id: Int[Array, " types"]
+    edges: Float[Array, "types C-1"]
     bucket: Int[Array, " longest+1"]
     cumulative: Float[Array, " longest+2"]
     tokens: Int[Array, "NQ phrasings T"]
-    token_row: Int[Array, "types args args"]
-    answer_tokens: Int[Array, "answers L"]
+    token_row: Int[Array, "ids args args args"]
+    answer_tokens: Int[Array, "ids C L"]
+    language: Language = struct.field(pytree_node=False)
+    form: SceneFormat = struct.field(pytree_node=False)
 
 
 def parts_of(key: Key[Array, "..."]) -> dict[str, Key[Array, "..."]]:
@@ -84,34 +91,37 @@ def draw_one(tables, key, config, longest, questions, queries):
     row, cell = start_one(tables, keys["start"], config)
     episode, t = tables.episode[row], tables.t[row]
     kind, k = _kinds_one(tables, keys["kind"], row, cell, questions)
-    now_all, found = _choose_one(tables, keys["choose"], row, cell, kind, k, config)
+    found = _choose_one(tables, keys["choose"], row, cell, kind, k, config)
     keep = _first_of_each(found) & (kind >= 0)
     picked = jnp.argsort(~keep, stable=True)[:questions]
     valid = keep[picked]
     picked = jnp.where(valid, picked, picked[0])
     kind, k, found = kind[picked], k[picked], found[picked]
-    now = now_all[found]
     h = _horizons_one(tables, keys["horizon"], row, kind, k, config.extra, longest)
     later = t + jnp.maximum(h, 0)
+    edges = tables.edges[kind]
+    now = answer_index(_margins(tables, episode, t, t, found), edges)
     value = _margins(tables, episode, t, later, found[:, None])
+    answer = answer_index(value, edges[:, None])
     usable = valid[:, None] & _first_of_each(h) & (h >= 0)
     best, query_valid = _race_one(
-        tables, keys["race"], kind, h, value, now, usable, queries
+        tables, keys["race"], kind, h, answer, now, usable, queries
     )
     query_question, slot = best // h.shape[-1], best % h.shape[-1]
     clean = lambda x: jnp.where(query_valid, x, 0).astype(jnp.int32)
     query_question = clean(query_question)
     query_horizon = clean(h[query_question, slot])
-    answer = clean(value[query_question, slot] > 0)
     args, tokens = _words_one(
         tables, keys["words"], episode, kind, found, valid, config
     )
-    query_type = kind[query_question].astype(jnp.int32)
-    there = _scene(tables, episode, t + query_horizon)
-    place, has = predicates.places(query_type, args[query_question], there)
-    mask = jnp.broadcast_to(
-        query_valid[:, None], (queries, tables.answer_tokens.shape[1])
-    )
+    query_type = tables.type_id[kind][query_question]
+    places = None
+    if tables.language.axes == PLANE:
+        there = _scene(tables, episode, t + query_horizon)
+        place, has = tables.language.places(query_type, args[query_question], there)
+        places = PlaceTargets(mask=has & query_valid[:, None], place=place)
+    said = tables.answer_tokens[query_type, clean(answer[query_question, slot])]
+    mask = query_valid[:, None] & (said != PAD_TOKEN)
     after = t + jnp.arange(longest)
     inside = after < tables.length[episode]
     actions = tables.action[episode, jnp.minimum(after, tables.action.shape[1] - 1)]
@@ -121,10 +131,10 @@ def draw_one(tables, key, config, longest, questions, queries):
         "question_mask": tokens != PAD_TOKEN,
         "query_question": query_question,
         "query_horizon": query_horizon,
-        "answer_tokens": jnp.where(mask, tables.answer_tokens[answer], PAD_TOKEN),
+        "answer_tokens": jnp.where(mask, said, PAD_TOKEN),
         "answer_mask": mask,
         "query_type": query_type,
-        "places": PlaceTargets(mask=has & query_valid[:, None], place=place),
+        "places": places,
     }
 
 
@@ -167,47 +177,48 @@ def _kinds_one(tables, key, row, cell, questions):
 
 def _proposal_weights(balance, has):
     """`Balance.proposal_weights` of one start."""
-    no, yes = has.any(-1)[..., 0], has.any(-1)[..., 1]
-    keep_only = balance["keep_only"]
-    keep = jnp.where(yes, keep_only[..., 1], keep_only[..., 0])
-    keep = jnp.where(no & yes, 1.0, jnp.where(no | yes, keep, 0.0))
-    still = ~has[..., 1].any(-1) & _NOT_CHANGE[:, None]
+    offered = has.any(-1)
+    keep = jnp.where(offered, balance["keep_only"], 0.0).max(-1)
+    keep = jnp.where(offered.sum(-1) > 1, 1.0, keep)
+    still = ~has[..., 1].any(-1) & ~balance["is_change"][:, None]
     still = still.at[:, 0].set(False)  # at horizon 0 nothing can change
     return keep * balance["kind_weights"] * jnp.where(still, KEEP_STILL, 1.0)
 
 
 def _choose_one(tables, key, row, cell, kind, k, config):
-    """Margins now of all questions [n]; the question [P] of every proposal."""
+    """The question [P] of every proposal."""
     want_key, turn_key, hard_key, score_key = jax.random.split(key, 4)
     shape = kind.shape
     anchored = cell[0] >= 0
-    want = jax.random.uniform(want_key, shape) < tables.balance["want_yes"][kind, k]
-    want = want.at[0].set(jnp.where(anchored, cell[2], want[0]).astype(bool))
+    u, offered = jax.random.uniform(want_key, shape), tables.has[row].any(-1)[kind, k]
+    want = wanted_answer(u, tables.balance["want"][kind, k], offered)
+    want = want.at[0].set(jnp.where(anchored, cell[2], want[0]))
     turn = jax.random.uniform(turn_key, shape) < config.change_share
     turn = turn.at[0].set(jnp.where(anchored, cell[3], turn[0]).astype(bool))
     hard = jax.random.uniform(hard_key, shape) < config.hard_share
     episode, t = tables.episode[row], tables.t[row]
-    every = jnp.arange(len(tables.type_id))
-    now = _margins(tables, episode, t, t, every)
+    every, edges = jnp.arange(len(tables.kind)), tables.edges[tables.kind]
+    now = answer_index(_margins(tables, episode, t, t, every), edges)
     later = t + jnp.maximum(tables.horizon[row], 0)
     value = jax.vmap(lambda at: _margins(tables, episode, t, at, every))(later)[k]
-    yes = value > 0
-    mine = tables.type_id == kind[:, None]
-    fits = mine & (yes == want[:, None])
+    answer = answer_index(value, edges)
+    mine = tables.kind == kind[:, None]
+    fits = mine & (answer == want[:, None])
     fits = jnp.where(fits.any(-1, keepdims=True), fits, mine)
-    changed = yes != (now > 0)
-    better = fits & (changed == turn[:, None]) & _about_state(kind)[:, None]
+    about_state = _about_state(tables, kind)[:, None]
+    better = fits & ((answer != now) == turn[:, None]) & about_state
     fits = jnp.where(better.any(-1, keepdims=True), better, fits)
     score = jax.random.uniform(score_key, value.shape)
-    near = 0.01 * score - jnp.abs(value)  # any of those within 1 cm of the nearest
+    # Any of those within 1 cm of the one nearest to a threshold.
+    near = 0.01 * score - jnp.abs(value[..., None] - edges).min(-1)
     score = jnp.where(hard[:, None], near, score)
-    return now, jnp.where(fits, score, -jnp.inf).argmax(-1)
+    return jnp.where(fits, score, -jnp.inf).argmax(-1)
 
 
 def _horizons_one(tables, key, row, kind, k, extra, longest):
     """First and extra horizons [Q, 1 + E], -1 where there is none."""
     room = tables.length[tables.episode[row]] - tables.t[row]
-    least = (~_about_state(kind)).astype(jnp.int32)[:, None]
+    least = (~_about_state(tables, kind)).astype(jnp.int32)[:, None]
     last = jnp.minimum(room, longest)
     low, high = tables.cumulative[least], tables.cumulative[last + 1]
     u = low + (high - low) * jax.random.uniform(key, (len(kind), extra))
@@ -217,14 +228,13 @@ def _horizons_one(tables, key, row, kind, k, extra, longest):
     return jnp.concatenate([tables.horizon[row, k][:, None], found], -1)
 
 
-def _race_one(tables, key, kind, h, value, now, usable, queries):
-    """Indices [R] into Q x (1 + E) of the queries that are asked, see `saqa`."""
-    answer = value > 0
-    changed = _about_state(kind)[:, None] & (answer != (now > 0)[:, None])
+def _race_one(tables, key, kind, h, answer, now, usable, queries):
+    """Indices [R] into Q x (1 + E) of the queries that are asked, see `sampler`."""
+    changed = _about_state(tables, kind)[:, None] & (answer != now[:, None])
     speed = tables.balance["query_weights"][
         kind[:, None],
         tables.bucket[jnp.maximum(h, 0)],
-        answer.astype(jnp.int32),
+        answer,
         changed.astype(jnp.int32),
     ]
     time = jax.random.exponential(key, h.shape) / jnp.maximum(speed, 1e-6)
@@ -237,46 +247,49 @@ def _race_one(tables, key, kind, h, value, now, usable, queries):
 
 
 def _words_one(tables, key, episode, kind, found, valid, config):
-    """Arguments [Q, 2] by block id and tokens [Q, T] of the questions of an image."""
+    """Arguments [Q, 3] by object id and tokens [Q, T] of the questions of an image."""
     swap_key, which_key, canonical_key = jax.random.split(key, 3)
-    first, other, side = predicates.arguments(kind, tables.rows[found])
-    pair = jnp.asarray(USES_B)[kind]
-    swap = pair & (jax.random.uniform(swap_key, kind.shape) < 0.5)
-    phrasing = jax.random.randint(which_key, kind.shape, 1, NUM_PHRASINGS)
+    swap = jax.random.uniform(swap_key, kind.shape) < 0.5
+    wordings = tables.language.phrasings
+    phrasing = jax.random.randint(which_key, kind.shape, 1, wordings)
     canonical = jax.random.uniform(canonical_key, kind.shape) < config.canonical_share
     phrasing = jnp.where(canonical, 0, phrasing)
     # A padding question repeats the first, to the word.
     swap, phrasing = (jnp.where(valid, x, x[0]) for x in (swap, phrasing))
-    ids = tables.block_id[episode]
-    name = lambda slot: ids[jnp.clip(slot, 0, SLOTS - 1)]
-    a, b = name(jnp.where(swap, other, first)), name(jnp.where(swap, first, other))
-    side = jnp.where(swap, (side + 4) % 8, side)
-    direction = kind == TYPES.index("block_direction")
-    tail = jnp.where(direction, b * 8 + side, jnp.where(pair, b, side))
-    args = jnp.stack([jnp.where(first < 0, -1, a), tail], -1)
-    return args, tables.tokens[
-        tables.token_row[kind, args[:, 0] + 1, args[:, 1] + 1], phrasing
-    ]
+    ids, type_id = tables.state["block_id"][episode], tables.type_id[kind]
+    ids = jnp.broadcast_to(ids, (*kind.shape, len(ids)))
+    args = name_objects(tables.language, type_id, tables.rows[found], ids, swap)
+    row = tables.token_row[(type_id, *(args.T + 1))]
+    return args, tables.tokens[row, phrasing]
 
 
-def _about_state(kind: Int[Array, "..."]) -> Bool[Array, "..."]:
+def _about_state(tables, kind: Int[Array, "..."]) -> Bool[Array, "..."]:
     """Whether a type asks about the state at the horizon alone."""
-    return jnp.asarray(_NOT_CHANGE)[kind]
+    return ~tables.balance["is_change"][kind]
 
 
-def _scene(tables, episode, t) -> Scene:
-    ids = jnp.broadcast_to(tables.block_id[episode], (*jnp.shape(t), SLOTS))
-    return Scene(tables.block_pose[episode, t], ids, tables.peg[episode, t])
+def _scene(tables, episode, t) -> Any:
+    arrays = {}
+    for name, field in tables.form.state.items():
+        if field.per_frame:
+            arrays[name] = tables.state[name][episode, t]
+        else:
+            once = tables.state[name][episode]
+            arrays[name] = jnp.broadcast_to(once, (*jnp.shape(t), *once.shape))
+    return tables.form.kind(**arrays)
 
 
 def _margins(tables, episode, t, later, question) -> Float[Array, "..."]:
     """Margins of questions by slot about frames; `later` and `question` broadcast."""
     by_slot = lambda scene: scene.replace(
-        block_id=jnp.broadcast_to(jnp.arange(SLOTS), scene.block_id.shape)
+        block_id=jnp.broadcast_to(
+            jnp.arange(scene.block_id.shape[-1]), scene.block_id.shape
+        )
     )
     now = by_slot(_scene(tables, episode, t))
     then = by_slot(_scene(tables, episode, later))
-    return predicates.margin(tables.type_id[question], tables.rows[question], now, then)
+    type_id = tables.type_id[tables.kind[question]]
+    return tables.language.margin(type_id, tables.rows[question], now, then)
 
 
 def _first_of_each(values: Int[Array, "... n"]) -> Bool[Array, "... n"]:

@@ -5,112 +5,40 @@ them. It is a pure function of (seed, step), so that a resumed run sees the same
 stream, and balanced over type x answer within horizon buckets:
 
 1. Most starts are drawn from the pool of a cell that is itself drawn evenly, so that
-   rare answers have images in which they occur (`saqa_pools`).
-2. Each start gets questions of types and buckets for which it has both answers, and
+   rare answers have images in which they occur (`pools`).
+2. Each start gets questions of types and buckets for which it has several answers, and
    few others; then the answer wanted is drawn, then a question that has it: if
    possible one whose answer differs from the present one, sometimes the one nearest
    its threshold.
 3. Every question is asked at more horizons; of all the answers found there, those of
    cells that are short of queries win the places left.
 
-The weights of all that are measured on the data set itself (`saqa_balance`).
+The weights of all that are measured on the data set itself (`balance`).
 
-Axes: B starts, Q questions, R queries, P proposals, E extra horizons, K buckets.
+Axes: B starts, Q questions, R queries, P proposals, E extra horizons, K buckets,
+C answers of the type that has most.
 """
 
-import dataclasses
-
 import numpy as np
-from flax import struct
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from data_pipelines.saqa import balance as saqa_balance
-from data_pipelines.saqa.horizons import Buckets, Horizons, horizons_of
-from data_pipelines.saqa.pools import (
+from data_pipelines.saqa.batch import SaqaBatch, SaqaConfig
+from data_pipelines.saqa.horizons import Horizons, horizons_of
+from data_pipelines.saqa.pools import build_pools
+from data_pipelines.saqa.slots import (
     Episodes,
-    build_pools,
+    language_of,
     margins,
-    name_blocks,
+    name_objects,
     slot_questions,
     with_tables,
 )
-from swm_jax.questions import ALL_TYPES, NUM_PHRASINGS, Question
-from swm_jax.records import Count, Share, Size
+from swm_jax.envs.scene import array_namespace
+from swm_jax.models import MAX_ARGS
+from swm_jax.questions.types import answer_index
 
 SPARE = 1.35  # proposals per question: the same one may be proposed twice
-
-
-@dataclasses.dataclass(frozen=True)
-class SaqaConfig:
-    """What to ask, and how often.
-
-    Attributes:
-      buckets: of horizons, their shares, the planner's horizons, where they differ
-        from what suits the model's longest horizon (`horizons_of`).
-      anchor_share: starts chosen for a rare answer; the others are any start.
-      change_share: among answers about a later state, how often to prefer one that
-        differs from the present one.
-      hard_share: how often to take the question nearest its threshold.
-      canonical_share: questions in the canonical wording.
-      extra: horizons proposed for each question besides its first.
-      types: the question types asked; None for all.
-      pool_starts: starts looked at when the pools are built; None for all.
-    """
-
-    buckets: Buckets = dataclasses.field(default_factory=Buckets)
-    anchor_share: Share = 0.7
-    change_share: Share = 0.5
-    hard_share: Share = 0.3
-    canonical_share: Share = 0.4
-    extra: Size = 9
-    types: tuple[str, ...] | None = None
-    pool_starts: Count | None = 40_000
-
-    def __post_init__(self):
-        for name in self.types or ():
-            if name not in ALL_TYPES:
-                raise ValueError(f"unknown question type {name!r}, known: {ALL_TYPES}")
-
-
-@struct.dataclass
-class SaqaBatch:
-    """A training batch without its pixels and tokens.
-
-    Attributes:
-      episode, t: int32[B], the starts: row of the episode, frame.
-      actions: float32[B, H, A], zeros behind an episode's end.
-      type_id: int32[B, Q]; args: int32[B, Q, 2]; phrasing: int32[B, Q].
-      question_valid: bool[B, Q]; a padding question repeats the first.
-      query_question: int32[B, R], index into Q.
-      query_horizon: int32[B, R]; never beyond an episode's end.
-      query_answer: int32[B, R], index into `ANSWERS`.
-      query_now: int32[B, R], the answer to the same question at horizon 0.
-      query_margin: float32[B, R], signed margin in metres.
-      query_type: int32[B, R].
-      query_valid: bool[B, R], False on padding queries.
-    """
-
-    episode: Int[np.ndarray, " B"]
-    t: Int[np.ndarray, " B"]
-    actions: Float[np.ndarray, "B H A"]
-    type_id: Int[np.ndarray, "B Q"]
-    args: Int[np.ndarray, "B Q 2"]
-    phrasing: Int[np.ndarray, "B Q"]
-    question_valid: Bool[np.ndarray, "B Q"]
-    query_question: Int[np.ndarray, "B R"]
-    query_horizon: Int[np.ndarray, "B R"]
-    query_answer: Int[np.ndarray, "B R"]
-    query_now: Int[np.ndarray, "B R"]
-    query_margin: Float[np.ndarray, "B R"]
-    query_type: Int[np.ndarray, "B R"]
-    query_valid: Bool[np.ndarray, "B R"]
-
-    def questions(self) -> list[list[Question]]:
-        """The questions of every start; `.text` has their words."""
-        return [
-            [Question(ALL_TYPES[i], a, p) for i, a, p in zip(*row)]
-            for row in zip(self.type_id, self.args, self.phrasing)
-        ]
 
 
 class SaqaSampler:
@@ -119,7 +47,8 @@ class SaqaSampler:
     Attributes:
       episodes, config, horizons: as given.
       pools: where each kind of answer can be found.
-      types: names of the types asked about, those of the episodes' domain.
+      language: of the episodes' world.
+      types: the question types asked.
       is_change: bool[types], whether a type compares with the present.
       anchors, anchor_weights: rare cells with their starts, and how often each is
         drawn.
@@ -133,9 +62,13 @@ class SaqaSampler:
     ):
         self.episodes, self.config = episodes, config or SaqaConfig()
         self.horizons = horizons or horizons_of(Horizons.longest, self.config.buckets)
+        self.language = language_of(episodes)
+        self.types = self.language.select(self.config.types)
         self._asked = with_tables(episodes)
-        self.pools = build_pools(self._asked, self.horizons, self.config.pool_starts)
-        self.types, self.is_change = self.pools.types, self.pools.is_change
+        self.pools = build_pools(
+            self._asked, self.types, self.horizons, self.config.pool_starts
+        )
+        self.is_change, self._edges = self.pools.is_change, self.pools.edges
         self._slots = int(np.asarray(episodes.block_id).shape[-1])
         self.anchors, self.anchor_weights = self._rare_cells()
         self._balances = {}
@@ -167,17 +100,15 @@ class SaqaSampler:
     def _rare_cells(self):
         """For each usable cell its starts; weights in favour of scarce types."""
         has = self.pools.has
-        some = has.any(-1)  # [M, types, K, 2]
-        both = some.all(-1)
-        wanted = np.isin(self.types, self.config.types or self.types)
-        usable = (
-            has.any(0)
-            & some.any(0).all(-1)[..., None, None]
-            & wanted[:, None, None, None]
-        )
-        scarcity = 1.0 / (both.mean((0, 2)) + 0.1)
+        some = has.any(-1)  # [M, types, K, C]
+        several = some.sum(-1) > 1
+        answers = some.any(0).sum(-1)
+        usable = has.any(0) & (answers > 1)[..., None, None]
+        scarcity = 1.0 / (several.mean((0, 2)) + 0.1)
         shares = np.array(self.horizons.shares)[:, None, None]
         weights = usable * scarcity[:, None, None, None] * shares
+        # As much for all answers of a type together as for two of yes or no.
+        weights = weights * (2 / np.maximum(answers, 1))[..., None, None]
         weights = weights / np.maximum(usable.sum(-1, keepdims=True), 1)
         cells = list(zip(*np.nonzero(usable)))
         anchors = [(cell, np.flatnonzero(has[:, *cell])) for cell in cells]
@@ -220,36 +151,38 @@ class SaqaSampler:
         kind, k, rows = kind[b, picked], k[b, picked], rows[b, picked]
         h = self._horizons(rng, row, kind, k)
         value, now = self._margins(episode, t, kind, rows, h)
+        edges = self._edges[kind][:, :, None]
+        answer, now = answer_index(value, edges), answer_index(now, edges)
         usable = valid[..., None] & _first_of_each(h) & (h >= 0)
         best, query_valid = self._race(
-            rng, balance, kind, h, value, now, usable, queries
+            rng, balance, kind, h, answer, now, usable, queries
         )
         query_question, slot = best // h.shape[-1], best % h.shape[-1]
-        value = value[b, query_question, slot]
         block_id = np.asarray(self.episodes.block_id)[episode][:, None]
         block_id = np.broadcast_to(block_id, (images, questions, self._slots))
         swap = rng.random(valid.shape) < 0.5
         swap = np.where(valid, swap, swap[:, :1])
-        phrasing = rng.integers(1, NUM_PHRASINGS, valid.shape)
+        phrasing = rng.integers(1, self.language.phrasings, valid.shape)
         phrasing *= rng.random(valid.shape) >= self.config.canonical_share
         clean = lambda x: np.where(query_valid, x, 0).astype(np.int32)
+        type_id = self.pools.type_id[kind]
+        margin = value[b, query_question, slot]
         return SaqaBatch(
             episode=episode.astype(np.int32),
             t=t.astype(np.int32),
             actions=self._actions(episode, t),
-            type_id=(kind + self.pools.first_id).astype(np.int32),
-            args=name_blocks(kind + self.pools.first_id, rows, block_id, swap),
+            type_id=type_id,
+            args=name_objects(self.language, type_id, rows, block_id, swap),
             phrasing=np.where(valid, phrasing, phrasing[:, :1]).astype(np.int32),
             question_valid=valid,
             query_question=clean(query_question),
             query_horizon=clean(h[b, query_question, slot]),
-            query_answer=clean(value > 0),
-            query_now=clean(now[b, query_question, 0] > 0),
-            query_margin=np.where(query_valid, value, 0).astype(np.float32),
-            query_type=(kind[b, clean(query_question)] + self.pools.first_id).astype(
-                np.int32
-            ),
+            query_answer=clean(answer[b, query_question, slot]),
+            query_now=clean(now[b, query_question, 0]),
+            query_margin=np.where(query_valid, margin, 0).astype(np.float32),
+            query_type=type_id[b, clean(query_question)],
             query_valid=query_valid,
+            language=self.language,
         )
 
     def _kinds(self, rng, balance, row, cell, questions):
@@ -272,15 +205,16 @@ class SaqaSampler:
         return kind, k
 
     def _questions(self, rng, balance, row, cell, kind, k):
-        """Arguments by slot [B, P, 2] and their rows [B, P] in `slot_questions`."""
+        """Arguments by slot [B, P, 3] and their rows [B, P] in `slot_questions`."""
         u = rng.random((3, *kind.shape))
-        want = u[0] < balance.want_yes[kind, k]
+        offered = self.pools.has[row].any(-1)[np.arange(len(row))[:, None], kind, k]
+        want = wanted_answer(u[0], balance.want[kind, k], offered)
         turn = u[1] < self.config.change_share
         anchored = cell[:, 0] >= 0
         want[:, 0] = np.where(anchored, cell[:, 2], want[:, 0])
         turn[:, 0] = np.where(anchored, cell[:, 3], turn[:, 0])
         hard = u[2] < self.config.hard_share
-        rows = np.full((*kind.shape, 2), -1)
+        rows = np.full((*kind.shape, MAX_ARGS), -1)
         index = np.zeros(kind.shape, int)
         for i in np.unique(kind[kind >= 0]):
             b, p = np.nonzero(kind == i)
@@ -294,18 +228,21 @@ class SaqaSampler:
 
     def _choose(self, rng, type_index, row, h, want, turn, hard):
         """Row of a question with the wanted answer for each of n proposals."""
-        name, rows = self.types[type_index], self._rows_of(type_index)
+        asked, rows = self.types[type_index], self._rows_of(type_index)
         e, t = self.pools.episode[row][:, None], self.pools.t[row][:, None]
-        value = margins(self._asked, name, rows, e, t, t + h[:, None])
-        yes = value > 0
-        fits = yes == want[:, None]
+        value = margins(self._asked, asked, rows, e, t, t + h[:, None])
+        answer = asked.answers.index(value)
+        fits = answer == want[:, None]
         fits |= ~fits.any(-1, keepdims=True)
         if not self.is_change[type_index]:
-            changed = yes != (margins(self._asked, name, rows, e, t, t) > 0)
+            now = margins(self._asked, asked, rows, e, t, t)
+            changed = answer != asked.answers.index(now)
             better = fits & (changed == turn[:, None])
             fits = np.where(better.any(-1, keepdims=True), better, fits)
         score = rng.random(value.shape, np.float32)
-        near = 0.01 * score - np.abs(value)  # any of those within 1 cm of the nearest
+        edges = np.array(asked.answers.edges, np.float32)
+        # Any of those within 1 cm of the one nearest to a threshold.
+        near = 0.01 * score - np.abs(value[..., None] - edges).min(-1)
         score = np.where(hard[:, None], near, score)
         return np.where(fits, score, -np.inf).argmax(-1)
 
@@ -334,18 +271,17 @@ class SaqaSampler:
                 now[b, q] = margins(self._asked, self.types[i], asked, e, start, start)
         return value, now
 
-    def _race(self, rng, balance, kind, h, value, now, usable, queries):
+    def _race(self, rng, balance, kind, h, answer, now, usable, queries):
         """Indices [B, R] into Q x (1 + E) of the queries that are asked.
 
         First horizons all win; the others race at the speed of their cell's weight
         (exponential waiting times: a weighted draw without replacement).
         """
-        answer = value > 0
-        changed = ~self.is_change[kind][..., None] & (answer != (now > 0))
+        changed = ~self.is_change[kind][..., None] & (answer != now)
         speed = balance.query_weights[
             kind[..., None],
             self.horizons.bucket[np.maximum(h, 0)],
-            answer.astype(int),
+            answer,
             changed.astype(int),
         ]
         time = rng.standard_exponential(h.shape) / np.maximum(speed, 1e-6)
@@ -365,6 +301,25 @@ class SaqaSampler:
         index = np.minimum(index, self.episodes.action.shape[1] - 1)
         actions = self.episodes.action[episode[:, None], index]
         return np.where(inside[..., None], actions, 0).astype(np.float32)
+
+
+def wanted_answer(
+    u: Float[Array, "..."],
+    weights: Float[Array, "... C"],
+    offered: Bool[Array, "... C"],
+) -> Int[Array, "..."]:
+    """One of the answers that an image offers, by weight; of all if it offers none.
+
+    Args:
+      u: uniform in 0..1. High answers lie at the low end.
+      weights: of the answers, 0 where a type has fewer.
+      offered: which answers there are.
+    """
+    xp = array_namespace(u, weights, offered)
+    offered = offered | ~offered.any(-1, keepdims=True)
+    total = xp.cumsum(xp.where(offered, weights, 0.0)[..., ::-1], -1)
+    below = (u * total[..., -1])[..., None] >= total[..., :-1]
+    return weights.shape[-1] - 1 - below.sum(-1)
 
 
 def _generator(seed, step):

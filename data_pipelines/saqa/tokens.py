@@ -1,9 +1,11 @@
 """Questions and answers as tokens: every wording of every question, made once.
 
-Axes: NQ questions, T question tokens, L answer tokens.
+Axes: NQ questions, T question tokens, C answers of the type that has most, L answer
+tokens.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,61 +13,57 @@ from jaxtyping import Bool, Int
 
 from data_pipelines.schema.episode import DataError
 from swm_jax.models import PAD_TOKEN, Tokenizer
-from swm_jax.questions import ANSWERS, NUM_PHRASINGS, question_table
+from swm_jax.models.ask import encode_answers
+from swm_jax.questions import Language, QuestionType
 
 
 @dataclasses.dataclass(frozen=True)
 class QuestionTokens:
-    """Tokens of every wording of every question about some blocks.
+    """Tokens of every wording of every question about some objects.
 
     Attributes:
       tokens: int32[NQ, phrasings, T], padded right.
-      row: int32[types, args, args], question -> row of `tokens`; -1 where there is
-        no such question. Arguments are shifted by one, as they start at -1.
+      row: int32[ids, args, args, args], question -> row of `tokens`; -1 where there
+        is no such question. Arguments are shifted by one, as they start at -1.
     """
 
     tokens: Int[np.ndarray, "NQ phrasings T"]
-    row: Int[np.ndarray, "types args args"]
+    row: Int[np.ndarray, "ids args args args"]
 
     @classmethod
     def make(
         cls,
         tokenizer: Tokenizer,
-        block_ids: Any,
+        object_ids: Any,
         length: int,
-        domain: str = "board",
+        language: Language,
+        types: Sequence[str] | None = None,
     ) -> "QuestionTokens":
-        """Tokenises all questions about `block_ids`, at most `length` tokens each.
+        """Tokenises all questions about `object_ids`, at most `length` tokens each.
 
         T is the longest one's: padding that no question needs costs time.
 
         Raises:
-          ValueError: a question has more tokens than that.
+          ValueError: a question has more tokens than that, or a word that the
+            tokenizer cannot write.
         """
-        table = question_table(tuple(int(i) for i in block_ids), domain)
-        texts = [
-            table.question(i, phrasing).text
-            for i in range(len(table))
-            for phrasing in range(NUM_PHRASINGS)
-        ]
-        tokens, mask = tokenizer.encode_batch(texts, length)
+        table = language.table(tuple(int(i) for i in object_ids), types)
+        tokens, mask = tokenizer.encode_batch(table.texts(), length)
         tokens = tokens[:, : int(mask.sum(1).max())]
-        shape = (len(table), NUM_PHRASINGS, tokens.shape[1])
+        shape = (len(table), language.phrasings, tokens.shape[1])
         size = (int(table.type_id.max()) + 1, *(table.args.max(0) + 2))
         row = np.full(size, -1, np.int32)
-        row[table.type_id, table.args[:, 0] + 1, table.args[:, 1] + 1] = np.arange(
-            len(table)
-        )
+        row[(table.type_id, *(table.args.T + 1))] = np.arange(len(table))
         return cls(np.asarray(tokens, np.int32).reshape(shape), row)
 
     def __call__(
         self,
         type_id: Int[np.ndarray, "..."],
-        args: Int[np.ndarray, "... 2"],
+        args: Int[np.ndarray, "... 3"],
         phrasing: Int[np.ndarray, "..."],
     ) -> tuple[Int[np.ndarray, "... T"], Bool[np.ndarray, "... T"]]:
         """Tokens of questions, and which of them are no padding."""
-        row = self.row[type_id, args[..., 0] + 1, args[..., 1] + 1]
+        row = self.row[(type_id, *np.moveaxis(args + 1, -1, 0))]
         if (row < 0).any():
             where = tuple(np.argwhere(row < 0)[0])
             raise DataError(
@@ -78,25 +76,43 @@ class QuestionTokens:
 
 @dataclasses.dataclass(frozen=True)
 class AnswerTokens:
-    """Target tokens of every answer.
+    """Target tokens of every answer to every type.
 
     Attributes:
-      tokens: int32[answers, L].
+      tokens: int32[ids, C, L], padded right.
     """
 
-    tokens: Int[np.ndarray, "answers L"]
+    tokens: Int[np.ndarray, "ids C L"]
 
     @classmethod
-    def make(cls, tokenizer: Tokenizer, eos: bool) -> "AnswerTokens":
-        """One token per answer, with the end token behind it if `eos`."""
-        end = [tokenizer.eos_id] if eos else []
-        rows = [[tokenizer.answer_id(answer), *end] for answer in ANSWERS]
-        return cls(np.array(rows, np.int32))
+    def make(
+        cls, tokenizer: Tokenizer, eos: bool, types: Sequence[QuestionType]
+    ) -> "AnswerTokens":
+        """With the end token behind each if `eos`, or where a set's answers need it.
+
+        Raises:
+          ValueError: an answer that the tokenizer cannot write.
+        """
+        sets = {kind.answers: kind.answers.answers for kind in types}
+        rows = {
+            each: encode_answers(tokenizer, words, end=eos or None)
+            for each, words in sets.items()
+        }
+        size = max(kind.id for kind in types) + 1
+        widest = [max(ids.shape[axis] for ids in rows.values()) for axis in (0, 1)]
+        tokens = np.full((size, *widest), PAD_TOKEN, np.int32)
+        for kind in types:
+            ids = rows[kind.answers]
+            tokens[kind.id, : len(ids), : ids.shape[1]] = ids
+        return cls(tokens)
 
     def __call__(
-        self, answer: Int[np.ndarray, "..."], valid: Bool[np.ndarray, "..."]
+        self,
+        type_id: Int[np.ndarray, "..."],
+        answer: Int[np.ndarray, "..."],
+        valid: Bool[np.ndarray, "..."],
     ) -> tuple[Int[np.ndarray, "... L"], Bool[np.ndarray, "... L"]]:
         """Target tokens and their mask; padding queries have neither."""
-        mask = np.broadcast_to(valid[..., None], (*valid.shape, self.tokens.shape[1]))
-        tokens = np.where(mask, self.tokens[answer], PAD_TOKEN).astype(np.int32)
-        return tokens, np.ascontiguousarray(mask)
+        tokens = self.tokens[type_id, answer]
+        mask = valid[..., None] & (tokens != PAD_TOKEN)
+        return np.where(mask, tokens, PAD_TOKEN).astype(np.int32), mask

@@ -30,7 +30,7 @@ class EpisodeArrays:
       policy: int32[N], index into `policies`.
       policies: names.
       episode: int64[N], number within the data set.
-      domain: one of `domains.DOMAINS`.
+      domain: see `domains`.
       labels: N `Labels`.
       instruction: N texts.
     """
@@ -74,7 +74,7 @@ class EpisodeArrays:
         if domain.scene is None:
             raise DataError(f"domain '{self.domain}' has no scene, only pictures")
         episode, t = np.broadcast_arrays(episode, t)
-        return domain.scene(
+        return domain.scene.kind(
             **{
                 name: self.state[name][(episode, t) if field.per_frame else episode]
                 for name, field in domain.state.items()

@@ -9,7 +9,7 @@ and the actions between them are t .. t + h - 1.
     image             T + 1 PNG or JPEG    RGB, one size and kind in a data set
     action            float32[T, A]        as sent to the robot or simulator
     (state)           see `domains`        poses; none for a domain without
-    domain            text                 one of `domains.DOMAINS`
+    domain            text                 see `domains`
     source            text                 what it was made by or converted from
     instruction       text                 what the robot was told; may be empty
     policy            text                 who acted
@@ -225,8 +225,8 @@ def validate(episode: Episode, name: str = "episode") -> None:
         need(fits, f"shape of {field}", value.shape, expected)
         need(value.dtype == dtype, f"type of {field}", value.dtype, dtype)
         need(np.isfinite(value).all(), field, "not finite", "finite numbers")
-    if domain.check:
-        domain.check(episode.state, need)
+    if domain.scene:
+        domain.scene.check(episode.state, need)
     if domain.action_limit is not None:
         largest, limit = np.abs(episode.action).max(), domain.action_limit
         good = largest <= limit * (1 + 1e-6)

@@ -34,8 +34,17 @@ def claimed(output: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def claim_settings(path: Path, wanted: Mapping[str, Any]) -> None:
+def claim_settings(
+    path: Path,
+    wanted: Mapping[str, Any],
+    upgrade: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> None:
     """Writes settings into a new folder, or compares them with an older run's.
+
+    Args:
+      path: of the settings' file.
+      wanted: the settings.
+      upgrade: settings as an older version wrote them -> as they would be written now.
 
     Raises:
       DataError: the folder holds something else, or data of other settings.
@@ -43,7 +52,7 @@ def claim_settings(path: Path, wanted: Mapping[str, Any]) -> None:
     output = path.parent
     if path.exists():
         try:
-            before = json.loads(path.read_text())
+            before = upgrade(json.loads(path.read_text()))
         except ValueError as error:
             raise DataError(f"{path} is damaged: {error}") from error
         if (output / "dataset_info.json").exists():

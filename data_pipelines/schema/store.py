@@ -45,7 +45,7 @@ class Schema:
     """What all episodes of a folder have in common.
 
     Attributes:
-      domain: one of `domains.DOMAINS`.
+      domain: see `domains`.
       encoding: "png" or "jpeg".
       height, width: of a frame, pixels.
       action_size: numbers per action.

@@ -90,10 +90,10 @@ class OGBenchFile:
         )
 
     def _poses(self, qpos: np.ndarray) -> Mapping[str, np.ndarray]:
-        from swm_jax.worlds.ogbench.env import SceneReader
+        from swm_jax.worlds.ogbench.env import VARIANTS, SceneReader
 
         if self._scenes is None:
-            self._scenes = SceneReader(self._cubes)
+            self._scenes = SceneReader(VARIANTS.index(self._cubes) + 1)
         scene = self._scenes(qpos)
         return {
             "block_pose": scene.block_pose,

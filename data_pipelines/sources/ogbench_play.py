@@ -19,7 +19,9 @@ import numpy as np
 
 from data_pipelines.schema.episode import DataError
 from data_pipelines.sources.raw import RawEpisode
-from swm_jax.worlds.ogbench.env import OGBenchCube, OGBenchMissing, seeded
+from swm_jax.choices import known
+from swm_jax.worlds import load_env
+from swm_jax.worlds.ogbench.env import VARIANTS, OGBenchMissing, seeded
 
 POLICIES = ("play", "noisy")
 _PLAN_NOISE, _PLAN_SMOOTHING = 0.1, 0.5  # OGBench's own defaults
@@ -77,8 +79,12 @@ class OGBenchPlay:
                 "least 2 of at least 1"
             )
         try:
-            self._env = OGBenchCube(
-                settings.variant, settings.size, settings.control_period
+            known("variant", settings.variant, VARIANTS)
+            self._env = load_env(
+                "ogbench",
+                cubes=VARIANTS.index(settings.variant) + 1,
+                size=settings.size,
+                control_period=settings.control_period,
             )
         except (OGBenchMissing, RuntimeError, ValueError) as error:
             raise DataError(str(error)) from error

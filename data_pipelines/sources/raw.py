@@ -35,7 +35,7 @@ class Source(Protocol):
 
     Attributes:
       name: of the kind and version, for people.
-      domain: one of `data_pipelines.schema.domains.DOMAINS`.
+      domain: see `data_pipelines.schema.domains`.
       fps: frames per second; 0 if unknown.
       splits: names of the stored splits -> episode numbers; all numbers are distinct.
     """

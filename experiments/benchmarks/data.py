@@ -1,7 +1,7 @@
 """How fast data are read and made, side by side in one run.
 
     python -m experiments.benchmarks.data [--episodes 240] [--seconds 10]
-        [--data DIR] [--env board] [--parts read,generate] [--output FILE.json]
+        [--data DIR] [--world board] [--parts read,generate] [--output FILE.json]
 
 read      SAQA tuples per second from disk with 1 and 2 workers: our stream as training
           uses it (many questions share an image), our stream with one question per
@@ -32,7 +32,7 @@ from absl import app, flags, logging
 from data_pipelines.batches.config import Data
 from data_pipelines.batches.stream import make_train_iterator
 from data_pipelines.generate import shards as generation
-from data_pipelines.generate.simulated import WORLDS
+from data_pipelines.generate.config import make_env, resolve
 from data_pipelines.saqa.horizons import horizons_of
 from data_pipelines.saqa.sampler import SaqaSampler
 from data_pipelines.saqa.tokens import QuestionTokens
@@ -40,19 +40,17 @@ from data_pipelines.schema import store as folder
 from data_pipelines.schema.episode import decode_frame, encode_png
 from data_pipelines.schema.read import load_episodes
 from experiments import generate_board, generate_cube
-from swm_jax import worlds
 from swm_jax.eval.journal import write_json
 from swm_jax.models import Tokenizer, get_config
 
 ROUNDS = 3
 WORKERS = (1, 2)
 _TOKENIZERS = {"board": "tiny", "cube": "board_cube"}
-_ACTIONS = {"board": 2, "cube": 5}
 
 
-def config_of(env: str, episodes: int) -> ml_collections.ConfigDict:
-    """The env's own generation config, smaller."""
-    source = {"board": generate_board, "cube": generate_cube}[env]
+def config_of(world: str, episodes: int) -> ml_collections.ConfigDict:
+    """The world's own generation config, smaller."""
+    source = {"board": generate_board, "cube": generate_cube}[world]
     config = source.get_config()
     config.episodes = episodes
     config.episodes_per_shard = min(config.episodes_per_shard, max(episodes // 3, 2))
@@ -81,11 +79,13 @@ def measure_reading(directory: str, seconds: float) -> dict[str, dict[str, float
     episodes = load_episodes(directory, "train", frames="compressed")
     domain = episodes.domain
     tokens = Tokenizer.load(_TOKENIZERS[domain])
-    model = get_config("tiny", action_size=_ACTIONS[domain])
+    model = get_config("tiny", action_size=episodes.action.shape[-1])
     sampler = SaqaSampler(episodes, horizons=horizons_of(model.max_horizon))
     drawn = [sampler.sample_batch(0, step, 16, 12, 72) for step in range(20)]
     blocks = np.unique(episodes.block_id)
-    words = QuestionTokens.make(tokens, blocks, model.max_question_tokens, domain)
+    words = QuestionTokens.make(
+        tokens, blocks, model.max_question_tokens, sampler.language
+    )
     shapes = {
         "ours, shared images": (16, 12, 72),
         "ours, a question an image": (64, 1, 1),
@@ -135,10 +135,8 @@ def alone(
     Returns:
       Frames per second that it allows, and the core seconds that a frame costs it.
     """
-    config = generation.resolve(config)
-    name = generation.world_name(config)
-    settings = {field: config[field] for field in WORLDS[name].settings}
-    env = worlds.load_env(name, backend=config.backend, **settings)
+    config = resolve(config)
+    env = make_env(config)
     per, schema = config.episodes_per_shard, generation.schema_of(config)
     parts = [range(i * per, (i + 1) * per) for i in range(shards)]
     counts, times = generation.Counts(), {}
@@ -219,13 +217,13 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        made = f"{scratch}/{_ENV.value}"
+        made = f"{scratch}/{_WORLD.value}"
         if "generate" in _PARTS.value or not _DATA.value:
             result["generate"] = found = measure_generation(
-                _ENV.value, _EPISODES.value, made
+                _WORLD.value, _EPISODES.value, made
             )
             print(
-                f"\n{_ENV.value} on {found['device']}, {os.cpu_count()} cores: "
+                f"\n{_WORLD.value} on {found['device']}, {os.cpu_count()} cores: "
                 f"{found['episodes_per_second']:.2f} episodes/s, "
                 f"{found['env_steps_per_second']:.0f} env steps/s, "
                 f"{found['frames_per_second']:.0f} frames/s"
@@ -258,7 +256,7 @@ if __name__ == "__main__":  # flags of commands imported together would clash
     _EPISODES = flags.DEFINE_integer("episodes", 240, "Episodes made and read.")
     _SECONDS = flags.DEFINE_float("seconds", 10.0, "Time per rate and round.")
     _DATA = flags.DEFINE_string("data", None, "Read these; None: those just made.")
-    _ENV = flags.DEFINE_enum("env", "board", list(WORLDS), "What to generate.")
+    _WORLD = flags.DEFINE_enum("world", "board", list(_TOKENIZERS), "What to generate.")
     _PARTS = flags.DEFINE_list("parts", ["generate", "read"], "Which parts.")
     _JSON = flags.DEFINE_string("output", None, "Also write the numbers here.")
     app.run(main)

@@ -30,7 +30,8 @@ from absl import app, flags, logging
 
 from experiments import board_tiny
 from experiments.benchmarks.timing import machine
-from swm_jax.eval.config import TASKS, parse_seeds, preset
+from swm_jax import worlds
+from swm_jax.eval.config import parse_seeds, preset
 from swm_jax.eval.journal import read_json, write_json, write_text
 from swm_jax.eval.report import charts
 from swm_jax.eval.sweep import evaluate
@@ -47,7 +48,9 @@ _PRETRAIN = flags.DEFINE_integer("pretrain_steps", 1500, "Of the first stage.", 
 _STEPS = flags.DEFINE_integer("steps", 4000, "Of the second stage.", 1)
 _IMAGES = flags.DEFINE_integer("images", 16, "Per step, both stages.", 1)
 _QUERIES = flags.DEFINE_integer("queries", 72, "Per image of the second stage.", 1)
-_TASKS = flags.DEFINE_list("tasks", list(TASKS["board"]), "That are planned.")
+_TASKS = flags.DEFINE_list(
+    "tasks", list(worlds.load("board").tasks.names), "That are planned."
+)
 _CANDIDATES = flags.DEFINE_integer("candidates", 0, "Per round; 0: the planner's own.")
 _EPISODES = flags.DEFINE_string("episodes", "5000:5020", "Seeds of planning episodes.")
 _DEBUG = flags.DEFINE_bool("debug", False, "A few steps of a small model, minutes.")

@@ -36,7 +36,7 @@ from swm_jax.models import (
 )
 from swm_jax.planning import FakeWorldModel, chunk_value, desired_scores, get_planner
 from swm_jax.planning.question_batch import goal_batch
-from swm_jax.questions import goal_for_task
+from swm_jax.worlds.board.goals import goal_for_task
 
 _CANDIDATES = flags.DEFINE_integer("candidates", 1024, "Per iteration, part 1.")
 _ITERATIONS = flags.DEFINE_integer("iterations", 4, "Per replan, both parts.")

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from swm_jax.models import Observation, QuestionBatch
+from swm_jax.models import MAX_ARGS, Observation, QuestionBatch
 from swm_jax.planning import GoalArrays
 
 LIMIT = 0.03  # largest action per dimension
@@ -69,7 +69,7 @@ def question(scenes: int = 1):
         tokens=ids[..., None],
         mask=ids[..., None] == 0,
         type_id=ids,
-        args=np.stack([ids, ids], -1),
+        args=np.repeat(ids[..., None], MAX_ARGS, -1),
         answer_ids=np.stack([ids, ids + 1], -1),
     )
     image = np.zeros((scenes, 1, 1, 3), np.uint8)

@@ -20,6 +20,7 @@ from data_pipelines.generate.pose_cache import simulated_episodes
 from data_pipelines.saqa import device_batches as device_saqa
 from experiments import board_tiny, generate_board
 from swm_jax import worlds
+from swm_jax.envs import Env
 from swm_jax.models import Tokenizer, get_config
 from swm_jax.training import Experiment
 from swm_jax.worlds.board.render import render
@@ -45,21 +46,21 @@ def seconds(call: Callable[[], object]) -> float:
     return min(spent)
 
 
-def steps_per_second(env: worlds.BoardEnv, worlds: int) -> float:
+def steps_per_second(env: Env, count: int) -> float:
     """Control steps/s of all worlds together, with random actions."""
-    states = env.reset_batch(jax.random.split(jax.random.key(0), worlds))
-    shape = (worlds, _STEPS.value, 2)
+    states = env.reset_batch(jax.random.split(jax.random.key(0), count))
+    shape = (count, _STEPS.value, 2)
     actions = jax.random.uniform(jax.random.key(1), shape, minval=-0.03, maxval=0.03)
     roll = lambda: env.rollout_batch(states, actions)
-    return worlds * _STEPS.value / seconds(roll)
+    return count * _STEPS.value / seconds(roll)
 
 
-def frames_per_second(env: worlds.BoardEnv, worlds: int, size: int) -> float:
+def frames_per_second(env: Env, count: int, size: int) -> float:
     """Rendered images/s, 2 x 2 samples a pixel."""
-    states = env.reset_batch(jax.random.split(jax.random.key(0), worlds))
+    states = env.reset_batch(jax.random.split(jax.random.key(0), count))
     scene = jax.tree.map(jnp.asarray, env.scene(states))
     draw = jax.jit(lambda scene: render(scene, size, size, supersample=2))
-    return worlds / seconds(lambda: draw(scene))
+    return count / seconds(lambda: draw(scene))
 
 
 def batches_per_second(images: int) -> tuple[float, int]:

@@ -1,16 +1,18 @@
 """The simulator as a world model: exact answers, an upper bound for every planner.
 
-It rolls the physics out from the observed scene, evaluates the predicate of every
-question, and answers with the predicate's signed margin as a logit, so that values
-are not flat where a learned model is merely unsure:
+It rolls the physics out from the observed scene, evaluates the rule of every question,
+and answers with signed margins as logits, so that values are not flat where a learned
+model is merely unsure. The margin of an answer is how far the rule's number lies
+between the answer's edges, or, negative, outside of them:
 
+    logit(answer) = min(number - lower edge, upper edge - number) / 0.04 m
     logit(yes) - logit(no) = margin / 0.02 m
 
 Two kinds of blindness can be added, to learn how much of it a goal survives: noise
 on the poses it sees, and noise and saturation of its answers.
 
 Axes: S scenes, N candidates, H actions of a chunk, A action width, K horizons,
-Q questions, C = 2 answers (no, yes).
+Q questions, C answers.
 """
 
 from typing import Any
@@ -21,11 +23,12 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
-from swm_jax.envs import AnyScene, CubeScene, Scene
+from swm_jax import worlds
+from swm_jax.envs import AnyScene
 from swm_jax.models import Observation, QuestionBatch
 from swm_jax.planning import Normalise
 from swm_jax.planning.noise import fold_in_each, split_each
-from swm_jax.questions import predicates
+from swm_jax.questions import Language, expand
 
 LOGIT_METRES = 0.02  # margin that makes one logit
 
@@ -37,8 +40,9 @@ class SimulatorContext:
     Attributes:
       start: env State with leading axis S, as seen.
       scene: the same as a scene.
-      type_id, args: the questions, [S, Q] and [S, Q, 2].
+      type_id, args: the questions, [S, Q] and [S, Q, 3].
       keys: of the answer noise, [S].
+      answers: C.
     """
 
     start: Any
@@ -46,6 +50,7 @@ class SimulatorContext:
     type_id: jax.Array
     args: jax.Array
     keys: jax.Array
+    answers: int = struct.field(pytree_node=False)
 
 
 @struct.dataclass
@@ -53,10 +58,10 @@ class SimulatorWorldModel:
     """World model that is told the truth.
 
     Attributes:
-      env: any env; the `mjx` backend stays inside the jit, the `mujoco` backend
-        runs behind a host callback, all scenes and candidates in one batch.
-      pose_noise: standard deviation (metres) of the error on every block position
-        and on the effector; the same scene is always seen with the same error.
+      env: any env; one that may be traced stays inside the jit, others run behind a
+        host callback, all scenes and candidates in one batch.
+      pose_noise: standard deviation (metres) of the error on every position in the
+        scene; the same scene is always seen with the same error.
       logit_noise: standard deviation of Gaussian noise on the answer margins (logits).
       logit_limit: margins are squashed to +- this by a tanh; 0 leaves them alone.
       seed: of both kinds of noise.
@@ -82,12 +87,12 @@ class SimulatorWorldModel:
         if observation.scene is None:
             raise ValueError("the simulator world model needs observation.scene")
         start = observation.scene
-        if isinstance(start, (Scene, CubeScene)):
+        if isinstance(start, worlds.load(self.env.world).scene.kind):
             start = self.env.state_from_scene(start)
         start, keys = self._misread(start)
-        return SimulatorContext(
-            start, self.env.scene(start), questions.type_id, questions.args, keys
-        )
+        asked = questions.type_id, questions.args
+        answers = questions.answer_ids.shape[2]
+        return SimulatorContext(start, self.env.scene(start), *asked, keys, answers)
 
     def answer_logits(
         self,
@@ -95,28 +100,30 @@ class SimulatorWorldModel:
         actions: Float[Array, "S N H A"],
         horizons: tuple[int, ...],
     ) -> Float[Array, "S N K Q C"]:
-        """Signed margins as logits, half for yes, minus half for no."""
+        """Signed margins of the answers as logits."""
         scenes, candidates = actions.shape[:2]
-        now = predicates.expand(context.scene, 2)  # [S, 1, 1]
+        now = expand(context.scene, 2)  # [S, 1, 1]
         future = now
         if steps := max(horizons):
             repeat = lambda x: jnp.repeat(x, candidates, 0)
-            worlds = jax.tree.map(repeat, context.start)
+            states = jax.tree.map(repeat, context.start)
             flat = actions[:, :, :steps].reshape(scenes * candidates, steps, -1)
             split = lambda x: x[:, np.asarray(horizons)].reshape(
                 scenes, candidates, len(horizons), *x.shape[2:]
             )
-            future = jax.tree.map(split, self._rollout(worlds, flat))
-        margin = predicates.margin(
-            context.type_id[:, None, None],
-            context.args[:, None, None],
-            predicates.expand(now),
-            predicates.expand(future),
+            future = jax.tree.map(split, self._rollout(states, flat))
+        language, type_id = self._language, context.type_id[:, None, None]
+        margin = language.margin(
+            type_id, context.args[:, None, None], expand(now), expand(future)
         )
         shape = (scenes, candidates, len(horizons), context.type_id.shape[1])
         margin = jnp.broadcast_to(margin / LOGIT_METRES, shape)
-        margin = self._blur(margin, context.keys, actions)
-        return jnp.stack([-margin / 2, margin / 2], -1)
+        margin = self._stir(margin, context.keys, actions)[..., None]
+        edges = jnp.asarray(language.edges[:, : context.answers - 1])[type_id]
+        ends = jnp.full((*edges.shape[:-1], 1), jnp.inf)
+        edges = jnp.concatenate([-ends, edges / LOGIT_METRES, ends], -1)
+        inside = jnp.minimum(margin - edges[..., :-1], edges[..., 1:] - margin)
+        return self._squash(inside) / 2
 
     def answer_log_probs(
         self,
@@ -128,45 +135,39 @@ class SimulatorWorldModel:
         """Log-sigmoid of the margins; there is no vocabulary to normalise over."""
         return jax.nn.log_softmax(self.answer_logits(context, actions, horizons))
 
-    def _rollout(self, worlds, actions) -> AnyScene:
-        if self.env.backend == "mjx":
-            return self.env.rollout_batch(worlds, actions)
+    @property
+    def _language(self) -> Language:
+        return worlds.load(self.env.world).language
+
+    def _rollout(self, states, actions) -> AnyScene:
+        if self.env.traceable:
+            return self.env.rollout_batch(states, actions)
         frames = actions.shape[1] + 1
         shapes = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((x.shape[0], frames, *x.shape[1:]), x.dtype),
-            self.env.scene(worlds),
+            self.env.scene(states),
         )
 
-        def host(worlds, actions):
-            worlds = jax.tree.map(np.asarray, worlds)
-            scene = self.env.rollout_batch(worlds, np.asarray(actions))
+        def host(states, actions):
+            states = jax.tree.map(np.asarray, states)
+            scene = self.env.rollout_batch(states, np.asarray(actions))
             return jax.tree.map(
                 lambda x, s: np.asarray(x, s.dtype).reshape(s.shape), scene, shapes
             )
 
-        return jax.pure_callback(host, shapes, worlds, actions)
+        return jax.pure_callback(host, shapes, states, actions)
 
     def _misread(self, state) -> tuple[Any, jax.Array]:
         """The states as seen, and a key of each look: a function of its state."""
         looks = fold_in_each(jax.random.key(self.seed), _bits(state.qpos))
-        block, hand, keys = split_each(looks, 3)
-        scene = self.env.scene(state)
-        shift = self.pose_noise * _normal(block, scene.block_pose.shape)
-        # Positions only: x, y of a block on the board, x, y, z of a cube.
-        if isinstance(scene, CubeScene):
-            moved = {"gripper": (scene.gripper, 3)}
-            shift = shift.at[..., 3:].set(0.0)
-        else:
-            moved = {"peg": (scene.peg, 2)}
-            shift = shift.at[..., 2:].set(0.0)
-        ((name, (pose, axes)),) = moved.items()
-        stir = self.pose_noise * _normal(hand, (*pose.shape[:-1], axes))
-        seen = self.env.state_from_scene(
-            scene.replace(
-                block_pose=scene.block_pose + shift,
-                **{name: jnp.asarray(pose).at[..., :axes].add(stir)},
-            )
-        )
+        block, robot, keys = split_each(looks, 3)
+        scene, axes = self.env.scene(state), self._language.axes
+        moved = {}
+        for key, name in ((block, "block_pose"), (robot, self._language.robot)):
+            pose = jnp.asarray(getattr(scene, name))
+            noise = self.pose_noise * _normal(key, pose.shape)
+            moved[name] = pose.at[..., :axes].add(noise[..., :axes])  # positions only
+        seen = self.env.state_from_scene(scene.replace(**moved))
         exact = self.pose_noise == 0
         fields = [name for name in ("qpos", "target") if hasattr(state, name)]
         read = {
@@ -175,14 +176,16 @@ class SimulatorWorldModel:
         }
         return state.replace(**read), keys
 
-    def _blur(self, margin, keys, actions):
+    def _stir(self, margin, keys, actions):
         keys = fold_in_each(keys, _bits(actions))
         # A draw per question: what fills up the batch changes no other's noise.
         draw = lambda q: _normal(fold_in_each(keys, q), margin.shape[:-1])
         count = margin.shape[-1]
         asked = jnp.broadcast_to(jnp.arange(count)[:, None], (count, keys.shape[0]))
         noise = jax.vmap(draw, out_axes=-1)(asked)
-        margin = margin + self.logit_noise * noise
+        return margin + self.logit_noise * noise
+
+    def _squash(self, margin):
         limit = jnp.maximum(self.logit_limit, 1e-6)
         return jnp.where(self.logit_limit > 0, limit * jnp.tanh(margin / limit), margin)
 

@@ -1,15 +1,18 @@
 """What an env is: resets and steps on a state, one world or many.
 
-`Env` is the interface. `MjcfEnv` is an env made of an MJCF model, in two halves: a
-world (`board.BoardEnv`, `cube.CubeEnv`) says what a state holds, where things lie at
-first and what an action tells the servos; an engine (`mjx_engine.MjxEngine`,
-`mujoco_engine.MujocoEngine`) plays any world. `swm_jax.worlds.load_env` returns both.
+`Env` is the interface, and `EnvMaker` how a world makes its envs. `MjcfEnv` is an env
+made of an MJCF model, in two halves: a world's half says what a state holds, where
+things lie at first and what an action tells the servos; an engine (`mjx_engine`,
+`mujoco_engine`) plays any world. `swm_jax.worlds.load_env` returns both.
 
 Axes: B worlds, H control steps, A action width.
 """
 
 import abc
+import dataclasses
 import functools
+import importlib
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 import jax
@@ -18,18 +21,91 @@ import mujoco
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from swm_jax.choices import known
 from swm_jax.envs.scene import AnyScene
 
 State = TypeVar("State")  # a pytree
 Scene = TypeVar("Scene", bound=AnyScene)
 
 
+@dataclasses.dataclass(frozen=True)
+class EnvMaker:
+    """How a world makes its envs, and what all of them have in common.
+
+    Attributes:
+      engines: backend -> "module:class" of an `Env`, imported when it is asked for.
+        The class takes the locked settings. The first is the one for CPU hosts.
+      settings: makes the default settings.
+      action_size: A.
+      action_limit: largest absolute action that stored episodes may hold.
+      check: raises ValueError for settings that do not fit together.
+    """
+
+    engines: Mapping[str, str]
+    settings: Callable[[], ml_collections.ConfigDict]
+    action_size: int
+    action_limit: float
+    check: Callable[[ml_collections.ConfigDict], None]
+
+    @property
+    def device_engine(self) -> str | None:
+        """The backend whose episodes run on the device as one program, if any."""
+        return "mjx" if "mjx" in self.engines else None
+
+    def engine(self, backend: str | None = None) -> str:
+        """The backend, or the one that suits where JAX runs.
+
+        Raises:
+          ValueError: an unknown backend; the message suggests one.
+        """
+        if backend:
+            return known("backend", backend, self.engines)
+        on_cpu = jax.default_backend() == "cpu"
+        return (not on_cpu and self.device_engine) or next(iter(self.engines))
+
+    def make(self, backend: str | None, world: str, **changes: Any) -> "Env":
+        """Builds an env.
+
+        Args:
+          backend: a key of `engines`; None for the one that suits where JAX runs.
+          world: its name, for messages.
+          **changes: settings that differ from the default.
+
+        Raises:
+          ValueError: an unknown backend or setting; the message suggests one.
+        """
+        config = self.settings()
+        for field, value in changes.items():
+            known("setting of " + world, field, config)
+            try:
+                config[field] = value
+            except TypeError as error:
+                raise ValueError(
+                    f"setting {field!r} of {world} is {value!r}, expected a value like "
+                    f"{config[field]!r}"
+                ) from error
+        self.check(config)
+        module, _, cls = self.engines[self.engine(backend)].partition(":")
+        return getattr(importlib.import_module(module), cls)(config.lock())
+
+
+def check_physics_step(physics_dt: float, period: float) -> None:
+    """Raises ValueError unless the step divides the control period (seconds)."""
+    steps = period / physics_dt
+    if steps < 1 or abs(steps - round(steps)) > 1e-6:
+        raise ValueError(
+            f"physics_dt is {physics_dt} s, expected a value that divides the "
+            f"control period of {period} s"
+        )
+
+
 class Env(abc.ABC, Generic[State, Scene]):
     """The interface; states are pytrees and nothing is kept between calls.
 
     Attributes:
+      world: name of the world, see `swm_jax.worlds`.
       backend: name of the engine.
-      domain: which questions it is about, "board" or "cube".
+      traceable: every method may be traced by JAX; else it runs on the host.
       config: the settings this env was built with.
       action_size: A.
       action_limit: larger actions are clipped.
@@ -37,8 +113,9 @@ class Env(abc.ABC, Generic[State, Scene]):
       block_ids: ids of what lies on the table, one per slot.
     """
 
+    world: str
     backend: str
-    domain: str
+    traceable: bool
     config: ml_collections.ConfigDict
     action_size: int
     action_limit: float

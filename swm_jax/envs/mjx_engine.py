@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 from jaxtyping import Array, Float
-from mujoco import mjx
 
 from swm_jax.envs.env import MjcfEnv, Scene, State
 
@@ -24,11 +23,14 @@ class MjxEngine(MjcfEnv[State, Scene]):
     """Plays a world in MJX; every method may be traced."""
 
     backend = "mjx"
+    traceable = True
 
     def __init__(self, config: ml_collections.ConfigDict):
+        from mujoco import mjx  # seconds of import that the C engine goes without
+
         super().__init__(config)
         model = self.physics_model()
-        self._model = mjx.put_model(model)
+        self._advance = functools.partial(mjx.step, mjx.put_model(model))
         self._blank = mjx.make_data(model)
 
     def native(self, state: State) -> State:
@@ -56,7 +58,7 @@ class MjxEngine(MjcfEnv[State, Scene]):
         def physics_step(_, carry):
             qpos, qvel, warm = carry
             data = blank.replace(qpos=qpos, qvel=qvel, qacc_warmstart=warm)
-            data = mjx.step(self._model, data)
+            data = self._advance(data)
             return data.qpos, self._after_physics_step(data.qvel), data.qacc_warmstart
 
         # Cold at every control step; within one, a solve begins where the last ended.

@@ -21,6 +21,7 @@ class MujocoEngine(MjcfEnv[State, Scene]):
     """Plays a world on the C engine; several threads may call, one at a time plays."""
 
     backend = "mujoco"
+    traceable = False
 
     def __init__(self, config: ml_collections.ConfigDict):
         super().__init__(config)

@@ -1,27 +1,27 @@
-"""A scene: named object poses, in metres and radians.
+"""What scenes of all worlds share: block names, colours, and how a scene is stored.
 
-`Scene` is the board's, `CubeScene` the cube arm's. Block names and sets follow
-Language-Table and the Semantic World Models paper. A block id indexes `BLOCK_NAMES`
-in both; both block sets of the board hold the same shapes in the same slots, so one
-physics model serves both and only colours differ.
+A scene holds the poses of one world as arrays, in metres and radians, with any leading
+axes; its struct is in the world's own folder (`worlds/<world>/scene.py`). A block id
+indexes `BLOCK_NAMES` in every world. Names follow Language-Table and the Semantic World
+Models paper.
 """
 
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
-from jaxtyping import Array, Float, Int
 
 SHAPES = ("moon", "pentagon", "cube", "star")
 COLOURS = ("red", "blue", "green", "yellow", "purple")
 BLOCK_NAMES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
 # Block id -> index into `COLOURS`.
 COLOUR_OF_BLOCK = np.array([COLOURS.index(name.split()[0]) for name in BLOCK_NAMES])
-SLOT_SHAPES = (
-    "moon", "moon", "pentagon", "pentagon", "cube", "cube", "star", "star",
-)  # fmt: skip
+
+# good?, what, value seen, value expected: raises when not good
+Need = Callable[[bool, str, Any, Any], None]
 
 
 def block_id(name: str) -> int:
@@ -29,89 +29,67 @@ def block_id(name: str) -> int:
     return BLOCK_NAMES.index(name)
 
 
-BLOCK_SETS = {
-    "standard": tuple(
-        map(
-            block_id,
-            (
-                "red moon",
-                "blue moon",
-                "red pentagon",
-                "yellow pentagon",
-                "blue cube",
-                "green cube",
-                "green star",
-                "yellow star",
-            ),
-        )
-    ),
-    "unseen": tuple(
-        map(
-            block_id,
-            (
-                "green moon",
-                "yellow moon",
-                "purple pentagon",
-                "green pentagon",
-                "red cube",
-                "purple cube",
-                "red star",
-                "blue star",
-            ),
-        )
-    ),
-}
-
-
-@struct.dataclass
-class Scene:
-    """Poses of everything on the board; any leading batch axes.
-
-    Attributes:
-      block_pose: float32[..., 8, 3], x, y in metres (board frame), yaw in radians.
-      block_id: int32[..., 8], index into `BLOCK_NAMES` of the block in each slot.
-      peg: float32[..., 2], x, y of the peg (the robot's effector) in metres.
-    """
-
-    block_pose: Float[Array, "... 8 3"]
-    block_id: Int[Array, "... 8"]
-    peg: Float[Array, "... 2"]
+class AnyScene(Protocol):
+    """Poses of one world: a struct of arrays with any leading axes."""
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
         """The leading axes."""
-        return self.peg.shape[:-1]
+
+    def replace(self, **changes: Any) -> "AnyScene":
+        """A copy with other arrays."""
 
 
-# What lies on the cube arm's table, in this order; the first n of them for n cubes.
-# (The paper's "yellow" cube is the one that OGBench paints orange.)
-CUBES = tuple(map(block_id, ("red cube", "blue cube", "yellow cube", "green cube")))
-
-
-@struct.dataclass
-class CubeScene:
-    """Poses of everything within the cube arm's reach; any leading batch axes.
+@dataclasses.dataclass(frozen=True)
+class StoredField:
+    """One array of a scene, as episodes store it.
 
     Attributes:
-      block_pose: float32[..., n, 7], x, y, z of each cube's centre in metres and its
-        orientation as a unit quaternion w, x, y, z.
-      block_id: int32[..., n], index into `BLOCK_NAMES` of each cube.
-      gripper: float32[..., 6], x, y, z of the point between the finger pads (metres),
-        yaw (radians), and how far the pads on its left (+y of the gripper) and right
-        stand from that point (metres).
+      shape: without the frame axis; None stands for any size.
+      dtype: numpy's name of it.
+      per_frame: one value per frame, or one per episode.
     """
 
-    block_pose: Float[Array, "... n 7"]
-    block_id: Int[Array, "... n"]
-    gripper: Float[Array, "... 6"]
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        """The leading axes."""
-        return self.gripper.shape[:-1]
+    shape: tuple[int | None, ...]
+    dtype: str = "float32"
+    per_frame: bool = True
 
 
-AnyScene = Scene | CubeScene
+@dataclasses.dataclass(frozen=True, eq=False)
+class SceneFormat:
+    """A world's scenes: the struct, and how stored arrays become one.
+
+    Attributes:
+      kind: the struct; `kind(**arrays)` makes a scene.
+      domain: what stored episodes with these scenes call their domain.
+      state: name -> field; the struct has the same names.
+      angles: name -> indices into the last axis that are angles in radians.
+      bounds: name -> lowest and highest values that each number of the last axis takes;
+        arrays without an entry are unbounded.
+      check: raises through a `Need` what shapes cannot tell, for [T + 1, ...] arrays.
+    """
+
+    kind: Callable[..., Any]
+    domain: str
+    state: Mapping[str, StoredField]
+    angles: Mapping[str, tuple[int, ...]]
+    bounds: Mapping[str, tuple[Any, Any]]
+    check: Callable[[Mapping[str, np.ndarray], Need], None]
+
+
+def check_block_ids(ids: np.ndarray, need: Need) -> None:
+    """Needs ids that index `BLOCK_NAMES`, each once."""
+    known = ((ids >= 0) & (ids < len(BLOCK_NAMES))).all()
+    need(known, "block_id", ids.tolist(), f"ids below {len(BLOCK_NAMES)}")
+    different = len(set(ids.tolist())) == len(ids) >= 1
+    need(different, "block_id", ids.tolist(), "different blocks")
+
+
+def check_reach(what: str, place: np.ndarray, farthest: float, need: Need) -> None:
+    """Needs positions within `farthest` metres, beyond which a simulation blew up."""
+    reach = np.abs(place).max()
+    good = reach < farthest
+    need(good, f"farthest {what}", f"{reach:.2f} m", f"below {farthest} m")
 
 
 def array_namespace(*trees: Any):

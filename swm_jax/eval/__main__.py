@@ -17,11 +17,11 @@ import sys
 
 from absl import app, flags, logging
 
+from swm_jax import worlds
 from swm_jax.cli import define_config, read_flags
 from swm_jax.eval.config import (
     METHODS,
     PRESETS,
-    TASKS,
     UserError,
     of_experiment,
     parse_seeds,
@@ -35,17 +35,11 @@ _PRESET = flags.DEFINE_enum(
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "Run, model, Hugging Face folder or npz; default: shipped."
 )
-_ENV = flags.DEFINE_enum("env", None, sorted(TASKS), "Whose tasks; default: board.")
-_TASKS = flags.DEFINE_list(
-    "tasks",
-    None,
-    "; ".join(f"{env}: {', '.join(names)}" for env, names in TASKS.items()) + ".",
+_WORLD = flags.DEFINE_enum(
+    "world", None, worlds.names(), f"Whose tasks; default: {worlds.DEFAULT}."
 )
-_METHODS = flags.DEFINE_list(
-    "methods",
-    None,
-    "; ".join(f"{env}: {', '.join(names)}" for env, names in METHODS.items()) + ".",
-)
+_TASKS = flags.DEFINE_list("tasks", None, "Of the world; default: all of them.")
+_METHODS = flags.DEFINE_list("methods", None, f"Of {', '.join(METHODS)}.")
 _WORLD_MODELS = flags.DEFINE_list("world_models", None, "Of swm, simulator, random.")
 _SEEDS = flags.DEFINE_string("seeds", None, "Such as 6000:6050 (end excluded) or 1,2.")
 _GOAL = flags.DEFINE_string("goal", None, "Questions of the goals: published, shaped.")
@@ -64,6 +58,9 @@ _ITERATIONS = flags.DEFINE_integer("iterations", None, "Of a planner, per replan
 _EXECUTE = flags.DEFINE_integer("execute", None, "Actions carried out per replan.")
 _MAX_STEPS = flags.DEFINE_integer("max_steps", None, "Cap on the steps of an episode.")
 _QA_EPISODES = flags.DEFINE_integer("qa_episodes", None, "Held-out episodes.")
+_NUMBERS = flags.DEFINE_list(
+    "numbers", None, "Numeric question types to examine, such as peg_distance."
+)
 _SCENES = flags.DEFINE_integer(
     "sensitivity_scenes", None, "Scenes per task whose candidates are ranked."
 )
@@ -83,7 +80,7 @@ def config_from_flags():
         make = functools.partial(of_experiment, experiment=_experiment())
     return make(
         _PRESET.value,
-        env=_ENV.value,
+        world=_WORLD.value,
         checkpoint=_CHECKPOINT.value and os.path.abspath(_CHECKPOINT.value),
         tasks=listed(_TASKS.value),
         methods=listed(_METHODS.value),
@@ -98,6 +95,7 @@ def config_from_flags():
         execute=_EXECUTE.value,
         max_steps=_MAX_STEPS.value,
         qa_episodes=_QA_EPISODES.value,
+        numbers=listed(_NUMBERS.value),
         sensitivity_scenes=_SCENES.value,
         video=_VIDEO.value,
     )

@@ -12,30 +12,20 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from swm_jax import worlds
 from swm_jax.planning.presets import (
     PLANNERS,
     climbs_gradients,
-    planner_names,
     starts_from_proposals,
     used_settings,
 )
 from swm_jax.records import given
 
-# Tasks by env.
-TASKS = {
-    "board": ("reach", "separate", "block_to_block"),
-    "cube": ("reach", "lift", "stack"),
-}
-# Planners by env: those of the registry that need no base policy, of which an
-# evaluation has none.
-METHODS = {
-    env: tuple(n for n in planner_names(env) if not starts_from_proposals(n))
-    for env in TASKS
-}
+# Planners that need no base policy, of which an evaluation has none.
+METHODS = tuple(name for name in PLANNERS if not starts_from_proposals(name))
 WORLD_MODELS = ("swm", "simulator", "random")
-GOALS = ("published", "shaped")
 AXES = ("tasks", "methods", "world_models", "seeds")
-UNCOMPARED = (*AXES, "preset", "episodes_parallel", "video")
+UNCOMPARED = (*AXES, "preset", "episodes_parallel", "video", "numbers")
 
 
 class UserError(Exception):
@@ -48,14 +38,15 @@ class EvalConfig:
 
     Attributes:
       preset: name of the preset it started from.
-      env: "board" or "cube".
-      tasks: task names, see `TASKS`.
+      world: one of `worlds.names()`.
+      tasks: task names of the world.
       methods: planners, see `METHODS`.
       world_models: what answers the questions, see `WORLD_MODELS`.
       seeds: one episode per seed, task, method and world model.
       checkpoint: folder of the model; "" is the one shipped in the package.
       data_dir: data folder for held-out questions; "" makes scenes on the fly.
-      goal: "published" questions, or "shaped" with some more in trained wordings.
+      goal: preset of the world's goals: "published" questions, or "shaped" with some
+        more in trained wordings.
       candidates: per iteration of a planner; 0 leaves the planner's own number.
       iterations: rounds of refinement; 0 leaves the planner's own. A replan looks at
         candidates * iterations chunks.
@@ -67,14 +58,16 @@ class EvalConfig:
       on_device: physics (MJX), pictures and plans of whole episodes in one program.
       qa_episodes: held-out episodes that questions are drawn from.
       qa_queries: upper bound on the balanced (question, horizon) pairs.
+      numbers: numeric question types that the model is examined on, besides the
+        balanced questions of yes or no; of the world's language.
       sensitivity_scenes: scenes per task of the action-sensitivity figure.
       sensitivity_candidates: action chunks ranked in each of them.
       video: write a video per task.
     """
 
     preset: str = "demo"
-    env: str = "board"
-    tasks: tuple[str, ...] = TASKS["board"]
+    world: str = worlds.DEFAULT
+    tasks: tuple[str, ...] = ()
     methods: tuple[str, ...] = ("mppi",)
     world_models: tuple[str, ...] = WORLD_MODELS
     # The benchmark's seeds, 6000:6050, are for final figures: looking at them while
@@ -92,6 +85,7 @@ class EvalConfig:
     on_device: bool = False
     qa_episodes: int = 48
     qa_queries: int = 3000
+    numbers: tuple[str, ...] = ()
     sensitivity_scenes: int = 20
     sensitivity_candidates: int = 48
     video: bool = True
@@ -99,8 +93,6 @@ class EvalConfig:
     def settings(self) -> dict:
         """What an episode means: all but the axes and what only costs time."""
         fields = dataclasses.asdict(self)
-        if self.env == "board":  # folders begun before there were two envs
-            del fields["env"]
         if not self.planners:  # folders begun before planners had settings here
             del fields["planners"]
         return {k: v for k, v in fields.items() if k not in UNCOMPARED}
@@ -146,7 +138,7 @@ def of_experiment(name: str, experiment: Any, **overrides) -> EvalConfig:
     settings = given(experiment.planner)
     method = settings.pop("name")
     fields = given(experiment.evaluation) | {
-        "env": experiment.world,
+        "world": experiment.world,
         "methods": (method,),
         "planners": {method: settings} if settings else {},
     }
@@ -158,9 +150,11 @@ def preset(name: str, **overrides) -> EvalConfig:
     """A preset by name, with every override that is not None applied and checked."""
     one_of("preset", name, tuple(PRESETS))
     asked = {k: v for k, v in overrides.items() if v is not None}
-    env = one_of("env", asked.get("env", "board"), tuple(TASKS))
-    asked.setdefault("tasks", TASKS[env])
-    if env == "cube" and not asked.get("checkpoint"):  # the shipped one is the board's
+    name_of = one_of("world", asked.get("world", worlds.DEFAULT), worlds.names())
+    world = worlds.load(name_of)
+    asked.setdefault("tasks", world.tasks.names)
+    shipped = worlds.load(worlds.DEFAULT)
+    if world.scene != shipped.scene and not asked.get("checkpoint"):
         asked.setdefault("world_models", ("simulator", "random"))
     config = EvalConfig(**{"preset": name, **PRESETS[name], **asked})
     named = [m for m in config.methods if m in PLANNERS]
@@ -170,8 +164,8 @@ def preset(name: str, **overrides) -> EvalConfig:
             "evaluation has none: plan with it from Python"
         )
     for axis, known in (
-        ("tasks", TASKS[env]),
-        ("methods", METHODS[env]),
+        ("tasks", world.tasks.names),
+        ("methods", METHODS),
         ("world_models", WORLD_MODELS),
     ):
         values = getattr(config, axis)
@@ -185,7 +179,7 @@ def preset(name: str, **overrides) -> EvalConfig:
             f"--methods {climbers[0]} climbs gradients, and the world model simulator "
             "has none; name it with --world_models swm"
         )
-    one_of("goal", config.goal, GOALS)
+    one_of("goal", config.goal, world.goals.presets)
     for field in ("candidates", "iterations", "execute", "max_steps"):
         _at_least(field, getattr(config, field), 0)
     for field in ("candidates", "iterations", "execute"):

@@ -20,19 +20,19 @@ from swm_jax.checkpoints import CheckpointError, LoadedModel, load_model
 from swm_jax.envs import AnyScene, Env
 from swm_jax.eval.config import EvalConfig, UserError
 from swm_jax.models import Observation, VLMWorldModel
+from swm_jax.models.ask import encode_answers
 from swm_jax.planning import WorldModel
-from swm_jax.questions import ANSWERS, question_table
-from swm_jax.worlds.pictures import picture
 
 SUPERSAMPLE = 2  # rays per pixel side in the pictures a model sees
 
 
 @dataclasses.dataclass(frozen=True)
-class World:
-    """A world model with its surroundings.
+class Answerer:
+    """A world model with what it takes to show it a scene and ask it.
 
     Attributes:
       name: one of `config.WORLD_MODELS`.
+      world: name of the world whose scenes it is shown.
       model: follows the protocol.
       tokenizer: None for a model that does not read.
       question_length: padded tokens of a question; None without a tokenizer.
@@ -40,6 +40,7 @@ class World:
     """
 
     name: str
+    world: str
     model: WorldModel
     tokenizer: Any = None
     question_length: int | None = None
@@ -50,15 +51,14 @@ class World:
         if self.image_size is None:
             blank = np.zeros((*scene.batch_shape, 1, 1, 3), np.uint8)
             return Observation(image=blank, scene=scene)
-        return Observation(image=painter(*self.image_size)(scene))
+        return Observation(image=painter(self.world, *self.image_size)(scene))
 
 
 @functools.cache
-def painter(
-    height: int, width: int, supersample: int = SUPERSAMPLE
-) -> Callable[[AnyScene], jax.Array]:
-    """Scene -> uint8[S, height, width, 3], compiled once per size."""
-    return jax.jit(lambda s: picture(s, height, width, supersample=supersample))
+def painter(world: str, height: int, width: int) -> Callable[[AnyScene], jax.Array]:
+    """Scene of a world -> uint8[S, height, width, 3], compiled once per size."""
+    draw = worlds.load(world).render.device
+    return jax.jit(lambda scene: draw(scene, height, width, supersample=SUPERSAMPLE))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,13 +66,13 @@ class Learned:
     """The checkpoint under examination.
 
     Attributes:
-      world: the model as a `World`.
+      answerer: the model, and how it is shown scenes and asked.
       facts: name, variant, parameters, training step and the like, for the report.
       identity: changes with the parameters.
       max_horizon: longest chunk it was trained on.
     """
 
-    world: World
+    answerer: Answerer
     facts: dict
     identity: str
     max_horizon: int
@@ -83,13 +83,13 @@ def load_learned(config: EvalConfig, env: Env | None = None) -> Learned:
 
     Args:
       config: names the checkpoint.
-      env: what it shall answer questions about; None loads `config.env`.
+      env: what it shall answer questions about; None loads `config.world`.
 
     Raises:
       UserError: missing, half-written, of another model, or of a model that cannot
         answer the questions of this benchmark.
     """
-    env = worlds.load_env(config.env) if env is None else env
+    env = worlds.load_env(config.world) if env is None else env
     path = config.checkpoint or None
     try:
         loaded = load_model(path)
@@ -100,8 +100,9 @@ def load_learned(config: EvalConfig, env: Env | None = None) -> Learned:
     model, tokenizer = loaded.config, loaded.tokenizer
     world_model = _fitting(loaded, env)
     _check_language(model, tokenizer, env)
-    world = World(
+    answerer = Answerer(
         name="swm",
+        world=env.world,
         model=world_model,
         tokenizer=tokenizer,
         question_length=model.max_question_tokens,
@@ -116,19 +117,19 @@ def load_learned(config: EvalConfig, env: Env | None = None) -> Learned:
         "step": loaded.metadata.get("step"),
         "stage": loaded.metadata.get("stage"),
     }
-    return Learned(world, facts, fingerprint(loaded.params), model.max_horizon)
+    return Learned(answerer, facts, fingerprint(loaded.params), model.max_horizon)
 
 
 def _fitting(loaded: LoadedModel, env: Env) -> VLMWorldModel:
     """The model as a planner in the env sees it, its action scale included."""
     try:
-        world_model = loaded.world_model_for(env.domain)
+        world_model = loaded.world_model_for(worlds.load(env.world).scene.domain)
     except CheckpointError as error:
         raise UserError(str(error)) from None
     size = world_model.action_width
     if size != env.action_size:
         raise UserError(
-            f"the checkpoint's actions have {size} numbers, the {env.domain}'s have "
+            f"the checkpoint's actions have {size} numbers, the {env.world}'s have "
             f"{env.action_size}: it is a model of another robot"
         )
     return world_model
@@ -140,15 +141,16 @@ def _check_language(model, tokenizer, env: Env) -> None:
             "the checkpoint has no tokenizer: convert it with "
             "python -m swm_jax.convert SRC DST --tokenizer FILE"
         )
-    table = question_table(env.block_ids, env.domain)
+    language = worlds.load(env.world).language
+    table = language.table(env.block_ids)
     texts = [table.question(i).text for i in range(len(table))]
     try:
         tokenizer.encode_batch(texts, model.max_question_tokens)
-        for answer in ANSWERS:
-            tokenizer.answer_id(answer)
+        for kind in language.select():
+            encode_answers(tokenizer, kind.answers.answers)
     except ValueError as error:
         raise UserError(
-            f"the checkpoint's vocabulary does not fit the {env.domain}: {error}"
+            f"the checkpoint's vocabulary does not fit the {env.world}: {error}"
         ) from None
 
 
@@ -163,6 +165,14 @@ def fingerprint(params: Any) -> str:
     return digest.hexdigest()[:12]
 
 
-def privileged(name: str, env: Env) -> World:
-    """The simulator, under its own name or as what "random" does not ask."""
-    return World(name, SimulatorWorldModel(env))
+def privileged(name: str, env: Env) -> Answerer:
+    """The simulator, under its own name or as what "random" does not ask.
+
+    An env of somebody else's physics, which cannot be set to a scene, is simulated by
+    our env of the same scenes.
+    """
+    if hasattr(env, "pictures"):
+        ours = worlds.load(worlds.load(env.world).scene.domain)
+        same = {k: env.config[k] for k in ours.policies.settings if k in env.config}
+        env = ours.make_env(**same)
+    return Answerer(name, env.world, SimulatorWorldModel(env))

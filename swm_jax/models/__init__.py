@@ -9,6 +9,7 @@ from swm_jax.models.preprocess import preprocess_image
 from swm_jax.models.swm import Context, Outputs, SemanticWorldModel
 from swm_jax.models.tokenizer import Tokenizer
 from swm_jax.models.types import (
+    MAX_ARGS,
     PAD_TOKEN,
     DenseTargets,
     MentionTargets,
@@ -20,6 +21,7 @@ from swm_jax.models.types import (
 from swm_jax.models.world_model import VLMWorldModel
 
 __all__ = [
+    "MAX_ARGS",
     "PAD_TOKEN",
     "VARIANTS",
     "ActionScale",

@@ -12,6 +12,7 @@ C answers of the answer set, L tokens of a padded answer.
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from swm_jax.models.tokenizer import Tokenizer
-from swm_jax.models.types import PAD_TOKEN, Observation, QuestionBatch
+from swm_jax.models.types import MAX_ARGS, PAD_TOKEN, Observation, QuestionBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,14 +124,15 @@ def answer_batch(
     shape = len(images), len(questions[0])
     texts = [text for each in questions for text in each]
     tokens, mask = tokenizer.encode_batch(texts, c.max_question_tokens)
-    ids = np.zeros(1, np.int32)
+    ids = np.zeros((1, 1), np.int32)
     if answers is not None:
         ids = encode_answers(tokenizer, answers, end)
+    ids = ids if ids.shape[1] > 1 else ids[:, 0]
     batch = QuestionBatch(
         tokens=tokens.reshape(*shape, -1),
         mask=mask.reshape(*shape, -1),
         type_id=np.zeros(shape, np.int32),
-        args=np.full((*shape, 2), -1, np.int32),
+        args=np.full((*shape, MAX_ARGS), -1, np.int32),
         answer_ids=np.broadcast_to(ids, (*shape, *ids.shape)),
     )
     chunk = np.zeros((len(images), 1, c.max_horizon, width), np.float32)
@@ -138,7 +140,7 @@ def answer_batch(
     inputs = model, Observation(image=images), batch, chunk
     ends = np.asarray(horizons, np.int32)
     if answers is not None:
-        log_probs = _choose(*inputs, ends, normalise=normalise)
+        log_probs = read_answers(*inputs, ends, normalise=normalise)[:, 0]
         chances = np.exp(np.asarray(log_probs))
         best = chances.argmax(-1)
         return Answers(
@@ -158,17 +160,14 @@ def answer_batch(
 
 def encode_answers(
     tokenizer: Tokenizer, answers: Sequence[str], end: bool | None = None
-) -> Int[np.ndarray, " C *L"]:
-    """Token ids of an answer set, as `QuestionBatch` wants them.
+) -> Int[np.ndarray, "C L"]:
+    """Token ids of the answers of a set, padded right with `PAD_TOKEN`.
 
     Args:
-      tokenizer: the model's.
+      tokenizer: the model's; whatever has `encode` and `eos_id`.
       answers: in words.
-      end: whether each ends with eos; None: if any has several tokens.
-
-    Returns:
-      int32[C] if every answer is one token, else int32[C, L] padded right with
-      `PAD_TOKEN`.
+      end: whether each ends with eos; None: if any has several tokens ("red" must not
+        contain "red moon").
 
     Raises:
       ValueError: no answers, an empty one, two of the same tokens, or words that
@@ -193,15 +192,42 @@ def encode_answers(
     ids = np.full((len(rows), max(map(len, rows))), PAD_TOKEN, np.int32)
     for i, row in enumerate(rows):
         ids[i, : len(row)] = row
-    return ids if ids.shape[1] > 1 else ids[:, 0]
+    return ids
 
 
-@functools.partial(jax.jit, static_argnames="normalise")
-def _choose(
-    model, observation, questions, chunk, ends, normalise: str
-) -> Float[Array, "S K Q C"]:
-    context, ends = model.encode(observation, questions), jnp.asarray(ends)
-    return model.answer_log_probs(context, chunk, ends, normalise)[:, 0]
+def read_answers(
+    model: Any,
+    observation: Observation,
+    questions: QuestionBatch,
+    actions: Float[Array, "S N H A"],
+    horizons: tuple[int, ...] | Int[Array, " K"],
+    normalise: str | None = None,
+) -> Float[Array, "S N K Q C"]:
+    """Encodes scenes and questions once, then reads the answers: one program.
+
+    Args:
+      model: any world model.
+      observation, questions, actions: its inputs.
+      horizons: numbers of actions; an array is an argument of the program, which other
+        horizons of the same number then do not compile anew.
+      normalise: log-probabilities over the "answers" or the whole "vocabulary"; None
+        gives logits.
+    """
+    read = _read if isinstance(horizons, tuple) else _read_at
+    return read(model, observation, questions, actions, horizons, normalise)
+
+
+def _answers_to(model, observation, questions, actions, horizons, normalise):
+    context = model.encode(observation, questions)
+    if not isinstance(horizons, tuple):
+        horizons = jnp.asarray(horizons)
+    if normalise is None:
+        return model.answer_logits(context, actions, horizons)
+    return model.answer_log_probs(context, actions, horizons, normalise)
+
+
+_read = jax.jit(_answers_to, static_argnames=("horizons", "normalise"))
+_read_at = jax.jit(_answers_to, static_argnames="normalise")
 
 
 @functools.partial(jax.jit, static_argnames="length")

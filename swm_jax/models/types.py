@@ -11,6 +11,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 PAD_TOKEN = 0  # every tokenizer of the project pads with id 0
+MAX_ARGS = 3  # columns of a question's arguments
 
 
 @struct.dataclass
@@ -34,9 +35,9 @@ class QuestionBatch:
     Attributes:
       tokens: int32[S, Q, T], padded right with `PAD_TOKEN`.
       mask: bool[S, Q, T], True on real tokens.
-      type_id: int32[S, Q], index of the question type in the grammar.
-      args: int32[S, Q, 2], arguments of the type (block ids, region, direction);
-        -1 where the type takes fewer.
+      type_id: int32[S, Q], id of the question type.
+      args: int32[S, Q, 3], arguments of the type, one a column (block ids, region,
+        direction); -1 where the type takes fewer.
       answer_ids: int32[S, Q, C], token id of each answer of the answer set; or
         int32[S, Q, C, L], answers of several tokens, padded right with `PAD_TOKEN`.
     """
@@ -44,7 +45,7 @@ class QuestionBatch:
     tokens: Int[Array, "S Q T"]
     mask: Bool[Array, "S Q T"]
     type_id: Int[Array, "S Q"]
-    args: Int[Array, "S Q 2"]
+    args: Int[Array, "S Q 3"]
     answer_ids: Int[Array, "S Q C *L"]
 
 

@@ -2,9 +2,9 @@
 
 A goal may depend on what is true now: a stage that is over, or the side from which a
 block must be pushed. Such a goal names questions about the present; they are asked at
-horizon 0 through the same world model before every replan, and `goal.given(answers)`
-is what the planner then aims at. A goal with stages also hears which of them it was
-in; that is part of the planner's state. A goal without such questions is its own aim.
+horizon 0 through the same world model before every replan, and the answers choose what
+the planner then aims at (`goal_table`). Which stage a scene is in is part of the
+planner's state. A goal without such questions is its own aim.
 
 Axes: S scenes, H actions of a chunk, A action width, Q questions.
 """
@@ -21,11 +21,15 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from swm_jax.models import Observation, QuestionBatch
+from swm_jax.models.ask import read_answers
+from swm_jax.planning.goal_table import CompiledGoals, aim, choose, compile_goals
 from swm_jax.planning.planner import Planner
 from swm_jax.planning.proposals import Proposals
 from swm_jax.planning.protocol import WorldModel
-from swm_jax.planning.question_batch import Tokenizes, goal_batch, question_batch
+from swm_jax.planning.question_batch import Tokenizes
 from swm_jax.planning.state import PlanInfo, PlannerState
+from swm_jax.questions.conditional_goals import AnyGoal
+from swm_jax.questions.goal import Goal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Controller:
     def replan(
         self,
         observation: Observation,
-        goals: Sequence[Any],
+        goals: Sequence[AnyGoal] | CompiledGoals,
         state: PlannerState,
         key: Key[Array, "*S"],
     ) -> tuple[Float[Array, "S H A"], PlannerState, PlanInfo]:
@@ -61,55 +65,60 @@ class Controller:
 
         Warns, once in a process, of questions answered NaN and of a policy that
         leaves the action limits.
+
+        Args:
+          goals: one per scene; compiled by `compile` where they are planned for often.
         """
-        aims, stages = self.aims_and_stages(observation, goals, np.asarray(state.stage))
-        questions, arrays = goal_batch(
-            aims, self.tokenizer, self.question_length, self.question_count
-        )
+        goals = self.compile(goals)
+        option, stage = self.choose(observation, goals, np.asarray(state.stage))
         chunk, after, info = self.planner.plan(
             self.world_model,
             observation,
-            questions,
-            arrays,
-            state.replace(stage=stages),
+            *aim(goals.table, option),
+            state.replace(stage=stage),
             key,
             self.policy,
             self.mesh,
         )
+        aims = goals.aims(option)
         warn_of_trouble(info, aims, self.planner.config.action_limit)
         return chunk, after, info
 
-    def aims(self, observation: Observation, goals: Sequence[Any]) -> list[Any]:
-        """The goals, given what is true now, of scenes that are in their first stage.
+    def compile(self, goals: Sequence[AnyGoal] | CompiledGoals) -> CompiledGoals:
+        """Goals in the arrays that are planned with."""
+        if isinstance(goals, CompiledGoals):
+            return goals
+        words = self.tokenizer, self.question_length
+        return compile_goals(goals, *words, count=self.question_count)
 
-        One question to the world model, if any goal depends on it.
+    def aims(self, observation: Observation, goals: Sequence[AnyGoal]) -> list[Goal]:
+        """What to aim at now in scenes that are in the first stage of their goals."""
+        goals = self.compile(goals)
+        option, _ = self.choose(observation, goals, np.zeros(len(goals.goals), int))
+        return goals.aims(option)
+
+    def choose(
+        self,
+        observation: Observation,
+        goals: CompiledGoals,
+        stages: Int[np.ndarray, " S"],
+    ) -> tuple[Int[np.ndarray, " S"], Int[np.ndarray, " S"]]:
+        """The option that each scene plans for now, and the stage it belongs to.
+
+        One question to the world model, if any goal depends on the present.
         """
-        return self.aims_and_stages(observation, goals, [0] * len(goals))[0]
-
-    def aims_and_stages(
-        self, observation: Observation, goals: Sequence[Any], stages: Sequence[int]
-    ) -> tuple[list[Any], np.ndarray]:
-        """The same for scenes in any stage, and the stages int32[S] they are in now."""
-        aims, stages = list(goals), np.array(stages, np.int32)
-        asked = [tuple(getattr(goal, "present", ())) for goal in goals]
-        filler = next((each for each in asked if each), None)
-        if filler is None:
-            return aims, np.zeros_like(stages)
-        batch = question_batch(
-            [each or filler for each in asked], self.tokenizer, self.question_length
-        )
+        if not goals.ask:
+            return np.zeros((2, len(goals.goals)), np.int32)
         config = self.planner.config
-        idle = np.zeros((len(goals), 1, config.horizon, config.action_size), np.float32)
-        yes = np.asarray(ask_now(self.world_model, observation, batch, idle))
-        for s, goal in enumerate(goals):
-            margins = yes[s, : len(asked[s])]
-            if hasattr(goal, "next_stage"):
-                stages[s] = goal.next_stage(margins, int(stages[s]))
-                aims[s] = goal.aim(margins, int(stages[s]))
-            else:
-                stages[s] = 0
-                aims[s] = goal.given(margins) if asked[s] else goal
-        return aims, stages
+        idle = (len(goals.goals), 1, config.horizon, config.action_size)
+        margins = ask_now(
+            self.world_model,
+            observation,
+            goals.table.present,
+            np.zeros(idle, np.float32),
+        )
+        found = choose(goals.table, margins, np.asarray(stages, np.int32))
+        return jax.tree.map(np.asarray, found)
 
 
 def warn_of_trouble(info: PlanInfo, aims: Sequence[Any], action_limit: float) -> None:
@@ -150,6 +159,5 @@ def ask_now(
     idle: Float[Array, "S 1 H A"],
 ) -> Float[Array, "S Q"]:
     """Margin of yes over no, in logits, about the present."""
-    context = world_model.encode(observation, questions)
-    logits = world_model.answer_logits(context, idle, (0,))[:, 0, 0]
+    logits = read_answers(world_model, observation, questions, idle, (0,))[:, 0, 0]
     return jnp.subtract(logits[..., 1], logits[..., 0])

@@ -1,16 +1,17 @@
-"""Goals of many episodes as arrays, and which part of them counts now, in one program.
+"""Goals of many scenes as arrays, and which part of them counts now.
 
-The host's way (`Controller.aims_and_stages`) asks goals one after the other, which may
-be any Python. A loop that stays on the device needs the same choice as arithmetic: a
-`Goal` is one option, a `SidedGoal` eight, a `StagedGoal` those of its stages.
+Host and device loops share this: a goal is laid out once, and what to plan for follows
+from answers about the present by arithmetic that may be traced. A `Goal` is one option,
+a `ConditionalGoal` several, a `StagedGoal` those of its stages.
 
-Axes: S episodes, P questions about the present, O options, G stages, Q questions of an
-option, C answers.
+Axes: S scenes or episodes, P questions about the present, O options, G stages, Q
+questions of an option.
 """
 
+import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -22,20 +23,19 @@ from jaxtyping import Array, Bool, Float, Int
 from swm_jax.models import QuestionBatch
 from swm_jax.planning.question_batch import Tokenizes, goal_batch, question_batch
 from swm_jax.planning.value import GoalArrays
-from swm_jax.questions.board_words import (
-    DIRECTION_VECTORS,
-    DIRECTIONS,
-    REGION_POINTS,
-    REGIONS,
+from swm_jax.questions.conditional_goals import (
+    AnyGoal,
+    ConditionalGoal,
+    options_of,
+    present_of,
+    stages_of,
 )
 from swm_jax.questions.goal import Goal
-from swm_jax.questions.sided import FAR_EVIDENCE, SidedGoal
-from swm_jax.questions.stages import StagedGoal
 
 
 @struct.dataclass
 class GoalTable:
-    """Everything that S episodes may come to aim at.
+    """Everything that S scenes may come to aim at.
 
     Attributes:
       questions: of every option, [S, O, Q, ...].
@@ -46,8 +46,11 @@ class GoalTable:
       latch: bool[S], stages never begin again.
       last: int32[S], index of the last stage.
       first: int32[S, G], first option of each stage.
-      sided: int32[S, G], first of the questions about the sides of a stage; -1 where
-        the stage has one option.
+      asked: int32[S, G], first of the present questions that choose among the options
+        of a stage; -1 where the stage has one option.
+      chooser: int32[S, G], index into `choosers`; 0 where the stage has one option.
+      choosers: the `ConditionalGoal.scores` of the goals, each with its number of
+        questions.
     """
 
     questions: QuestionBatch
@@ -58,18 +61,20 @@ class GoalTable:
     latch: Bool[Array, " S"]
     last: Int[Array, " S"]
     first: Int[Array, "S G"]
-    sided: Int[Array, "S G"]
+    asked: Int[Array, "S G"]
+    chooser: Int[Array, "S G"]
+    choosers: tuple[tuple[Callable, int], ...] = struct.field(pytree_node=False)
 
 
 def goal_table(
-    goals: Sequence[Goal | SidedGoal | StagedGoal],
+    goals: Sequence[AnyGoal],
     tokenizer: Tokenizes | None = None,
     length: int | None = None,
     *,
     options: int = 1,
     count: int | None = None,
 ) -> GoalTable:
-    """Arrays of one goal per episode.
+    """Arrays of one goal per scene, on the host.
 
     Args:
       tokenizer, length, count: as for `goal_batch`.
@@ -78,18 +83,26 @@ def goal_table(
     Raises:
       ValueError: a goal of another kind, or as `goal_batch`.
     """
-    rows = [_row(goal) for goal in goals]
-    options = max(options, *(len(row["options"]) for row in rows))
+    for goal in goals:
+        if not isinstance(goal, AnyGoal):
+            raise ValueError(
+                "goals are Goal, ConditionalGoal or StagedGoal, got a "
+                f"{type(goal).__name__}"
+            )
+    every = [options_of(goal) for goal in goals]
+    options = max(options, *map(len, every))
     pad = lambda items: [*items, *[items[-1]] * (options - len(items))]
-    flat = list(itertools.chain(*[pad(row["options"]) for row in rows]))
+    flat = list(itertools.chain(*map(pad, every)))
     batch = goal_batch(flat, tokenizer, length, count)
     split = lambda x: np.asarray(x).reshape(len(goals), options, *np.shape(x)[1:])
     questions, arrays = jax.tree.map(split, batch)
-    asked = [row["present"] for row in rows]
+    asked = [present_of(goal) for goal in goals]
     filler = next(filter(None, asked), None)
     present = None
     if filler:
         present = question_batch([each or filler for each in asked], tokenizer, length)
+    choosers: dict[tuple[Callable, int], int] = {}
+    rows = [_row(goal, choosers) for goal in goals]
     widest = max(len(row["first"]) for row in rows)
 
     def stack(name, blank, dtype):
@@ -104,17 +117,23 @@ def goal_table(
         present=present,
         enter=stack("enter", np.inf, np.float32),
         leave=stack("leave", -np.inf, np.float32),
-        latch=np.array([row["latch"] for row in rows]),
+        latch=np.array([getattr(goal, "rule", "") == "latch" for goal in goals]),
         last=np.array([len(row["first"]) - 1 for row in rows], np.int32),
         first=stack("first", 0, np.int32),
-        sided=stack("sided", -1, np.int32),
+        asked=stack("asked", -1, np.int32),
+        chooser=stack("chooser", 0, np.int32),
+        choosers=tuple(choosers),
     )
 
 
+@jax.jit
 def choose(
     table: GoalTable, margins: Float[Array, "S P"], stage: Int[Array, " S"]
 ) -> tuple[Int[Array, " S"], Int[Array, " S"]]:
     """The option to plan for, and the stage it belongs to.
+
+    Answers that are NaN end no stage and take none back, and count as undecided (0)
+    among options.
 
     Args:
       margins: logit of yes minus logit of no of every present question.
@@ -129,57 +148,77 @@ def choose(
     goes_on = (ends > table.enter) & (each < table.last[:, None])
     stays = (each >= stage[:, None]) & ~goes_on
     stage = jnp.where(undone.any(1), undone.argmax(1), stays.argmax(1))
-    row = lambda x: jnp.take_along_axis(x, stage[:, None], 1)[:, 0]
-    first, sided = row(table.first), row(table.sided)
-    if (side := _side(margins, sided)) is not None:
-        first = first + jnp.where(sided < 0, 0, side)
-    return first.astype(jnp.int32), stage.astype(jnp.int32)
+    row = lambda x: jnp.take_along_axis(jnp.asarray(x), stage[:, None], 1)[:, 0]
+    option, asked, chooser = row(table.first), row(table.asked), row(table.chooser)
+    for number, (scores, count) in enumerate(table.choosers):
+        index = jnp.maximum(asked, 0)[:, None] + jnp.arange(count)
+        own = jnp.take_along_axis(jnp.nan_to_num(margins), index, 1, mode="clip")
+        best = jnp.argmax(scores(own), -1)
+        option = option + jnp.where((asked >= 0) & (chooser == number), best, 0)
+    return option.astype(jnp.int32), stage.astype(jnp.int32)
 
 
 def aim(table: GoalTable, option: Int[Array, " S"]) -> tuple[QuestionBatch, GoalArrays]:
-    """Questions and goal of one option per episode."""
+    """Questions and goal of one option per scene."""
     pick = lambda x: jax.vmap(lambda rows, i: rows[i])(jnp.asarray(x), option)
     return jax.tree.map(pick, (table.questions, table.goal))
 
 
-def _side(margins, start: Int[Array, " S"]) -> Array | None:
-    """`SidedGoal.given` for questions that begin at `start`."""
-    near, here = len(DIRECTIONS), len(REGIONS)
-    if margins.shape[1] < near + 2 * here:
-        return None
-    index = jnp.maximum(start, 0)[:, None] + jnp.arange(near + 2 * here)
-    margins = jnp.nan_to_num(jnp.take_along_axis(margins, index, 1, mode="clip"))
-    near, here, there = jnp.split(margins, [near, near + here], 1)
-    place = lambda m: jax.nn.softmax(m) @ jnp.asarray(REGION_POINTS, jnp.float32)
-    way = place(there) - place(here)
-    length = jnp.maximum(jnp.linalg.norm(way, axis=-1, keepdims=True), 1e-6)
-    far = way / length @ jnp.asarray(DIRECTION_VECTORS, jnp.float32).T
-    return jnp.argmax(near + FAR_EVIDENCE * far, -1)
+@dataclasses.dataclass(frozen=True)
+class CompiledGoals:
+    """Goals of S scenes with their table.
+
+    Attributes:
+      goals: S goals.
+      table: their arrays, on the host.
+    """
+
+    goals: tuple[AnyGoal, ...]
+    table: GoalTable
+
+    def rows(self, index: Sequence[int]) -> "CompiledGoals":
+        """The goals of some of the scenes, in arrays of the same size."""
+        index = np.asarray(index)
+        table = jax.tree.map(lambda x: np.asarray(x)[index], self.table)
+        return CompiledGoals(tuple(self.goals[i] for i in index), table)
+
+    @property
+    def ask(self) -> bool:
+        """Whether any of the goals depends on the present."""
+        return any(present_of(goal) for goal in self.goals)
+
+    def aims(self, option: Sequence[int]) -> list[Goal]:
+        """The option of every scene."""
+        return [options_of(goal)[int(i)] for goal, i in zip(self.goals, option)]
 
 
-def _row(goal: Any) -> dict[str, Any]:
-    """What one goal puts into the table."""
-    if isinstance(goal, StagedGoal):
-        stages, latch = goal.stages, goal.rule == "latch"
-    elif isinstance(goal, (Goal, SidedGoal)):
-        stages, latch = None, False
-    else:
-        raise ValueError(
-            f"goals on the device are Goal, SidedGoal or StagedGoal, got a "
-            f"{type(goal).__name__}"
-        )
+def compile_goals(goals: Sequence[AnyGoal], *words: Any, **sizes: Any) -> CompiledGoals:
+    """Goals with their table; arguments as for `goal_table`."""
+    return CompiledGoals(tuple(goals), goal_table(goals, *words, **sizes))
+
+
+def _row(goal: AnyGoal, choosers: dict[tuple[Callable, int], int]) -> dict[str, list]:
+    """What one goal puts into the table; numbers its choosers."""
+    stages = stages_of(goal)
     logit = lambda p: math.log(p / (1 - p))
-    goals = [goal] if stages is None else [stage.goal for stage in stages]
-    asked = () if stages is None else goal.dones
-    row = {"latch": latch, "present": list(asked), "options": []}
-    ends = [] if stages is None else stages[:-1]
-    row["enter"] = [logit(stage.threshold) for stage in ends]
-    row["leave"] = [logit(stage.fall_back) for stage in ends]
-    row["first"], row["sided"] = [], []
-    for each in goals:
-        row["first"].append(len(row["options"]))
-        sided = isinstance(each, SidedGoal)
-        row["sided"].append(len(row["present"]) if sided else -1)
-        row["present"] += each.present if sided else ()
-        row["options"] += each.options if sided else (each,)
+    row = {
+        "enter": [logit(stage.threshold) for stage in stages[:-1]],
+        "leave": [logit(stage.fall_back) for stage in stages[:-1]],
+        "first": [],
+        "asked": [],
+        "chooser": [],
+    }
+    option, question = 0, len(stages) - 1
+    for stage in stages:
+        row["first"].append(option)
+        option += len(options_of(stage.goal))
+        if isinstance(stage.goal, ConditionalGoal):
+            count = len(stage.goal.present)
+            key = stage.goal.scores, count
+            row["asked"].append(question)
+            row["chooser"].append(choosers.setdefault(key, len(choosers)))
+            question += count
+        else:
+            row["asked"].append(-1)
+            row["chooser"].append(0)
     return row

@@ -8,13 +8,16 @@ mppi, cem        populations fitted to the last one's values
 icem             CEM with the tricks of Pinneri et al. (2020), at their settings
 gradient         several starts climb the logit margin
 hybrid           CEM, then the best few climb
-mppi_published, gradient_board, gradient_cube
+mppi_published, gradient_published
                  as Semantic World Models (arXiv 2510.19818) ran them
 """
 
 import dataclasses
 import difflib
 import functools
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 from swm_jax.planning.best_of_n import refit_nothing
 from swm_jax.planning.cem import refit_cem
@@ -24,6 +27,7 @@ from swm_jax.planning.mppi import refit_mppi
 from swm_jax.planning.planner import Planner, Solve
 from swm_jax.planning.search import search
 
+_DEFAULT_ACTIONS: Mapping[str, Any] = MappingProxyType({})
 _ONE_LOOK = PlannerConfig(candidates=256, iterations=1)
 
 _UNIFORM = PlannerConfig(
@@ -46,7 +50,13 @@ _UNIFORM = PlannerConfig(
 # One proposal of the base policy (a uniform chunk without one) climbs probabilities
 # by plain steps; where it arrives is what is carried out.
 _PUBLISHED_GRADIENT = dataclasses.replace(
-    _UNIFORM, candidates=1, elites=0, optimizer="sgd", best_seen=False
+    _UNIFORM,
+    candidates=1,
+    elites=0,
+    optimizer="sgd",
+    learning_rate=0.02,
+    gradient_clip=1.0,
+    best_seen=False,
 )
 
 _MPPI = functools.partial(search, refit=refit_mppi)
@@ -91,42 +101,15 @@ PLANNERS: dict[str, tuple[Solve | None, PlannerConfig]] = {
         climb,
         PlannerConfig(candidates=8, iterations=12, objective="margin", keep=0),
     ),
-    "gradient_board": (
-        climb,
-        dataclasses.replace(_PUBLISHED_GRADIENT, learning_rate=0.02, gradient_clip=1.0),
-    ),
-    "gradient_cube": (
-        climb,
-        dataclasses.replace(
-            _PUBLISHED_GRADIENT,
-            iterations=20,
-            execute=4,
-            learning_rate=0.2,
-            gradient_clip=10.0,
-            action_size=5,
-            action_limit=1.0,
-        ),
-    ),
+    "gradient_published": (climb, _PUBLISHED_GRADIENT),
     "hybrid": (
         _HYBRID,
         PlannerConfig(iterations=3, objective="margin", refine=4, refine_steps=6),
     ),
 }
 
-# What another robot changes in every planner: its actions, hence their noise.
-DOMAIN_SETTINGS: dict[str, dict] = {
-    "board": {},
-    "cube": dict(action_size=5, action_limit=1.0, init_std=0.6, min_std=0.1),
-}
-
 _CLIMBERS = (climb, _HYBRID)
-_ONE_WORLD = {"gradient_board": "board", "gradient_cube": "cube"}
 _COUNTS = ("keep", "elites", "refine", "refine_steps")
-
-
-def planner_names(domain: str) -> tuple[str, ...]:
-    """Names of the planners whose settings suit a domain's actions."""
-    return tuple(name for name in PLANNERS if _ONE_WORLD.get(name, domain) == domain)
 
 
 def climbs_gradients(name: str) -> bool:
@@ -177,12 +160,15 @@ def used_settings(name: str, **overrides) -> frozenset[str]:
     return frozenset(used)
 
 
-def get_planner(name: str, domain: str = "board", **overrides) -> Planner:
+def get_planner(
+    name: str, actions: Mapping[str, Any] = _DEFAULT_ACTIONS, **overrides
+) -> Planner:
     """Builds a planner by name.
 
     Args:
       name: one of `PLANNERS`.
-      domain: "board" or "cube", whose actions it plans.
+      actions: settings that suit the actions of a robot, such as their number and the
+        spread of their noise; those that this planner does not use change nothing.
       overrides: fields of `PlannerConfig` that differ from the named default.
 
     Raises:
@@ -191,8 +177,6 @@ def get_planner(name: str, domain: str = "board", **overrides) -> Planner:
     """
     if name not in PLANNERS:
         raise ValueError(_unknown("planner", name, PLANNERS))
-    if domain not in DOMAIN_SETTINGS:
-        raise ValueError(_unknown("domain", domain, DOMAIN_SETTINGS))
     solve, config = PLANNERS[name]
     fields = [field.name for field in dataclasses.fields(PlannerConfig)]
     for field in overrides:
@@ -206,7 +190,7 @@ def get_planner(name: str, domain: str = "board", **overrides) -> Planner:
         )
     # No bound on candidates follows from counts that this planner does not use.
     settings = dict.fromkeys([field for field in _COUNTS if field not in used], 0)
-    settings |= {**DOMAIN_SETTINGS[domain], **overrides}
+    settings |= {**actions, **overrides}
     config = dataclasses.replace(config, **settings)
     if solve in (_CEM, _HYBRID) and not config.elites:
         raise ValueError(f"planner {name!r} fits to its elites and needs at least 1")

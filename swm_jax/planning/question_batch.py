@@ -17,7 +17,7 @@ from swm_jax.models import QuestionBatch
 from swm_jax.models.ask import encode_answers
 from swm_jax.models.types import PAD_TOKEN
 from swm_jax.planning.value import GoalArrays, check_goal
-from swm_jax.questions import ANSWERS, FreeQuestion, Question
+from swm_jax.questions import FreeQuestion, Question
 
 
 class Tokenizes(Protocol):
@@ -47,8 +47,8 @@ def question_batch(
       tokenizer: None leaves `tokens` empty (T = 1), which is enough for a simulator.
       length: T, the model's `max_question_tokens`; needed with a tokenizer.
       count: Q, at least the longest list; None takes exactly that.
-      answer_sets: the words to choose from, one tuple per question; None for yes and
-        no everywhere. Shorter sets repeat their last answer up to C, the longest.
+      answer_sets: the words to choose from, one tuple per question; None for those of
+        the question's type. Shorter sets repeat their last answer up to C, the longest.
         Answers may have several tokens; those of a set in which any has end with eos.
 
     Raises:
@@ -63,7 +63,7 @@ def question_batch(
         raise ValueError(f"{max(sizes)} questions in a scene, room for {count}")
     padded = [_pad(each, count) for each in questions]
     if answer_sets is None:
-        answer_sets = [[ANSWERS] * n for n in sizes]
+        answer_sets = [[q.answers for q in each] for each in questions]
     offered = [_pad(each, count) for each in answer_sets]
     widest = max(len(words) for each in offered for words in each)
     shape = (len(padded), count)
@@ -97,13 +97,14 @@ def goal_batch(
     length: int | None = None,
     count: int | None = None,
 ) -> tuple[QuestionBatch, GoalArrays]:
-    """Stacks one `swm_jax.questions.goals.Goal` per scene.
+    """Stacks one `swm_jax.questions.Goal` per scene.
 
     Raises:
       ValueError: as `question_batch`, or weights that are all zero or not finite.
     """
     sets = [
-        getattr(g, "answer_sets", None) or (ANSWERS,) * len(g.questions) for g in goals
+        getattr(g, "answer_sets", None) or [q.answers for q in g.questions]
+        for g in goals
     ]
     batch = question_batch([g.questions for g in goals], tokenizer, length, count, sets)
     count = batch.type_id.shape[1]
@@ -127,9 +128,8 @@ def _answer_ids(offered, tokenizer: Tokenizes, widest: int) -> np.ndarray:
     """int32[S, Q, C], or [S, Q, C, L] if any answer has several tokens."""
     sets = {words for each in offered for words in each}
     rows = {words: encode_answers(tokenizer, words) for words in sets}
-    several = max(ids.shape[1] if ids.ndim > 1 else 1 for ids in rows.values())
+    several = max(ids.shape[1] for ids in rows.values())
     for words, ids in rows.items():
-        ids = ids.reshape(len(words), -1)
         gaps = (0, widest - len(words)), (0, several - ids.shape[1])
         ids = np.pad(ids, (gaps[0], (0, 0)), mode="edge")
         rows[words] = np.pad(ids, ((0, 0), gaps[1]), constant_values=PAD_TOKEN)

@@ -1,83 +1,39 @@
-"""Questions about scenes: their words, their truth, and goals made of them."""
+"""Questions about scenes: their types, their words, and goals made of them.
 
-from swm_jax.questions import predicates
-from swm_jax.questions.board_words import DIRECTIONS, REGION_POINTS, REGIONS, SIDES
-from swm_jax.questions.free import FreeQuestion
+What can be asked of a world, and what is true there, is its language:
+`swm_jax.worlds.language("board")`.
+"""
+
+from swm_jax.questions.conditional_goals import (
+    STAGE_RULES,
+    ConditionalGoal,
+    Stage,
+    StagedGoal,
+)
 from swm_jax.questions.goal import Goal, make_goal
-from swm_jax.questions.goals import (
-    DOMAIN_TASKS,
-    PRESETS,
-    TASKS,
-    SidedGoal,
-    goal_for_task,
-    neighbours,
-)
-from swm_jax.questions.grammar import (
-    ANSWERS,
-    DESCRIBE,
-    NOTHING,
-    NUM_PHRASINGS,
-    OBJECT_NAMES,
-    PHRASINGS,
-    Question,
-    check_on_board,
-    corpus,
-    detection_prompt,
-    parse,
-    phrasings,
-    question,
-    region_prompt,
-    vocabulary,
-)
-from swm_jax.questions.predicates import (
-    ALL_TYPES,
-    CHANGE_TYPES,
-    DOMAINS,
-    TYPES,
-    domain_of,
-)
-from swm_jax.questions.stages import STAGE_RULES, Stage, StagedGoal
-from swm_jax.questions.table import QuestionTable, question_table, type_arguments
+from swm_jax.questions.language import Language, QuestionTable, expand
+from swm_jax.questions.question import FreeQuestion, Question, check_on_board
+from swm_jax.questions.types import YES_NO, AnswerSet, Arg, QuestionType, bins
+from swm_jax.questions.words import corpus, vocabulary
 
 __all__ = [
-    "ALL_TYPES",
-    "ANSWERS",
-    "CHANGE_TYPES",
-    "DESCRIBE",
-    "DIRECTIONS",
-    "DOMAINS",
-    "DOMAIN_TASKS",
-    "NOTHING",
-    "NUM_PHRASINGS",
-    "OBJECT_NAMES",
-    "PHRASINGS",
-    "PRESETS",
-    "REGIONS",
-    "REGION_POINTS",
-    "SIDES",
     "STAGE_RULES",
-    "TASKS",
-    "TYPES",
+    "YES_NO",
+    "AnswerSet",
+    "Arg",
+    "ConditionalGoal",
     "FreeQuestion",
     "Goal",
+    "Language",
     "Question",
     "QuestionTable",
-    "SidedGoal",
+    "QuestionType",
     "Stage",
     "StagedGoal",
+    "bins",
     "check_on_board",
     "corpus",
-    "detection_prompt",
-    "domain_of",
-    "goal_for_task",
+    "expand",
     "make_goal",
-    "neighbours",
-    "parse",
-    "phrasings",
-    "predicates",
-    "question",
-    "question_table",
-    "region_prompt",
-    "type_arguments",
     "vocabulary",
 ]

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from swm_jax.questions.free import FreeQuestion
-from swm_jax.questions.grammar import ANSWERS, Question, check_on_board
+from swm_jax.questions.question import FreeQuestion, Question, check_on_board
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -21,8 +20,8 @@ class Goal:
       questions: Q questions about the future scene.
       answers: int32[Q], index of each desired answer in its answer set.
       weights: float32[Q], at least one not zero.
-      answer_sets: Q tuples of at least two words to choose from; None for `ANSWERS`
-        everywhere. Question types that the simulator knows are answered by those.
+      answer_sets: Q tuples of at least two words to choose from; None for those of the
+        question types, which the simulator answers by.
 
     Raises:
       ValueError: no questions, or answers, weights and answer sets that do not fit.
@@ -48,7 +47,8 @@ class Goal:
                 f"shapes {answers.shape} and {weights.shape}"
             )
         sets = self.answer_sets
-        sets = (ANSWERS,) * count if sets is None else tuple(map(tuple, sets))
+        sets = [q.answers for q in self.questions] if sets is None else sets
+        sets = tuple(map(tuple, sets))
         object.__setattr__(self, "answer_sets", sets)
         if len(sets) != count:
             raise ValueError(f"{count} questions need {count} answer sets")
@@ -76,11 +76,11 @@ def make_goal(items: Sequence[tuple], block_ids=None) -> Goal:
     """A goal from (question, desired answer, weight) triples.
 
     Args:
-      items: at least one triple; a fourth member is the answer set, where the
-        question is not answered by yes or no.
+      items: at least one triple; a fourth member is the answer set, where it
+        is not that of the question's type.
       block_ids: ids of the blocks on the board, to refuse questions about others.
     """
-    items = [(*item, ANSWERS)[:4] for item in items]
+    items = [(*item, item[0].answers)[:4] for item in items]
     for asked, answer, _, offered in items:
         if answer not in offered:
             raise ValueError(

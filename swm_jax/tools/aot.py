@@ -30,8 +30,8 @@ from swm_jax.cli import define_config, read_flags
 from swm_jax.files import write_whole
 from swm_jax.tools.analysis import Analysis, advice, analyse, grouped, weak_scaling
 from swm_jax.tools.programs import (
-    LOOPS,
     Program,
+    has_loop,
     loop_program,
     planner_program,
     train_program,
@@ -91,7 +91,7 @@ def run(
     """
     experiment = Experiment.parse(config)
     if not programs:
-        programs = PROGRAMS if experiment.world in LOOPS else PROGRAMS[:2]
+        programs = PROGRAMS if has_loop(experiment) else PROGRAMS[:2]
     for name in programs:
         known("program", name, PROGRAMS)
     slice_ = get_slice(topology)

@@ -20,7 +20,9 @@ from jax.sharding import Mesh
 
 from swm_jax import worlds
 from swm_jax.eval.episodes.device_program import episode_program
+from swm_jax.eval.episodes.setup import Setup
 from swm_jax.models import (
+    MAX_ARGS,
     ModelConfig,
     Observation,
     PlaceTargets,
@@ -38,7 +40,6 @@ from swm_jax.training.finetune import count_parameters
 from swm_jax.training.sharding import batch_sharding, batch_shards, replicated
 from swm_jax.training.world_model.model import TrainableWorldModel
 
-LOOPS = ("board",)  # worlds whose episodes run on the device
 QUESTIONS = 2  # of a planner's goal, as the board's block-to-block task has
 
 
@@ -138,22 +139,25 @@ def loop_program(experiment: Experiment, mesh: Mesh, scenes: int) -> Program:
       ValueError: an experiment whose world has no loop on the device, or as
         `planner_program`.
     """
-    if experiment.world not in LOOPS:
+    world = worlds.load(experiment.world)
+    if not has_loop(experiment):
         raise ValueError(
-            f"world '{experiment.world}' has no closed loop on the device; known: "
-            f"{', '.join(LOOPS)}; leave 'loop' out of --programs"
+            f"world '{world.name}' has no closed loop on the device: leave 'loop' out "
+            "of --programs"
         )
     model, planner = experiment.model.config(), experiment.make_planner()
-    run, (world_model, *episodes) = episode_program(
-        worlds.load_env("board", backend="mjx"),
-        [("block_to_block", seed) for seed in range(scenes)],
+    setup = Setup(
+        world.make_env(world.env.device_engine),
         planner_model(model, mesh),
         planner,
         jax.random.key(0),
-        tokenizer=Tokenizer.load("tiny"),  # what the words are does not matter here
+        tokenizer=Tokenizer.load("board_cube"),  # any that has the words
         question_length=model.max_question_tokens,
         image_size=frame_size(experiment),
     )
+    task = world.tasks.names[-1]  # the hardest
+    prepared = setup.prepare([(task, seed) for seed in range(scenes)])
+    run, (world_model, *episodes) = episode_program(setup, prepared, range(scenes))
     shapes = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, tuple(episodes)))
     by_scene = tuple(_split(x, mesh) for x in shapes)
     steps = int(np.max(episodes[3]))  # the limits
@@ -175,6 +179,11 @@ def loop_program(experiment: Experiment, mesh: Mesh, scenes: int) -> Program:
             "control steps": scenes * steps,
         },
     )
+
+
+def has_loop(experiment: Experiment) -> bool:
+    """Whether episodes of the experiment's world run on the device."""
+    return worlds.load(experiment.world).env.device_engine is not None
 
 
 def planner_model(model: ModelConfig, mesh: Mesh) -> VLMWorldModel:
@@ -272,7 +281,7 @@ def _aims(model, mesh, scenes) -> tuple[QuestionBatch, GoalArrays]:
         tokens=shape(jnp.int32, length),
         mask=shape(jnp.bool_, length),
         type_id=shape(jnp.int32),
-        args=shape(jnp.int32, 2),
+        args=shape(jnp.int32, MAX_ARGS),
         answer_ids=shape(jnp.int32, 2),
     )
     goal = GoalArrays(shape(jnp.int32), shape(jnp.float32), None)

@@ -15,9 +15,10 @@ from typing import Any, Literal
 import ml_collections
 
 from data_pipelines.batches.config import Data
+from swm_jax import worlds
 from swm_jax.checkpoints.run.retention import SAVE_TIMEOUT, KeepBest
 from swm_jax.models import ModelConfig, get_config
-from swm_jax.planning import Planner, PlannerConfig, get_planner
+from swm_jax.planning import Planner, PlannerConfig
 from swm_jax.records import Count, NonNegative, Size, given, optional, parse, to_config
 from swm_jax.training.finetune import Finetune
 from swm_jax.training.optimizer import Optimizer
@@ -171,7 +172,7 @@ class Experiment(Training):
     """
 
     stage: Literal["swm", "pretrain"] = "swm"
-    world: str = "board"
+    world: str = worlds.DEFAULT
     model: Model = dataclasses.field(default_factory=Model)
     init_from: str = ""
     dense_weight: NonNegative = 1.0
@@ -190,4 +191,4 @@ class Experiment(Training):
           ValueError: an unknown planner, or a setting that it cannot have.
         """
         settings = given(self.planner)
-        return get_planner(settings.pop("name"), self.world, **settings)
+        return worlds.load(self.world).make_planner(settings.pop("name"), **settings)

@@ -1,15 +1,72 @@
-"""Simulated worlds: one folder each, with its physics, pictures, tasks and language."""
+"""Simulated worlds: one folder each, with its physics, pictures, tasks and language.
 
-from swm_jax.worlds.board.env import BoardEnv, State
-from swm_jax.worlds.cube.env import CubeEnv, CubeState
-from swm_jax.worlds.registry import default_config, env_names, load_env
+    world = worlds.load("board")
+    env = worlds.load_env("board", backend="mujoco", block_set="unseen")
 
-__all__ = [
-    "BoardEnv",
-    "CubeEnv",
-    "CubeState",
-    "State",
-    "default_config",
-    "env_names",
-    "load_env",
-]
+A world's folder says everything about it and exposes `WORLD`, a `world.World`. Nothing
+is imported before it is asked for.
+"""
+
+import functools
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from swm_jax.choices import known
+
+if TYPE_CHECKING:
+    from swm_jax.envs import Env
+    from swm_jax.questions import Language, QuestionType
+    from swm_jax.worlds.world import World
+
+DEFAULT = "board"  # the world of the model that ships with the package
+_FOLDERS = {  # name -> the package that exposes `WORLD`
+    "board": "swm_jax.worlds.board",
+    "cube": "swm_jax.worlds.cube",
+    "ogbench": "swm_jax.worlds.ogbench",
+    "language_table": "swm_jax.worlds.language_table",
+}
+
+
+def names() -> tuple[str, ...]:
+    """Every registered name."""
+    return tuple(_FOLDERS)
+
+
+@functools.cache
+def load(name: str) -> "World":
+    """The world of that name.
+
+    Raises:
+      ValueError: there is none; the message suggests the nearest name.
+    """
+    return importlib.import_module(_FOLDERS[known("world", name, _FOLDERS)]).WORLD
+
+
+def language(name: str) -> "Language":
+    """What can be asked of a world."""
+    return load(name).language
+
+
+def languages() -> tuple["Language", ...]:
+    """The languages of all worlds, each once."""
+    every = [language(name) for name in names()]
+    return tuple({each.name: each for each in every}.values())
+
+
+@functools.cache
+def question_types() -> dict[int, "QuestionType"]:
+    """The question types of all worlds by id.
+
+    Raises:
+      ValueError: two types of one id or name.
+    """
+    kinds = [kind for each in languages() for kind in each.types]
+    found = {kind.id: kind for kind in kinds}
+    if not len(kinds) == len(found) == len({kind.name for kind in kinds}):
+        raise ValueError("ids and names of question types must be unique over worlds")
+    return dict(sorted(found.items()))
+
+
+def load_env(name: str = DEFAULT, backend: str | None = None, **settings: Any) -> "Env":
+    """An env of a world, as `load(name).make_env(backend, **settings)`."""
+    return load(name).make_env(backend, **settings)

@@ -1,18 +1,19 @@
-"""The board's tasks as Gymnasium environments, single and vectorised.
+"""Tasks of every world as Gymnasium environments, single and vectorised.
 
-Importing this module registers `swm_jax/BoardReach-v0`, `swm_jax/BoardSeparate-v0`
-and `swm_jax/BoardBlockToBlock-v0`; Gymnasium imports it by itself when asked for
-`gymnasium.make("swm_jax.worlds.gymnasium_envs:swm_jax/BoardReach-v0")`.
+Importing this module registers an id per world and task, such as
+`swm_jax/BoardBlockToBlock-v0` and `swm_jax/CubeStack-v0`; Gymnasium imports it by
+itself when the id names the module:
 
-Observation: `image` uint8[h, w, 3] (left out when `image_size` is None),
-`block_pose` float32[8, 3] (x, y in metres, yaw in -pi..pi), `block_id` int64[8] and
-`goal_blocks` int64[n] (indices into `BLOCK_NAMES`; the blocks the task is about),
-`peg` float32[2]. Action: float32[2], the peg's displacement in metres. Reward: 1 on
-the step that wins, which ends the episode, else 0. A reset with a seed is the
-benchmark's episode of that seed.
+    gymnasium.make("swm_jax.worlds.gymnasium_envs:swm_jax/BoardReach-v0")
+
+Observation: `image` uint8[h, w, 3] (left out when `image_size` is None), the arrays of
+the world's scene (positions in metres, angles in -pi..pi, `block_id` as int64), and
+`goal_blocks` int64[n] (indices into `BLOCK_NAMES`; the blocks the task is about).
+Action: float32[A], the world's own. Reward: 1 on the step that wins, which ends the
+episode, else 0. A reset with a seed is the benchmark's episode of that seed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -22,47 +23,41 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from swm_jax.envs.scene import BLOCK_NAMES, Scene
-from swm_jax.worlds.board import geometry as geometry
-from swm_jax.worlds.board.looks import get_look
-from swm_jax.worlds.board.model import NUM_BLOCKS
-from swm_jax.worlds.board.render import render
-from swm_jax.worlds.board.tasks import Task, make_task, task_success
-from swm_jax.worlds.registry import load_env
+from swm_jax import worlds
+from swm_jax.envs import AnyScene
+from swm_jax.envs.scene import BLOCK_NAMES
+from swm_jax.worlds.world import Task
 
-_IDS = {
-    "reach": "swm_jax/BoardReach-v0",
-    "separate": "swm_jax/BoardSeparate-v0",
-    "block_to_block": "swm_jax/BoardBlockToBlock-v0",
-}
 _SEEDS = 2**31 - 1
 
 
-class BoardGymEnv(gymnasium.Env):
-    """One board with one task.
+class WorldGymEnv(gymnasium.Env):
+    """One env of a world with one task.
 
     Args:
-      task: "reach", "separate" or "block_to_block".
-      pair, target: which blocks, see `make_task`; the seed decides if None.
+      world: name of a world.
+      task: one of the world's; None for the first.
+      which: what the task is about, as keywords of the world's `make_task`; what it
+        does not say follows from the seed.
       image_size: height and width of the picture, or None for poses only.
       render_mode: None or "rgb_array".
       backend: of `swm_jax.worlds.load_env`.
-      **config: settings of the board env.
+      **config: settings of the env.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
 
     def __init__(
         self,
-        task: str = "block_to_block",
-        pair: int | Sequence[str] | None = None,
-        target: int | str | None = None,
+        world: str = worlds.DEFAULT,
+        task: str | None = None,
+        which: Mapping[str, Any] | None = None,
         image_size: tuple[int, int] | None = (180, 320),
         render_mode: str | None = None,
         backend: str | None = None,
         **config,
     ):
-        self._desk = _Desk(task, pair, target, image_size, backend, config)
+        self._desk = _Desk(world, task, which, image_size, backend, config)
         self.observation_space = self._desk.observation_space
         self.action_space = self._desk.action_space
         self.render_mode = render_mode
@@ -85,24 +80,22 @@ class BoardGymEnv(gymnasium.Env):
     def render(self):
         if self.render_mode is None:
             return None
-        scene = _stack([self._desk.env.scene(self._state)])
-        return self._desk.picture(scene, self._desk.image_size or (180, 320))[0]
+        return self._desk.picture(_stack([self._state]))[0]
 
     def _observe(self):
-        scene = _stack([self._desk.env.scene(self._state)])
-        batch = self._desk.observe(scene, [self._task])
+        batch = self._desk.observe(_stack([self._state]), [self._task])
         return {name: value[0] for name, value in batch.items()}
 
     def _info(self, success):
         return {"success": success, "task": self._task.task}
 
 
-class BoardVectorEnv(VectorEnv):
-    """Many boards stepped together, each with its own start; resets on next step.
+class WorldVectorEnv(VectorEnv):
+    """Many envs stepped together, each with its own start; resets on next step.
 
     Args:
       num_envs: how many.
-      **kwargs: as for `BoardGymEnv`.
+      **kwargs: as for `WorldGymEnv`.
     """
 
     metadata = {  # noqa: RUF012
@@ -114,15 +107,15 @@ class BoardVectorEnv(VectorEnv):
     def __init__(
         self,
         num_envs: int = 1,
-        task: str = "block_to_block",
-        pair: int | Sequence[str] | None = None,
-        target: int | str | None = None,
+        world: str = worlds.DEFAULT,
+        task: str | None = None,
+        which: Mapping[str, Any] | None = None,
         image_size: tuple[int, int] | None = (180, 320),
         render_mode: str | None = None,
         backend: str | None = None,
         **config,
     ):
-        self._desk = _Desk(task, pair, target, image_size, backend, config)
+        self._desk = _Desk(world, task, which, image_size, backend, config)
         self.num_envs = num_envs
         self.single_observation_space = self._desk.observation_space
         self.single_action_space = self._desk.action_space
@@ -156,10 +149,7 @@ class BoardVectorEnv(VectorEnv):
             for whole, one in zip(jax.tree.leaves(states), jax.tree.leaves(start)):
                 whole[i] = one
         self._states = states
-        scene = env.scene(states)
-        slots = np.array([task.slots for task in self._tasks])
-        success = np.asarray(task_success(self._tasks[0].name, scene, slots))
-        success = success & ~fresh
+        success = self._desk.success(env.scene(states), self._tasks) & ~fresh
         truncated = ~success & (states.step >= self._desk.max_steps)
         self._over = success | truncated
         reward = success.astype(np.float64)
@@ -168,14 +158,13 @@ class BoardVectorEnv(VectorEnv):
     def render(self):
         if self.render_mode is None:
             return None
-        scene = self._desk.env.scene(self._states)
-        return tuple(self._desk.picture(scene, self._desk.image_size or (180, 320)))
+        return tuple(self._desk.picture(self._states))
 
     def _seed(self, seed):
         return int(self.np_random.integers(_SEEDS)) if seed is None else int(seed)
 
     def _observe(self):
-        return self._desk.observe(self._desk.env.scene(self._states), self._tasks)
+        return self._desk.observe(self._states, self._tasks)
 
     def _infos(self, success):
         known = np.ones(self.num_envs, bool)
@@ -191,31 +180,33 @@ class BoardVectorEnv(VectorEnv):
 class _Desk:
     """What the single and the vectorised env share."""
 
-    def __init__(self, task, pair, target, image_size, backend, config):
-        self.env = load_env("board", backend, **config)
-        self._make = lambda seed: make_task(
-            task, pair, target, seed=seed, block_set=self.env.config.block_set
-        )
+    def __init__(self, world, task, which, image_size, backend, config):
+        self._world = world = worlds.load(world)
+        self.env = world.make_env(backend, **config)
+        name, which = task or world.tasks.names[0], which or {}
+        self._make = lambda seed: world.make_task(name, seed, self.env, **which)
         example = self._make(0)
         self.max_steps = min(example.max_steps, self.env.config.episode_length)
-        self.image_size = image_size
-        self._look = get_look(self.env.config.look)
+        look = world.look(self.env.config.get("look", "default"))
+        paint = lambda size: world.pictures(self.env, *size, look, supersample=1)
+        self._image = image_size and paint(image_size)
+        self._shown = self._image or paint(world.render.size)
         limit = np.float32(self.env.action_limit)
-        self.action_space = spaces.Box(-limit, limit, (2,), np.float32)
-        slack = 0.03  # metres a hard push may squeeze things past the walls
-        low = np.array([geometry.X_BOUNDS[0], geometry.Y_BOUNDS[0]]) - slack
-        high = np.array([geometry.X_BOUNDS[1], geometry.Y_BOUNDS[1]]) + slack
-        pose = lambda corner, turn: np.tile(
-            np.array([*corner, turn], np.float32), (NUM_BLOCKS, 1)
-        )
-        parts = {
-            "block_pose": spaces.Box(pose(low, -np.pi), pose(high, np.pi)),
-            "block_id": spaces.MultiDiscrete([len(BLOCK_NAMES)] * NUM_BLOCKS),
-            "goal_blocks": spaces.MultiDiscrete(
-                [len(BLOCK_NAMES)] * len(example.names)
-            ),
-            "peg": spaces.Box(low.astype(np.float32), high.astype(np.float32)),
-        }
+        size = (self.env.action_size,)
+        self.action_space = spaces.Box(-limit, limit, size, np.float32)
+        blocks = lambda count: spaces.MultiDiscrete([len(BLOCK_NAMES)] * count)
+        count = len(self.env.block_ids)
+        parts = {"goal_blocks": blocks(len(example.names))}
+        for field, spec in world.scene.state.items():
+            shape = tuple(count if n is None else n for n in spec.shape)
+            if field == "block_id":
+                parts[field] = blocks(count)
+                continue
+            low, high = (
+                np.broadcast_to(np.asarray(bound, np.float32), shape)
+                for bound in world.scene.bounds.get(field, (-np.inf, np.inf))
+            )
+            parts[field] = spaces.Box(low, high)
         if image_size is not None:
             parts["image"] = spaces.Box(0, 255, (*image_size, 3), np.uint8)
         self.observation_space = spaces.Dict(parts)
@@ -225,40 +216,52 @@ class _Desk:
         state = task.reset(self.env, jax.random.key(seed))
         return task, jax.tree.map(np.asarray, state)
 
-    def observe(self, scene: Scene, tasks: list[Task]) -> dict[str, np.ndarray]:
-        """Observations of scenes with one leading axis."""
-        scene = jax.tree.map(np.asarray, scene)
-        pose = scene.block_pose.copy()
-        pose[..., 2] = np.arctan2(np.sin(pose[..., 2]), np.cos(pose[..., 2]))
+    def success(self, scene: AnyScene, tasks: list[Task]) -> np.ndarray:
+        """bool[B]; the tasks have one name."""
+        slots = np.array([task.slots for task in tasks])
+        return np.asarray(self._world.tasks.success(tasks[0].name, scene, slots))
+
+    def observe(self, states: Any, tasks: list[Task]) -> dict[str, np.ndarray]:
+        """Observations of states with one leading axis."""
+        scene = jax.tree.map(np.asarray, self.env.scene(states))
         goal = [[BLOCK_NAMES.index(name) for name in task.names] for task in tasks]
-        observation = {
-            "block_pose": pose,
-            "block_id": scene.block_id.astype(np.int64),
-            "goal_blocks": np.array(goal, np.int64),
-            "peg": scene.peg.copy(),
-        }
-        if self.image_size is not None:
-            observation["image"] = self.picture(scene, self.image_size)
+        observation = {"goal_blocks": np.array(goal, np.int64)}
+        for field in self._world.scene.state:
+            value = np.array(getattr(scene, field))
+            for i in self._world.scene.angles.get(field, ()):
+                value[..., i] = np.arctan2(np.sin(value[..., i]), np.cos(value[..., i]))
+            observation[field] = value
+        observation["block_id"] = observation["block_id"].astype(np.int64)
+        if self._image:
+            observation["image"] = np.asarray(self._image(states))
         return observation
 
-    def picture(self, scene: Scene, size: tuple[int, int]) -> np.ndarray:
-        """uint8[B, height, width, 3]."""
-        return np.asarray(render(scene, *size, look=self._look))
+    def picture(self, states: Any) -> np.ndarray:
+        """uint8[B, height, width, 3], for people."""
+        return np.asarray(self._shown(states))
 
 
 def _stack(trees):
     return jax.tree.map(lambda *x: np.stack([np.asarray(each) for each in x]), *trees)
 
 
+def gymnasium_id(world: str, task: str) -> str:
+    """Such as "swm_jax/BoardBlockToBlock-v0"."""
+    words = f"{world}_{task}".split("_")
+    return f"swm_jax/{''.join(word.capitalize() for word in words)}-v0"
+
+
 def _register():
-    for task, name in _IDS.items():
-        if name not in gymnasium.registry:
-            gymnasium.register(
-                name,
-                entry_point="swm_jax.worlds.gymnasium_envs:BoardGymEnv",
-                vector_entry_point="swm_jax.worlds.gymnasium_envs:BoardVectorEnv",
-                kwargs={"task": task},
-            )
+    for world in worlds.names():
+        for task in worlds.load(world).tasks.names:
+            name = gymnasium_id(world, task)
+            if name not in gymnasium.registry:
+                gymnasium.register(
+                    name,
+                    entry_point=f"{__name__}:WorldGymEnv",
+                    vector_entry_point=f"{__name__}:WorldVectorEnv",
+                    kwargs={"world": world, "task": task},
+                )
 
 
 _register()

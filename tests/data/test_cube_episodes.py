@@ -5,15 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data_pipelines.generate import cube_episodes
+from data_pipelines.generate.play import play_episodes
 from data_pipelines.generate.shards import generate
 from data_pipelines.schema.episode import DataError
 from data_pipelines.schema.read import load_episodes
 from experiments.generate_cube import get_config
-from swm_jax import envs, worlds
-from swm_jax.questions import ALL_TYPES, predicates, question_table
+from swm_jax import worlds
+from swm_jax.questions import expand
 from swm_jax.worlds.cube.oracle import closed_loop_action, quarter_turn
+from swm_jax.worlds.cube.scene import CubeScene
 from swm_jax.worlds.cube.tasks import make_task
+
+WORLD = worlds.load("cube")
+CUBE = worlds.language("cube")
 
 
 @pytest.fixture(scope="module")
@@ -50,19 +54,17 @@ def test_play_and_noisy_episodes_hold_every_answer(env):
     config = get_config()
     config.min_steps = config.max_steps = 120
     config.mixture = {"play": 0.5, "noisy": 0.5}
-    played = cube_episodes.simulate(env, 0, range(12), config)
+    played = play_episodes(env, WORLD.policies, 0, range(12), config)
     assert played.action.shape == (12, 120, 5)
     assert np.abs(played.action).max() <= 1
-    table = question_table(env.block_ids, "cube")
+    table = CUBE.table(env.block_ids)
     at = lambda t: jax.tree.map(lambda x: x[:, t], played.scene)
     starts = np.arange(0, 104, 4)
     now, later = at(starts), at(starts + 16)
-    yes = predicates.answer(
-        table.type_id, table.args, predicates.expand(now), predicates.expand(later)
-    )
+    yes = CUBE.answer(table.type_id, table.args, expand(now), expand(later))
     for kind in np.unique(table.type_id):
         share = yes[..., table.type_id == kind].mean()
-        assert 0.0005 < share < 0.9, ALL_TYPES[kind]
+        assert 0.0005 < share < 0.9, CUBE.kind(int(kind)).name
 
 
 def test_a_generated_data_set_is_read_back(tmp_path):
@@ -72,10 +74,10 @@ def test_a_generated_data_set_is_read_back(tmp_path):
     arrays = load_episodes(tmp_path / "cube", "train")
     assert len(arrays) == 3
     scene = arrays.scene(np.array([0, 1]), np.array([0, 3]))
-    assert isinstance(scene, envs.CubeScene)
+    assert isinstance(scene, CubeScene)
     assert scene.block_pose.shape == (2, 4, 7)
-    again = cube_episodes.simulate(
-        worlds.load_env("cube"), config.seed, range(2), config
+    again = play_episodes(
+        worlds.load_env("cube"), WORLD.policies, config.seed, range(2), config
     )
     np.testing.assert_array_equal(scene.gripper[0], again.scene.gripper[0, 0])
     np.testing.assert_array_equal(scene.block_pose[1], again.scene.block_pose[1, 3])

@@ -20,10 +20,9 @@ import pytest
 import tensorflow_datasets as tfds
 from hypothesis import strategies as st
 
-from data_pipelines.generate import board_episodes
+from data_pipelines.generate.play import play_episodes
 from data_pipelines.generate.shards import generate, make_layout, schema_of
 from data_pipelines.schema import store as folder
-from data_pipelines.schema.domains import POLICIES
 from data_pipelines.schema.episode import DataError, Episode, encode_png, validate
 from data_pipelines.schema.read import load_episodes, read_episodes
 from experiments import generate_board
@@ -32,6 +31,7 @@ from swm_jax.worlds.board.geometry import PLANNER_ACTION_LIMIT
 from swm_jax.worlds.board.render import render
 
 ROOT = Path(__file__).parents[2]
+WORLD = worlds.load("board")
 CONFIG_FILE = "experiments/generate_board.py"
 
 
@@ -72,7 +72,7 @@ def test_tfds_opens_what_was_written(data):
     assert 16 <= steps <= 20
     assert np.stack(record["image"]).shape == (steps + 1, 32, 32, 3)
     assert record["block_pose"].shape == (steps + 1, 8, 3)
-    assert record["policy"].decode() in POLICIES
+    assert record["policy"].decode() in WORLD.policies.names
     assert record["episode"] == 1 and record["schema_version"] == 2
 
 
@@ -220,6 +220,9 @@ def test_command_line_tells_an_error_in_one_line(copy):
         ({"max_steps": 3}, "config.max_steps is 3, expected at least min_steps"),
         ({"mixture": {"genius": 1.0}}, "config.mixture is .*genius.*expected weights"),
         ({"look": "night"}, "config.look is 'night', expected one of default"),
+        ({"near_share": 2.0}, "config.near_share is 2.0, expected a share"),
+        ({"world": "boord"}, "config.world: unknown world 'boord'; did you mean"),
+        ({"backend": "mujuco"}, "unknown backend 'mujuco'; did you mean 'mujoco'"),
     ],
 )
 def test_unusable_config_is_refused(changes, match, tmp_path):
@@ -233,10 +236,10 @@ def test_unknown_variant_is_refused_with_a_hint():
 
 def test_every_policy_acts_within_the_planners_limit():
     env = worlds.load_env("board", backend="mujoco")
-    for name in POLICIES:
+    for name in WORLD.policies.names:
         config = debug_config(mixture={name: 1.0}, max_steps=20)
-        played = board_episodes.simulate(env, 0, range(8), config)
-        assert (played.policy == POLICIES.index(name)).all()
+        played = play_episodes(env, WORLD.policies, 0, range(8), config)
+        assert (played.policy == WORLD.policies.names.index(name)).all()
         assert 0 < np.abs(played.action).max() <= PLANNER_ACTION_LIMIT + 1e-7
         assert played.scene.peg.shape == (8, 21, 2)
 
@@ -246,7 +249,7 @@ def test_contact_policy_meets_blocks_more_often_than_random_actions():
     near = {}
     for name in ("random", "contact"):
         config = debug_config(mixture={name: 1.0}, near_share=0.0)
-        scene = board_episodes.simulate(env, 0, range(8), config).scene
+        scene = play_episodes(env, WORLD.policies, 0, range(8), config).scene
         place = scene.block_pose[..., :2] - scene.peg[:, :, None]
         near[name] = (np.linalg.norm(place, axis=-1).min(-1) < 0.05).mean()
     assert near["contact"] > near["random"] + 0.1
@@ -322,6 +325,15 @@ def test_layout_holds_every_episode_once_and_splits_by_episode(count, share, sha
     assert numbers == list(range(count))
     assert max(len(one.numbers) for one in shards) <= shard
     assert {one.split for one in shards} == {"train", "val"}
+
+
+def test_a_folder_of_the_time_before_worlds_is_gone_on_with(copy):
+    """Its config says nothing of the world, as the board's did then."""
+    path = copy / "generation.json"
+    old = json.loads(path.read_text())
+    del old["config"]["world"]
+    path.write_text(json.dumps(old))
+    assert generate(debug_config(), copy).episodes == 0
 
 
 def test_generation_json_holds_the_config(data):

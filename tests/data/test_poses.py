@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from data_pipelines.generate import board_episodes
+from data_pipelines.generate.play import play_episodes
 from data_pipelines.generate.pose_cache import simulated_episodes
 from data_pipelines.schema.episode import DataError
 from experiments import board_tiny, generate_board
@@ -31,7 +31,8 @@ def test_they_are_the_episodes_that_generation_makes(path, config):
     train, val = (simulated_episodes(config, path, s) for s in ("train", "val"))
     assert (len(train), len(val)) == (3, 1)
     env = worlds.load_env("board", backend="mujoco", block_set=config.block_set)
-    played = board_episodes.simulate(env, config.seed, range(2, 4), config)
+    policies = worlds.load("board").policies
+    played = play_episodes(env, policies, config.seed, range(2, 4), config)
     for episodes, row, at in ((train, 2, 0), (val, 0, 1)):
         assert episodes.length[row] == played.length[at]
         np.testing.assert_array_equal(episodes.action[row], played.action[at])
@@ -42,7 +43,7 @@ def test_they_are_the_episodes_that_generation_makes(path, config):
 
 
 def test_the_file_is_read_not_made_again(path, config, monkeypatch):
-    monkeypatch.setattr("data_pipelines.generate.pose_cache.simulate", None)
+    monkeypatch.setattr("data_pipelines.generate.pose_cache.play_episodes", None)
     assert len(simulated_episodes(config, path, "train")) == 3
     other = config.copy_and_resolve_references()
     other.seed = 5

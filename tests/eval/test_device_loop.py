@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
+from goal_choice import by_hand
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_planning_closed_loop import Onlooker
 
-from swm_jax import envs, worlds
+from swm_jax import worlds
 from swm_jax.eval.episodes.device_loop import Surroundings, make_device_loop
 from swm_jax.eval.episodes.device_program import (
     episode_program,
@@ -21,18 +22,24 @@ from swm_jax.eval.episodes.device_program import (
     tasks_won,
 )
 from swm_jax.eval.episodes.host_loop import run_episodes
+from swm_jax.eval.episodes.setup import Setup
 from swm_jax.models import Observation
 from swm_jax.planning import get_planner
 from swm_jax.planning.controller import Controller
 from swm_jax.planning.goal_table import aim, choose, goal_table
 from swm_jax.planning.noise import fold_in_each
-from swm_jax.questions import Stage, StagedGoal, goal_for_task, question
+from swm_jax.questions import Stage, StagedGoal
+from swm_jax.questions.conditional_goals import options_of, present_of, stages_of
+from swm_jax.worlds.board.goals import goal_for_task
+from swm_jax.worlds.board.scene import Scene
 from swm_jax.worlds.board.tasks import make_task
+
+BOARD = worlds.language("board")
 
 SMALL = dict(candidates=4, iterations=2, keep=2, elites=2, execute=4)
 PLAIN = goal_for_task("reach", ("blue cube",))
 SIDED = goal_for_task("block_to_block", ("red moon", "green star"), "shaped")
-MOVED, NEAR = question("peg_moved"), question("peg_touching", "red moon")
+MOVED, NEAR = BOARD.question("peg_moved"), BOARD.question("peg_touching", "red moon")
 GOALS = [
     PLAIN,
     SIDED,
@@ -62,14 +69,9 @@ def test_the_table_chooses_what_the_goals_themselves_choose(seed):
     option, stage = jax.jit(choose)(TABLE, margins, stages)
     questions, goal = aim(TABLE, option)
     for s, each in enumerate(GOALS):
-        asked = margins[s, : len(getattr(each, "present", ()))]
-        wanted = each
-        if isinstance(each, StagedGoal):
-            now = each.next_stage(asked, int(stages[s]))
-            assert now == stage[s]
-            wanted = each.given(asked, int(stages[s]))
-        elif asked.size:
-            wanted = each.given(asked)
+        last = len(stages_of(each)) - 1
+        wanted, now = by_hand(each, margins[s], min(int(stages[s]), last))
+        assert now == stage[s]
         count = len(wanted.questions)
         for q, its in enumerate(wanted.questions):
             assert questions.type_id[s, q] == its.type_id
@@ -82,11 +84,13 @@ def test_the_table_chooses_what_the_goals_themselves_choose(seed):
 def test_a_controller_asks_about_the_sides_of_a_stage():
     """The host asks every stage's questions, and picks the right ones."""
     staged = GOALS[3]
-    assert len(staged.present) == 2 + 26 + 26
-    assert len(staged.options) == 8 + 1 + 8
+    assert len(present_of(staged)) == 2 + 26 + 26
+    assert len(options_of(staged)) == 8 + 1 + 8
     controller = Controller(get_planner("cem", **SMALL), Onlooker())
     observation = Observation(image=np.zeros((2, 4, 4, 3), np.uint8))
-    aims, stages = controller.aims_and_stages(observation, [staged, PLAIN], [1, 0])
+    goals = controller.compile([staged, PLAIN])
+    option, stages = controller.choose(observation, goals, np.array([1, 0]))
+    aims = goals.aims(option)
     # All margins are 0: above no threshold of going on, and not below those of
     # falling back (logits below 0).
     assert stages.tolist() == [1, 0] and aims == [PLAIN, PLAIN]
@@ -199,12 +203,13 @@ def test_tasks_are_won_on_the_device_as_they_are_on_the_host():
     names = ["reach", "separate", "block_to_block"] * 6
     tasks = [make_task(name, seed=seed) for seed, name in enumerate(names)]
     rng = np.random.default_rng(0)
-    here = envs.Scene(
+    here = Scene(
         block_pose=rng.uniform(0.3, 0.4, (18, 8, 3)).astype(np.float32),
         block_id=np.tile(np.arange(8, dtype=np.int32), (18, 1)),
         peg=rng.uniform(0.3, 0.4, (18, 2)).astype(np.float32),
     )
-    won = tasks_won("board", task_arrays(tasks), here)
+    world = worlds.load("board")
+    won = tasks_won(world, task_arrays(world, tasks), here)
     each = [
         t.success(jax.tree.map(lambda x, i=i: x[i], here)) for i, t in enumerate(tasks)
     ]
@@ -214,7 +219,7 @@ def test_tasks_are_won_on_the_device_as_they_are_on_the_host():
 
 def test_physics_on_the_host_are_refused():
     with pytest.raises(ValueError, match="backend is 'mujoco', expected 'mjx'"):
-        surroundings(worlds.load_env(backend="mujoco"), None)
+        surroundings(Setup(worlds.load_env(backend="mujoco"), None, None, None))
 
 
 def same_episodes(device, host):
@@ -287,15 +292,16 @@ def test_the_simulator_wins_the_same_episodes_on_the_device(seed):
 def test_the_program_compiles_from_shapes_alone():
     """What a compiler for another machine is given."""
     env = worlds.load_env(backend="mjx")
-    run, arguments = episode_program(
+    setup = Setup(
         env,
-        [("reach", 5000), ("separate", 5001)],
         Onlooker(),
         get_planner("cem", **SMALL),
         jax.random.key(0),
         image_size=(8, 8),
         max_steps=8,
     )
+    prepared = setup.prepare([("reach", 5000), ("separate", 5001)])
+    run, arguments = episode_program(setup, prepared, range(2))
     shapes = jax.eval_shape(lambda *x: x, *arguments)
     program, out = jax.make_jaxpr(run, return_shape=True)(*shapes)
     assert out.scenes.peg.shape == (2, 9, 2) and out.values.shape == (2, 2)

@@ -20,7 +20,6 @@ from swm_jax.eval.episodes import cells as planning
 from swm_jax.eval.sweep import evaluate
 from swm_jax.models import SemanticWorldModel, Tokenizer, get_config
 from swm_jax.planning import PLANNERS
-from swm_jax.questions import TYPES
 
 SMALL = dict(vision_width=32, vision_depth=1, vision_mlp=32, width=32, depth=1, mlp=32)
 
@@ -69,7 +68,7 @@ def test_whole_evaluation_writes_what_it_promises_and_goes_on(
     assert rows["swm"]["candidates_per_replan"] == 8
     assert rows["random"]["method"] == "random"
     assert 0.0 <= found["qa"]["balanced_accuracy"] <= 1.0
-    assert set(found["qa"]["per_type"]) <= set(TYPES)
+    assert set(found["qa"]["per_type"]) <= set(worlds.language("board").by_name)
     assert -1.0 <= found["action_sensitivity"]["mean"] <= 1.0
     page = (tmp_path / "report.html").read_text()
     assert "<h2>Episodes</h2>" in page and "data:image/jpeg" in page
@@ -119,7 +118,7 @@ def test_a_killed_sweep_keeps_what_was_finished(env, tmp_path, monkeypatch):
     )
     assert again.episodes()[:2] == first
     assert sorted(e.seed for e in again.episodes()) == [1, 2, 3]
-    scene = planning.load_episode(tmp_path, again.episodes()[2])
+    scene = planning.load_episode(config, tmp_path, again.episodes()[2])
     assert scene.block_pose.shape == (again.episodes()[2].steps + 1, 8, 3)
 
 
@@ -129,22 +128,19 @@ def test_best_of_n_looks_at_as_many_as_the_others(env):
     assert {budget(m) for m in ("mppi", "cem", "best_of_n")} == {48}
 
 
-@pytest.mark.parametrize("world", ("board", "cube"))
-def test_methods_are_the_registrys_planners_of_a_world(world):
-    other = {"board": "gradient_cube", "cube": "gradient_board"}[world]
-    assert {*METHODS[world]} == {*PLANNERS} - {other, "best_of_proposals"}
-    size = worlds.load_env(world, backend="mujoco").action_size
-    for method in METHODS[world]:
+@pytest.mark.parametrize("world", worlds.names())
+def test_methods_are_the_registrys_planners_with_the_settings_of_a_world(world):
+    assert {*METHODS} == {*PLANNERS} - {"best_of_proposals"}
+    size = worlds.load(world).env.action_size
+    for method in METHODS:
         for few in (1, 2, 5, 9):  # settings that follow the number of candidates
             config = preset(
-                "demo", env=world, candidates=few, world_models=("swm",), iterations=1
+                "demo", world=world, candidates=few, world_models=("swm",), iterations=1
             )
             made = planning.make_planner(config, method)
             assert made.config.action_size == size
-    with pytest.raises(UserError, match=f"unknown method '{other}'"):
-        preset("demo", env=world, methods=(other,))
     with pytest.raises(UserError, match="best_of_proposals ranks the proposals"):
-        preset("demo", env=world, methods=("best_of_proposals",))
+        preset("demo", world=world, methods=("best_of_proposals",))
 
 
 def test_numbers_that_no_method_uses_are_refused():
@@ -248,9 +244,9 @@ def test_checkpoint_of_another_robot_is_refused(tmp_path):
 
 def test_data_folder_that_is_missing_or_empty_is_named(tmp_path):
     with pytest.raises(UserError, match=r"--data_dir .*nowhere"):
-        held_out.stored_episodes(str(tmp_path / "nowhere"), 2)
+        held_out.stored_episodes(str(tmp_path / "nowhere"), 2, "board")
     with pytest.raises(UserError, match=f"--data_dir {tmp_path}"):
-        held_out.stored_episodes(str(tmp_path), 2)
+        held_out.stored_episodes(str(tmp_path), 2, "board")
 
 
 def test_output_that_cannot_be_written_is_named(tmp_path):

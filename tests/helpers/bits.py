@@ -25,7 +25,6 @@ from swm_jax.checkpoints import load_model
 from swm_jax.eval.episodes.host_loop import run_episodes
 from swm_jax.models import VLMWorldModel, get_config
 from swm_jax.planning import get_planner
-from swm_jax.worlds.pictures import picture
 
 
 def digest(tree) -> str:
@@ -56,7 +55,8 @@ def physics() -> None:
             path = env.rollout_batch(states, np.asarray(actions * env.action_limit))
             show(f"poses {world} {engine}", path)
         last = jax.tree.map(lambda x: jnp.asarray(x)[:, -1], path)
-        show(f"pictures {world}", picture(last, 48, 64, supersample=2))
+        draw = worlds.load(world).render.device
+        show(f"pictures {world}", draw(last, 48, 64, supersample=2))
 
 
 def data(folder: str) -> None:

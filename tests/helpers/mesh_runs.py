@@ -41,7 +41,6 @@ from swm_jax.planning import FakeWorldModel, GoalArrays, get_planner
 from swm_jax.planning import planner as planner_module
 from swm_jax.planning.goal_table import goal_table
 from swm_jax.planning.planner import by_scene, on_mesh
-from swm_jax.questions import goal_for_task
 from swm_jax.training import Experiment, Model
 from swm_jax.training.build import build, initial_state
 from swm_jax.training.experiment import ModelOverrides
@@ -49,6 +48,7 @@ from swm_jax.training.optimizer import Optimizer
 from swm_jax.training.sharding import make_mesh, param_shardings, shard_batch
 from swm_jax.training.step import TrainState
 from swm_jax.training.world_model.model import TrainableWorldModel
+from swm_jax.worlds.board.goals import goal_for_task
 
 # Compiling costs more than running here, and rounding is what is compared.
 jax.config.update("jax_disable_most_optimizations", True)

@@ -6,8 +6,9 @@ import numpy as np
 
 from data_pipelines.schema import store as folder
 from data_pipelines.schema.episode import Episode, encode_png
-from swm_jax.envs.scene import BLOCK_SETS, CUBES
 from swm_jax.worlds.board.geometry import X_BOUNDS, Y_BOUNDS
+from swm_jax.worlds.board.scene import BLOCK_SETS
+from swm_jax.worlds.cube.scene import CUBES
 
 
 def picture(number: int, t: int, size: int = 16) -> np.ndarray:

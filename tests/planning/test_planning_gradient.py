@@ -13,6 +13,7 @@ from micro_models import quick_jit
 from micro_scoring import case, world_model
 from test_planning_planners import TARGET, Blind, replan
 
+from swm_jax import worlds
 from swm_jax.baselines.simulator import SimulatorWorldModel
 from swm_jax.planning import (
     FakeWorldModel,
@@ -146,7 +147,7 @@ class Opaque:
     differentiable = False
 
 
-@pytest.mark.parametrize("name", ("gradient", "gradient_board", "hybrid"))
+@pytest.mark.parametrize("name", ("gradient", "gradient_published", "hybrid"))
 def test_a_world_model_without_gradients_is_refused_in_one_line(name):
     for model in (Opaque(), SimulatorWorldModel(env=None)):
         with pytest.raises(ValueError, match="is not differentiable") as caught:
@@ -157,7 +158,10 @@ def test_a_world_model_without_gradients_is_refused_in_one_line(name):
 
 
 def test_published_gradient_settings_are_available_by_name():
-    board, cube = (get_planner(f"gradient_{x}").config for x in ("board", "cube"))
+    board, cube = (
+        worlds.load(name).make_planner("gradient_published").config
+        for name in ("board", "cube")
+    )
     row = lambda c: (c.iterations, c.learning_rate, c.gradient_clip, c.execute)
     assert row(board) == (10, 0.02, 1.0, 2) and row(cube) == (20, 0.2, 10.0, 4)
     assert (board.action_size, board.action_limit) == (2, 0.03)

@@ -277,7 +277,7 @@ def test_bad_settings_are_named_in_one_line(call, message):
         ("best_of_n", "around_kept", 0.1),
         ("best_of_proposals", "stroke_fraction", 0.1),
         ("gradient", "keep", 2),
-        ("gradient_board", "noise_exponent", 1.0),
+        ("gradient_published", "noise_exponent", 1.0),
     ],
 )
 def test_a_setting_that_a_planner_does_not_use_is_refused(name, field, value):

@@ -2,22 +2,23 @@
 
 import numpy as np
 import pytest
+from goal_choice import by_table
 
-from swm_jax.envs import BLOCK_NAMES, BLOCK_SETS, Scene
+from swm_jax import worlds
+from swm_jax.envs import BLOCK_NAMES
 from swm_jax.questions import (
-    PRESETS,
-    TASKS,
     Goal,
     Stage,
     StagedGoal,
-    goal_for_task,
+    expand,
     make_goal,
-    neighbours,
-    parse,
-    predicates,
-    question,
 )
-from swm_jax.questions.board_words import DIRECTION_VECTORS
+from swm_jax.questions.conditional_goals import present_of
+from swm_jax.worlds.board.goals import GOALS, goal_for_task, neighbours
+from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
+from swm_jax.worlds.board.words import DIRECTION_VECTORS
+
+BOARD = worlds.language("board")
 
 NAMES = {
     "reach": ("green star",),
@@ -65,19 +66,19 @@ def test_published_goals_have_the_published_weights(task, texts, answers, weight
     np.testing.assert_allclose(goal.weights, weights)
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("task", GOALS.tasks)
+@pytest.mark.parametrize("preset", GOALS.presets)
 def test_goals_speak_the_language_of_training(task, preset):
-    goal = goal_for_task(task, NAMES[task], preset, scene())
+    goal = goal_for_task(task, NAMES[task], preset, scene=scene())
     for asked in goal.questions:
-        assert parse(asked.text) == asked
+        assert BOARD.parse(asked.text) == asked
     assert goal.describe().count("\n") == len(goal.questions) - 1
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", GOALS.tasks)
 def test_the_number_of_questions_does_not_depend_on_the_scene(task):
     shapes = {
-        goal_for_task(task, NAMES[task], "shaped", scene(seed)).answers.shape
+        goal_for_task(task, NAMES[task], "shaped", scene=scene(seed)).answers.shape
         for seed in range(20)
     }
     assert len(shapes) == 1
@@ -87,18 +88,18 @@ def margins_of(questions, now):
     """What a world model that knows the scene answers, in logits."""
     type_id = np.array([q.type_id for q in questions])
     args = np.array([q.args for q in questions])
-    now = predicates.expand(now)
-    return np.asarray(predicates.margin(type_id, args, now, now)) / 0.02
+    now = expand(now)
+    return np.asarray(BOARD.margin(type_id, args, now, now)) / 0.02
 
 
 def test_without_a_scene_the_side_follows_from_answers_about_the_present():
     names = NAMES["block_to_block"]
     asked = goal_for_task("block_to_block", names, "shaped")
-    assert all(parse(q.text) == q for q in asked.present)
+    assert all(BOARD.parse(q.text) == q for q in asked.present)
     turned = 0.0
     for seed in range(40):
         now = scene(seed)
-        goal = asked.given(margins_of(asked.present, now))
+        goal, _ = by_table(asked, margins_of(asked.present, now))
         a, b = (
             now.block_pose[[BLOCK_NAMES[i] for i in now.block_id].index(name), :2]
             for name in names
@@ -108,7 +109,7 @@ def test_without_a_scene_the_side_follows_from_answers_about_the_present():
         cosine = way @ (b - a) / np.linalg.norm(b - a)
         assert cosine > np.cos(np.deg2rad(60))
         turned = max(turned, np.rad2deg(np.arccos(min(cosine, 1.0))))
-        known = goal_for_task("block_to_block", names, "shaped", now)
+        known = goal_for_task("block_to_block", names, "shaped", scene=now)
         assert len(known.questions) == len(goal.questions)
     assert turned > 0  # the scenes were not all easy ones
 
@@ -116,18 +117,18 @@ def test_without_a_scene_the_side_follows_from_answers_about_the_present():
 def test_a_blind_model_still_gets_some_goal():
     asked = goal_for_task("block_to_block", NAMES["block_to_block"], "shaped")
     for answers in (np.zeros, lambda n: np.full(n, np.nan)):
-        assert isinstance(asked.given(answers(len(asked.present))), Goal)
+        assert isinstance(by_table(asked, answers(len(asked.present)))[0], Goal)
 
 
 def test_stages_follow_one_another_and_come_back():
     goals = [goal_for_task("reach", (name,)) for name in ("red moon", "blue cube")]
     near = goals[0].questions[0]
     staged = StagedGoal((Stage(goals[0], near, threshold=0.9), Stage(goals[1])))
-    assert staged.present == (near,)
-    logit = lambda p: np.array([np.log(p / (1 - p))])
-    assert staged.given(logit(0.89)) is goals[0]
-    assert staged.given(logit(0.91)) is goals[1]
-    assert staged.given(np.array([np.nan])) is goals[0]
+    assert present_of(staged) == (near,)
+    logit = lambda p: np.log(p / (1 - p))
+    assert by_table(staged, logit(0.89))[0] is goals[0]
+    assert by_table(staged, logit(0.91))[0] is goals[1]
+    assert by_table(staged, np.nan)[0] is goals[0]
     with pytest.raises(ValueError, match="question that ends it"):
         StagedGoal((Stage(goals[0]), Stage(goals[1])))
 
@@ -135,7 +136,9 @@ def test_stages_follow_one_another_and_come_back():
 def test_shaped_goals_want_the_peg_behind_the_block():
     for seed in range(20):
         now = scene(seed)
-        goal = goal_for_task("block_to_block", NAMES["block_to_block"], "shaped", now)
+        goal = goal_for_task(
+            "block_to_block", NAMES["block_to_block"], "shaped", scene=now
+        )
         a, b = (
             now.block_pose[[BLOCK_NAMES[i] for i in now.block_id].index(name), :2]
             for name in NAMES["block_to_block"]
@@ -145,8 +148,8 @@ def test_shaped_goals_want_the_peg_behind_the_block():
         ahead = now.replace(peg=a + 0.05 * way)
         asked = next(q for q in goal.questions if q.type == "peg_direction")
         args = np.array(asked.args)
-        assert predicates.answer(asked.type_id, args, behind, behind)
-        assert not predicates.answer(asked.type_id, args, ahead, ahead)
+        assert BOARD.answer(asked.type_id, args, behind, behind)
+        assert not BOARD.answer(asked.type_id, args, ahead, ahead)
 
 
 def test_weights_of_shaped_goals_can_be_replaced():
@@ -172,17 +175,17 @@ def test_neighbours_come_nearest_first():
 
 def test_goals_name_only_blocks_that_are_on_the_table():
     unseen = scene(block_set="unseen")
-    for task in TASKS:
-        for preset in PRESETS:
+    for task in GOALS.tasks:
+        for preset in GOALS.presets:
             either = "|".join(NAMES[task])
             with pytest.raises(ValueError, match=f"({either}).* not on the board"):
-                goal_for_task(task, NAMES[task], preset, unseen)
+                goal_for_task(task, NAMES[task], preset, scene=unseen)
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("reech", ("red moon",)), "unknown task 'reech', did you mean 'reach'"),
+        (("reech", ("red moon",)), "unknown task 'reech'; did you mean 'reach'"),
         (("reach", ("red moon",), "shape"), "did you mean 'shaped'"),
         (("reach", ("red mon",)), "did you mean 'red moon'"),
         (("reach", ("red moon", "blue cube")), "reach takes 1 name, got 2"),
@@ -195,7 +198,7 @@ def test_impossible_goals_are_refused(arguments, message):
 
 
 def test_goals_that_cannot_rank_are_refused():
-    asked = question("peg_moved")
+    asked = BOARD.question("peg_moved")
     with pytest.raises(ValueError, match="at least one question"):
         Goal((), np.zeros(0), np.zeros(0))
     with pytest.raises(ValueError, match="not all zero"):

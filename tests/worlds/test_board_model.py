@@ -4,8 +4,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from swm_jax.envs import BLOCK_NAMES, BLOCK_SETS
-from swm_jax.envs.scene import SLOT_SHAPES
+from swm_jax.envs import BLOCK_NAMES
 from swm_jax.worlds.board import geometry as board_geometry
 from swm_jax.worlds.board.model import (
     board_model,
@@ -13,6 +12,7 @@ from swm_jax.worlds.board.model import (
     outline_triangles,
     peg_gains,
 )
+from swm_jax.worlds.board.scene import BLOCK_SETS, SLOT_SHAPES
 
 SHAPES = sorted(board_geometry.OUTLINES)
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swm_jax import envs, worlds
-from swm_jax.envs.scene import SLOT_SHAPES, Scene
+from swm_jax import worlds
 from swm_jax.worlds.board.model import BLOCK_BOUNDS, block_radius, collision_capsules
 from swm_jax.worlds.board.overlap import block_gap
+from swm_jax.worlds.board.scene import BLOCK_SETS, SLOT_SHAPES, Scene
 
 ENV = worlds.load_env(backend="mujoco")
 CUBE = 4
@@ -222,5 +222,5 @@ def test_unseen_blocks_lie_on_the_board():
     env = worlds.load_env(backend="mujoco", block_set="unseen")
     key = jax.random.key(0)
     unseen, standard = env.reset(key), ENV.reset(key)
-    assert unseen.block_id.tolist() == list(envs.BLOCK_SETS["unseen"])
+    assert unseen.block_id.tolist() == list(BLOCK_SETS["unseen"])
     np.testing.assert_array_equal(unseen.qpos, standard.qpos)

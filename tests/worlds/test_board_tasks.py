@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swm_jax import worlds
-from swm_jax.envs.scene import Scene, block_id
+from swm_jax.envs.scene import block_id
 from swm_jax.worlds.board.oracle import oracle_action
 from swm_jax.worlds.board.overlap import block_gap
+from swm_jax.worlds.board.scene import Scene
 from swm_jax.worlds.board.tasks import TASK_NAMES, make_task
 
 ENV = worlds.load_env(backend="mujoco")

@@ -3,19 +3,22 @@
 import jax
 import numpy as np
 import pytest
+from goal_choice import by_table
 
-from swm_jax import envs, worlds
+from swm_jax import worlds
 from swm_jax.baselines.simulator import SimulatorWorldModel
-from swm_jax.eval.config import GOALS, UserError, preset
+from swm_jax.eval.config import UserError, preset
 from swm_jax.eval.episodes.cells import load_actions, load_episode
 from swm_jax.eval.episodes.host_loop import run_episodes
 from swm_jax.eval.journal import Episode
 from swm_jax.eval.sweep import evaluate
 from swm_jax.models import Observation
-from swm_jax.planning import get_planner
 from swm_jax.planning.question_batch import question_batch
-from swm_jax.questions import goal_for_task, predicates, question
+from swm_jax.worlds.cube.goals import GOALS
+from swm_jax.worlds.cube.scene import CubeScene
 from swm_jax.worlds.cube.tasks import PAIRS, make_task
+
+CUBE = worlds.language("cube")
 
 SMALL = dict(candidates=24, iterations=3, keep=4, elites=6, horizon=8, sub_chunk=4)
 
@@ -30,8 +33,8 @@ def test_the_simulator_answers_with_the_margin_of_what_will_happen(env):
     rng = np.random.default_rng(0)
     actions = rng.uniform(-1, 1, (2, 3, 4, 5)).astype(np.float32)
     asked = [
-        question("gripper_closer", "blue cube"),
-        question("cube_on_top", "red cube", "blue cube"),
+        CUBE.question("gripper_closer", "blue cube"),
+        CUBE.question("cube_on_top", "red cube", "blue cube"),
     ]
     batch = question_batch([asked] * 2)
     model = SimulatorWorldModel(env)
@@ -44,9 +47,7 @@ def test_the_simulator_answers_with_the_margin_of_what_will_happen(env):
     path = env.rollout_batch(one, actions[1:, 2])
     first, last = (jax.tree.map(lambda x, t=t: x[0, t], path) for t in (0, 4))
     for q, each in enumerate(asked):
-        want = predicates.margin(
-            np.array(each.type_id), np.array(each.args), first, last
-        )
+        want = CUBE.margin(np.array(each.type_id), np.array(each.args), first, last)
         found = logits[1, 2, 2, q, 1] - logits[1, 2, 2, q, 0]
         assert found == pytest.approx(float(want) / 0.02, abs=1e-3)
 
@@ -54,7 +55,7 @@ def test_the_simulator_answers_with_the_margin_of_what_will_happen(env):
 def test_reaching_succeeds_and_actions_are_kept(env):
     result, = run_episodes(
         env, [("reach", 5000)], SimulatorWorldModel(env),
-        get_planner("cem", "cube", **SMALL), jax.random.key(0), parallel=1,
+        worlds.load("cube").make_planner("cem", **SMALL), jax.random.key(0), parallel=1,
         max_steps=40,
     )  # fmt: skip
     assert result.success and result.blocks == ("red cube",)
@@ -103,7 +104,7 @@ def test_bad_settings_and_actions_are_named(env):
 
 def test_an_evaluation_of_the_cube_fills_its_report(tmp_path):
     config = preset(
-        "demo", env="cube", tasks=("reach",), methods=("cem",), seeds=(5000,),
+        "demo", world="cube", tasks=("reach",), methods=("cem",), seeds=(5000,),
         candidates=8, iterations=1, max_steps=4, video=False,
     )  # fmt: skip
     assert config.world_models == ("simulator", "random")
@@ -113,21 +114,20 @@ def test_an_evaluation_of_the_cube_fills_its_report(tmp_path):
     assert rows["simulator"]["episodes"] == 1
     assert "reach" in (tmp_path / "report.html").read_text()
     kept = Episode("reach", "cem", "simulator", 5000, False, 4, 0.0, 8, "red cube")
-    assert isinstance(load_episode(tmp_path, kept), envs.CubeScene)
+    assert isinstance(load_episode(config, tmp_path, kept), CubeScene)
     assert load_actions(tmp_path, kept).shape == (4, 5)
     with pytest.raises(UserError, match="unknown task 'separate'"):
-        preset("demo", env="cube", tasks=("separate",))
+        preset("demo", world="cube", tasks=("separate",))
 
 
 @pytest.mark.parametrize("task", ("lift", "stack"))
 def test_published_stages_latch_and_shaped_ones_come_back(task):
     """As `--goal` of the command line has it, and the loop makes it of a task."""
     made = make_task(task)
-    grasped, dropped = np.array([5.0]), np.array([-5.0])
     after = {}
-    for name in GOALS:
-        config = preset("demo", env="cube", tasks=(task,), goal=name)
-        goal = goal_for_task(task, made.names, config.goal, domain="cube")
-        assert goal.next_stage(grasped, 0) == 1
-        after[name] = goal.next_stage(dropped, 1)
+    for name in GOALS.presets:
+        config = preset("demo", world="cube", tasks=(task,), goal=name)
+        goal = GOALS.make(task, made.names, config.goal)
+        assert by_table(goal, 5.0)[1] == 1
+        after[name] = by_table(goal, -5.0, stage=1)[1]
     assert after == {"published": 1, "shaped": 0}

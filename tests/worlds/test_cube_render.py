@@ -8,11 +8,11 @@ import pytest
 from mujoco_pictures import drawn
 from scipy.spatial.transform import Rotation
 
-from swm_jax.envs.scene import CUBES, CubeScene
+from swm_jax import worlds
 from swm_jax.worlds.cube import geometry as geometry
 from swm_jax.worlds.cube import looks as cube_looks
 from swm_jax.worlds.cube import render as cube_render
-from swm_jax.worlds.pictures import picture
+from swm_jax.worlds.cube.scene import CUBES, CubeScene
 
 SIZE = 128
 SEGMENTATION_AGREEMENT = 0.997  # share of pixels
@@ -29,18 +29,20 @@ CASES = (
 MUJOCO_PROGRAM = """
 import sys
 import numpy as np
-from swm_jax.envs import cube_looks
-from swm_jax.envs.cube_host_render import CubeHostRenderer
-from swm_jax.envs.scene import CubeScene
+from swm_jax import worlds
+from swm_jax.worlds.cube.host_render import CubeHostRenderer, render
+from swm_jax.worlds.cube.scene import CubeScene
 
 given = dict(np.load(sys.argv[1]))
 scene = CubeScene(given["pose"], given["id"], given["gripper"])
 out = {}
 for name in given["cases"]:
-    look = cube_looks.get_cube_look(str(name))
+    look = worlds.load("cube").look(str(name))
     with CubeHostRenderer(int(given["size"]), int(given["size"]), look=look) as draw:
         out[f"{name}:image"] = draw.render(scene)
         out[f"{name}:label"] = draw.segment(scene)
+one = scene.replace(**{k: v[0] for k, v in vars(scene).items()})
+out["supersampled"] = render(one, 40, 56, supersample=2)
 np.savez(sys.argv[2], **out)
 """
 
@@ -78,7 +80,7 @@ def mujoco_images(tmp_path_factory):
 
 @pytest.mark.parametrize("name", CASES)
 def test_pixels_agree_with_mujoco(mujoco_images, name):
-    look, scene = cube_looks.get_cube_look(name), random_scenes()
+    look, scene = worlds.load("cube").look(name), random_scenes()
     theirs = mujoco_images[f"{name}:label"]
     ours = np.asarray(cube_render.segment(scene, SIZE, SIZE, look=look))
     assert (ours == theirs).mean() > SEGMENTATION_AGREEMENT
@@ -111,7 +113,7 @@ def test_windows_change_no_pixel():
 def test_points_land_where_their_cube_is_drawn():
     scene = jax.tree.map(lambda x: x[0], random_scenes(1, 3))
     label = np.asarray(
-        cube_render.segment(scene, 96, 128, look=cube_looks.get_cube_look("no_arm"))
+        cube_render.segment(scene, 96, 128, look=worlds.load("cube").look("no_arm"))
     )
     spots = np.asarray(cube_render.project(scene.block_pose[:, :3], aspect=128 / 96))
     for slot, (x, y) in enumerate(spots):
@@ -126,11 +128,14 @@ def test_the_camera_is_ogbenchs():
     np.testing.assert_allclose(cube_render.project(at), [0.5, 0.5], atol=1e-3)
 
 
-def test_a_picture_is_drawn_by_the_renderer_of_its_scene():
-    scene = random_scenes(2, 1)
-    np.testing.assert_array_equal(
-        picture(scene, 24, 24), cube_render.render(scene, 24, 24)
-    )
-    assert picture(scene, 24, 24).shape == (2, 24, 24, 3)
-    with pytest.raises(KeyError, match="did you mean 'solid_arm'"):
-        cube_looks.get_cube_look("solid_arms")
+def test_supersampled_pictures_agree_with_mujoco(mujoco_images):
+    one = jax.tree.map(lambda x: x[0], random_scenes())
+    ours = np.asarray(cube_render.render(one, 40, 56, supersample=2)).astype(int)
+    theirs = mujoco_images["supersampled"]
+    assert ours.shape == theirs.shape == (40, 56, 3)
+    assert np.abs(ours - theirs).mean() < 2 * COLOUR_DIFFERENCE
+
+
+def test_looks_are_found_by_name():
+    with pytest.raises(ValueError, match="did you mean 'solid_arm'"):
+        worlds.load("cube").look("solid_arms")

@@ -12,10 +12,15 @@ from swm_jax import envs, worlds
 from swm_jax.worlds import gymnasium_envs as gym_wrappers
 from swm_jax.worlds.board.tasks import make_task
 
+IDS = [
+    gym_wrappers.gymnasium_id(world, task)
+    for world in ("board", "cube")
+    for task in worlds.load(world).tasks.names
+]
 SMALL = {"image_size": (24, 32), "backend": "mujoco"}
 
 
-@pytest.mark.parametrize("name", sorted(gym_wrappers._IDS.values()))
+@pytest.mark.parametrize("name", IDS)
 def test_gymnasium_checker_has_nothing_to_say(name):
     env = gymnasium.make(name, render_mode="rgb_array", **SMALL)
     with warnings.catch_warnings():
@@ -24,13 +29,13 @@ def test_gymnasium_checker_has_nothing_to_say(name):
 
 
 def test_checker_passes_without_pictures():
-    env = gym_wrappers.BoardGymEnv("reach", image_size=None, backend="mujoco")
+    env = gym_wrappers.WorldGymEnv("board", "reach", image_size=None, backend="mujoco")
     assert "image" not in env.observation_space.spaces
     check_env(env, skip_render_check=True)
 
 
 def test_seeded_reset_is_the_benchmark_episode_of_that_seed():
-    env = gym_wrappers.BoardGymEnv("separate", **SMALL)
+    env = gym_wrappers.WorldGymEnv("board", "separate", **SMALL)
     observation, info = env.reset(seed=6003)
     task = make_task("separate", seed=6003)
     board = worlds.load_env(backend="mujoco")
@@ -52,7 +57,9 @@ def test_vector_env_plays_the_same_episodes_as_single_envs():
         **SMALL,
     )
     together, _ = vector.reset(seed=[5, 6, 7])
-    single = [gym_wrappers.BoardGymEnv(**SMALL) for _ in range(3)]
+    single = [
+        gym_wrappers.WorldGymEnv(task="block_to_block", **SMALL) for _ in range(3)
+    ]
     alone = [env.reset(seed=5 + i)[0] for i, env in enumerate(single)]
     rng = np.random.default_rng(0)
     for _ in range(4):
@@ -69,7 +76,9 @@ def test_vector_env_plays_the_same_episodes_as_single_envs():
 
 
 def test_winning_gives_one_reward_then_a_new_episode():
-    vector = gym_wrappers.BoardVectorEnv(2, "reach", image_size=None, backend="mujoco")
+    vector = gym_wrappers.WorldVectorEnv(
+        2, "board", "reach", image_size=None, backend="mujoco"
+    )
     observation, _ = vector.reset(seed=1)
     won = np.zeros(2)
     ended = np.zeros(2, bool)
@@ -89,8 +98,8 @@ def test_winning_gives_one_reward_then_a_new_episode():
 
 
 def test_episode_is_truncated_at_its_length():
-    env = gym_wrappers.BoardGymEnv(
-        "reach", image_size=None, backend="mujoco", episode_length=3
+    env = gym_wrappers.WorldGymEnv(
+        "board", "reach", image_size=None, backend="mujoco", episode_length=3
     )
     env.reset(seed=0)
     assert [env.step(np.zeros(2))[3] for _ in range(3)] == [False, False, True]
@@ -104,10 +113,10 @@ def test_gymnasium_finds_the_env_by_its_module():
 
 
 def test_nan_action_and_short_seed_list_are_refused():
-    env = gym_wrappers.BoardGymEnv("reach", image_size=None, backend="mujoco")
+    env = gym_wrappers.WorldGymEnv("board", "reach", image_size=None, backend="mujoco")
     env.reset(seed=0)
     with pytest.raises(ValueError, match=r"action\[1\] is nan"):
         env.step(np.array([0.0, np.nan], np.float32))
-    vector = gym_wrappers.BoardVectorEnv(2, "reach", image_size=None)
+    vector = gym_wrappers.WorldVectorEnv(2, "board", "reach", image_size=None)
     with pytest.raises(ValueError, match="seed has 3 entries, expected 2"):
         vector.reset(seed=[1, 2, 3])

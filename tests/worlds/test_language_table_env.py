@@ -6,11 +6,10 @@ import pytest
 
 from swm_jax import worlds
 from swm_jax.baselines.simulator import SimulatorWorldModel
-from swm_jax.envs.scene import Scene
 from swm_jax.eval.episodes.host_loop import run_episodes
 from swm_jax.planning import get_planner
+from swm_jax.worlds.board.scene import Scene
 from swm_jax.worlds.language_table.env import (
-    LanguageTableEnv,
     LanguageTableMissing,
     available,
 )
@@ -24,12 +23,12 @@ def real(test):
 @pytest.mark.skipif(available(), reason="language_table is installed")
 def test_without_the_package_the_env_says_what_is_missing():
     with pytest.raises(LanguageTableMissing, match="google-research's package"):
-        LanguageTableEnv()
+        worlds.load_env("language_table")
 
 
 @pytest.fixture(scope="module")
 def env():
-    return LanguageTableEnv()
+    return worlds.load_env("language_table")
 
 
 @real

@@ -19,9 +19,9 @@ from swm_jax.baselines.simulator import SimulatorWorldModel
 from swm_jax.envs.scene import BLOCK_NAMES
 from swm_jax.eval.episodes.host_loop import run_episodes
 from swm_jax.models import SemanticWorldModel, Tokenizer, VLMWorldModel, get_config
-from swm_jax.planning import get_planner
-from swm_jax.questions import predicates, question
-from swm_jax.worlds.ogbench.env import OGBenchCube, SceneReader, available, seeded
+from swm_jax.worlds.ogbench.env import SceneReader, available, seeded
+
+CUBE = worlds.language("cube")
 
 pytestmark = [
     pytest.mark.ogbench,
@@ -32,7 +32,7 @@ SIZE = 64
 
 @pytest.fixture(scope="module")
 def env():
-    return OGBenchCube("double", size=SIZE)
+    return worlds.load_env("ogbench", cubes=2, size=SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +48,10 @@ def batch(scene):
 
 
 def margin(kind, names, now, later):
-    asked = question(kind, *names)
+    asked = CUBE.question(kind, *names)
     return float(
         np.asarray(
-            predicates.margin(
+            CUBE.margin(
                 np.array([asked.type_id]),
                 np.array([asked.args]),
                 batch(now),
@@ -134,7 +134,7 @@ def test_episodes_of_its_oracles_ask_every_cube_question(data):
         drawn.episode[:, None], drawn.t[:, None] + drawn.query_horizon
     )
     args = np.take_along_axis(drawn.args, drawn.query_question[..., None], 1)
-    truth = np.asarray(predicates.margin(drawn.query_type, args, now, later)) > 0
+    truth = np.asarray(CUBE.margin(drawn.query_type, args, now, later)) > 0
     valid = drawn.query_valid
     np.testing.assert_array_equal(truth[valid], drawn.query_answer[valid] > 0)
 
@@ -156,7 +156,7 @@ def test_published_files_with_positions_become_cube_scenes(env, tmp_path):
     for state in states:
         env._load(state)
         rows.append(package._data.qpos.copy())
-    scenes = SceneReader("double")(np.stack(rows))
+    scenes = SceneReader(2)(np.stack(rows))
     for state, pose, gripper in zip(states, scenes.block_pose, scenes.gripper):
         np.testing.assert_allclose(pose, state.block_pose, atol=1e-5)
         np.testing.assert_allclose(gripper, state.gripper, atol=1e-4)
@@ -173,7 +173,7 @@ def test_published_files_with_positions_become_cube_scenes(env, tmp_path):
 def test_a_planned_episode_in_its_env_reaches_the_cube(env):
     """Our simulator imagines, OGBench's robot acts: its contacts decide success."""
     ours = worlds.load_env("cube", backend="mujoco", cubes=2)
-    planner = get_planner("mppi", "cube", candidates=48, iterations=3)
+    planner = worlds.load("ogbench").make_planner("mppi", candidates=48, iterations=3)
     (result,) = run_episodes(
         env,
         [("reach", 6000)],
@@ -196,7 +196,7 @@ def test_a_model_that_sees_its_pictures_plans_in_its_env(env):
         env,
         [("stack", 6001)],
         VLMWorldModel(params, config),
-        get_planner("mppi", "cube", candidates=8, iterations=2),
+        worlds.load("ogbench").make_planner("mppi", candidates=8, iterations=2),
         jax.random.key(0),
         tokenizer=Tokenizer.load("board_cube"),
         question_length=config.max_question_tokens,

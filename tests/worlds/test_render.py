@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from mujoco_pictures import drawn
 
-from swm_jax.envs.scene import BLOCK_NAMES, BLOCK_SETS, COLOURS, Scene, block_id
+from swm_jax import worlds
+from swm_jax.envs.scene import BLOCK_NAMES, COLOURS, block_id
 from swm_jax.worlds.board import geometry as board
 from swm_jax.worlds.board import looks, render
+from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
 
 # Against mujoco.Renderer at pixel centres, default and other looks.
 SEGMENTATION_AGREEMENT = 0.995  # share of pixels
@@ -19,8 +21,9 @@ COLOUR_DIFFERENCE = 0.5  # mean over all pixels and colours, of 255
 MUJOCO_PROGRAM = """
 import sys
 import numpy as np
-from swm_jax.envs import host_render, looks
-from swm_jax.envs.scene import Scene
+from swm_jax import worlds
+from swm_jax.worlds.board import host_render
+from swm_jax.worlds.board.scene import Scene
 
 given = dict(np.load(sys.argv[1]))
 out = {}
@@ -28,7 +31,7 @@ for case in given.pop("cases"):
     block_set, look, height, width = str(case).split("/")
     scene = Scene(*(given[block_set + name] for name in ("pose", "id", "peg")))
     with host_render.HostRenderer(
-        int(height), int(width), look=looks.get_look(look)
+        int(height), int(width), look=worlds.load("board").look(look)
     ) as renderer:
         out[f"{case}:image"] = renderer.render(scene)
         out[f"{case}:label"] = renderer.segment(scene)
@@ -83,7 +86,7 @@ def mujoco_images(tmp_path_factory):
 @pytest.mark.parametrize("case", CASES)
 def test_pixels_agree_with_mujoco(mujoco_images, case):
     block_set, name, height, width = case.split("/")
-    size, look = (int(height), int(width)), looks.get_look(name)
+    size, look = (int(height), int(width)), worlds.load("board").look(name)
     scene = random_scenes(4, seed=len(block_set), block_set=block_set)
     label = np.asarray(render.segment(scene, *size, look=look))
     agreement = (label == mujoco_images[f"{case}:label"]).mean()
@@ -260,7 +263,7 @@ def test_every_look_changes_what_its_name_says():
 
 
 def test_a_shifted_camera_sees_what_shifted_points_would_show():
-    look = looks.get_look("camera_shift")
+    look = worlds.load("board").look("camera_shift")
     points = np.random.default_rng(0).uniform(0.1, 0.4, (20, 3)).astype(np.float32)
     np.testing.assert_allclose(
         render.project(points, look),
@@ -276,8 +279,8 @@ def test_purple_is_only_in_the_unseen_set():
 
 
 def test_an_unknown_look_suggests_the_nearest():
-    with pytest.raises(KeyError, match="did you mean 'unseen_board'"):
-        looks.get_look("unseen_bord")
+    with pytest.raises(ValueError, match="did you mean 'unseen_board'"):
+        worlds.load("board").look("unseen_bord")
 
 
 @pytest.mark.parametrize("size", [(0, 8, 1), (8, -1, 1), (8, 8, 0), (8.0, 8, 1)])

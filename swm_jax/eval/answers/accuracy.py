@@ -4,35 +4,32 @@ Three probes expose shortcuts: the same model told that nothing is done, the sam
 model shown another scene, and a table of frequencies that sees question and horizon
 alone. A model that predicts loses much to all of them.
 
-Axes: S starts, Q questions of a start, K horizons, n queries.
+Axes: S starts, Q questions of a start, K horizons, n queries, C answers.
 """
 
-import functools
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
 from swm_jax.eval import statistics
 from swm_jax.eval.answers.queries import Queries, guess_from_question
-from swm_jax.eval.world_models import World
-from swm_jax.models import Observation
+from swm_jax.eval.world_models import Answerer
+from swm_jax.models.ask import read_answers
 from swm_jax.planning.question_batch import question_batch
-from swm_jax.questions import ALL_TYPES
 
 BATCH = 16  # starts answered in one call
 PROBES = ("model", "no_action", "other_image")
 
 
 def answer(
-    world: World, queries: Queries, say: Callable[[int], None] | None = None
-) -> dict[str, Float[np.ndarray, " n"]]:
-    """Logit of yes over no for every query, by the model and under each probe.
+    answerer: Answerer, queries: Queries, say: Callable[[int], None] | None = None
+) -> dict[str, Float[np.ndarray, "n C"]]:
+    """Logits of the answers to every query, by the model and under each probe.
 
     Args:
-      world: what answers.
+      answerer: what answers.
       queries: what it is asked.
       say: called with the number of starts done after every batch.
     """
@@ -40,7 +37,7 @@ def answer(
     # Shown another scene: the start of another episode, a third of the way round.
     other = np.roll(np.arange(count), -(count // 3) or -1)
     lists = [[queries.table.question(g) for g in row] for row in queries.asked]
-    batch = question_batch(lists, world.tokenizer, world.question_length)
+    batch = question_batch(lists, answerer.tokenizer, answerer.question_length)
     logits = {name: [] for name in PROBES}
     take = lambda tree, index: jax.tree.map(lambda x: np.asarray(x)[index], tree)
     for begin in range(0, count, BATCH):
@@ -49,27 +46,18 @@ def answer(
         actions = queries.actions[rows]
         chunks = np.stack([actions, np.zeros_like(actions)], 1)
         asked = take(batch, rows)
-        own = world.observe(take(queries.scene, rows))
-        wrong = world.observe(take(queries.scene, other[rows]))
-        moved = _yes_logits(world.model, own, asked, chunks, queries.horizons)
+        own = answerer.observe(take(queries.scene, rows))
+        wrong = answerer.observe(take(queries.scene, other[rows]))
+        moved = read_answers(answerer.model, own, asked, chunks, queries.horizons)
         moved = np.asarray(moved)
         logits["model"].append(moved[:kept, 0])
         logits["no_action"].append(moved[:kept, 1])
-        elsewhere = _yes_logits(world.model, wrong, asked, chunks, queries.horizons)
+        elsewhere = read_answers(answerer.model, wrong, asked, chunks, queries.horizons)
         logits["other_image"].append(np.asarray(elsewhere)[:kept, 0])
         if say:
             say(begin + kept)
     where = queries.start, queries.horizon, queries.column
     return {name: np.concatenate(parts)[where] for name, parts in logits.items()}
-
-
-@functools.partial(jax.jit, static_argnames="horizons")
-def _yes_logits(
-    model, observation: Observation, questions, actions, horizons: tuple[int, ...]
-) -> Float[jax.Array, "S N K Q"]:
-    context = model.encode(observation, questions)
-    logits = model.answer_logits(context, actions, horizons)
-    return jnp.subtract(logits[..., 1], logits[..., 0])
 
 
 def examine(queries: Queries, logits: dict[str, np.ndarray], source: str) -> dict:
@@ -79,19 +67,21 @@ def examine(queries: Queries, logits: dict[str, np.ndarray], source: str) -> dic
     majority answer (0.5): one that merely happens to stand at 0.51 does not count.
 
     Args:
-      queries: what was asked.
+      queries: what was asked, of types that are answered by yes or no.
       logits: what `answer` returned.
       source: where the episodes come from, for the reader.
     """
-    truth, kinds = queries.truth, queries.type_id
+    truth, kinds = queries.truth > 0, queries.type_id
+    logits = {name: value[:, 1] - value[:, 0] for name, value in logits.items()}
     said = {name: value > 0 for name, value in logits.items()}
     said["question_horizon_only"] = guess_from_question(queries)
     overall = {
         name: statistics.balanced_accuracy(value, truth, kinds)
         for name, value in said.items()
     }
+    language = queries.table.language
     per_type = {
-        ALL_TYPES[kind]: _one_type(queries, said, kinds == kind)
+        language.kind(int(kind)).name: _one_type(queries, said, kinds == kind)
         for kind in np.unique(kinds)
     }
     every = np.ones(len(truth), bool)
@@ -143,7 +133,7 @@ def calibrate(
 
 
 def _one_type(queries: Queries, said: dict, inside: Bool[np.ndarray, " n"]) -> dict:
-    truth = queries.truth[inside]
+    truth = queries.truth[inside] > 0
     accuracy = {
         name: statistics.class_accuracy(value[inside], truth)
         for name, value in said.items()
@@ -187,7 +177,7 @@ def _interval(said, queries: Queries, inside, draws: int = 300) -> list[float]:
         rows = np.concatenate([groups[i] for i in pick])
         values.append(
             statistics.balanced_accuracy(
-                said[rows], queries.truth[rows], queries.type_id[rows]
+                said[rows], queries.truth[rows] > 0, queries.type_id[rows]
             )
         )
     return np.quantile(values, [0.025, 0.975]).tolist()

@@ -11,17 +11,17 @@ import numpy as np
 from flax import struct
 from jaxtyping import Float, Int
 
-from data_pipelines.generate.simulated import WORLDS
+from data_pipelines.generate.config import default_config
+from data_pipelines.generate.play import play_episodes
 from data_pipelines.schema.arrays import stack_episodes
 from data_pipelines.schema.episode import DataError
 from data_pipelines.schema.read import read_episodes
-from experiments import generate_board, generate_cube
+from swm_jax import worlds
 from swm_jax.envs import AnyScene, Env
 from swm_jax.eval.config import UserError
 
 SEED = 1_900_000_000  # of a data set nobody trains on
 STEPS = 48
-_DATA = {"board": generate_board, "cube": generate_cube}
 _NO_FRAMES = np.zeros((0, 1, 1, 3), np.uint8)  # pictures are drawn again from poses
 
 
@@ -42,9 +42,10 @@ class HeldOut:
 
 def held_out_episodes(env: Env, count: int, steps: int = STEPS) -> HeldOut:
     """Simulates `count` episodes of `steps` steps."""
-    config = _DATA[env.domain].get_config()
+    config = default_config(env.world)
     config.min_steps = config.max_steps = steps
-    played = WORLDS[env.domain].simulate(env, SEED, range(count), config)
+    policies = worlds.load(env.world).policies
+    played = play_episodes(env, policies, SEED, range(count), config)
     return HeldOut(
         scenes=jax.tree.map(np.asarray, played.scene),
         actions=np.asarray(played.action, np.float32),
@@ -52,11 +53,11 @@ def held_out_episodes(env: Env, count: int, steps: int = STEPS) -> HeldOut:
     )
 
 
-def stored_episodes(directory: str, count: int, domain: str = "board") -> HeldOut:
+def stored_episodes(directory: str, count: int, world: str) -> HeldOut:
     """The first `count` episodes of the held-out split of a data folder.
 
     Raises:
-      UserError: a folder that is missing, empty, damaged or of another domain.
+      UserError: a folder that is missing, empty, damaged or of another world.
     """
     try:
         episodes = read_episodes(directory, "val")[:count]
@@ -64,10 +65,10 @@ def stored_episodes(directory: str, count: int, domain: str = "board") -> HeldOu
         raise UserError(f"--data_dir {directory}: {error}") from None
     if not episodes:
         raise UserError(f"--data_dir {directory}: its held-out split is empty")
-    if episodes[0].domain != domain:
+    if episodes[0].domain != worlds.load(world).scene.domain:
         raise UserError(
             f"--data_dir {directory} holds episodes of {episodes[0].domain}, the "
-            f"evaluation is about {domain}"
+            f"evaluation is about {world}"
         )
     arrays = stack_episodes(episodes, [_NO_FRAMES] * len(episodes))
     index = np.arange(len(episodes))[:, None]

@@ -1,22 +1,24 @@
 """Balanced questions about held-out episodes, and what guesses without looking.
 
-Every question of the grammar is judged at every horizon of every start; from that
+Every question of the language is judged at every horizon of every start; from that
 pool as many yes as no are drawn within each question type and horizon, so that
-neither gives the answer away.
+neither gives the answer away. Numeric types, where they are named, are drawn evenly
+over their bins, as far as the pool has them.
 
 Axes: E episodes, S starts (episode and step), K horizons, G questions of the table,
 n drawn queries, Q questions kept per start.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from swm_jax.envs import AnyScene, CubeScene
+from swm_jax.envs import AnyScene
 from swm_jax.eval.answers.held_out import HeldOut
-from swm_jax.questions import QuestionTable, predicates, question_table
+from swm_jax.questions import Language, QuestionTable
 
 STARTS = 3  # per episode
 PER_START = 64  # questions about one start, at most
@@ -35,8 +37,9 @@ class Queries:
       asked: int32[S, Q] into the table, padded with repeats.
       start, horizon, column: int32[n], a query is (start, horizons[horizon],
         asked[start, column]).
-      truth: bool[n].
-      pool: bool[S, K, G], the answer to every question.
+      truth: int32[n], index of the true answer; 1 is yes.
+      margin: float32[n], metres that the rule says.
+      pool: int8[S, K, G], the answer to every question.
     """
 
     scene: AnyScene
@@ -48,8 +51,9 @@ class Queries:
     start: Int[np.ndarray, " n"]
     horizon: Int[np.ndarray, " n"]
     column: Int[np.ndarray, " n"]
-    truth: Bool[np.ndarray, " n"]
-    pool: Bool[np.ndarray, "S K G"]
+    truth: Int[np.ndarray, " n"]
+    margin: Float[np.ndarray, " n"]
+    pool: Int[np.ndarray, "S K G"]
 
     @property
     def question(self) -> Int[np.ndarray, " n"]:
@@ -73,9 +77,26 @@ def ask_horizons(longest: int, count: int = 5) -> tuple[int, ...]:
 
 
 def draw_queries(
-    held: HeldOut, horizons: tuple[int, ...], limit: int, seed: int = 0
+    held: HeldOut,
+    language: Language,
+    horizons: tuple[int, ...],
+    limit: int,
+    seed: int = 0,
+    types: Sequence[str] | None = None,
 ) -> Queries:
-    """Draws at most `limit` balanced queries about `STARTS` steps of each episode."""
+    """Draws at most `limit` balanced queries about `STARTS` steps of each episode.
+
+    Args:
+      held: the episodes.
+      language: of their world.
+      horizons: K numbers, 0 first.
+      limit: queries.
+      seed: of the draw.
+      types: names of the question types; None for those that are asked by default.
+
+    Raises:
+      ValueError: episodes shorter than the longest horizon, or an unknown type.
+    """
     rng = np.random.default_rng(seed)
     longest = max(horizons)
     long_enough = np.flatnonzero(held.length >= longest)
@@ -91,10 +112,10 @@ def draw_queries(
     )
     actions = np.stack([held.actions[episode, first + t] for t in range(longest)], 1)
     scene = at(0)
-    domain = "cube" if isinstance(scene, CubeScene) else "board"
-    table = question_table(tuple(np.asarray(scene.block_id[0]).tolist()), domain)
-    pool = np.stack([answers(table, scene, at(h)) for h in horizons], 1)
-    drawn = _balance(pool, table.type_id, limit, rng)
+    table = language.table(np.asarray(scene.block_id[0]).tolist(), types)
+    margin = np.stack([margins(table, scene, at(h)) for h in horizons], 1)
+    pool = language.index(table.type_id, margin).astype(np.int8)
+    drawn = _balance(pool, table, limit, rng)
     start, horizon, row, truth = (np.concatenate(x) for x in zip(*drawn))
     asked, column, kept = _columns(start, row, len(episode))
     return Queries(
@@ -108,40 +129,47 @@ def draw_queries(
         horizon=horizon[kept],
         column=column[kept],
         truth=truth[kept],
+        margin=margin[start, horizon, row][kept],
         pool=pool,
     )
 
 
-def answers(
+def margins(
     table: QuestionTable, now: AnyScene, later: AnyScene
-) -> Bool[np.ndarray, "S G"]:
-    """The true answer to every question about every pair of scenes."""
-    return np.asarray(_answers(table.type_id, table.args, now, later))
+) -> Float[np.ndarray, "S G"]:
+    """What the rule of every question says of every pair of scenes, in metres."""
+    return np.asarray(_margins(table, now, later))
 
 
 @jax.jit
-def _answers(type_id, args, now, later):
+def _margins(table, now, later):
     now, later = jax.tree.map(lambda x: x[:, None], (now, later))
-    return predicates.margin(type_id, args, now, later) > 0
+    return table.language.margin(table.type_id, table.args, now, later)
 
 
-def _balance(pool, type_id, limit, rng):
-    """Equal numbers of yes and no per (type, horizon), as (s, k, g, truth) arrays."""
-    kinds, horizons = np.unique(type_id), range(pool.shape[1])
-    share = max(limit // (2 * len(kinds) * len(horizons)), 1)
+def _balance(pool, table, limit, rng):
+    """Equal numbers of every answer per (type, horizon), as (s, k, g, truth) arrays.
+
+    Of yes and no as many as the rarer one has; of a bin as many as there are.
+    """
+    kinds, horizons = np.unique(table.type_id), range(pool.shape[1])
     for kind in kinds:
-        rows = np.flatnonzero(type_id == kind)
+        rows = np.flatnonzero(table.type_id == kind)
+        answers = table.language.kind(int(kind)).answers
+        share = max(limit // (len(answers) * len(kinds) * len(horizons)), 1)
         for k in horizons:
-            answer = pool[:, k, rows]
-            yes, no = np.argwhere(answer), np.argwhere(~answer)
-            for cases, truth in ((yes, True), (no, False)):
-                size = min(share, len(yes), len(no))
+            every = [
+                np.argwhere(pool[:, k, rows] == truth) for truth in range(len(answers))
+            ]
+            most = share if answers.numeric else min(share, *map(len, every))
+            for truth, cases in reversed(list(enumerate(every))):
+                size = min(most, len(cases))
                 pick = cases[rng.permutation(len(cases))[:size]]
                 yield (
                     pick[:, 0],
                     np.full(size, k),
                     rows[pick[:, 1]],
-                    np.full(size, truth),
+                    np.full(size, truth, np.int32),
                 )
 
 
@@ -158,7 +186,7 @@ def _columns(start, row, starts):
 
 
 def guess_from_question(queries: Queries) -> Bool[np.ndarray, " n"]:
-    """Answers from question and horizon alone: which answer is more common for it?
+    """Yes or no from question and horizon alone: which is more common for it?
 
     The share of yes is counted on one half of the episodes, all questions of the
     pool, as if yes and no were equally common within a type and horizon, and used
@@ -167,7 +195,7 @@ def guess_from_question(queries: Queries) -> Bool[np.ndarray, " n"]:
     kinds = queries.table.type_id
     leaning = np.zeros((2, *queries.pool.shape[1:]))  # > 0 where yes is likelier
     for fold in (0, 1):
-        known = queries.pool[queries.episode % 2 != fold]
+        known = queries.pool[queries.episode % 2 != fold] > 0
         yes, no = known.sum(0) + 0.5, (~known).sum(0) + 0.5
         for kind in np.unique(kinds):
             inside = kinds == kind

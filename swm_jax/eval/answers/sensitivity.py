@@ -17,20 +17,14 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy import stats
 
+from swm_jax import worlds
 from swm_jax.envs import AnyScene, Env
-from swm_jax.envs.scene import block_id
 from swm_jax.eval import statistics
-from swm_jax.eval.episodes.goal_sizes import room
-from swm_jax.eval.world_models import World, privileged
+from swm_jax.eval.world_models import Answerer, privileged
 from swm_jax.planning import Planner, PlannerConfig, chunk_value, desired_scores
 from swm_jax.planning.controller import Controller
 from swm_jax.planning.noise import coloured_noise, strokes
 from swm_jax.planning.question_batch import goal_batch
-from swm_jax.questions import goal_for_task
-from swm_jax.worlds.board.oracle import oracle_action
-from swm_jax.worlds.cube import geometry as cube_geometry
-from swm_jax.worlds.cube.oracle import closed_loop_action
-from swm_jax.worlds.tasks import task_for
 
 FIRST_SEED = 1_950_000_000
 BATCH = 10  # scenes valued in one call
@@ -38,7 +32,7 @@ BATCH = 10  # scenes valued in one call
 
 def measure(
     env: Env,
-    world: World,
+    answerer: Answerer,
     planner: Planner,
     tasks: Sequence[str],
     scenes: int,
@@ -49,14 +43,15 @@ def measure(
     """The `action_sensitivity` part of results.json.
 
     Args:
-      world: what is examined.
+      answerer: what is examined.
       planner: its horizons and its score are what values are made of.
       scenes: per task.
       candidates: chunks per scene.
       goal: preset of the questions.
       say: called with the number of scenes done after every batch.
     """
-    truth_world = privileged("simulator", env)
+    truth = privileged("simulator", env)
+    room = worlds.load(env.world).most_questions(tasks, goal)
     per_task, examples, done = {}, [], 0
     for task in tasks:
         rho, favourite, pairs = [], [], []
@@ -66,9 +61,7 @@ def measure(
             scene = jax.tree.map(lambda *x: np.stack(x), *starts)
             key = jax.random.key(int(seeds[0]))
             chunks = draw_candidates(key, len(seeds), candidates, planner.config)
-            aims = Controller(planner, truth_world.model).aims(
-                truth_world.observe(scene), goals
-            )
+            aims = Controller(planner, truth.model).aims(truth.observe(scene), goals)
             true, predicted = (
                 value(
                     each,
@@ -76,9 +69,9 @@ def measure(
                     aims,
                     chunks,
                     planner.config,
-                    room(tasks, goal, env.domain),
+                    room,
                 )
-                for each in (truth_world, world)
+                for each in (truth, answerer)
             )
             for t, p in zip(true, predicted):
                 if np.ptp(t) == 0:
@@ -108,7 +101,7 @@ def measure(
         "tasks": list(tasks),
         "scenes": len(every),
         "candidates": candidates,
-        "world_model": world.name,
+        "world_model": answerer.name,
         "score": planner.config.score,
         "per_task": per_task,
         "examples": examples,
@@ -125,11 +118,12 @@ def _summary(rho: list[float]) -> dict:
 
 
 def _start(env: Env, name: str, seed: int, preset: str) -> tuple[AnyScene, object]:
-    """A task's start, moved on by 0 to 30 steps of the domain's scripted policy."""
-    task = task_for(env, name, seed)
+    """A task's start, moved on by 0 to 30 steps of the world's expert."""
+    world = worlds.load(env.world)
+    task = world.make_task(name, seed, env)
     key = jax.random.key(seed)
     state = task.reset(env, key)
-    act = _picker if env.domain == "cube" else _pusher
+    act = world.policies.expert
     for t in range(seed % 4 * 10):
         action = act(env, env.scene(state), task, seed, jax.random.fold_in(key, t))
         moved = env.step(state, action)
@@ -137,28 +131,7 @@ def _start(env: Env, name: str, seed: int, preset: str) -> tuple[AnyScene, objec
             break
         state = moved
     scene = jax.tree.map(np.asarray, env.scene(state))
-    return scene, goal_for_task(name, task.names, preset, domain=env.domain)
-
-
-_push = jax.jit(oracle_action)
-_pick = jax.jit(closed_loop_action)
-
-
-def _pusher(env: Env, scene: AnyScene, task, seed: int, key: jax.Array):
-    """The board's: the task's block to its second one, or to any other."""
-    first, *rest = map(block_id, task.names)
-    others = [i for i in env.block_ids if i != first]
-    return _push(scene, first, rest[0] if rest else others[seed % len(others)], key)
-
-
-def _picker(env: Env, scene: AnyScene, task, seed: int, key: jax.Array):
-    """The cube arm's: the task's cube onto its second one, or up."""
-    del env, seed, key
-    top, *rest = (scene.block_pose[slot, :3] for slot in task.slots)
-    rise = 2 * cube_geometry.CUBE_HALF if rest else 0.1
-    base = rest[0] if rest else jnp.asarray(top).at[2].set(cube_geometry.CUBE_HALF)
-    goal = jnp.asarray(base) + jnp.array([0.0, 0.0, rise])
-    return _pick(scene, task.slots[0], goal)
+    return scene, world.goal(task, preset)
 
 
 def draw_candidates(
@@ -176,7 +149,7 @@ def draw_candidates(
 
 
 def value(
-    world: World,
+    answerer: Answerer,
     scene: AnyScene,
     aims: Sequence,
     chunks: Float[Array, "S N H A"],
@@ -188,9 +161,10 @@ def value(
     Args:
       count: room for questions, at least those of the largest aim.
     """
-    questions, goal = goal_batch(aims, world.tokenizer, world.question_length, count)
-    observation = world.observe(scene)
-    found = _value(world.model, observation, questions, goal, chunks, config)
+    words = answerer.tokenizer, answerer.question_length
+    questions, goal = goal_batch(aims, *words, count)
+    observation = answerer.observe(scene)
+    found = _value(answerer.model, observation, questions, goal, chunks, config)
     return np.asarray(found)
 
 

@@ -12,16 +12,16 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from swm_jax.envs import AnyScene, CubeScene, Env, Scene
+from swm_jax.envs import AnyScene, Env
 from swm_jax.eval.config import EvalConfig
 from swm_jax.eval.episodes.device_program import run_on_device
-from swm_jax.eval.episodes.goal_sizes import goal_size
 from swm_jax.eval.episodes.host_loop import EpisodeResult, run_episodes
 from swm_jax.eval.journal import Episode, Journal
-from swm_jax.eval.world_models import World
+from swm_jax.eval.world_models import Answerer
 from swm_jax.files import replaced
-from swm_jax.planning import Planner, get_planner
+from swm_jax.planning import Planner
 from swm_jax.planning.presets import used_settings
+from swm_jax.worlds import load
 
 Cell = tuple[str, str, str]  # task, method, world model
 
@@ -29,7 +29,7 @@ Cell = tuple[str, str, str]  # task, method, world model
 def make_planner(config: EvalConfig, method: str) -> Planner:
     """The planner of a method, with the numbers the configuration overrides."""
     settings = dict(config.planners.get(method, {}))
-    make = functools.partial(get_planner, method, config.env)
+    make = functools.partial(load(config.world).make_planner, method)
     used = used_settings(method, **settings)
     names = ("candidates", "iterations", "execute")
     given = {k: v for k in names if k in used and (v := getattr(config, k))}
@@ -61,7 +61,7 @@ def remaining(config: EvalConfig, journal: Journal) -> dict[Cell, list[int]]:
 def run_sweep(
     config: EvalConfig,
     env: Env,
-    worlds: Mapping[str, World],
+    answerers: Mapping[str, Answerer],
     journal: Journal,
     folder: pathlib.Path,
     begin: Callable[[str, str, int], None],
@@ -70,7 +70,7 @@ def run_sweep(
     """Runs what remains, all tasks of a method and world model side by side.
 
     Args:
-      worlds: world models by name.
+      answerers: world models by name.
       folder: where the files of poses go.
       begin: called with method, world model and number of episodes before they start.
       finish: called with every episode that ended.
@@ -79,10 +79,7 @@ def run_sweep(
     for (task, *policy), seeds in remaining(config, journal).items():
         groups.setdefault(tuple(policy), []).extend((task, seed) for seed in seeds)
     for (method, name), tasks in groups.items():
-        world, planner = worlds[name], make_planner(config, method)
-        # Arrays have room for the largest goal so far, so it comes first: then
-        # nothing is compiled again when the others follow.
-        tasks.sort(key=lambda each: -goal_size(each[0], config.goal, config.env))
+        asked, planner = answerers[name], make_planner(config, method)
         begin(method, name, len(tasks))
 
         def on_end(result: EpisodeResult, method=method, name=name) -> None:
@@ -95,14 +92,14 @@ def run_sweep(
         run(
             env,
             tasks,
-            world.model,
+            asked.model,
             planner,
             jax.random.key(0),
             # Random actions ask nobody, not even on which side they are.
             preset="published" if method == "random" else config.goal,
-            tokenizer=world.tokenizer,
-            question_length=world.question_length,
-            image_size=world.image_size,
+            tokenizer=asked.tokenizer,
+            question_length=asked.question_length,
+            image_size=asked.image_size,
             max_steps=config.max_steps or None,
             parallel=min(config.episodes_parallel, len(tasks)),
             on_end=on_end,
@@ -137,15 +134,16 @@ def save_episode(folder: pathlib.Path, episode: Episode, result) -> None:
         np.savez_compressed(temporary, action=result.actions, **vars(result.scenes))
 
 
-def load_episode(folder: pathlib.Path, episode: Episode) -> AnyScene | None:
+def load_episode(
+    config: EvalConfig, folder: pathlib.Path, episode: Episode
+) -> AnyScene | None:
     """Scene with leading axis [T + 1], or None where there is no such file."""
     path = episode_path(folder, episode)
     if not path.exists():
         return None
     with np.load(path, allow_pickle=False) as data:
-        kind = CubeScene if "gripper" in data.files else Scene
         poses = {name: data[name] for name in data.files if name != "action"}
-        return kind(**poses)
+    return load(config.world).scene.kind(**poses)
 
 
 def load_actions(

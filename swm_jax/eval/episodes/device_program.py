@@ -4,7 +4,7 @@
 time; `run_on_device` runs it for a list of episodes, as `host_loop.run_episodes` does
 on the host, and returns the same results.
 
-Axes: S episodes side by side.
+Axes: S episodes side by side, n slots of a task.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Int, Key
 
 from swm_jax.envs import AnyScene, Env
 from swm_jax.eval.episodes.device_loop import (
@@ -26,29 +26,14 @@ from swm_jax.eval.episodes.device_loop import (
     Surroundings,
     make_device_loop,
 )
-from swm_jax.eval.episodes.host_loop import EpisodeResult
-from swm_jax.eval.world_models import SUPERSAMPLE
+from swm_jax.eval.episodes.setup import EpisodeResult, Prepared, Setup
 from swm_jax.models import Observation
 from swm_jax.models.logical_axes import partition_spec
 from swm_jax.planning import Planner, WorldModel
 from swm_jax.planning.controller import warn_of_nan
-from swm_jax.planning.goal_table import goal_table
-from swm_jax.planning.noise import fold_in_each
 from swm_jax.planning.planner import by_scene, on_mesh
-from swm_jax.planning.question_batch import Tokenizes
-from swm_jax.questions.goal import Goal
-from swm_jax.questions.goals import goal_for_task
-from swm_jax.worlds.board import tasks as board_tasks
-from swm_jax.worlds.cube import tasks as cube_tasks
-from swm_jax.worlds.pictures import picture
-from swm_jax.worlds.tasks import TASK_NAMES, AnyTask, task_for
-
-# How many names a task's verdict is about, and the verdict, by domain.
-_WIDTHS = {
-    "board": {"reach": 1, "separate": 3, "block_to_block": 2},
-    "cube": {"reach": 1, "lift": 1, "stack": 2},
-}
-_VERDICTS = {"board": board_tasks.task_success, "cube": cube_tasks.task_success}
+from swm_jax.questions.conditional_goals import options_of
+from swm_jax.worlds.world import Task, World
 
 
 @struct.dataclass
@@ -56,7 +41,7 @@ class TaskArrays:
     """Tasks of S episodes as arrays.
 
     Attributes:
-      kind: int32[S], index into `TASK_NAMES` of the domain.
+      kind: int32[S], index into the names of the world's tasks.
       slots: int32[S, n], slots of what each is about; the last one repeated.
     """
 
@@ -64,56 +49,57 @@ class TaskArrays:
     slots: Int[Array, "S n"]
 
 
-def task_arrays(tasks: Sequence[AnyTask]) -> TaskArrays:
-    """Arrays of tasks of one domain."""
-    domain = tasks[0].domain
-    most = max(_WIDTHS[domain].values())
+def task_arrays(world: World, tasks: Sequence[Task]) -> TaskArrays:
+    """Arrays of tasks of one world."""
+    most = max(slot_counts(world).values())
     slots = [[*task.slots, *task.slots[-1:] * most][:most] for task in tasks]
-    kind = [TASK_NAMES[domain].index(task.name) for task in tasks]
+    kind = [world.tasks.names.index(task.name) for task in tasks]
     return TaskArrays(np.array(kind, np.int32), np.array(slots, np.int32))
 
 
-def tasks_won(domain: str, tasks: TaskArrays, scene: AnyScene) -> Bool[Array, " S"]:
-    """Which of a domain's tasks are achieved in their scenes."""
-    widths, verdict = _WIDTHS[domain], _VERDICTS[domain]
-    names = TASK_NAMES[domain]
-    won = [verdict(name, scene, tasks.slots[:, : widths[name]]) for name in names]
+def tasks_won(world: World, tasks: TaskArrays, scene: AnyScene) -> Bool[Array, " S"]:
+    """Which of a world's tasks are achieved in their scenes."""
+    won = [
+        world.tasks.success(name, scene, tasks.slots[:, :count])
+        for name, count in slot_counts(world).items()
+    ]
     return jnp.stack(won)[tasks.kind, jnp.arange(tasks.kind.shape[0])]
 
 
-def surroundings(
-    env: Env, image_size: tuple[int, int] | None, look: Any = None
-) -> Surroundings:
-    """A world's functions for the loop.
+def slot_counts(world: World) -> dict[str, int]:
+    """How many slots each of a world's tasks is about."""
+    make = lambda name: world.tasks.make(name, 0, world.env.settings())
+    return {name: len(make(name).slots) for name in world.tasks.names}
 
-    Args:
-      env: with the backend mjx.
-      image_size: height and width of what the world model sees; None shows it the
-        state itself.
-      look: camera and colours of the picture; None for the default.
+
+def surroundings(setup: Setup) -> Surroundings:
+    """A world's functions for the loop.
 
     Raises:
       ValueError: an env whose physics run on the host.
     """
-    if env.backend != "mjx":
+    env, world, size = setup.env, setup.world, setup.image_size
+    if not env.traceable:
         raise ValueError(
             f"episodes on the device need the physics there: the env's backend is "
-            f"'{env.backend}', expected 'mjx' (load_env(..., backend='mjx'))"
+            f"'{env.backend}', expected '{world.env.device_engine}' "
+            "(load_env(..., backend=...))"
         )
 
     def observe(state):
-        if image_size is None:
-            blank = jnp.zeros((state.qpos.shape[0], 1, 1, 3), jnp.uint8)
+        if size is None:
+            count = jax.tree.leaves(state)[0].shape[0]
+            blank = jnp.zeros((count, 1, 1, 3), jnp.uint8)
             return Observation(image=blank, scene=state)
         return Observation(image=_on_its_device(draw, env.scene(state)))
 
     def draw(scene):
-        return picture(scene, *image_size, supersample=SUPERSAMPLE, look=look)
+        return world.render.device(scene, *size, supersample=2, look=setup.look)
 
     def step(state, actions):
         return _on_its_device(env.step_batch, state, actions)
 
-    won = functools.partial(tasks_won, env.domain)
+    won = functools.partial(tasks_won, world)
     return Surroundings(step, env.scene, observe, won)
 
 
@@ -135,20 +121,7 @@ def _on_its_device(function: Callable[..., Any], *arrays: Any) -> Any:
 
 
 def episode_program(
-    env: Env,
-    tasks: Sequence[tuple[str, int]],
-    world_model: WorldModel,
-    planner: Planner,
-    key: jax.Array,
-    *,
-    preset: str = "shaped",
-    goal: Callable[[Any], Any] | None = None,
-    tokenizer: Tokenizes | None = None,
-    question_length: int | None = None,
-    image_size: tuple[int, int] | None = None,
-    look: Any = None,
-    max_steps: int | None = None,
-    room: tuple[int, int] = (1, 0),
+    setup: Setup, prepared: Prepared, index: Sequence[int]
 ) -> tuple[Callable[..., DeviceEpisodes], tuple]:
     """The closed loop of some episodes, and what to call it with.
 
@@ -156,30 +129,29 @@ def episode_program(
     shardings (`jax.eval_shape` of an identity gives the shapes).
 
     Args:
-      env, tasks, world_model, planner, key, preset, goal, tokenizer, question_length,
-        image_size, look, max_steps: as for `host_loop.run_episodes`.
-      room: options and questions per option that the goal arrays hold at least.
+      setup: with an env whose physics may be traced.
+      prepared: episodes, as `setup.prepare` makes them.
+      index: those of them that are played, S.
 
     Returns:
-      A pure function, not jitted yet, and its arguments.
+      A pure function, not jitted yet, and its arguments: the world model, a
+      `GoalTable`, `TaskArrays`, states, limits and keys of the episodes.
     """
-    if goal is None:
-        goal = lambda task: _preset_goal(task, preset)
-    made = [task_for(env, name, seed) for name, seed in tasks]
-    states = [t.reset(env, jax.random.key(seed)) for t, (_, seed) in zip(made, tasks)]
-    start = jax.tree.map(lambda *x: jnp.stack(x), *states)
-    options, count = room
-    goals = [goal(task) for task in made]
-    most = max(len(o.questions) for g in goals for o in getattr(g, "options", (g,)))
-    table = goal_table(
-        goals, tokenizer, question_length, options=options, count=max(count, most)
+    index = np.asarray(index)
+    tasks = [prepared.tasks[i] for i in index]
+    seeds = prepared.seeds[index].tolist()
+    starts = [t.reset(setup.env, jax.random.key(s)) for t, s in zip(tasks, seeds)]
+    run = make_device_loop(
+        setup.planner, surroundings(setup), int(prepared.limits.max())
     )
-    limits = np.array([max_steps or task.max_steps for task in made], np.int32)
-    seeds = np.array([seed for _, seed in tasks], np.uint32)
-    keys = fold_in_each(key, seeds)
-    around = surroundings(env, image_size, look)
-    run = make_device_loop(planner, around, int(limits.max()))
-    return run, (world_model, table, task_arrays(made), start, limits, keys)
+    return run, (
+        setup.world_model,
+        prepared.goals.rows(index).table,
+        task_arrays(setup.world, tasks),
+        jax.tree.map(lambda *x: jnp.stack(x), *starts),
+        prepared.limits[index],
+        prepared.keys[index],
+    )
 
 
 def run_on_device(
@@ -187,36 +159,31 @@ def run_on_device(
     tasks: Sequence[tuple[str, int]],
     world_model: WorldModel,
     planner: Planner,
-    key: jax.Array,
+    key: Key[Array, ""],
     *,
     parallel: int = 16,
     mesh: Mesh | None = None,
     on_end: Callable[[EpisodeResult], None] | None = None,
-    **settings: Any,
+    **setup: Any,
 ) -> list[EpisodeResult]:
     """Runs every (task name, seed) once, `parallel` side by side, in that order.
 
     Warns, once in a process, of questions answered NaN.
 
     Args:
-      env, tasks, world_model, planner, key: as for `episode_program`.
+      env, world_model, planner, key: see `Setup`.
+      tasks: as for `host_loop.run_episodes`.
       parallel: S; the last group is filled up with repetitions, which are dropped.
       mesh: devices that episodes and candidates are split over.
       on_end: called with every result, when all of its group have ended.
-      **settings: of `episode_program`.
+      **setup: further fields of `Setup`.
     """
-    tasks, results, compiled = list(tasks), [], None
-    size = min(parallel, len(tasks))
-    options = [_options(env, *task, settings) for task in tasks]
-    # Room for every group's goals: one program for all.
-    most = max(len(option.questions) for each in options for option in each)
-    settings["room"] = max(map(len, options)), most
+    whole = Setup(env, world_model, planner, key, **setup)
+    prepared = whole.prepare(tasks)  # room for every group's goals: one program for all
+    size, results, compiled = min(parallel, len(tasks)), [], None
     for group in range(0, len(tasks), size):
         index = [i % len(tasks) for i in range(group, group + size)]
-        chosen = [tasks[i] for i in index]
-        run, arguments = episode_program(
-            env, chosen, world_model, planner, key, **settings
-        )
+        run, arguments = episode_program(whole, prepared, index)
         if mesh is not None:
             model, *episodes = arguments
             arguments = (on_mesh(model, mesh), *by_scene(tuple(episodes), mesh))
@@ -227,47 +194,35 @@ def run_on_device(
             out = jax.device_get(jax.block_until_ready(compiled(*arguments)))
         spent = time.perf_counter() - started
         for i, nan in zip(index, out.nan_answers):
-            warn_of_nan(nan[: len(options[i])], options[i])
-        for result in _results(out, chosen, env, planner, spent)[: len(tasks) - group]:
+            options = options_of(prepared.goals.goals[i])
+            warn_of_nan(nan[: len(options)], options)
+        made = _results(out, whole, prepared, index, spent)
+        for result in made[: len(tasks) - group]:
             results.append(result)
             if on_end:
                 on_end(result)
     return results
 
 
-def _options(env, name, seed, settings) -> tuple[Goal, ...]:
-    """Every goal that an episode may come to aim at."""
-    goal, preset = settings.get("goal"), settings.get("preset", "shaped")
-    task = task_for(env, name, seed)
-    whole = goal(task) if goal else _preset_goal(task, preset)
-    return getattr(whole, "options", (whole,))
-
-
-def _preset_goal(task: AnyTask, preset: str) -> Any:
-    return goal_for_task(task.name, task.names, preset, domain=task.domain)
-
-
-def _results(out: DeviceEpisodes, tasks, env, planner, spent) -> list[EpisodeResult]:
-    execute = planner.config.execute
+def _results(
+    out: DeviceEpisodes, setup: Setup, prepared: Prepared, index, spent: float
+) -> list[EpisodeResult]:
+    execute = setup.planner.config.execute
     replans = int((~np.isnan(out.values)).any(0).sum()) or 1
     results = []
-    for s, (name, seed) in enumerate(tasks):
-        task = task_for(env, name, seed)
+    for s, i in enumerate(index):
         steps = int(out.steps[s])
         path = jax.tree.map(lambda x, s=s, end=steps + 1: x[s, :end], out.scenes)
-        results.append(
-            EpisodeResult(
-                task=name,
-                seed=seed,
-                blocks=tuple(task.names),
-                success=bool(out.success[s]),
-                steps=steps,
-                seconds_per_replan=spent / replans / len(tasks),
-                candidates_per_replan=planner.config.candidates_per_replan,
-                values=out.values[s, : -(-steps // execute)].tolist(),
-                nan_candidates=int(out.nan_candidates[s]),
-                scenes=path,
-                actions=out.actions[s, :steps],
-            )
+        result = setup.result(
+            prepared.tasks[i],
+            int(prepared.seeds[i]),
+            success=bool(out.success[s]),
+            steps=steps,
+            seconds_per_replan=spent / replans / len(index),
+            values=out.values[s, : -(-steps // execute)].tolist(),
+            nan_candidates=int(out.nan_candidates[s]),
+            scenes=path,
+            actions=out.actions[s, :steps],
         )
+        results.append(result)
     return results

@@ -1,12 +1,14 @@
-"""Closed-loop episodes: render, look, plan, act, until the task is done.
+"""Closed-loop episodes on the host: render, look, plan, act, until the task is done.
 
 Many episodes run side by side as the scenes axis S of one replan; when one ends, the
 next begins in its place, so that arrays keep their size and nothing recompiles. The
 physics and the loop are on the host; everything about a replan is on the device.
 
-Axes: S episodes side by side, T steps of an episode, H actions of a chunk.
+Axes: S episodes side by side, T steps of an episode, H actions of a chunk, A action
+width.
 """
 
+import collections
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
@@ -15,226 +17,214 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Array, Float, Key
 
-from swm_jax.envs import AnyScene
+from swm_jax.envs import Env
+from swm_jax.eval.episodes.setup import EpisodeResult, Setup
 from swm_jax.models import Observation
 from swm_jax.planning.controller import Controller
 from swm_jax.planning.noise import fold_in_each
 from swm_jax.planning.planner import Planner
 from swm_jax.planning.proposals import Proposals
 from swm_jax.planning.protocol import WorldModel
-from swm_jax.planning.question_batch import Tokenizes
-from swm_jax.questions.goals import goal_for_task
-from swm_jax.worlds.pictures import picture
-from swm_jax.worlds.tasks import task_for
 
 
-@dataclasses.dataclass(frozen=True)
-class EpisodeResult:
-    """What became of one episode.
+def run_episodes(
+    env: Env,
+    tasks: Sequence[tuple[str, int]],
+    world_model: WorldModel,
+    planner: Planner,
+    key: Key[Array, ""],
+    *,
+    parallel: int = 16,
+    policy: Proposals | None = None,
+    mesh: Mesh | None = None,
+    on_end: Callable[[EpisodeResult], None] | None = None,
+    **setup: Any,
+) -> list[EpisodeResult]:
+    """Runs every (task name, seed) once and returns the results in that order.
 
-    Attributes:
-      task: name of the task, and its seed.
-      blocks: names of the blocks it is about.
-      success: True if the task was solved; an episode ends at its first success.
-      steps: actions carried out.
-      seconds_per_replan: median wall time of a replan, divided by the episodes that
-        were planned in it; replans that compiled are not counted.
-      candidates_per_replan: candidates x iterations.
-      values: value of the chosen chunk at every replan.
-      nan_candidates: candidates ignored because an answer was NaN.
-      scenes: scene with leading axis T + 1 (numpy).
-      actions: float32[T, A], what was carried out.
+    Args:
+      env, world_model, planner, key: see `Setup`.
+      tasks: which episodes; a seed fixes the start and, with `key`, all that is drawn
+        while planning, whatever runs beside it.
+      parallel: S, at most; fewer when fewer episodes are left.
+      policy: base policy whose proposals the planner starts from.
+      mesh: devices that replans are split over, see `Planner.plan`.
+      on_end: called with every result as soon as it exists.
+      **setup: further fields of `Setup`.
     """
-
-    task: str
-    seed: int
-    blocks: tuple[str, ...]
-    success: bool
-    steps: int
-    seconds_per_replan: float
-    candidates_per_replan: int
-    values: list[float]
-    nan_candidates: int
-    scenes: AnyScene
-    actions: np.ndarray
+    whole = Setup(env, world_model, planner, key, **setup)
+    return HostLoop(whole, tasks, parallel, policy, mesh, on_end).run()
 
 
 @dataclasses.dataclass
-class _Slot:
-    """One place of the batch, and the episode that is in it."""
+class _Playing:
+    """An episode under way.
 
-    task_name: str
-    seed: int
-    task: Any
-    goal: Any
-    scenes: list = dataclasses.field(default_factory=list)
+    Attributes:
+      index: its number among all.
+      seconds: of its replans, but for those that compiled.
+      last: seconds of the last replan, whether it compiled or not.
+      nan: candidates ignored so far because an answer was NaN.
+    """
+
+    index: int
+    scenes: list
     actions: list = dataclasses.field(default_factory=list)
     values: list = dataclasses.field(default_factory=list)
     seconds: list = dataclasses.field(default_factory=list)
+    last: float = 0.0
     nan: int = 0
     done: bool = False
     success: bool = False
 
 
-def run_episodes(
-    env: Any,
-    tasks: Sequence[tuple[str, int]],
-    world_model: WorldModel,
-    planner: Planner,
-    key: jax.Array,
-    *,
-    preset: str = "shaped",
-    goal: Callable[[Any], Any] | None = None,
-    tokenizer: Tokenizes | None = None,
-    question_length: int | None = None,
-    image_size: tuple[int, int] | None = None,
-    look: Any = None,
-    max_steps: int | None = None,
-    parallel: int = 16,
-    policy: Proposals | None = None,
-    mesh: Mesh | None = None,
-    on_end: Callable[[EpisodeResult], None] | None = None,
-) -> list[EpisodeResult]:
-    """Runs every (task name, seed) once and returns the results in that order.
+class HostLoop:
+    """Plays episodes, several of them side by side.
 
     Args:
-      env: see `swm_jax.worlds.load_env`.
-      tasks: which episodes; a seed fixes the start and, with `key`, all that is drawn
-        while planning, whatever runs beside it.
-      key: of the planner's draws; every replan of an episode folds in the episode's
-        seed and the number of replans before it.
-      preset: goal preset, see `swm_jax.questions.goals.goal_for_task`.
-      goal: overrides the preset: task -> Goal.
-      image_size: height and width of the picture the world model gets (supersampled
-        2 x 2); None for a world model that reads the scene instead.
-      look: camera and colours of the picture; None for the default.
-      max_steps: overrides the task's own limit.
-      parallel: S, at most; fewer when fewer episodes are left.
-      policy: base policy whose proposals the planner starts from.
-      mesh: devices that replans are split over, see `Planner.plan`.
-      on_end: called with every result as soon as it exists.
+      setup: who plays, where, and what for.
+      episodes: (task name, seed) of each.
+      parallel, policy, mesh, on_end: as for `run_episodes`.
     """
-    if goal is None:
-        goal = lambda task: goal_for_task(
-            task.name, task.names, preset, domain=task.domain
-        )
-    draw = _painter(env, image_size, look)
-    # Worlds of somebody else's physics are shown to a simulator as scenes.
-    observed = env.scene if hasattr(env, "pictures") else lambda states: states
-    waiting = list(enumerate(tasks))[::-1]
-    results: dict[int, EpisodeResult] = {}
-    slots: list[tuple[int, _Slot]] = []
-    states, plans = None, None
-    compiled: set[tuple[int, int]] = set()
-    execute = planner.config.execute
 
-    def begin(count):
-        fresh = []
-        for _ in range(min(count, len(waiting))):
-            index, (name, seed) = waiting.pop()
-            task = task_for(env, name, seed)
-            slot = _Slot(name, seed, task, goal(task))
-            state = _numpy(task.reset(env, jax.random.key(seed)))
-            slot.scenes.append(_numpy(env.scene(state)))
-            fresh.append((index, slot, state))
-        return fresh
+    def __init__(
+        self,
+        setup: Setup,
+        episodes: Sequence[tuple[str, int]],
+        parallel: int,
+        policy: Proposals | None = None,
+        mesh: Mesh | None = None,
+        on_end: Callable[[EpisodeResult], None] | None = None,
+    ):
+        self._setup, self._env, self._planner = setup, setup.env, setup.planner
+        self._prepared = setup.prepare(episodes)
+        self._parallel, self._on_end = parallel, on_end
+        self._controller = Controller(
+            setup.planner, setup.world_model, policy=policy, mesh=mesh
+        )
+        self._draw = _painter(setup)
+        self._waiting = collections.deque(range(len(episodes)))
+        self._playing: list[_Playing] = []
+        self._states: Any = None  # of the env, leading axis S
+        self._plans: Any = None  # of the planner, leading axis S
+        self._compiled: set[int] = set()  # batch sizes that were planned before
+        self._results: dict[int, EpisodeResult] = {}
 
-    count = 1
-    while waiting or slots:
-        fresh = begin(parallel - len(slots))
-        if fresh:
-            blank = _numpy(planner.init_state(len(fresh)))
-            new = jax.tree.map(lambda *x: np.stack(x), *[s for _, _, s in fresh])
-            states = new if states is None or not slots else _join(states, new)
-            plans = blank if plans is None or not slots else _join(plans, blank)
-            slots += [(index, slot) for index, slot, _ in fresh]
-        size = _bucket(len(slots), parallel)
-        padded = np.resize(np.arange(len(slots)), size)
-        seen = _take(states, padded)
-        goals = [slots[i][1].goal for i in padded]
-        seeds = np.array([slots[i][1].seed for i in padded], np.uint32)
-        before = np.array([len(slots[i][1].values) for i in padded], np.uint32)
-        count = max(count, *map(_question_count, goals))
-        controller = Controller(
-            planner, world_model, tokenizer, question_length, count, policy, mesh
-        )
-        keys = fold_in_each(fold_in_each(key, seeds), before)
-        observation = Observation(
-            image=draw(seen), scene=observed(seen) if image_size is None else None
-        )
+    def run(self) -> list[EpisodeResult]:
+        """Plays all of them; the results in the order of the episodes."""
+        while self._waiting or self._playing:
+            self._begin()
+            chunk = self._replan()
+            for t in range(self._planner.config.execute):
+                self._step(chunk[:, t])
+            self._leave()
+        return [self._results[i] for i in sorted(self._results)]
+
+    def _begin(self) -> None:
+        """Fills the places that are free."""
+        starts = []
+        while self._waiting and len(self._playing) < self._parallel:
+            index = self._waiting.popleft()
+            key = jax.random.key(int(self._prepared.seeds[index]))
+            state = _numpy(self._prepared.tasks[index].reset(self._env, key))
+            self._playing.append(_Playing(index, [_numpy(self._env.scene(state))]))
+            starts.append(state)
+        if starts:
+            states = jax.tree.map(lambda *x: np.stack(x), *starts)
+            self._states = _join(self._states, states)
+            plans = _numpy(self._planner.init_state(len(starts)))
+            self._plans = _join(self._plans, plans)
+
+    def _replan(self) -> Float[np.ndarray, "S H A"]:
+        """One chunk for every episode under way."""
+        count = len(self._playing)
+        size = _bucket(count, self._parallel)
+        padded = np.resize(np.arange(count), size)
+        index = [self._playing[i].index for i in padded]
+        before = np.array([len(self._playing[i].values) for i in padded], np.uint32)
+        keys = fold_in_each(self._prepared.keys[np.array(index)], before)
+        observation = self._observe(_take(self._states, padded))
         jax.block_until_ready(observation)
         started = time.perf_counter()
-        chunk, after, info = controller.replan(
-            observation, goals, _take(plans, padded), keys
+        chunk, plans, info = self._controller.replan(
+            observation,
+            self._prepared.goals.rows(index),
+            _take(self._plans, padded),
+            keys,
         )
-        chunk, after, values, nan = map(
-            _numpy, (chunk, after, info.value, info.nan_candidates)
+        chunk, plans, values, nan = map(
+            _numpy, (chunk, plans, info.value, info.nan_candidates)
         )
-        spent = (time.perf_counter() - started) / len(slots)
-        plans = _take(after, np.arange(len(slots)))
-        for i, (_, slot) in enumerate(slots):
-            slot.values.append(float(values[i]))
-            slot.nan += int(nan[i])
-            if (size, count) in compiled:
-                slot.seconds.append(spent)
-        compiled.add((size, count))
-        for t in range(execute):
-            states = _numpy(env.step_batch(states, chunk[: len(slots), t]))
-            scene = _numpy(env.scene(states))
-            for i, (index, slot) in enumerate(slots):
-                if slot.done:
-                    continue
-                slot.scenes.append(_take(scene, i))
-                slot.actions.append(chunk[i, t])
-                slot.success = bool(slot.task.success(slot.scenes[-1]))
-                limit = max_steps or slot.task.max_steps
-                slot.done = slot.success or len(slot.scenes) > limit
-                if slot.done:
-                    results[index] = _result(slot, planner, spent)
-                    if on_end:
-                        on_end(results[index])
-        going = np.array([not slot.done for _, slot in slots])
-        states, plans = _take(states, going), _take(plans, going)
-        slots = [each for each, goes in zip(slots, going) if goes]
-    return [results[i] for i in range(len(tasks))]
+        spent = (time.perf_counter() - started) / count
+        self._plans = _take(plans, np.arange(count))
+        for i, each in enumerate(self._playing):
+            each.values.append(float(values[i]))
+            each.nan += int(nan[i])
+            each.last = spent
+            if size in self._compiled:
+                each.seconds.append(spent)
+        self._compiled.add(size)
+        return chunk[:count]
+
+    def _observe(self, states: Any) -> Observation:
+        """What the world model gets to see."""
+        if self._setup.image_size is not None:
+            return Observation(image=self._draw(states))
+        scene = self._env.scene(states)
+        blank = np.zeros((*scene.batch_shape, 1, 1, 3), np.uint8)
+        # Worlds of somebody else's physics are shown to a simulator as scenes.
+        foreign = hasattr(self._env, "pictures")
+        return Observation(image=blank, scene=scene if foreign else states)
+
+    def _step(self, actions: Float[np.ndarray, "S A"]) -> None:
+        """One control step; episodes that have ended stand still."""
+        self._states = _numpy(self._env.step_batch(self._states, actions))
+        scene = _numpy(self._env.scene(self._states))
+        for i, each in enumerate(self._playing):
+            if each.done:
+                continue
+            each.scenes.append(_take(scene, i))
+            each.actions.append(actions[i])
+            task = self._prepared.tasks[each.index]
+            each.success = bool(task.success(each.scenes[-1]))
+            limit = self._prepared.limits[each.index]
+            each.done = each.success or len(each.actions) >= limit
+            if each.done:
+                self._finish(each)
+
+    def _finish(self, each: _Playing) -> None:
+        """Reports an episode."""
+        result = self._setup.result(
+            self._prepared.tasks[each.index],
+            int(self._prepared.seeds[each.index]),
+            success=each.success,
+            steps=len(each.actions),
+            seconds_per_replan=float(np.median(each.seconds or [each.last])),
+            values=each.values,
+            nan_candidates=each.nan,
+            scenes=jax.tree.map(lambda *x: np.stack(x), *each.scenes),
+            actions=np.stack(each.actions),
+        )
+        self._results[each.index] = result
+        if self._on_end:
+            self._on_end(result)
+
+    def _leave(self) -> None:
+        """Frees the places of episodes that have ended."""
+        going = np.array([not each.done for each in self._playing])
+        self._playing = [each for each in self._playing if not each.done]
+        there = bool(self._playing)
+        self._states = _take(self._states, going) if there else None
+        self._plans = _take(self._plans, going) if there else None
 
 
-def _result(slot: _Slot, planner: Planner, spent: float) -> EpisodeResult:
-    return EpisodeResult(
-        task=slot.task_name,
-        seed=slot.seed,
-        blocks=tuple(slot.task.names),
-        success=slot.success,
-        steps=len(slot.scenes) - 1,
-        seconds_per_replan=float(np.median(slot.seconds or [spent])),
-        candidates_per_replan=planner.config.candidates_per_replan,
-        values=slot.values,
-        nan_candidates=slot.nan,
-        scenes=jax.tree.map(lambda *x: np.stack(x), *slot.scenes),
-        actions=np.stack(slot.actions),
-    )
-
-
-def _question_count(goal) -> int:
-    """Q of a goal, or of the largest goal it may turn into."""
-    return max(len(each.questions) for each in getattr(goal, "options", (goal,)))
-
-
-def _painter(env, image_size, look):
-    """States -> uint8[S, h, w, 3]; a single black pixel if nobody looks at it.
-
-    An env with a camera of its own (`pictures`) draws them itself.
-    """
-    if image_size is None:
-        blank = lambda scene: np.zeros((*scene.batch_shape, 1, 1, 3), np.uint8)
-        return lambda states: blank(env.scene(states))
-    if hasattr(env, "pictures"):
-        return lambda states: env.pictures(states, *image_size)
-    extra = {} if look is None else {"look": look}
-    height, width = image_size
-    paint = jax.jit(lambda scene: picture(scene, height, width, supersample=2, **extra))
-    return lambda states: paint(env.scene(states))
+def _painter(setup: Setup) -> Callable[[Any], Any] | None:
+    """States -> uint8[S, h, w, 3]; None if nobody looks."""
+    if setup.image_size is None:
+        return None
+    return setup.world.pictures(setup.env, *setup.image_size, look=setup.look)
 
 
 def _bucket(count: int, parallel: int) -> int:
@@ -254,4 +244,6 @@ def _take(tree, index):
 
 
 def _join(a, b):
+    if a is None:
+        return b
     return jax.tree.map(lambda x, y: np.concatenate([x, y]), a, b)

@@ -11,7 +11,7 @@ import string
 from collections.abc import Mapping
 from importlib import resources
 
-from swm_jax.eval.config import METHODS, TASKS, format_seeds
+from swm_jax.eval.config import format_seeds
 from swm_jax.eval.report import answers, charts
 from swm_jax.eval.report.page import (
     display,
@@ -127,8 +127,7 @@ def _planning(rows: list[dict], config: Mapping) -> str:
     if not rows:
         return ""
     groups = []
-    tasks = TASKS[config.get("env", "board")]
-    for task in sorted({r["task"] for r in rows}, key=tasks.index):
+    for task in dict.fromkeys(r["task"] for r in rows):
         inside = [r for r in rows if r["task"] == task]
         several = len({r["method"] for r in inside} - {"random"}) > 1
         bars = [
@@ -230,11 +229,9 @@ def _appendix(results: Mapping) -> str:
     facts = {**results["machine"], **results["versions"]}
     rows = [[html.escape(str(k)), html.escape(str(v))] for k, v in facts.items()]
     model = {k: v for k, v in (results.get("model") or {}).items() if k != "training"}
-    env = config.get("env", "board")
-    known = f"Tasks known: {', '.join(TASKS[env])}; methods: {', '.join(METHODS[env])}."
     return section(
         "Config, versions, machine",
-        f"{known} The same figures as data: results.json, beside this page.",
+        "The same figures as data: results.json, beside this page.",
         f"<div class='pair'><div><h3>Config</h3><pre>{dump(config)}</pre>",
         f"<h3>Model</h3><pre>{dump(model)}</pre></div>" if model else "</div>",
         f"<div><h3>Machine and versions</h3>{table(['', ''], rows, 2)}</div></div>",

@@ -17,9 +17,10 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from swm_jax.envs import AnyScene
-from swm_jax.eval.world_models import World, painter
+from swm_jax.eval.world_models import Answerer, painter
+from swm_jax.models.ask import read_answers
 from swm_jax.planning.question_batch import question_batch
-from swm_jax.questions import ANSWERS, Question, predicates
+from swm_jax.questions import Language, Question
 
 WIDTH, HEIGHT = 1120, 560  # of a frame; codecs want multiples of 16
 STAGE = (640, 360)  # of the large picture
@@ -54,7 +55,8 @@ class Said:
 
 
 def listen(
-    world: World,
+    answerer: Answerer,
+    language: Language,
     scenes: AnyScene,
     aims: Sequence,
     told: np.ndarray | None = None,
@@ -67,23 +69,26 @@ def listen(
     stands still.
 
     Args:
+      answerer: what is asked.
+      language: says what came true.
       scenes: scene with leading axis T + 1.
       aims: a `swm_jax.questions.Goal` per frame, all with Q questions.
-      told: float32[>= T, A], the actions; None takes the motion of the board's peg.
+      told: float32[>= T, A], the actions; None takes the motion of the robot, where
+        actions are motions.
       ahead: horizon in steps.
       room: pads the questions, so that other films need no compilation.
     """
     frames = scenes.batch_shape[0]
     still = lambda x: np.concatenate([x, np.repeat(x[-1:], ahead, 0)])
     if told is None:
-        motion = np.diff(still(scenes.peg), axis=0)
+        motion = np.diff(still(getattr(scenes, language.robot)), axis=0)
     else:
         motion = np.zeros((frames + ahead, told.shape[1]), np.float32)
         motion[: frames - 1] = told[: frames - 1]
     actions = np.stack([motion[t : t + ahead] for t in range(frames)])[:, None]
     later = jax.tree.map(lambda x: still(np.asarray(x))[ahead:], scenes)
     asked = [aim.questions for aim in aims]
-    batch = question_batch(asked, world.tokenizer, world.question_length, room)
+    batch = question_batch(asked, answerer.tokenizer, answerer.question_length, room)
     desired = np.stack([aim.answers for aim in aims])
     count = desired.shape[1]
     probability = []
@@ -92,20 +97,21 @@ def listen(
         now, part = jax.tree.map(
             lambda x, rows=rows: np.asarray(x)[rows], (scenes, batch)
         )
-        seen = world.observe(now)
-        log_probs = _ask(world.model, seen, part, actions[rows], (ahead,))
+        seen = answerer.observe(now)
+        inputs = answerer.model, seen, part, actions[rows], (ahead,)
+        log_probs = read_answers(*inputs, normalise="answers")
         log_probs = np.asarray(log_probs)[: frames - begin, 0, 0, :count]
         wanted = desired[begin : begin + BATCH, :, None]
         probability.append(np.exp(np.take_along_axis(log_probs, wanted, 2)[..., 0]))
     now, later = (
         jax.tree.map(lambda x: np.asarray(x)[:, None], each) for each in (scenes, later)
     )
-    margin = predicates.margin(batch.type_id, batch.args, now, later)
+    answer = language.answer(batch.type_id, batch.args, now, later)
     return Said(
         questions=asked,
         desired=desired,
         probability=np.concatenate(probability),
-        truth=(np.asarray(margin)[:, :count] > 0) == (desired == 1),
+        truth=np.asarray(answer)[:, :count] == desired,
         ahead=ahead,
     )
 
@@ -116,10 +122,10 @@ def _ask(model, observation, questions, actions, horizons):
     return model.answer_log_probs(context, actions, horizons)
 
 
-def large_pictures(scenes: AnyScene) -> UInt8[np.ndarray, "T h w 3"]:
+def large_pictures(world: str, scenes: AnyScene) -> UInt8[np.ndarray, "T h w 3"]:
     """The stage of every frame, in pieces so that memory stays small."""
     width, height = STAGE
-    paint = painter(height, width, 2)
+    paint = painter(world, height, width)
     frames = scenes.batch_shape[0]
     pictures = []
     for begin in range(0, frames, 8):
@@ -194,7 +200,7 @@ def _answers(draw: ImageDraw.ImageDraw, said: Said, t: int, left: int, top: int)
     for q in range(min(len(said.questions[t]), room)):
         y = top + LINE * q
         p = float(np.clip(said.probability[t, q], 0.0, 1.0))
-        wanted = ANSWERS[int(said.desired[t, q])]
+        wanted = said.questions[t][q].answers[int(said.desired[t, q])]
         draw.text((left, y), said.questions[t][q].text, INK, _font(15))
         draw.text((left + width, y), wanted, MUTED, _font(15), anchor="ra")
         draw.rectangle((left, y + 22, left + width - 64, y + 34), PANEL)

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Int
 
 from data_pipelines.batches import pretraining
+from swm_jax import worlds
 from swm_jax.models import Tokenizer, TrainBatch
 from swm_jax.training.experiment import Experiment
 
@@ -32,7 +33,8 @@ def action_metadata(experiment: Experiment) -> dict[str, Any]:
     if data.source == "rendered":
         return {}
     if data.source == "simulated":
-        return {"board": {"kind": "raw", "size": 2}}
+        world = worlds.load(data.simulated.generation["world"])
+        return {world.scene.domain: {"kind": "raw", "size": world.env.action_size}}
     from data_pipelines.batches import stream as batches
 
     return batches.stored_action_entries(data.dir, data.actions)

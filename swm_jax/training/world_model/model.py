@@ -14,7 +14,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from data_pipelines.batches.pretraining import QUERY_TYPES as RENDERED_TYPES
+from data_pipelines.batches.query_types import QUERY_TYPES
 from swm_jax.checkpoints import check_tree, load_model
 from swm_jax.models import SemanticWorldModel, TrainBatch
 from swm_jax.training.experiment import Experiment
@@ -27,9 +27,6 @@ from swm_jax.training.world_model.heads import (
     init_heads,
 )
 from swm_jax.training.world_model.losses import Scores, answer_loss
-
-# The grammar's types, those that only pre-training asks, and questions in free words.
-QUERY_TYPES = (*RENDERED_TYPES, "labelled")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +45,7 @@ class TrainableWorldModel:
     dense_weight: float = 0.0
     weights: HeadWeights = dataclasses.field(default_factory=HeadWeights)
 
-    metrics = ("loss", "accuracy", *(f"accuracy/{name}" for name in QUERY_TYPES))
+    metrics = ("loss", "accuracy", *(f"accuracy/{n}" for n in QUERY_TYPES if n))
     shown = ("loss", "accuracy", "place_error_mm")
 
     @classmethod

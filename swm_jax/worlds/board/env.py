@@ -2,9 +2,9 @@
 
 Language-Table's world in the plane: the action is added to the peg's target
 position, which is clipped to the board; one control step is 0.1 s. The world is
-described here: the state, its reset and its reading as a `Scene`.
-`engine_mujoco.MujocoBoard` (C engine, CPU hosts) and `engine_mjx.MjxBoard`
-(accelerators) add the physics; `swm_jax.worlds.load_env` chooses.
+described here: the state, its reset and its reading as a `Scene`. `engine.MujocoBoard`
+(C engine, CPU hosts) and `engine.MjxBoard` (accelerators) add the physics;
+`swm_jax.worlds.load_env` chooses.
 
 Axes: B worlds, H control steps. Positions in metres, angles in radians (not
 wrapped, so that turns can be counted).
@@ -20,9 +20,11 @@ import mujoco
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from swm_jax.envs.env import MjcfEnv
-from swm_jax.envs.scene import BLOCK_SETS, SLOT_SHAPES, Scene, array_namespace
+from swm_jax.choices import known
+from swm_jax.envs.env import MjcfEnv, check_physics_step
+from swm_jax.envs.scene import array_namespace
 from swm_jax.worlds.board import geometry as geometry
+from swm_jax.worlds.board.looks import LOOKS
 from swm_jax.worlds.board.model import (
     BLOCK_BOUNDS,
     BLOCK_DOFS,
@@ -31,6 +33,7 @@ from swm_jax.worlds.board.model import (
     block_radius,
     board_model,
 )
+from swm_jax.worlds.board.scene import BLOCK_SETS, SLOT_SHAPES, Scene
 
 BLOCK_GAP = 0.0175  # metres from edge to edge between blocks after a reset
 PEG_CLEARANCE = 0.06  # metres from the peg to any block's centre after a reset
@@ -51,6 +54,13 @@ def default_config() -> ml_collections.ConfigDict:
             "threads": 0,  # of the C engine; 0 takes every core
         }
     )
+
+
+def check_config(config: ml_collections.ConfigDict) -> None:
+    """Raises ValueError for settings that do not fit together."""
+    known("block set", config.block_set, BLOCK_SETS)
+    known("look", config.look, LOOKS)
+    check_physics_step(config.physics_dt, geometry.CONTROL_PERIOD)
 
 
 @struct.dataclass
@@ -79,7 +89,7 @@ class BoardEnv(MjcfEnv[State, Scene]):
       action_limit: the simulator's box; larger actions are clipped.
     """
 
-    domain = "board"
+    world = "board"
     action_size = 2
     action_names = "the peg's displacement (x, y) in metres"
 

@@ -7,17 +7,12 @@ shadows or highlights, `colour * min(1, ambient + diffuse * max(0, -normal . lig
 which is what OpenGL's fixed pipeline in `mujoco.Renderer` computes too.
 """
 
-import difflib
-from collections.abc import Mapping
-from typing import TypeVar
-
 from flax import struct
 
 from swm_jax.envs.scene import COLOURS
 from swm_jax.worlds.board import geometry as board_geometry
 
 Triple = tuple[float, float, float]
-AnyLook = TypeVar("AnyLook")
 
 
 @struct.dataclass
@@ -59,16 +54,3 @@ LOOKS: dict[str, Look] = {
         diffuse_rgb=(0.3, 0.3, 0.3),
     ),
 }
-
-
-def get_look(name: str, looks: Mapping[str, AnyLook] = LOOKS) -> AnyLook:
-    """The look of that name; those of the board if not told otherwise.
-
-    Raises:
-      KeyError: no such look; the message suggests the nearest name.
-    """
-    if name in looks:
-        return looks[name]
-    near = difflib.get_close_matches(name, looks, n=1)
-    hint = f", did you mean {near[0]!r}?" if near else ";"
-    raise KeyError(f"unknown look {name!r}{hint} looks: {', '.join(looks)}")

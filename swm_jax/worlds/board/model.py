@@ -17,8 +17,9 @@ import mujoco
 import numpy as np
 from jaxtyping import Float
 
-from swm_jax.envs.scene import BLOCK_NAMES, BLOCK_SETS, SLOT_SHAPES
+from swm_jax.envs.scene import BLOCK_NAMES
 from swm_jax.worlds.board import geometry as geometry
+from swm_jax.worlds.board.scene import BLOCK_SETS, SLOT_SHAPES
 
 NUM_BLOCKS = len(SLOT_SHAPES)
 BLOCK_DOFS = 3 * NUM_BLOCKS

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from swm_jax.envs.scene import SLOT_SHAPES, Scene
 from swm_jax.worlds.board import geometry as geometry
 from swm_jax.worlds.board.model import BLOCK_BOUNDS, block_radius
+from swm_jax.worlds.board.scene import SLOT_SHAPES, Scene
 
 CELL = 0.02  # metres
 SWEEPS = 28  # the map is 23 x 31 cells; a sweep reaches further than one

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from swm_jax.envs.scene import SLOT_SHAPES
 from swm_jax.worlds.board.model import collision_capsules
+from swm_jax.worlds.board.scene import SLOT_SHAPES
 
 
 def block_gap(

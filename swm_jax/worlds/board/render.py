@@ -29,7 +29,7 @@ from swm_jax.envs.ray_caster import (
     window_of,
     with_window,
 )
-from swm_jax.envs.scene import COLOUR_OF_BLOCK, Scene
+from swm_jax.envs.scene import COLOUR_OF_BLOCK
 from swm_jax.worlds.board import geometry as board
 from swm_jax.worlds.board.looks import Look
 from swm_jax.worlds.board.render_shapes import (
@@ -41,6 +41,7 @@ from swm_jax.worlds.board.render_shapes import (
     place_outlines,
     prism_hit,
 )
+from swm_jax.worlds.board.scene import Scene
 
 BACKGROUND, BOARD, PEG, FIRST_BLOCK = -1, 0, 1, 2  # what `segment` returns
 

@@ -17,9 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
+from ml_collections import ConfigDict
 
 from swm_jax.choices import index_below, known
-from swm_jax.envs.scene import BLOCK_NAMES, BLOCK_SETS, Scene
+from swm_jax.envs.scene import BLOCK_NAMES
 from swm_jax.worlds.board.env import (
     PEG_CLEARANCE,
     BoardEnv,
@@ -31,6 +32,8 @@ from swm_jax.worlds.board.env import (
 )
 from swm_jax.worlds.board.model import NUM_BLOCKS
 from swm_jax.worlds.board.overlap import block_gap
+from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
+from swm_jax.worlds.world import Task
 
 TASK_NAMES = ("reach", "separate", "block_to_block")
 REACHED = 0.05  # metres, peg to block
@@ -48,28 +51,14 @@ PAIRS = ((5, 1), (0, 6), (2, 1), (3, 0), (7, 4))
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class BoardTask(Task):
     """One task about particular blocks.
 
-    Attributes:
-      name: a key of `TASK_NAMES`.
-      slots: slots of the blocks it is about, in the order of `names`.
-      names: their names; reach (block), separate (block, neighbours...),
-        block_to_block (the block that moves, the block it goes to).
-      max_steps: control steps after which an episode is lost.
+    The names of reach are (block), of separate (block, neighbours...), of
+    block_to_block (the block that moves, the block it goes to).
     """
 
-    name: str
-    slots: tuple[int, ...]
-    names: tuple[str, ...]
     max_steps: int = MAX_STEPS
-
-    domain = "board"
-
-    @property
-    def task(self) -> str:
-        """An id such as "block_to_block:green cube,blue moon"."""
-        return f"{self.name}:{','.join(self.names)}"
 
     def reset(self, env: BoardEnv, key: Key[Array, ""]) -> State:
         """A start of this task, never one that is already won.
@@ -106,7 +95,7 @@ def make_task(
     seed: int = 0,
     neighbours: Sequence[str] | None = None,
     block_set: str = "standard",
-) -> Task:
+) -> BoardTask:
     """Builds a task; what is not said follows from the seed.
 
     Args:
@@ -150,7 +139,12 @@ def make_task(
                     f"neighbours are {list(neighbours)}, expected {NUM_NEIGHBOURS} "
                     f"different blocks other than the {names[first]}"
                 )
-    return Task(name, slots, tuple(names[slot] for slot in slots))
+    return BoardTask(name, slots, tuple(names[slot] for slot in slots))
+
+
+def task_in(name: str, seed: int, config: ConfigDict, **which) -> BoardTask:
+    """`make_task` for an env with these settings."""
+    return make_task(name, seed=seed, block_set=config.block_set, **which)
 
 
 @functools.partial(jax.jit, static_argnames="name")
@@ -162,7 +156,7 @@ def task_success(
     Args:
       name: a key of `TASK_NAMES`.
       scene: any leading axes.
-      slots: as `Task.slots`; leading axes broadcast against the scene's.
+      slots: as `BoardTask.slots`; leading axes broadcast against the scene's.
     """
     lead = scene.peg.shape[:-1]
     slots = jnp.broadcast_to(slots, (*lead, slots.shape[-1]))

@@ -1,1 +1,60 @@
-"""The cube arm: a gripper and up to four cubes, as in OGBench's visual-cube."""
+"""The cube arm: a gripper and one to four cubes, after OGBench's visual-cube tasks."""
+
+from swm_jax.envs import EnvMaker
+from swm_jax.worlds.cube import (
+    env,
+    goals,
+    host_render,
+    looks,
+    policies,
+    questions,
+    render,
+    scene,
+    tasks,
+)
+from swm_jax.worlds.world import (
+    PlannerSettings,
+    Policies,
+    Renderers,
+    Tasks,
+    World,
+)
+
+WORLD = World(
+    name="cube",
+    env=EnvMaker(
+        engines={
+            "mujoco": "swm_jax.worlds.cube.engine:MujocoCube",
+            "mjx": "swm_jax.worlds.cube.engine:MjxCube",
+        },
+        settings=env.default_config,
+        action_size=env.CubeEnv.action_size,
+        action_limit=env.CubeEnv.action_limit,
+        check=env.check_config,
+    ),
+    scene=scene.FORMAT,
+    language=questions.LANGUAGE,
+    tasks=Tasks(tasks.TASK_NAMES, tasks.task_in, tasks.task_success),
+    goals=goals.GOALS,
+    looks=looks.CUBE_LOOKS,
+    render=Renderers(render.render, host_render.render, (224, 224)),
+    policies=Policies(
+        names=policies.POLICIES,
+        first_memory=policies.first_memory,
+        act=policies.act,
+        starts=policies.starts,
+        generation=policies.generation_config,
+        check=lambda config: None,
+        settings=("cubes", "control_period"),
+        expert=policies.expert,
+        others_act=True,  # OGBench's own
+    ),
+    planner=PlannerSettings(
+        every=dict(action_size=5, action_limit=1.0, init_std=0.6, min_std=0.1),
+        by_name={
+            "gradient_published": dict(
+                iterations=20, execute=4, learning_rate=0.2, gradient_clip=10.0
+            )
+        },
+    ),
+)

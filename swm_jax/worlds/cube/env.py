@@ -4,8 +4,8 @@ OGBench's visual-cube world with a Cartesian gripper. An action in [-1, 1]^5 is
 relative to where the gripper is: x, y, z by up to 0.05 m, yaw by up to 0.3 rad, and
 how far it is closed by up to 1 of its range. A gripper that shall hold must go on
 closing, as there: at 0 it aims at the opening it has, and its grip fades.
-The world is described here; `engine_mujoco.MujocoCube` (C engine, CPU hosts) and
-`engine_mjx.MjxCube` (accelerators) add the physics; `worlds.load_env("cube")` chooses.
+The world is described here; `engine.MujocoCube` (C engine, CPU hosts) and
+`engine.MjxCube` (accelerators) add the physics; `worlds.load_env("cube")` chooses.
 
 Axes: B worlds, H control steps, n cubes. Positions in metres, angles in radians (yaw
 is not wrapped, so that turns can be counted).
@@ -21,10 +21,13 @@ import mujoco
 from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
-from swm_jax.envs.env import MjcfEnv
-from swm_jax.envs.scene import CUBES, CubeScene, array_namespace
+from swm_jax.choices import known
+from swm_jax.envs.env import MjcfEnv, check_physics_step
+from swm_jax.envs.scene import array_namespace
 from swm_jax.worlds.cube import geometry as geometry
-from swm_jax.worlds.cube.model import HAND_DOFS, cube_model
+from swm_jax.worlds.cube.looks import CUBE_LOOKS
+from swm_jax.worlds.cube.model import HAND_DOFS, MAX_CUBES, cube_model
+from swm_jax.worlds.cube.scene import CUBES, CubeScene
 
 CUBE_GAP = 0.06  # metres between the centres of cubes after a reset, at least
 _TRIES = 32  # candidate places per cube; nine tenths of the table are free
@@ -43,6 +46,14 @@ def default_config() -> ml_collections.ConfigDict:
             "threads": 0,  # of the C engine; 0 takes every core
         }
     )
+
+
+def check_config(config: ml_collections.ConfigDict) -> None:
+    """Raises ValueError for settings that do not fit together."""
+    if not 1 <= config.cubes <= MAX_CUBES:
+        raise ValueError(f"cubes is {config.cubes}, expected 1 to {MAX_CUBES}")
+    known("look", config.look, CUBE_LOOKS)
+    check_physics_step(config.physics_dt, config.control_period)
 
 
 @struct.dataclass
@@ -71,7 +82,7 @@ class CubeEnv(MjcfEnv[CubeState, CubeScene]):
       cone: of the friction, see `cube_model.CONES`.
     """
 
-    domain = "cube"
+    world = "cube"
     action_size = 5
     action_limit = 1.0
     action_names = "x, y, z, yaw and grip, each in -1..1"

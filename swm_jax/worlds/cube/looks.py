@@ -8,7 +8,8 @@ and the finger pads with 0.5 for pictures); alpha 1 draws it solid, 0 hides it.
 from flax import struct
 
 from swm_jax.envs.scene import COLOURS
-from swm_jax.worlds.board.looks import Triple, get_look
+
+Triple = tuple[float, float, float]
 
 # OGBench's colours; what it calls orange is the paper's yellow.
 _RGB = {
@@ -73,8 +74,3 @@ CUBE_LOOKS: dict[str, CubeLook] = {
     "camera_shift": CubeLook(camera_offset=(0.03, 0.04, -0.03)),
     "dim_light": CubeLook(ambient_rgb=(0.25, 0.25, 0.25), diffuse_rgb=(0.3, 0.3, 0.3)),
 }
-
-
-def get_cube_look(name: str) -> CubeLook:
-    """As `looks.get_look`, of the cube arm."""
-    return get_look(name, CUBE_LOOKS)

@@ -21,8 +21,8 @@ however many iterations it had; a held cube then slips about 3 mm in 5 seconds.
 import mujoco
 import numpy as np
 
-from swm_jax.envs.scene import CUBES
 from swm_jax.worlds.cube import geometry as geometry
+from swm_jax.worlds.cube.scene import CUBES
 
 HAND_DOFS = 6
 MAX_CUBES = len(CUBES)

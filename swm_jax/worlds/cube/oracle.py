@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
-from swm_jax.envs.scene import CubeScene
 from swm_jax.worlds.cube import geometry as geometry
 from swm_jax.worlds.cube.overlap import finger_gaps
+from swm_jax.worlds.cube.scene import CubeScene
 
 HELD = 0.002  # metres between a held cube and each finger, at most
 ALIGNED = 0.012  # metres aside within which the hand goes straight down

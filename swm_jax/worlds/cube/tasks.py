@@ -17,12 +17,15 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key
+from ml_collections import ConfigDict
 
 from swm_jax.choices import index_below, known
-from swm_jax.envs.scene import BLOCK_NAMES, CUBES, CubeScene
+from swm_jax.envs.scene import BLOCK_NAMES
 from swm_jax.worlds.cube import geometry as geometry
 from swm_jax.worlds.cube.env import CubeEnv, CubeState
 from swm_jax.worlds.cube.overlap import cube_gap, finger_gaps
+from swm_jax.worlds.cube.scene import CUBES, CubeScene
+from swm_jax.worlds.world import Task
 
 TASK_NAMES = ("reach", "lift", "stack")
 LIFTED = 0.05  # metres above where the cube rests
@@ -33,27 +36,10 @@ PAIRS = ((1, 3), (1, 2), (2, 0))
 
 
 @dataclasses.dataclass(frozen=True)
-class CubeTask:
-    """One task about particular cubes.
+class CubeTask(Task):
+    """One task about particular cubes: reach and lift (cube), stack (top, bottom)."""
 
-    Attributes:
-      name: a key of `TASK_NAMES`.
-      slots: slots of the cubes it is about, in the order of `names`.
-      names: their names; reach and lift (cube), stack (top, bottom).
-      max_steps: control steps after which an episode is lost.
-    """
-
-    name: str
-    slots: tuple[int, ...]
-    names: tuple[str, ...]
     max_steps: int = MAX_STEPS
-
-    domain = "cube"
-
-    @property
-    def task(self) -> str:
-        """An id such as "stack:blue cube,green cube"."""
-        return f"{self.name}:{','.join(self.names)}"
 
     def reset(self, env: CubeEnv, key: Key[Array, ""]) -> CubeState:
         """A start of this task: any reset of the env."""
@@ -116,6 +102,11 @@ def make_task(
         if len(slots) != 2 or slots[0] == slots[1]:
             raise ValueError(f"pair is {pair!r}, expected two different cubes")
     return CubeTask(name, slots, tuple(here[slot] for slot in slots))
+
+
+def task_in(name: str, seed: int, config: ConfigDict, **which) -> CubeTask:
+    """`make_task` for an env with these settings."""
+    return make_task(name, seed=seed, cubes=config.cubes, **which)
 
 
 @functools.partial(jax.jit, static_argnames="name")

@@ -20,9 +20,11 @@ from flax import struct
 from jaxtyping import Float, Int, Key, UInt8
 from PIL import Image
 
+from swm_jax.choices import known
 from swm_jax.envs.env import Env
-from swm_jax.envs.scene import BLOCK_NAMES, BLOCK_SETS, Scene
+from swm_jax.envs.scene import BLOCK_NAMES
 from swm_jax.worlds.board.env import BoardEnv
+from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
 
 KEPT = 512  # worlds that pybullet remembers for us
 _AWAY = 5.0  # metres: where blocks wait while the arm takes its place
@@ -58,24 +60,40 @@ class LanguageTableState:
     step: Int[np.ndarray, "..."]
 
 
+def default_config() -> ml_collections.ConfigDict:
+    """Settings of Language-Table's env."""
+    return ml_collections.ConfigDict(
+        {
+            "block_set": "standard",  # the only one it has
+            "episode_length": 120,  # control steps before a wrapper truncates
+        }
+    )
+
+
+def check_config(config: ml_collections.ConfigDict) -> None:
+    """Raises ValueError for settings that do not fit together."""
+    known("block set", config.block_set, ("standard",))
+
+
 class LanguageTableEnv(Env[LanguageTableState, Scene]):
     """Google's env with the eight blocks of our standard set.
 
     Attributes:
-      backend: "language_table".
-      domain: "board", which questions it is about.
-      config: `block_set`, for the benchmark's tasks.
       action_size, action_limit, block_ids: as `board.BoardEnv`.
     """
 
+    world = "language_table"
     backend = "language_table"
-    domain = "board"
+    traceable = False
     action_size = BoardEnv.action_size
     action_names = BoardEnv.action_names
     action_limit = 0.1
 
-    def __init__(self, seed: int = 0):
+    def __init__(self, config: ml_collections.ConfigDict):
         """Makes the env (seconds).
+
+        Args:
+          config: as `default_config`.
 
         Raises:
           LanguageTableMissing: the package is not installed.
@@ -92,11 +110,11 @@ class LanguageTableEnv(Env[LanguageTableState, Scene]):
         self._env: Any = language_table.LanguageTable(
             block_mode=blocks.LanguageTableBlockVariants.BLOCK_8,
             control_frequency=10.0,
-            seed=seed,
+            seed=0,  # every reset has a seed of its own
             render_text_in_image=False,
         )
-        self.config = ml_collections.ConfigDict({"block_set": "standard"})
-        self.block_ids = BLOCK_SETS["standard"]
+        self.config = config
+        self.block_ids = BLOCK_SETS[config.block_set]
         self._client = self._env.pybullet_client
         self._bodies = [
             self._env._block_to_pybullet_id[BLOCK_NAMES[i].replace(" ", "_")]

@@ -22,9 +22,11 @@ import numpy as np
 from flax import struct
 from jaxtyping import Float, Int, Key, UInt8
 
-from swm_jax.envs.scene import CUBES, CubeScene
+from swm_jax.envs.env import Env
+from swm_jax.worlds.cube.env import CubeEnv
+from swm_jax.worlds.cube.scene import CUBES, CubeScene
 
-COUNTS = {"single": 1, "double": 2, "triple": 3, "quadruple": 4}
+VARIANTS = ("single", "double", "triple", "quadruple")  # one to four cubes
 _ROBOT_JOINTS = 14  # six of the arm, eight of the gripper
 _PAD = 0.0042  # metres from a pad's centre to its face, silicone included
 _PADS = ("left_pad1", "left_pad2", "right_pad1", "right_pad2")
@@ -58,48 +60,64 @@ class OGBenchState:
     step: Int[np.ndarray, "..."]
 
 
-class OGBenchCube:
+def default_config() -> ml_collections.ConfigDict:
+    """Settings of OGBench's env."""
+    return ml_collections.ConfigDict(
+        {
+            "cubes": 4,  # 1 to 4
+            "size": 224,  # side of the pictures, pixels
+            "control_period": 0.1,  # seconds; 0.05 in OGBench's own data
+            "episode_length": 200,  # control steps before a wrapper truncates
+        }
+    )
+
+
+def check_config(config: ml_collections.ConfigDict) -> None:
+    """Raises ValueError for settings that do not fit together."""
+    if not 1 <= config.cubes <= len(VARIANTS):
+        raise ValueError(f"cubes is {config.cubes}, expected 1 to {len(VARIANTS)}")
+
+
+class OGBenchCube(Env[OGBenchState, CubeScene]):
     """`visual-cube-*` of the package `ogbench`.
 
     Attributes:
-      backend: "ogbench".
-      domain: "cube", which questions it is about.
-      config: `cubes`, for the benchmark's tasks.
       action_size, action_limit, block_ids: as `cube.CubeEnv`.
     """
 
+    world = "ogbench"
     backend = "ogbench"
-    domain = "cube"
-    action_size = 5
-    action_limit = 1.0
+    traceable = False
+    action_size = CubeEnv.action_size
+    action_limit = CubeEnv.action_limit
+    action_names = CubeEnv.action_names
 
-    def __init__(
-        self,
-        variant: str = "quadruple",
-        size: int = 224,
-        control_period: float = 0.1,
-    ):
+    def __init__(self, config: ml_collections.ConfigDict):
         """Makes the env; its first reset compiles the model (seconds).
 
         Args:
-          variant: "single", "double", "triple" or "quadruple".
-          size: side of the pictures, pixels.
-          control_period: seconds; 0.1 as in the paper's evaluation, OGBench's own data
-            have 0.05.
+          config: as `default_config`.
 
         Raises:
           OGBenchMissing: the package is not installed.
           RuntimeError: no OpenGL context.
-          ValueError: an unknown variant.
         """
-        if variant not in COUNTS:
-            raise ValueError(f"unknown variant '{variant}', known: {', '.join(COUNTS)}")
-        self.variant, self.size = variant, size
-        self.config = ml_collections.ConfigDict({"cubes": COUNTS[variant]})
-        self.block_ids = CUBES[: COUNTS[variant]]
-        self._env = _make(variant, size, control_period)
-        self._reader = SceneReader(variant, self._env)
+        self.config, self.size = config, config.size
+        self.block_ids = CUBES[: config.cubes]
+        self._env = _make(config.cubes, config.size, config.control_period)
+        self._reader = SceneReader(config.cubes, self._env)
         self._loaded: bytes | None = None
+
+    def native(self, state: OGBenchState) -> OGBenchState:
+        """The state as it is: other engines' states cannot be set up here."""
+        return state
+
+    def state_from_scene(self, scene: CubeScene) -> OGBenchState:
+        """Raises NotImplementedError: OGBench's arm has joints that no scene tells."""
+        raise NotImplementedError(
+            "OGBench's env cannot be put into a scene: its arm has joints that a scene "
+            "does not hold; begin from reset"
+        )
 
     def reset(self, key: Key[Any, ""] | int) -> OGBenchState:
         """OGBench's own reset; of a key made by `jax.random.key(seed)`, with that seed.
@@ -119,9 +137,10 @@ class OGBenchCube:
 
     def step(self, state: OGBenchState, action: Float[np.ndarray, "5"]) -> OGBenchState:
         """One control step; nothing is drawn."""
+        action = self.check_actions(action, ())
         self._load(state)
         env = self._env
-        env.set_control(np.clip(np.asarray(action, np.float64), -1, 1))
+        env.set_control(np.clip(action.astype(np.float64), -1, 1))
         env.pre_step()
         mujoco.mj_step(env._model, env._data, nstep=env._n_steps)
         # The package leaves kinematics one physics step (2 ms) behind the positions; a
@@ -162,7 +181,7 @@ class OGBenchCube:
         if (height, width) != (self.size, self.size):
             raise ValueError(
                 f"pictures of {height} x {width} px were asked for, the env was made "
-                f"for {self.size} x {self.size}: OGBenchCube(size={height})"
+                f"for {self.size} x {self.size}: load_env('ogbench', size={height})"
             )
         return np.stack([self.picture(state) for state in _worlds(states)])
 
@@ -209,16 +228,16 @@ class OGBenchCube:
 class SceneReader:
     """Scenes of OGBench's joint positions, by its own model's kinematics."""
 
-    def __init__(self, variant: str, env: Any = None):
-        """`env` is the package's, if there is one already.
+    def __init__(self, cubes: int, env: Any = None):
+        """`env` is the package's with so many cubes, if there is one already.
 
         Raises:
           OGBenchMissing: the package is not installed.
         """
         if env is None:
-            env = _make(variant, 64, 0.05, pictures=False)
+            env = _make(cubes, 64, 0.05, pictures=False)
         self._model, self._data = env._model, mujoco.MjData(env._model)
-        self._count = COUNTS[variant]
+        self._count = cubes
         self._pads = [self._model.geom(f"ur5e/robotiq/{name}").id for name in _PADS]
         self._site = self._model.site("ur5e/robotiq/pinch").id
 
@@ -267,15 +286,15 @@ def seeded(seed: int) -> Iterator[None]:
         np.random.set_state(before)
 
 
-def _make(variant: str, size: int, control_period: float, pictures: bool = True) -> Any:
+def _make(cubes: int, size: int, control_period: float, pictures: bool = True) -> Any:
     try:
-        from ogbench.manipspace.envs.cube_env import CubeEnv
+        from ogbench.manipspace.envs.cube_env import CubeEnv as PackageEnv
     except ImportError as error:
         raise OGBenchMissing(
             "OGBench's env needs its package: pip install 'swm_jax[ogbench]'"
         ) from error
-    env = CubeEnv(
-        env_type=variant,
+    env = PackageEnv(
+        env_type=VARIANTS[cubes - 1],
         ob_type="pixels" if pictures else "states",
         mode="data_collection",
         width=size,

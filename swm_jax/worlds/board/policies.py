@@ -1,4 +1,4 @@
-"""Episodes on the board: where they start, who acts, how the physics runs.
+"""Who acts in generated episodes on the board, and where they start.
 
 Question types that compare the present with the future need movement, those about
 touching need contacts, and a planner will ask about actions that no expert takes.
@@ -17,7 +17,6 @@ Axes: B episodes, T actions.
 """
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -27,14 +26,14 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from data_pipelines.generate.play import Simulated, play_episodes
-from data_pipelines.generate.scenes import random_scenes
-from data_pipelines.schema.domains import POLICIES
-from swm_jax.envs import Scene
-from swm_jax.worlds import BoardEnv, State
+from swm_jax.envs.scene import block_id
+from swm_jax.worlds.board.env import BoardEnv, State
 from swm_jax.worlds.board.geometry import PEG_BOX, PLANNER_ACTION_LIMIT
 from swm_jax.worlds.board.oracle import oracle_action
+from swm_jax.worlds.board.random_scenes import random_scenes
+from swm_jax.worlds.board.scene import Scene
 
+POLICIES = ("oracle", "noisy", "random", "contact", "smooth")
 RANDOM_LIMIT = 0.025  # metres per step, the published suboptimal data
 NOISE = 0.01  # metres per step, standard deviation of the noisy policy
 BURST_SHARE = 0.2  # steps of the noisy policy that are plain random
@@ -62,36 +61,36 @@ class Memory:
     velocity: Float[Array, "2"]
 
 
-def simulate(
-    env: BoardEnv, seed: int, numbers: Sequence[int], config: ml_collections.ConfigDict
-) -> Simulated:
-    """Plays the episodes `numbers` of the data set `seed`.
-
-    Args:
-      env: either backend.
-      seed: seed of the data set.
-      numbers: B episode numbers.
-      config: `min_steps`, `max_steps`, `mixture` (policy -> weight) and
-        `near_share`, the share of starts with neighbours.
-    """
-    return play_episodes(
-        env,
-        lambda keys: _starts(env, keys, config.near_share),
-        _first_memory,
-        _act,
-        POLICIES,
-        seed,
-        numbers,
-        config,
+def generation_config() -> ml_collections.ConfigDict:
+    """What a generation config of the board adds to the default."""
+    config = ml_collections.ConfigDict()
+    config.min_steps = 32  # actions; a length is drawn for every episode
+    config.max_steps = 48
+    config.mixture = ml_collections.ConfigDict(
+        {"oracle": 0.2, "noisy": 0.2, "random": 0.1, "contact": 0.3, "smooth": 0.2}
     )
+    config.near_share = 0.5  # starts with blocks and peg beside each other
+    config.block_set = "standard"
+    return config
 
 
-def _starts(env: BoardEnv, keys: PRNGKeyArray, near_share: float) -> State:
-    """Resets, some replaced by crowded scenes, at rest."""
+def check_generation(config: ml_collections.ConfigDict) -> None:
+    """Raises ValueError for a generation config that cannot work."""
+    if not 0 <= config.near_share <= 1:
+        raise ValueError(
+            f"config.near_share is {config.near_share!r}, expected a share between 0 "
+            "and 1"
+        )
+
+
+def starts(
+    env: BoardEnv, keys: PRNGKeyArray, config: ml_collections.ConfigDict
+) -> State:
+    """Resets, `config.near_share` of them replaced by crowded scenes, at rest."""
     states = env.reset_batch(keys)
-    near, crowded = _crowded(keys, env.block_ids, near_share)
+    near, crowded = _crowded(keys, env.block_ids, config.near_share)
     crowded = env.state_from_scene(crowded)
-    if env.backend == "mujoco":
+    if not env.traceable:
         near, crowded = jax.tree.map(np.asarray, (near, crowded))
 
     def pick(a, b):
@@ -117,7 +116,7 @@ def _crowded(keys, block_ids, near_share):
     return jax.vmap(one)(keys)
 
 
-def _first_memory(key: PRNGKeyArray) -> Memory:
+def first_memory(key: PRNGKeyArray) -> Memory:
     """Nothing decided yet: the first step draws everything."""
     return Memory(
         pair=jnp.zeros(2, jnp.int32),
@@ -128,7 +127,10 @@ def _first_memory(key: PRNGKeyArray) -> Memory:
     )
 
 
-def _act(key, t, policy, scene, memory):
+def act(
+    key: PRNGKeyArray, t: Any, policy: Int[Array, ""], scene: Scene, memory: Memory
+) -> tuple[Float[Array, "2"], Memory]:
+    """The action of step t by a policy, an index into `POLICIES`."""
     keys = jax.random.split(jax.random.fold_in(key, 16 + t), len(POLICIES))
     memory = _next_memory(keys[0], scene, memory)
     chosen = {
@@ -198,3 +200,15 @@ def _pushes_badly(key, noise_key, scene: Scene, memory: Memory) -> Float[Array, 
     action = _pushes(key, scene, memory) + NOISE * jax.random.normal(noise, (2,))
     lost = RANDOM_LIMIT * jax.random.uniform(uniform, (2,), minval=-1.0)
     return jnp.where(jax.random.uniform(burst) < BURST_SHARE, lost, action)
+
+
+_push = jax.jit(oracle_action)
+
+
+def expert(
+    env: BoardEnv, scene: Scene, task: Any, seed: int, key: PRNGKeyArray
+) -> Float[Array, "2"]:
+    """Pushes a task's block to its second one, or to any other."""
+    first, *rest = map(block_id, task.names)
+    others = [i for i in env.block_ids if i != first]
+    return _push(scene, first, rest[0] if rest else others[seed % len(others)], key)

@@ -1,4 +1,4 @@
-"""Episodes of the cube arm: who acts, and what for.
+"""Who acts in generated episodes of the cube arm, and what for.
 
 Three policies share the episodes (weights in the config):
 
@@ -13,7 +13,7 @@ the table or onto another cube. An episode is a function of (data set seed, its 
 Axes: B episodes, T actions.
 """
 
-from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +21,8 @@ import ml_collections
 from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from data_pipelines.generate.play import Simulated, play_episodes
-from data_pipelines.schema.domains import CUBE_POLICIES
-from swm_jax.envs import CubeScene
-from swm_jax.worlds.cube.env import CubeEnv
+from swm_jax.worlds.cube import geometry
+from swm_jax.worlds.cube.env import CubeEnv, CubeState
 from swm_jax.worlds.cube.oracle import (
     Plan,
     closed_loop_action,
@@ -33,7 +31,9 @@ from swm_jax.worlds.cube.oracle import (
     plan_action,
     plan_is_over,
 )
+from swm_jax.worlds.cube.scene import CubeScene
 
+POLICIES = ("play", "noisy", "smooth")
 PLAY_NOISE = 0.1  # standard deviation, of -1..1
 NOISY_NOISE = 0.2
 PATIENCE = 60  # steps after which the noisy policy takes on another errand
@@ -61,30 +61,28 @@ class Memory:
     velocity: Float[Array, "5"]
 
 
-def simulate(
-    env: CubeEnv, seed: int, numbers: Sequence[int], config: ml_collections.ConfigDict
-) -> Simulated:
-    """Plays the episodes `numbers` of the data set `seed`.
-
-    Args:
-      env: either backend.
-      seed: seed of the data set.
-      numbers: B episode numbers.
-      config: `min_steps`, `max_steps`, `mixture` (policy -> weight).
-    """
-    return play_episodes(
-        env,
-        env.reset_batch,
-        _first_memory,
-        _act,
-        CUBE_POLICIES,
-        seed,
-        numbers,
-        config,
+def generation_config() -> ml_collections.ConfigDict:
+    """What a generation config of the cube arm adds to the default."""
+    config = ml_collections.ConfigDict()
+    config.min_steps = config.max_steps = 100  # actions of an episode
+    # The paper's two; "smooth" adds actions as planners propose them.
+    config.mixture = ml_collections.ConfigDict(
+        {"play": 0.4, "noisy": 0.4, "smooth": 0.2}
     )
+    config.cubes = 4
+    config.control_period = 0.1  # seconds
+    return config
 
 
-def _first_memory(key: PRNGKeyArray) -> Memory:
+def starts(
+    env: CubeEnv, keys: PRNGKeyArray, config: ml_collections.ConfigDict
+) -> CubeState:
+    """Resets of the env."""
+    del config
+    return env.reset_batch(keys)
+
+
+def first_memory(key: PRNGKeyArray) -> Memory:
     """Nothing decided yet: the first step draws everything."""
     return Memory(
         slot=jnp.zeros((), jnp.int32),
@@ -96,7 +94,10 @@ def _first_memory(key: PRNGKeyArray) -> Memory:
     )
 
 
-def _act(key, t, policy, scene, memory):
+def act(
+    key: PRNGKeyArray, t: Any, policy: Int[Array, ""], scene: CubeScene, memory: Memory
+) -> tuple[Float[Array, "5"], Memory]:
+    """The action of step t by a policy, an index into `POLICIES`."""
     memory_key, play_key, noisy_key = jax.random.split(
         jax.random.fold_in(key, 16 + t), 3
     )
@@ -108,7 +109,7 @@ def _act(key, t, policy, scene, memory):
         "noisy": noisy + NOISY_NOISE * jax.random.normal(noisy_key, (5,)),
         "smooth": memory.velocity,
     }
-    action = jnp.stack([chosen[name] for name in CUBE_POLICIES])[policy]
+    action = jnp.stack([chosen[name] for name in POLICIES])[policy]
     after = memory.replace(clock=memory.clock + 1, left=memory.left - 1)
     return jnp.clip(action, -1.0, 1.0).astype(jnp.float32), after
 
@@ -122,7 +123,7 @@ def _next_memory(
     plan = make_plan(plan_key, scene, slot, goal)
     done = jnp.linalg.norm(scene.block_pose[memory.slot, :3] - memory.goal) < 0.015
     left = jnp.where(done, jnp.minimum(memory.left, REST), memory.left)
-    playing = policy == CUBE_POLICIES.index("play")
+    playing = policy == POLICIES.index("play")
     anew = jnp.where(playing, plan_is_over(memory.plan, memory.clock), left <= 0)
     fresh = Memory(
         slot.astype(jnp.int32),
@@ -140,3 +141,18 @@ def _next_memory(
     gust = jax.random.normal(gust_key, (5,)) * jnp.array([0.6, 0.6, 0.6, 0.6, 1.0])
     velocity = 0.9 * memory.velocity + 0.1 * drift + 0.4 * gust
     return memory.replace(velocity=velocity)
+
+
+_pick = jax.jit(closed_loop_action)
+
+
+def expert(
+    env: CubeEnv, scene: CubeScene, task: Any, seed: int, key: PRNGKeyArray
+) -> Float[Array, "5"]:
+    """Puts a task's cube onto its second one, or lifts it."""
+    del env, seed, key
+    top, *rest = (scene.block_pose[slot, :3] for slot in task.slots)
+    rise = 2 * geometry.CUBE_HALF if rest else 0.1
+    base = rest[0] if rest else jnp.asarray(top).at[2].set(geometry.CUBE_HALF)
+    goal = jnp.asarray(base) + jnp.array([0.0, 0.0, rise])
+    return _pick(scene, task.slots[0], goal)

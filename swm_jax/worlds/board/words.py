@@ -2,14 +2,12 @@
 
 Everything is named as the camera sees it. The camera stands across the board from
 the robot and looks back at it, so "up" in the image is towards the robot (-x) and
-"right" in the image is +y (forward x up of the camera, see `board_geometry`).
+"right" in the image is +y (forward x up of the camera, see `geometry`).
 Directions count clockwise from up, so the opposite of d is (d + 4) % 8 and the left
 and right mirror image of d is (8 - d) % 8. Axis order everywhere: (x, y) in metres.
 """
 
 import numpy as np
-
-from swm_jax.envs.scene import BLOCK_NAMES
 
 # How a motion is named ("Did the red moon move up left?") ...
 DIRECTIONS = (
@@ -45,8 +43,6 @@ REGION_POINTS = np.array(
     [(x, y) for x in (0.21, 0.375, 0.54) for y in (-0.2448, 0.0, 0.2448)], np.float32
 )
 REGION_RADII = np.array([0.115] * 4 + [0.1] + [0.115] * 4, np.float32)  # metres
-
-BLOCKS = len(BLOCK_NAMES)
 
 
 def opposite(direction: int) -> int:

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from swm_jax.envs import Scene
 from swm_jax.worlds.board.geometry import PEG_BOX
+from swm_jax.worlds.board.scene import Scene
 
 NEIGHBOUR_SHARE = 0.3  # blocks that start beside another block
 PEG_NEAR_SHARE = 0.5

@@ -1,0 +1,95 @@
+"""Generation configs: the default of a world, and what cannot work."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from data_pipelines.schema.episode import DataError
+from swm_jax import worlds
+from swm_jax.choices import known
+from swm_jax.envs import Env
+from swm_jax.worlds.world import World
+
+
+def default_config(world: str) -> ml_collections.ConfigDict:
+    """What `python -m data_pipelines.generate` makes of a world unless told otherwise.
+
+    Args:
+      world: its name; its own fields are those of `policies.generation`.
+    """
+    config = ml_collections.ConfigDict()
+    config.name = world
+    config.world = world
+    config.seed = 0
+    config.episodes = 400
+    config.val_share = 0.1  # episodes, the last ones
+    config.episodes_per_shard = 20
+    config.backend = ""  # of the env's engines, or what suits the machine
+    config.look = "default"  # of the pictures, one of the world's looks
+    config.height = 96
+    config.width = 96
+    config.supersample = 2
+    config.update(worlds.load(world).policies.generation())
+    return config
+
+
+def world_of(config: ml_collections.ConfigDict) -> World:
+    """The world of a config.
+
+    Raises:
+      DataError: there is none of that name.
+    """
+    try:
+        return worlds.load(known("world", config.world, worlds.names()))
+    except ValueError as error:
+        raise DataError(f"config.world: {error}") from error
+
+
+def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """A checked copy with the backend that will run.
+
+    Raises:
+      DataError: a value that cannot work, with what would.
+    """
+    config = config.copy_and_resolve_references()
+
+    def need(good: bool, field: str, expected: str) -> None:
+        if not good:
+            value = config.to_dict().get(field)
+            raise DataError(f"config.{field} is {value!r}, expected {expected}")
+
+    world = world_of(config)
+    names, looks = world.policies.names, world.looks
+    need(config.episodes >= 2, "episodes", "at least 2")
+    need(0 < config.val_share < 1, "val_share", "a share between 0 and 1")
+    need(config.episodes_per_shard >= 1, "episodes_per_shard", "at least 1")
+    need(config.min_steps >= 1, "min_steps", "at least 1")
+    need(config.max_steps >= config.min_steps, "max_steps", "at least min_steps")
+    need(config.look in looks, "look", f"one of {', '.join(looks)}")
+    mixture = config.mixture.to_dict()
+    good = set(mixture) <= set(names)
+    good = good and all(weight >= 0 for weight in mixture.values())
+    good = good and sum(mixture.values()) > 0
+    need(good, "mixture", f"weights of {', '.join(names)}")
+    try:
+        world.policies.check(config)
+        config.backend = world.env.engine(config.backend)
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    return config
+
+
+def make_env(config: ml_collections.ConfigDict) -> Env:
+    """The env that a config's episodes are played in."""
+    world = world_of(config)
+    settings = {field: config[field] for field in world.policies.settings}
+    return world.make_env(config.backend, **settings)
+
+
+def upgrade(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored config as it would be stored now."""
+    stored = dict(stored)
+    if "world" not in stored:  # which was called env, and the first world said nothing
+        stored["world"] = stored.pop("env", "board")
+    return stored

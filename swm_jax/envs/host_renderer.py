@@ -1,0 +1,132 @@
+"""Scenes through `mujoco.Renderer`, on the host: what the worlds' host renderers share.
+
+OpenGL on the CPU or GPU of the host (set the environment variable `MUJOCO_GL` to
+`egl`, `osmesa` or `glfw` before Python starts), arrays in numpy. A world dresses the
+MJCF model of its physics in a look and says how a scene is laid out in it; the pictures
+are the reference against which its JAX renderer is tested. Opening an OpenGL context
+costs more than a frame: keep a renderer for many of them.
+"""
+
+import abc
+import os
+from collections.abc import Callable, Mapping
+
+import mujoco
+import numpy as np
+
+from swm_jax.envs.scene import AnyScene
+
+
+class HostRenderer(abc.ABC):
+    """An open OpenGL context for one image size and one look.
+
+    Use it as a context manager, or call `close`.
+
+    Args:
+      spec: the model, with the look's colours, light and camera.
+      camera: name of the camera.
+      labels: name of a geom -> what `segment` calls it; others are -1.
+      height, width: rows and columns of the image.
+      supersample: k renders k times as many rows and columns and averages.
+    """
+
+    def __init__(
+        self,
+        spec: mujoco.MjSpec,
+        camera: str,
+        labels: Mapping[str, int],
+        height: int,
+        width: int,
+        supersample: int = 1,
+    ):
+        self._size, self._camera = (height, width, supersample), camera
+        drawn = height * supersample, width * supersample
+        spec.visual.global_.offheight, spec.visual.global_.offwidth = drawn
+        spec.visual.quality.offsamples = 0  # one sample at the pixel's centre
+        self._model = spec.compile()
+        self._data = mujoco.MjData(self._model)
+        self._renderer = open_renderer(self._model, *drawn)
+        self._geom_label = np.full(self._model.ngeom + 1, -1, np.int32)
+        for name, label in labels.items():
+            self._geom_label[self._model.geom(name).id] = label
+
+    @abc.abstractmethod
+    def place(self, scene: AnyScene) -> None:
+        """Lays one scene out in `self._model` and `self._data`."""
+
+    def render(self, scene: AnyScene) -> np.ndarray:
+        """uint8[..., height, width, 3] of scenes with any leading axes."""
+        height, width, k = self._size
+        self._renderer.disable_segmentation_rendering()
+
+        def draw():
+            image = self._renderer.render()
+            if k == 1:
+                return image
+            blocks = image.reshape(height, k, width, k, 3).mean((1, 3))
+            return (blocks + 0.5).astype(np.uint8)
+
+        return self._each(scene, draw)
+
+    def segment(self, scene: AnyScene) -> np.ndarray:
+        """int32[..., height, width], labels of what each pixel shows.
+
+        Raises:
+          ValueError: the renderer supersamples; labels have no average.
+        """
+        if self._size[2] != 1:
+            raise ValueError(
+                f"segment needs supersample 1, this renderer has {self._size[2]}"
+            )
+        self._renderer.enable_segmentation_rendering()
+        return self._each(
+            scene, lambda: self._geom_label[self._renderer.render()[..., 0]]
+        )
+
+    def close(self) -> None:
+        """Gives the OpenGL context back."""
+        self._renderer.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def _each(self, scene: AnyScene, draw: Callable[[], np.ndarray]) -> np.ndarray:
+        leading, images = scene.batch_shape, []
+        for index in np.ndindex(leading):
+            one = {name: np.asarray(x)[index] for name, x in vars(scene).items()}
+            self.place(scene.replace(**one))
+            mujoco.mj_forward(self._model, self._data)
+            self._renderer.update_scene(self._data, camera=self._camera)
+            images.append(draw().copy())
+        return np.stack(images).reshape(*leading, *images[0].shape)
+
+
+def open_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
+    """MuJoCo's renderer.
+
+    Raises:
+      RuntimeError: the host has no OpenGL context; says what to set.
+    """
+    try:
+        return mujoco.Renderer(model, height, width)
+    except Exception as error:  # each OpenGL binding raises its own kind
+        raise RuntimeError(
+            f"no OpenGL context ({error}); MUJOCO_GL is "
+            f"{os.environ.get('MUJOCO_GL')!r}, expected egl or osmesa on a host "
+            "without a display, set before Python starts"
+        ) from error
+
+
+def light(spec: mujoco.MjSpec, look) -> None:
+    """Background and light of a look."""
+    sky = spec.textures[0]
+    sky.rgb1, sky.rgb2 = look.background_rgb, look.background_rgb
+    sun = spec.light("sun")
+    sun.dir, sun.ambient, sun.diffuse = (
+        look.light_direction,
+        look.ambient_rgb,
+        look.diffuse_rgb,
+    )

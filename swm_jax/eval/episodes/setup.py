@@ -1,0 +1,138 @@
+"""What the loops over episodes have in common: who plays where, and what came of it.
+
+Axes: E episodes, T steps of an episode, A action width.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from swm_jax import worlds
+from swm_jax.envs import AnyScene, Env
+from swm_jax.planning.goal_table import CompiledGoals, compile_goals
+from swm_jax.planning.noise import fold_in_each
+from swm_jax.planning.planner import Planner
+from swm_jax.planning.protocol import WorldModel
+from swm_jax.planning.question_batch import Tokenizes
+from swm_jax.questions.conditional_goals import AnyGoal, question_count
+from swm_jax.worlds.world import Task, World
+
+
+@dataclasses.dataclass(frozen=True)
+class EpisodeResult:
+    """What became of one episode.
+
+    Attributes:
+      task: name of the task, and its seed.
+      blocks: names of the blocks it is about.
+      success: True if the task was solved; an episode ends at its first success.
+      steps: actions carried out.
+      seconds_per_replan: median wall time of a replan, divided by the episodes that
+        were planned in it; replans that compiled are not counted.
+      candidates_per_replan: candidates x iterations.
+      values: value of the chosen chunk at every replan.
+      nan_candidates: candidates ignored because an answer was NaN.
+      scenes: scene with leading axis T + 1 (numpy).
+      actions: float32[T, A], what was carried out.
+    """
+
+    task: str
+    seed: int
+    blocks: tuple[str, ...]
+    success: bool
+    steps: int
+    seconds_per_replan: float
+    candidates_per_replan: int
+    values: list[float]
+    nan_candidates: int
+    scenes: AnyScene
+    actions: Float[np.ndarray, "T A"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """E episodes before they begin.
+
+    Attributes:
+      tasks: what each is about.
+      seeds: int[E].
+      goals: of every episode, in arrays of one size.
+      limits: int32[E], steps after which an episode is lost.
+      keys: of the planner's draws.
+    """
+
+    tasks: list[Task]
+    seeds: Int[np.ndarray, " E"]
+    goals: CompiledGoals
+    limits: Int[np.ndarray, " E"]
+    keys: Key[Array, " E"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """Who plays, where, and what for.
+
+    Attributes:
+      env: see `swm_jax.worlds.load_env`.
+      world_model: what answers the planner's questions.
+      planner: replans after `planner.config.execute` actions.
+      key: of the planner's draws; every replan of an episode folds in the episode's
+        seed and the number of replans before it.
+      preset: of the world's goals.
+      goal: overrides the preset: task -> goal.
+      tokenizer, question_length: of a world model that reads.
+      image_size: height and width of the picture the world model gets (supersampled
+        2 x 2); None for a world model that reads the scene instead.
+      look: camera and colours of the picture; None for the default.
+      max_steps: overrides the tasks' own limit.
+    """
+
+    env: Env
+    world_model: WorldModel
+    planner: Planner
+    key: Key[Array, ""]
+    preset: str = "shaped"
+    goal: Callable[[Task], AnyGoal] | None = None
+    tokenizer: Tokenizes | None = None
+    question_length: int | None = None
+    image_size: tuple[int, int] | None = None
+    look: Any = None
+    max_steps: int | None = None
+
+    @property
+    def world(self) -> World:
+        """Of the env."""
+        return worlds.load(self.env.world)
+
+    def prepare(self, episodes: Sequence[tuple[str, int]]) -> Prepared:
+        """The episodes (task name, seed); a seed fixes the start."""
+        make = lambda name, seed: self.world.make_task(name, seed, self.env)
+        tasks = [make(name, seed) for name, seed in episodes]
+        own = lambda task: self.world.goal(task, self.preset)
+        goals = [(self.goal or own)(task) for task in tasks]
+        seeds = np.array([seed for _, seed in episodes])
+        return Prepared(
+            tasks=tasks,
+            seeds=seeds,
+            goals=compile_goals(
+                goals,
+                self.tokenizer,
+                self.question_length,
+                count=max(map(question_count, goals)),
+            ),
+            limits=np.array([self.max_steps or t.max_steps for t in tasks], np.int32),
+            keys=fold_in_each(self.key, seeds.astype(np.uint32)),
+        )
+
+    def result(self, task: Task, seed: int, **what: Any) -> EpisodeResult:
+        """What became of an episode; arguments as the fields that are left."""
+        return EpisodeResult(
+            task=task.name,
+            seed=seed,
+            blocks=tuple(task.names),
+            candidates_per_replan=self.planner.config.candidates_per_replan,
+            **what,
+        )

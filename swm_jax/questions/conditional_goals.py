@@ -1,0 +1,129 @@
+"""Goals that depend on answers about the present: which option, and which stage.
+
+A `ConditionalGoal` has several options, of which the answers choose one. A `StagedGoal`
+has goals one after the other: first grasp, then stack. A stage ends when the answer to
+a question about the present says so. What happens when a later answer takes it back
+depends on the rule:
+
+    hysteresis  a stage ends above `threshold` and comes back below `fall_back`, so
+                that a dropped object is picked up again and an answer that wavers
+                between the two changes nothing
+    latch       published: a stage that is over stays over, even if the answer that
+                ended it was wrong
+
+These are constants: which stage a scene is in is part of the planner's state, and
+`swm_jax.planning.goal_table` has the arithmetic that moves it on and that chooses.
+
+Axes: P questions about the present, O options.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+from jaxtyping import Array, Float
+
+from swm_jax.questions.goal import Goal
+from swm_jax.questions.question import Question
+
+STAGE_RULES = ("hysteresis", "latch")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ConditionalGoal:
+    """A goal of several options; the option with the highest score is planned for.
+
+    Attributes:
+      present: P questions about the present.
+      options: O goals.
+      scores: (margins [..., P]) -> [..., O], from the logit of yes minus the logit of
+        no of every present question. A function of a module, which numpy and JAX arrays
+        pass through alike: goals with the same function share a compilation.
+    """
+
+    present: tuple[Question, ...]
+    options: tuple[Goal, ...]
+    scores: Callable[[Float[Array, "... P"]], Float[Array, "... O"]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stage:
+    """A goal, and the question about the present that ends it.
+
+    Attributes:
+      goal: what to plan for during this stage.
+      done: asked about the present frame; None on a last stage.
+      threshold: probability of "yes" to `done` above which the next stage begins.
+      fall_back: probability below which this stage begins again.
+
+    Raises:
+      ValueError: thresholds that are not 0 < fall_back <= threshold < 1, or a goal
+        that has stages itself.
+    """
+
+    goal: Goal | ConditionalGoal
+    done: Question | None = None
+    threshold: float = 0.9
+    fall_back: float = 0.5
+
+    def __post_init__(self):
+        if not isinstance(self.goal, (Goal, ConditionalGoal)):
+            raise ValueError(
+                "the goal of a stage is a Goal or a ConditionalGoal, got a "
+                f"{type(self.goal).__name__}"
+            )
+        if not 0 < self.fall_back <= self.threshold < 1:
+            raise ValueError(
+                "a stage needs 0 < fall_back <= threshold < 1, got fall_back "
+                f"{self.fall_back} and threshold {self.threshold}"
+            )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StagedGoal:
+    """Goals one after the other.
+
+    Attributes:
+      stages: at least one; all but the last need a `done`.
+      rule: one of `STAGE_RULES`.
+    """
+
+    stages: tuple[Stage, ...]
+    rule: str = "hysteresis"
+
+    def __post_init__(self):
+        object.__setattr__(self, "stages", tuple(self.stages))
+        if not self.stages or any(stage.done is None for stage in self.stages[:-1]):
+            raise ValueError("every stage but the last needs a question that ends it")
+        if self.rule not in STAGE_RULES:
+            raise ValueError(
+                f"unknown stage rule {self.rule!r}, expected one of {STAGE_RULES}"
+            )
+
+
+AnyGoal = Goal | ConditionalGoal | StagedGoal
+
+
+def stages_of(goal: AnyGoal) -> tuple[Stage, ...]:
+    """The stages of a goal; a goal without is one stage that never ends."""
+    return goal.stages if isinstance(goal, StagedGoal) else (Stage(goal),)
+
+
+def options_of(goal: AnyGoal) -> tuple[Goal, ...]:
+    """Every goal that a goal may turn into, stage by stage."""
+    if isinstance(goal, Goal):
+        return (goal,)
+    if isinstance(goal, ConditionalGoal):
+        return goal.options
+    return sum((options_of(stage.goal) for stage in goal.stages), ())
+
+
+def present_of(goal: AnyGoal) -> tuple[Question, ...]:
+    """What to ask about now: what ends stages, then what the stages' goals ask."""
+    stages = stages_of(goal)
+    ends = tuple(stage.done for stage in stages[:-1])
+    return sum((getattr(stage.goal, "present", ()) for stage in stages), ends)
+
+
+def question_count(goal: AnyGoal) -> int:
+    """How many questions the largest option of a goal has."""
+    return max(len(option.questions) for option in options_of(goal))

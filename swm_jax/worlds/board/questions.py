@@ -1,0 +1,335 @@
+"""What can be asked about the board: one rule in metres per question type.
+
+A margin is > 0 exactly when the answer is yes; its size says by how far, so that it
+serves as a label, as the logit of the simulator world model and as a value for
+planners. Distances are centre to centre. Questions about a state read the scene after h
+actions (`then`); questions about change compare it with the scene where the actions
+began (`now`). Thresholds are those of the Semantic World Models paper; the ray of a
+direction starts where blocks touch (0.05 m) and ends at 0.1 m.
+
+All wordings are ours, in at most 14 words, so that 16 tokens hold any question.
+
+Axes: ... batch axes (scenes, horizons and questions broadcast), 2 = (x, y).
+"""
+
+from typing import NamedTuple
+
+from jaxtyping import Array, Float
+
+from swm_jax.envs.scene import BLOCK_NAMES, array_namespace
+from swm_jax.questions.language import Language
+from swm_jax.questions.types import Arg, QuestionType, bins, length
+from swm_jax.worlds.board.prompts import PROMPTS
+from swm_jax.worlds.board.words import (
+    DIRECTION_TOLERANCE,
+    DIRECTION_VECTORS,
+    DIRECTIONS,
+    REGION_POINTS,
+    REGION_RADII,
+    REGIONS,
+    SIDES,
+)
+
+TOUCH = 0.05  # metres, centres closer than this touch
+RAY = (0.05, 0.1)  # metres from the reference block, where a direction's ray runs
+RAY_TOLERANCE = 0.04  # metres
+CHANGE = 0.04  # metres, a smaller change is none
+APART = 0.1  # metres, centres farther apart are far from each other
+
+BLOCK = Arg("block", BLOCK_NAMES)
+REGION = Arg("region", REGIONS)
+DIRECTION = Arg("direction", DIRECTIONS)  # of a motion
+SIDE = Arg("direction", SIDES)  # of something
+
+# Centimetres: fine where things touch, part and move, coarse beyond.
+APART_BY = bins(3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 20, 30, 40, 60)
+MOVED_BY = bins(0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30)
+
+
+class Points(NamedTuple):
+    """Where the things are that a question names.
+
+    Attributes:
+      a, b: float32[..., 2], the first and second block; None if it names fewer.
+      peg: float32[..., 2].
+    """
+
+    a: Float[Array, "... 2"] | None
+    b: Float[Array, "... 2"] | None
+    peg: Float[Array, "... 2"]
+
+
+def _points(blocks, peg) -> Points:
+    return Points(*(*blocks, None, None)[:2], peg)
+
+
+def _frame(v, direction):
+    """A vector's parts along a direction and (unsigned) across it."""
+    xp = array_namespace(v, direction)
+    d = xp.asarray(DIRECTION_VECTORS)[direction]
+    along = (v * d).sum(-1)
+    across = xp.abs(v[..., 0] * d[..., 1] - v[..., 1] * d[..., 0])
+    return along, across
+
+
+def _near_ray(v, direction):
+    """How far inside the strip around the ray: v is near some point of it."""
+    xp = array_namespace(v, direction)
+    along, across = _frame(v, direction)
+    beyond = along - xp.clip(along, *RAY)
+    return RAY_TOLERANCE - length(xp.stack([beyond, across], -1))
+
+
+def _went(v, direction):
+    """Signed distance of a displacement to the edge of "far enough, that way".
+
+    The yes region is a cone around the direction without its tip: length over
+    `CHANGE` and angle within the tolerance. The exact distance to it grows in
+    every wrong direction, where the smaller of "too short" and "off the cone"
+    would reward a planner for a move backwards.
+    """
+    xp = array_namespace(v, direction)
+    along, across = _frame(v, direction)
+    tolerance = xp.asarray(DIRECTION_TOLERANCE)[direction]
+    cos, sin = xp.cos(tolerance), xp.sin(tolerance)
+    inside = sin * along - cos * across  # to the cone's edge, > 0 inside
+    edge = xp.maximum(cos * along + sin * across, CHANGE)
+    outside = -length(xp.stack([along - edge * cos, across - edge * sin], -1))
+    return xp.where(inside > 0, xp.minimum(length(v) - CHANGE, inside), outside)
+
+
+def _in_region(xy, region):
+    xp = array_namespace(xy, region)
+    gap = length(xy - xp.asarray(REGION_POINTS)[region])
+    return xp.asarray(REGION_RADII)[region] - gap
+
+
+def _closer(before, after):
+    return length(before) - length(after) - CHANGE
+
+
+# Ids are kept: checkpoints and data count on them. 22 on: see `query_types`.
+TYPES = (
+    QuestionType(
+        name="block_touching",
+        id=0,
+        args=(BLOCK, BLOCK),
+        rule=lambda now, then: TOUCH - length(then.a - then.b),
+        wordings=(
+            "Is the {a} touching the {b}?",
+            "Does the {a} touch the {b}?",
+            "Are the {a} and the {b} touching?",
+            "Is the {a} in contact with the {b}?",
+            "Is the {a} next to the {b}?",
+        ),
+        symmetric=True,
+    ),
+    QuestionType(
+        name="peg_touching",
+        id=1,
+        args=(BLOCK,),
+        rule=lambda now, then: TOUCH - length(then.peg - then.a),
+        wordings=(
+            "Is the peg touching the {a}?",
+            "Does the peg touch the {a}?",
+            "Are the peg and the {a} touching?",
+            "Is the peg in contact with the {a}?",
+            "Is the peg next to the {a}?",
+        ),
+    ),
+    QuestionType(
+        name="block_region",
+        id=2,
+        args=(BLOCK, REGION),
+        rule=lambda now, then, region: _in_region(then.a, region),
+        wordings=(
+            "Is the {a} in the {b} of the board?",
+            "Is the {a} at the {b} of the board?",
+            "Is the {a} near the {b} of the board?",
+            "Does the {a} lie in the {b} of the board?",
+            "Is the {b} of the board where the {a} is?",
+        ),
+    ),
+    QuestionType(
+        name="block_direction",
+        id=3,
+        args=(BLOCK, BLOCK, SIDE),
+        rule=lambda now, then, side: _near_ray(then.a - then.b, side),
+        wordings=(
+            "Is the {a} on the {c} side of the {b}?",
+            "Does the {a} lie on the {c} side of the {b}?",
+            "Is the {a} at the {c} of the {b}?",
+            "Is the {a} to the {c} of the {b}?",
+            "Is the {c} side of the {b} where the {a} is?",
+        ),
+        symmetric=True,
+    ),
+    QuestionType(
+        name="blocks_closer",
+        id=4,
+        args=(BLOCK, BLOCK),
+        rule=lambda now, then: _closer(now.a - now.b, then.a - then.b),
+        wordings=(
+            "Did the {a} get closer to the {b}?",
+            "Did the {a} come closer to the {b}?",
+            "Did the {a} approach the {b}?",
+            "Is the {a} closer to the {b}?",
+            "Are the {a} and the {b} closer together?",
+        ),
+        about_change=True,
+        symmetric=True,
+    ),
+    QuestionType(
+        name="peg_closer",
+        id=5,
+        args=(BLOCK,),
+        rule=lambda now, then: _closer(now.peg - now.a, then.peg - then.a),
+        wordings=(
+            "Did the peg get closer to the {a}?",
+            "Did the peg come closer to the {a}?",
+            "Did the peg approach the {a}?",
+            "Is the peg closer to the {a}?",
+            "Are the peg and the {a} closer together?",
+        ),
+        about_change=True,
+    ),
+    QuestionType(
+        name="block_moved",
+        id=6,
+        args=(BLOCK,),
+        rule=lambda now, then: length(then.a - now.a) - CHANGE,
+        wordings=(
+            "Did the {a} move?",
+            "Was the {a} moved?",
+            "Has the {a} moved?",
+            "Did the {a} change place?",
+            "Is the {a} in another place?",
+        ),
+        about_change=True,
+    ),
+    QuestionType(
+        name="block_moved_direction",
+        id=7,
+        args=(BLOCK, DIRECTION),
+        rule=lambda now, then, way: _went(then.a - now.a, way),
+        wordings=(
+            "Did the {a} move {b}?",
+            "Was the {a} moved {b}?",
+            "Has the {a} moved {b}?",
+            "Did the {a} go {b}?",
+            "Did the {a} get pushed {b}?",
+        ),
+        about_change=True,
+    ),
+    QuestionType(
+        name="peg_moved_direction",
+        id=8,
+        args=(DIRECTION,),
+        rule=lambda now, then, way: _went(then.peg - now.peg, way),
+        wordings=(
+            "Did the peg move {a}?",
+            "Was the peg moved {a}?",
+            "Has the peg moved {a}?",
+            "Did the peg go {a}?",
+            "Did the peg travel {a}?",
+        ),
+        about_change=True,
+    ),
+    QuestionType(
+        name="peg_direction",
+        id=9,
+        args=(BLOCK, SIDE),
+        rule=lambda now, then, side: _near_ray(then.peg - then.a, side),
+        wordings=(
+            "Is the peg on the {b} side of the {a}?",
+            "Does the peg lie on the {b} side of the {a}?",
+            "Is the peg at the {b} of the {a}?",
+            "Is the peg to the {b} of the {a}?",
+            "Is the {b} side of the {a} where the peg is?",
+        ),
+    ),
+    QuestionType(
+        name="peg_moved",
+        id=10,
+        args=(),
+        rule=lambda now, then: length(then.peg - now.peg) - CHANGE,
+        wordings=(
+            "Did the peg move?",
+            "Was the peg moved?",
+            "Has the peg moved?",
+            "Did the peg change place?",
+            "Is the peg in another place?",
+        ),
+        about_change=True,
+    ),
+    QuestionType(
+        name="blocks_apart",
+        id=11,
+        args=(BLOCK, BLOCK),
+        rule=lambda now, then: length(then.a - then.b) - APART,
+        wordings=(
+            "Is the {a} far from the {b}?",
+            "Does the {a} lie far from the {b}?",
+            "Are the {a} and the {b} far apart?",
+            "Is the {a} apart from the {b}?",
+            "Are the {a} and the {b} apart?",
+        ),
+        symmetric=True,
+    ),
+    # Distances, asked only where they are named.
+    QuestionType(
+        name="blocks_distance",
+        id=22,
+        args=(BLOCK, BLOCK),
+        rule=lambda now, then: length(then.a - then.b),
+        wordings=(
+            "How far is the {a} from the {b}?",
+            "How far apart are the {a} and the {b}?",
+            "How far from the {b} is the {a}?",
+            "How far away is the {a} from the {b}?",
+            "How far does the {a} lie from the {b}?",
+        ),
+        answers=APART_BY,
+        symmetric=True,
+    ),
+    QuestionType(
+        name="peg_distance",
+        id=23,
+        args=(BLOCK,),
+        rule=lambda now, then: length(then.peg - then.a),
+        wordings=(
+            "How far is the peg from the {a}?",
+            "How far apart are the peg and the {a}?",
+            "How far from the {a} is the peg?",
+            "How far away is the peg from the {a}?",
+            "How far does the peg lie from the {a}?",
+        ),
+        answers=APART_BY,
+    ),
+    QuestionType(
+        name="block_moved_distance",
+        id=24,
+        args=(BLOCK,),
+        rule=lambda now, then: length(then.a - now.a),
+        wordings=(
+            "How far did the {a} move?",
+            "How far was the {a} moved?",
+            "How far has the {a} moved?",
+            "How far did the {a} go?",
+            "How far did the {a} get pushed?",
+        ),
+        answers=MOVED_BY,
+        about_change=True,
+    ),
+)
+
+LANGUAGE = Language(
+    name="board",
+    types=TYPES,
+    points=_points,
+    robot="peg",
+    pose=2,
+    axes=2,
+    objects=tuple(range(len(BLOCK_NAMES))),
+    prompts=PROMPTS,
+)

@@ -1,0 +1,69 @@
+"""The cube arm's scene: one to four cubes and a gripper, in metres and radians."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+from swm_jax.envs.scene import (
+    Need,
+    SceneFormat,
+    StoredField,
+    block_id,
+    check_block_ids,
+    check_reach,
+)
+
+# What lies on the cube arm's table, in this order; the first n of them for n cubes.
+# (The paper's "yellow" cube is the one that OGBench paints orange.)
+CUBES = tuple(map(block_id, ("red cube", "blue cube", "yellow cube", "green cube")))
+
+
+@struct.dataclass
+class CubeScene:
+    """Poses of everything within the cube arm's reach; any leading batch axes.
+
+    Attributes:
+      block_pose: float32[..., n, 7], x, y, z of each cube's centre in metres and its
+        orientation as a unit quaternion w, x, y, z.
+      block_id: int32[..., n], index into `BLOCK_NAMES` of each cube.
+      gripper: float32[..., 6], x, y, z of the point between the finger pads (metres),
+        yaw (radians), and how far the pads on its left (+y of the gripper) and right
+        stand from that point (metres).
+    """
+
+    block_pose: Float[Array, "... n 7"]
+    block_id: Int[Array, "... n"]
+    gripper: Float[Array, "... 6"]
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The leading axes."""
+        return self.gripper.shape[:-1]
+
+
+def check(state: Mapping[str, np.ndarray], need: Need) -> None:
+    """Needs different cubes, as many as poses, near the table, with unit turns."""
+    ids, pose = state["block_id"], state["block_pose"]
+    check_block_ids(ids, need)
+    need(pose.shape[1] == len(ids), "cubes", pose.shape[1], len(ids))
+    check_reach("cube", pose[..., :3], 2.0, need)
+    check_reach("gripper", state["gripper"][:, :3], 2.0, need)
+    size = np.linalg.norm(pose[..., 3:], axis=-1)
+    unit = (np.abs(size - 1) < 1e-3).all()
+    need(unit, "length of a quaternion", size.reshape(-1)[size.argmax()], "1")
+
+
+FORMAT = SceneFormat(
+    kind=CubeScene,
+    domain="cube",
+    state={
+        "block_pose": StoredField((None, 7)),
+        "gripper": StoredField((6,)),
+        "block_id": StoredField((None,), "int32", per_frame=False),
+    },
+    angles={"gripper": (3,)},
+    bounds={},
+    check=check,
+)

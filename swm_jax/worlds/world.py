@@ -1,0 +1,223 @@
+"""A world: the manifest of typed parts that its folder exposes as `WORLD`.
+
+    part       says
+    env        engines, settings, width and limit of actions
+    scene      the struct of poses, and how stored arrays become one
+    language   question types, wordings, rules
+    tasks      how an episode starts and when it is won
+    goals      what a planner wants to hear, by task and preset
+    looks      colours, light and camera of pictures, by name
+    render     scenes -> pictures, on the device and on the host
+    policies   who acts in generated episodes, and the default generation config
+    planner    settings that differ from a planner's own
+
+Axes: B worlds, A action width, n blocks.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import ml_collections
+from jaxtyping import Array, Bool, Int, Key, UInt8
+
+from swm_jax.choices import known
+from swm_jax.envs import AnyScene, Env, EnvMaker, SceneFormat
+from swm_jax.planning import Planner, get_planner
+from swm_jax.questions import Language
+from swm_jax.questions.conditional_goals import AnyGoal, question_count
+from swm_jax.questions.task_goals import Goals
+
+
+@dataclasses.dataclass(frozen=True)
+class Task(abc.ABC):
+    """One task of the benchmark about particular blocks.
+
+    Attributes:
+      name: one of `Tasks.names`.
+      slots: slots of the blocks it is about, in the order of `names`.
+      names: their names.
+      max_steps: control steps after which an episode is lost.
+    """
+
+    name: str
+    slots: tuple[int, ...]
+    names: tuple[str, ...]
+    max_steps: int
+
+    @property
+    def task(self) -> str:
+        """An id such as "block_to_block:green cube,blue moon"."""
+        return f"{self.name}:{','.join(self.names)}"
+
+    @abc.abstractmethod
+    def reset(self, env: Env, key: Key[Array, ""]) -> Any:
+        """A start of this task.
+
+        Raises:
+          ValueError: the env lacks a block of the task.
+        """
+
+    @abc.abstractmethod
+    def reset_batch(self, env: Env, keys: Key[Array, " B"]) -> Any:
+        """`reset` for B keys."""
+
+    @abc.abstractmethod
+    def success(self, scene: AnyScene) -> Bool[Array, "..."]:
+        """Whether the task is achieved, for scenes with any leading axes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tasks:
+    """The tasks of a world.
+
+    Attributes:
+      names: of all of them.
+      make: (name, seed, settings of the env, **which) -> task. What `which` does not
+        say follows from the seed; what it may say is the world's own.
+      success: (name, scene, slots) -> bool[...], as `Task.success` for slots
+        int32[..., n]; may be traced.
+    """
+
+    names: tuple[str, ...]
+    make: Callable[..., Task]
+    success: Callable[[str, AnyScene, Int[Array, "... n"]], Bool[Array, "..."]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Renderers:
+    """Scenes -> pictures.
+
+    Attributes:
+      device: (scene, height, width, *, supersample, look) -> uint8[..., h, w, 3], in
+        JAX, for scenes with any leading axes.
+      host: the same by MuJoCo's own renderer, on numpy arrays.
+      size: height and width of a picture that people look at.
+    """
+
+    device: Callable[..., UInt8[Array, "... h w 3"]]
+    host: Callable[..., Any]
+    size: tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Policies:
+    """Who acts in generated episodes; pure functions of one episode, to be vmapped.
+
+    Attributes:
+      names: of the policies that share a data set's episodes.
+      first_memory: key -> what policies keep between the steps of an episode.
+      act: (key, step, index of the policy, scene, memory) -> action [A], memory.
+      starts: (env, keys [B], config) -> states at rest.
+      generation: what a generation config of this world adds to the default.
+      check: raises ValueError for such a config that cannot work.
+      settings: fields of that config which its envs are built with.
+      expert: (env, scene, task, seed, key) -> action [A] that brings a task forward.
+      others_act: stored episodes may come from policies that are not in `names`.
+    """
+
+    names: tuple[str, ...]
+    first_memory: Callable[[Key[Array, ""]], Any]
+    act: Callable[..., tuple[Array, Any]]
+    starts: Callable[[Env, Key[Array, " B"], ml_collections.ConfigDict], Any]
+    generation: Callable[[], ml_collections.ConfigDict]
+    check: Callable[[ml_collections.ConfigDict], None]
+    settings: tuple[str, ...]
+    expert: Callable[..., Array]
+    others_act: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannerSettings:
+    """Fields of `PlannerConfig` that suit a world's actions.
+
+    Attributes:
+      every: of all planners.
+      by_name: of one planner, in addition.
+    """
+
+    every: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    by_name: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+
+    def of(self, name: str) -> dict[str, Any]:
+        """The settings of the planner of that name."""
+        return {**self.every, **self.by_name.get(name, {})}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class World:
+    """Everything about one world; the parts are described above.
+
+    Attributes:
+      name: as registered in `swm_jax.worlds`.
+    """
+
+    name: str
+    env: EnvMaker
+    scene: SceneFormat
+    language: Language
+    tasks: Tasks
+    goals: Goals
+    looks: Mapping[str, Any]
+    render: Renderers
+    policies: Policies
+    planner: PlannerSettings
+
+    def make_env(self, backend: str | None = None, **settings: Any) -> Env:
+        """Builds an env.
+
+        Args:
+          backend: a key of `env.engines`, such as "mujoco" or "mjx"; None for the one
+            that suits where JAX runs.
+          **settings: fields of `env.settings()` that differ.
+
+        Raises:
+          ValueError: an unknown backend or setting; the message suggests one.
+        """
+        return self.env.make(backend, self.name, **settings)
+
+    def make_task(self, name: str, seed: int, env: Env, **which: Any) -> Task:
+        """The task of that name and seed about what is in an env.
+
+        Raises:
+          ValueError: an unknown task; the message suggests one.
+        """
+        return self.tasks.make(name, seed, env.config, **which)
+
+    def goal(self, task: Task, preset: str = "published") -> AnyGoal:
+        """The goal of a task, see `Goals.make`."""
+        return self.goals.make(task.name, task.names, preset)
+
+    def most_questions(self, tasks: Iterable[str], preset: str) -> int:
+        """How many questions the goals of some tasks have at most."""
+        made = (self.tasks.make(name, 0, self.env.settings()) for name in tasks)
+        return max(question_count(self.goal(task, preset)) for task in made)
+
+    def make_planner(self, name: str, **overrides: Any) -> Planner:
+        """A planner of this world's actions, see `swm_jax.planning.get_planner`."""
+        return get_planner(name, self.planner.of(name), **overrides)
+
+    def look(self, name: str) -> Any:
+        """The look of that name.
+
+        Raises:
+          ValueError: there is none; the message suggests the nearest.
+        """
+        return self.looks[known("look", name, self.looks)]
+
+    def pictures(
+        self, env: Env, height: int, width: int, look: Any = None, supersample: int = 2
+    ) -> Callable[[Any], UInt8[Array, "B h w 3"]]:
+        """A function from states of an env to pictures; compiled once.
+
+        An env with a camera of its own (a method `pictures`) draws them itself.
+        """
+        if hasattr(env, "pictures"):
+            return lambda states: env.pictures(states, height, width)
+        draw = self.render.device
+        paint = jax.jit(
+            lambda scene: draw(scene, height, width, supersample=supersample, look=look)
+        )
+        return lambda states: paint(env.scene(states))
