@@ -4,7 +4,7 @@ Axes: B images, R queries.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,10 +17,13 @@ from data_pipelines.label.sampler import LabelSampler
 from data_pipelines.saqa.batch import SaqaBatch, SaqaConfig
 from data_pipelines.saqa.horizons import Horizons
 from data_pipelines.saqa.sampler import SaqaSampler
+from data_pipelines.saqa.slots import Episodes, language_of
 from data_pipelines.saqa.tokens import AnswerTokens, QuestionTokens
 from data_pipelines.schema.arrays import EpisodeArrays
 from data_pipelines.schema.domains import get_domain
 from data_pipelines.schema.episode import DataError
+from swm_jax import worlds
+from swm_jax.choices import known
 from swm_jax.models import ActionScale, ModelConfig, PlaceTargets, Tokenizer, TrainBatch
 
 PLANE = 2  # axes of the places that training regresses
@@ -94,7 +97,7 @@ def make_member(
         draw = lambda seed, step, images: labelled.draw(seed, step, images, *shape)
         return Member(episodes, draw, with_labels)
     try:
-        types = config.get("question_types", None)
+        types = named_types(config, episodes)
         sampler = SaqaSampler(episodes, saqa_config(horizon, types))
         # Measures its weights now, before threads share the sampler.
         sampler.balance(*shape)
@@ -114,15 +117,30 @@ def make_member(
     return Member(episodes, draw, with_frames)
 
 
-def saqa_config(max_horizon: int, types: Sequence[str] | None = None) -> SaqaConfig:
+def named_types(
+    config: ml_collections.ConfigDict, episodes: Episodes
+) -> tuple[str, ...] | None:
+    """Those of `config.question_types` that the episodes' world has.
+
+    Returns:
+      None if none of them is named: the types that are asked by default.
+
+    Raises:
+      ValueError: a type that no world has.
+    """
+    names = tuple(config.get("question_types", None) or ())
+    every = [kind.name for kind in worlds.question_types().values()]
+    own = language_of(episodes).by_name
+    return tuple(x for x in names if known("question type", x, every) in own) or None
+
+
+def saqa_config(max_horizon: int, types: tuple[str, ...] | None = None) -> SaqaConfig:
     """The sampler's settings for a model that looks this many steps ahead.
 
     Args:
       max_horizon: of the model.
-      types: names of the question types; None or none at all for those that are asked
-        by default.
+      types: names of the question types; None for those that are asked by default.
     """
-    types = tuple(types) if types else None
     if max_horizon == Horizons().longest:
         return SaqaConfig(types=types)
     ends = sorted({0, *(max(1, max_horizon // k) for k in (4, 2, 1))})

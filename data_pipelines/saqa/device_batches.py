@@ -22,7 +22,7 @@ import ml_collections
 import numpy as np
 from jaxtyping import Array, Int, Key
 
-from data_pipelines.batches.source_batches import saqa_config
+from data_pipelines.batches.source_batches import named_types, saqa_config
 from data_pipelines.saqa.balance import Balance
 from data_pipelines.saqa.device_draw import Tables, draw_one, parts_of, start_one
 from data_pipelines.saqa.sampler import SaqaSampler
@@ -82,7 +82,8 @@ def make_tables(
 
     kinds = jax.tree.map(narrow, vars(balance))
     return Tables(
-        language=sampler.language,
+        # With the types asked alone: rules of others would be evaluated for nothing.
+        language=dataclasses.replace(sampler.language, types=sampler.types),
         balance=kinds,
         **{name: narrow(x) for name, x in found.items()},
     )
@@ -130,7 +131,7 @@ class DeviceBatches:
         Raises:
           ValueError: sizes that cannot work, or too few episodes.
         """
-        types = config.get("question_types", None)
+        types = named_types(config, episodes)
         sampler = SaqaSampler(episodes, saqa_config(model_config.max_horizon, types))
         balance = sampler.balance(config.questions, config.queries)
         blocks, length = np.unique(episodes.block_id), model_config.max_question_tokens

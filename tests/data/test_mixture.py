@@ -10,6 +10,7 @@ from stored_episodes import board_episode, cube_episode, plain_episode, write
 
 from data_pipelines.batches.mixture import counts, parse_sources
 from data_pipelines.batches.normalise import action_entries, action_statistics
+from data_pipelines.batches.source_batches import named_types
 from data_pipelines.batches.stream import make_train_iterator, stored_action_entries
 from data_pipelines.saqa.balance import pool_report
 from data_pipelines.saqa.batch import SaqaConfig
@@ -245,3 +246,18 @@ def test_episodes_without_scene_or_labels_say_how_to_get_some(tmp_path, tokens):
     data = write(tmp_path / "d", [plain_episode(n) for n in range(4)], [])
     with pytest.raises(DataError, match=r"python -m data_pipelines\.label"):
         stream(str(data), tokens)
+
+
+def test_question_types_are_those_of_each_world(cubes):
+    """One list serves a mixture: each source takes what its world knows."""
+    config = ml_collections.ConfigDict(
+        {"question_types": ("peg_distance", "cube_grasped", "cube_lifted")}
+    )
+    assert named_types(config, cubes.episodes) == ("cube_grasped", "cube_lifted")
+    config.question_types = ("peg_distance",)
+    assert named_types(config, cubes.episodes) is None  # those asked by default
+    config.question_types = ("cube_grabbed",)
+    with pytest.raises(
+        ValueError, match=r"'cube_grabbed'.*did you mean 'cube_grasped'"
+    ):
+        named_types(config, cubes.episodes)
