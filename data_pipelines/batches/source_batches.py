@@ -14,7 +14,7 @@ from jaxtyping import Int
 from data_pipelines.batches.config import Data
 from data_pipelines.batches.query_types import LABELLED
 from data_pipelines.label.sampler import LabelSampler
-from data_pipelines.saqa.batch import SaqaBatch
+from data_pipelines.saqa.batch import PLANE, SaqaBatch
 from data_pipelines.saqa.horizons import horizons_of
 from data_pipelines.saqa.sampler import SaqaSampler
 from data_pipelines.saqa.tokens import AnswerTokens, QuestionTokens
@@ -22,8 +22,6 @@ from data_pipelines.schema.arrays import EpisodeArrays
 from data_pipelines.schema.domains import get_domain
 from data_pipelines.schema.episode import DataError
 from swm_jax.models import ActionScale, ModelConfig, PlaceTargets, Tokenizer, TrainBatch
-
-PLANE = 2  # axes of the places that training regresses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +100,7 @@ def make_member(
         raise DataError(f"{name}: {error}") from error
     blocks = np.unique(episodes.block_id)
     words = QuestionTokens.make(
-        tokenizer, blocks, length, sampler.language, sampler.config.types
+        tokenizer, blocks, length, sampler.language, sampler.named
     )
     answers = AnswerTokens.make(tokenizer, eos, sampler.types)
 

@@ -10,8 +10,12 @@ from flax import struct
 from jaxtyping import Bool, Float, Int
 
 from data_pipelines.saqa.horizons import Buckets
+from swm_jax import worlds
+from swm_jax.choices import known
 from swm_jax.questions import Language, Question
 from swm_jax.records import Count, Share, Size
+
+PLANE = 2  # axes of the places that training regresses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +31,8 @@ class SaqaConfig:
       hard_share: how often to take the question nearest its threshold.
       canonical_share: questions in the canonical wording.
       extra: horizons proposed for each question besides its first.
-      types: names of the question types asked; None for those that are asked by
-        default, which is all but the numeric ones.
+      types: names of the question types asked, of any world: each asks those that it
+        has; None for those that are asked by default, which is all but the numeric ones.
       pool_starts: starts looked at when the pools are built; None for all.
     """
 
@@ -40,6 +44,11 @@ class SaqaConfig:
     extra: Size = 9
     types: tuple[str, ...] | None = None
     pool_starts: Count | None = 40_000
+
+    def __post_init__(self):
+        every = [kind.name for kind in worlds.question_types().values()]
+        for name in self.types or ():
+            known("question type", name, every)
 
 
 @struct.dataclass

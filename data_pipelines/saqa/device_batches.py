@@ -79,7 +79,8 @@ def make_tables(
 
     form = worlds.load(sampler.language.name).scene
     return Tables(
-        language=sampler.language,
+        # With the types asked alone: rules of others would be evaluated for nothing.
+        language=dataclasses.replace(sampler.language, types=sampler.types),
         form=form,
         state={name: narrow(getattr(episodes, name)) for name in form.state},
         balance=jax.tree.map(narrow, vars(balance)),
@@ -133,7 +134,7 @@ class DeviceBatches:
         balance = sampler.balance(config.questions, config.queries)
         blocks, length = np.unique(episodes.block_id), model_config.max_question_tokens
         words = QuestionTokens.make(
-            tokenizer, blocks, length, sampler.language, sampler.config.types
+            tokenizer, blocks, length, sampler.language, sampler.named
         )
         answers = AnswerTokens.make(tokenizer, config.answer_eos, sampler.types)
         return cls(

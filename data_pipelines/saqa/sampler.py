@@ -48,6 +48,7 @@ class SaqaSampler:
       episodes, config, horizons: as given.
       pools: where each kind of answer can be found.
       language: of the episodes' world.
+      named: those of `config.types` that the world has; None if it has none of them.
       types: the question types asked.
       is_change: bool[types], whether a type compares with the present.
       anchors, anchor_weights: rare cells with their starts, and how often each is
@@ -63,7 +64,10 @@ class SaqaSampler:
         self.episodes, self.config = episodes, config or SaqaConfig()
         self.horizons = horizons or horizons_of(Horizons.longest, self.config.buckets)
         self.language = language_of(episodes)
-        self.types = self.language.select(self.config.types)
+        # One list serves the sources of a mixture: each takes what its world has.
+        own = self.language.by_name
+        self.named = tuple(n for n in self.config.types or () if n in own) or None
+        self.types = self.language.select(self.named)
         self._asked = with_tables(episodes)
         self.pools = build_pools(
             self._asked, self.types, self.horizons, self.config.pool_starts

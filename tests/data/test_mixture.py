@@ -246,3 +246,17 @@ def test_episodes_without_scene_or_labels_say_how_to_get_some(tmp_path, tokens):
     data = write(tmp_path / "d", [plain_episode(n) for n in range(4)], [])
     with pytest.raises(DataError, match=r"python -m data_pipelines\.label"):
         stream(str(data), tokens)
+
+
+def test_question_types_are_those_of_each_world(cubes):
+    """One list serves a mixture: each source takes what its world knows."""
+    asked = lambda *names: [
+        kind.name for kind in SaqaSampler(cubes.episodes, SaqaConfig(types=names)).types
+    ]
+    named = asked("peg_distance", "cube_grasped", "cube_lifted")
+    assert named == ["cube_grasped", "cube_lifted"]
+    assert asked("peg_distance") == [kind.name for kind in CUBE.select()]
+    with pytest.raises(
+        ValueError, match=r"'cube_grabbed'.*did you mean 'cube_grasped'"
+    ):
+        SaqaConfig(types=("cube_grabbed",))

@@ -189,7 +189,7 @@ def plan(
         tokens=rng.integers(5, 64, (scenes, 3, 4)),
         mask=np.ones((scenes, 3, 4), bool),
         type_id=np.zeros((scenes, 3), np.int32),
-        args=np.zeros((scenes, 3, 2), np.int32),
+        args=np.zeros((scenes, 3, 3), np.int32),
         answer_ids=np.tile(np.array([7, 9], np.int32), (scenes, 3, 1)),
     )
     goal = GoalArrays(np.ones((scenes, 3), np.int32), np.ones((scenes, 3), np.float32))

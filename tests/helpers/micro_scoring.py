@@ -36,7 +36,7 @@ def case(seed=0):
         tokens=rng.integers(5, 32, (SCENES, QUESTIONS, 4)).astype(np.int32),
         mask=np.arange(4) < lengths,
         type_id=np.zeros((SCENES, QUESTIONS), np.int32),
-        args=np.zeros((SCENES, QUESTIONS, 2), np.int32),
+        args=np.zeros((SCENES, QUESTIONS, 3), np.int32),
         answer_ids=np.array([[[5, 6], [7, 8]], [[9, 6], [30, 31]]], np.int32),
     )
     image = rng.integers(0, 256, (SCENES, 8, 8, 3), np.uint8)

@@ -139,7 +139,7 @@ def test_a_person_gets_the_planners_answer():
         tokens=tokens[None],
         mask=mask[None],
         type_id=np.zeros((1, 1), np.int32),
-        args=np.zeros((1, 1, 2), np.int32),
+        args=np.zeros((1, 1, 3), np.int32),
         answer_ids=np.array([[ids]], np.int32),
     )
     one = Observation(image=observation.image[:1])
