@@ -32,7 +32,7 @@ class SaqaConfig:
       canonical_share: questions in the canonical wording.
       extra: horizons proposed for each question besides its first.
       types: names of the question types asked, of any world: each asks those that it
-        has; None for those that are asked by default, which is all but the numeric ones.
+        has; None: those asked by default, all but the numeric ones.
       pool_starts: starts looked at when the pools are built; None for all.
     """
 
