@@ -11,7 +11,6 @@ Axis: n tuples.
 """
 
 import dataclasses
-import sys
 
 import numpy as np
 from absl import app, flags, logging
@@ -25,6 +24,7 @@ from data_pipelines.schema.domains import get_domain
 from data_pipelines.schema.episode import DataError
 from data_pipelines.schema.read import load_episodes
 from swm_jax import worlds
+from swm_jax.cli import error_line
 from swm_jax.questions import YES_NO
 
 _STARTS = 32  # per batch drawn
@@ -110,12 +110,10 @@ def main(argv: list[str]) -> None:
     if len(argv) != 2:
         raise app.UsageError("usage: python -m data_pipelines.agreement DIR")
     logging.set_verbosity(logging.WARNING)
-    try:
+    with error_line(ValueError):
         labeller = load_labeller(_LABELLER.value, _CHECKPOINT.value)
         episodes = load_episodes(argv[1], _SPLIT.value, frames="compressed")
         found = measure(episodes, labeller, _TUPLES.value, _SEED.value)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
     print(f"{labeller.name} beside the predicates on {argv[1]}, split {_SPLIT.value}")
     print(table(found))
 

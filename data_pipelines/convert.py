@@ -14,7 +14,6 @@ it. An SRC without a split of its own gives every `1 / val_share`-th episode to 
 
 import dataclasses
 import json
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -36,6 +35,7 @@ from data_pipelines.schema.episode import (
 )
 from data_pipelines.schema.output_folder import claim_settings, claimed, write_json
 from data_pipelines.sources import RawEpisode, Source, open_source
+from swm_jax.cli import Progress, error_line
 
 SETTINGS_FILE = "conversion.json"
 _SHARE_LIMITS = (0.0, 0.5)
@@ -235,6 +235,7 @@ def _convert_shards(source, shards, settings, done) -> folder.Schema | None:
         if done.shards.get(shard.path.name, (0,))[0]:
             schema = folder.schema_of_shard(shard.path)
             break
+    progress = Progress("converted", len(todo), "shards", quiet=0.0)
     for number, shard in enumerate(todo, 1):
         episodes, skipped = [], []
         for index in shard.numbers:
@@ -254,12 +255,10 @@ def _convert_shards(source, shards, settings, done) -> folder.Schema | None:
         count = folder.write_shard(shard.path, episodes, schema)
         done.add(shard.path.name, count, skipped)
         frames += sum(len(e) + 1 for e in episodes)
-        spent = time.perf_counter() - start
-        print(
-            f"shard {number}/{len(todo)}, {count} episodes, "
-            f"{len(done.skipped)} skipped, {frames / spent:.0f} frames/s, "
-            f"{spent / number * (len(todo) - number):.0f} s left",
-            flush=True,
+        progress(
+            number,
+            f"{count} episodes, {len(done.skipped)} skipped, "
+            f"{frames / (time.perf_counter() - start):.0f} frames/s",
         )
     for shard, skipped in waiting:
         if schema is not None:
@@ -346,7 +345,7 @@ def main(argv: list[Any]) -> None:
     if len(argv) != 3:
         raise app.UsageError("usage: python -m data_pipelines.convert SRC DST")
     logging.set_verbosity(logging.WARNING)
-    try:
+    with error_line(OSError, ValueError, where=argv[2]):
         settings = Settings(
             size=_parse_size(_SIZE.value),
             encoding=_ENCODING.value,
@@ -357,10 +356,6 @@ def main(argv: list[Any]) -> None:
             on_damage=_ON_DAMAGE.value,
         )
         made = convert(argv[1], argv[2], settings)
-    except OSError as error:
-        sys.exit(f"error: {error.filename or argv[2]}: {error.strerror}")
-    except ValueError as error:
-        sys.exit(f"error: {error}")
     for line in made.skipped:
         print(f"skipped {line}")
     print(

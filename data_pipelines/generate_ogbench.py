@@ -7,7 +7,6 @@ Continues when it is run again. Needs `pip install 'swm_jax[ogbench]'`.
 """
 
 import dataclasses
-import sys
 
 import ml_collections
 from absl import app, flags, logging
@@ -15,7 +14,7 @@ from absl import app, flags, logging
 from data_pipelines.convert import Converted, Settings, convert_source
 from data_pipelines.schema.episode import DataError
 from data_pipelines.sources.ogbench_play import OGBenchPlay, PlaySettings
-from swm_jax.cli import define_config, read_flags
+from swm_jax.cli import define_config, error_line, read_flags
 
 
 def generate(config: ml_collections.ConfigDict, output: str) -> Converted:
@@ -48,12 +47,8 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
     logging.set_verbosity(logging.WARNING)
-    try:
+    with error_line(OSError, ValueError, where=_OUTPUT.value):
         made = generate(_CONFIG.value, _OUTPUT.value)
-    except OSError as error:
-        sys.exit(f"error: {error.filename or _OUTPUT.value}: {error.strerror}")
-    except ValueError as error:
-        sys.exit(f"error: {error}")
     print(f"{made.episodes} episodes are in {_OUTPUT.value}")
 
 

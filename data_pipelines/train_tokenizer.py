@@ -11,7 +11,6 @@ function of the languages: the shipped file and a fresh one are equal.
 """
 
 import io
-import os
 import string
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import sentencepiece
 from absl import app, flags
 
 from swm_jax import worlds
+from swm_jax.files import write_whole
 from swm_jax.models.tokenizer import Tokenizer
 from swm_jax.questions import corpus, vocabulary
 
@@ -78,9 +78,7 @@ def main(_) -> None:
     """Writes the model to a temporary name, then renames it."""
     output = Path(_MODEL_FILE.value or _ASSETS / f"{_NAME.value}.model")
     model = train(SHIPPED[_NAME.value], _TYPES.value)
-    part = output.with_suffix(".part")
-    part.write_bytes(model)
-    os.replace(part, output)
+    write_whole(output, model)
     print(f"{output}: {Tokenizer(model).vocab_size} pieces, {len(model):,} bytes")
 
 

@@ -5,7 +5,6 @@ simulator's exact answers: what a semantic world model has to say from the left
 picture and the actions alone.
 """
 
-import os
 from pathlib import Path
 
 import jax
@@ -14,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from swm_jax import envs, worlds
+from swm_jax.files import replaced
 from swm_jax.worlds.board.render import render
 
 BOARD = worlds.language("board")
@@ -52,10 +52,8 @@ def main() -> None:
     asked = [BOARD.question(*words) for words in ASKED]
     rows = [(q.text, _answer(q, now, now), _answer(q, now, later)) for q in asked]
     views = [np.asarray(render(s, *VIEW[::-1], supersample=4)) for s in (now, later)]
-    OUTPUT.parent.mkdir(exist_ok=True)
-    temporary = OUTPUT.with_suffix(".tmp.png")
-    _draw(views, rows).quantize(128).save(temporary, optimize=True)
-    os.replace(temporary, OUTPUT)
+    with replaced(OUTPUT) as temporary:
+        _draw(views, rows).quantize(128).save(temporary, optimize=True)
     print(f"{OUTPUT}: {OUTPUT.stat().st_size / 1024:.0f} kB")
 
 

@@ -1,20 +1,27 @@
-"""Names and numbers that a caller may choose; a wrong one is told what there is."""
+"""Names and numbers that a caller may choose, and one error line for a wrong one."""
 
 import difflib
 from collections.abc import Iterable
 
 
-def known(kind: str, name: str, names: Iterable[str]) -> str:
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """ " (did you mean 'x'?)" for the nearest of `names`, or "" when none is near."""
+    near = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.4)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def known(
+    kind: str, name: str, names: Iterable[str], error: type[Exception] = ValueError
+) -> str:
     """The name, if it is one of `names`.
 
     Raises:
-      ValueError: it is not; says the kind, suggests the nearest and lists all.
+      error: it is not; the message says the kind, suggests the nearest and lists all.
     """
     names = tuple(names)
     if name not in names:
-        near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown {kind} {name!r}; {hint}known: {', '.join(names)}")
+        hint = did_you_mean(name, names)
+        raise error(f"unknown {kind} {name!r}{hint}; known: {', '.join(names)}")
     return name
 
 

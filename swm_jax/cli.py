@@ -1,7 +1,8 @@
-"""The flag `--config`, whose mistakes end a command in one line."""
+"""What every command shares: `--config`, one error line, one progress line."""
 
 import contextlib
 import sys
+import time
 from collections.abc import Iterator, Sequence
 
 from absl import app, flags
@@ -15,13 +16,13 @@ def define_config(default: str | None, words: str) -> flags.FlagHolder:
       default: file; None if one must be given.
       words: help of the flag.
     """
-    with _one_line():  # a default's fields are set at once
+    with _config_errors():  # a default's fields are set at once
         return config_flags.DEFINE_config_file("config", default, words)
 
 
 def read_flags(argv: Sequence[str]) -> list[str]:
     """absl's parser, for `app.run(main, flags_parser=read_flags)`."""
-    with _one_line():
+    with _config_errors():
         rest = app.parse_flags_with_usage(argv)
         config = flags.FLAGS["config"].value
         if config is not None:
@@ -30,7 +31,7 @@ def read_flags(argv: Sequence[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def _one_line() -> Iterator[None]:
+def _config_errors() -> Iterator[None]:
     try:
         yield
     except AttributeError as error:
@@ -41,3 +42,70 @@ def _one_line() -> Iterator[None]:
         sys.exit(f"error: no such field of the config: {reason}")
     except OSError as error:
         sys.exit(f"error: --config: {str(error).strip().splitlines()[-1].strip()}")
+
+
+@contextlib.contextmanager
+def error_line(
+    *errors: type[Exception], status: int = 1, where: object = None
+) -> Iterator[None]:
+    """Ends the program with `error: ...` on stderr instead of a traceback.
+
+    Args:
+      *errors: exceptions that are the user's to mend.
+      status: exit status.
+      where: what an OSError without a file name is about.
+    """
+    try:
+        yield
+    except errors as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, OSError) and error.strerror:
+            text = f"{error.filename or where}: {error.strerror}"
+        print(f"error: {text}", file=sys.stderr, flush=True)
+        sys.exit(status)
+
+
+class Progress:
+    """One line of progress: share done, rate, time left.
+
+    On a terminal the line is rewritten. Elsewhere (a log file) a line appears at most
+    every `quiet` seconds, and at the end.
+    """
+
+    def __init__(self, name: str, total: float, unit: str, quiet: float = 10.0):
+        self._name, self._total, self._unit = name, total, unit
+        self._began, self._said, self._quiet = time.monotonic(), 0.0, quiet
+        self._live = sys.stdout.isatty()
+
+    def __call__(self, done: float, note: str = "") -> None:
+        """Reports that `done` of the total are finished."""
+        now = time.monotonic()
+        last = done >= self._total
+        if not self._live and not last and now - self._said < self._quiet:
+            return
+        self._said = now
+        text = self.line(done, now - self._began, note)
+        if self._live:
+            print(f"\r\x1b[2K{text}", end="\n" if last else "", flush=True)
+        else:
+            print(text, flush=True)
+
+    def line(self, done: float, seconds: float, note: str = "") -> str:
+        """Such as "planning 12/45 episodes, 1.3 s each, 0:41 left  reach swm"."""
+        rate = done / max(seconds, 1e-9)
+        count = lambda x: f"{x:.1f}" if isinstance(x, float) else f"{x}"
+        parts = [f"  {self._name} {count(done)}/{count(self._total)} {self._unit}"]
+        if done and seconds > 0.5:
+            parts.append(f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each")
+        if 0 < done < self._total:
+            parts.append(f"{clock((self._total - done) / rate)} left")
+        elif done:
+            parts.append(f"in {clock(seconds)}")
+        return ", ".join(parts) + (f"  {note}" if note else "")
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, hours if there are any: "0:41", "1:02:03"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

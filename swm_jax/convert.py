@@ -9,8 +9,8 @@ a big_vision file, any other one our Orbax folder, unless `--format` says otherw
 Every tensor must be accounted for, or nothing is written.
 """
 
-import sys
 import time
+from collections.abc import Callable
 
 from absl import app, flags, logging
 
@@ -18,6 +18,7 @@ from swm_jax.checkpoints import CheckpointError
 from swm_jax.checkpoints.convert import convert, listing, source_bytes, summary
 from swm_jax.checkpoints.formats.detect import FORMATS, open_source
 from swm_jax.checkpoints.formats.lazy_arrays import DTYPES
+from swm_jax.cli import Progress, error_line
 
 _DRY_RUN = flags.DEFINE_boolean("dry_run", False, "List what would be read, and stop.")
 flags.DEFINE_alias("dry-run", "dry_run")
@@ -33,25 +34,16 @@ _OVERRIDE = flags.DEFINE_multi_string(
 _CHECK = flags.DEFINE_boolean("check_finite", True, "Refuse NaN and infinity.")
 
 
-class Progress:
-    """Prints share, rate and time left, every few seconds."""
+def counter(total: int) -> Callable[[int], None]:
+    """Counts bytes that were copied, and shows progress in GB."""
+    progress, done = Progress("converted", total / 1e9, "GB", quiet=5.0), 0
 
-    def __init__(self, total: int):
-        self.total, self.done = total, 0
-        self.began = self.told = time.monotonic()
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        progress(done / 1e9)
 
-    def __call__(self, count: int) -> None:
-        """Counts bytes."""
-        self.done += count
-        now = time.monotonic()
-        if now - self.told >= 5:
-            self.told, rate = now, self.done / (now - self.began)
-            left = max(self.total - self.done, 0) / rate
-            print(
-                f"  {self.done / 1e9:.1f} of {self.total / 1e9:.1f} GB, "
-                f"{rate / 1e6:.0f} MB/s, {left:.0f} s left",
-                flush=True,
-            )
+    return count
 
 
 def parse_overrides(texts: list[str]) -> dict:
@@ -79,7 +71,7 @@ def main(argv: list[str]) -> None:
     if len(argv) - 1 not in (wanted, 2):
         raise app.UsageError(f"expected SRC and DST, got {argv[1:]}")
     logging.set_verbosity(logging.ERROR)  # Orbax tells every file it touches
-    try:
+    with error_line(CheckpointError, ValueError, OSError):
         source = open_source(
             argv[1],
             variant=_VARIANT.value,
@@ -93,10 +85,7 @@ def main(argv: list[str]) -> None:
             return
         print(summary(source), flush=True)
         began, total = time.monotonic(), source_bytes(source)
-        result = convert(source, argv[2], _FORMAT.value, _DTYPE.value, Progress(total))
-    except (CheckpointError, ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(1)
+        result = convert(source, argv[2], _FORMAT.value, _DTYPE.value, counter(total))
     print(f"written in {time.monotonic() - began:.1f} s: {result}")
 
 

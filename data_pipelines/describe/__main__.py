@@ -6,13 +6,13 @@ balance of the batches drawn, or what the stored labels say. With `--output` of 
 it writes a contact sheet of random tuples, with `.html` a page that has both.
 """
 
-import sys
 from pathlib import Path
 
 from absl import app, flags, logging
 
 from data_pipelines.describe.summary import report, write
 from data_pipelines.schema.episode import DataError
+from swm_jax.cli import error_line
 
 
 def main(argv: list[str]) -> None:
@@ -23,7 +23,7 @@ def main(argv: list[str]) -> None:
         )
     logging.set_verbosity(logging.WARNING)
     output = Path(_OUTPUT.value) if _OUTPUT.value else None
-    try:
+    with error_line(DataError, ValueError):
         if output and output.suffix not in (".png", ".html"):
             raise DataError(f"--output is '{output}', expected a .png or .html file")
         text, sheet = report(Path(argv[1]), _EXAMPLES.value if output else 0)
@@ -31,8 +31,6 @@ def main(argv: list[str]) -> None:
         if output and sheet is not None:
             write(text, sheet, output, f"Data set {Path(argv[1]).name}")
             print(f"\nthe picture is in {output}")
-    except (DataError, ValueError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -11,14 +11,13 @@ batched over a shard's episodes on either backend; frames are rendered and packe
 in threads, while the next shard's physics runs and the last shard is written.
 """
 
-import sys
 import time
 from pathlib import Path
 
 from absl import app, flags
 
 from data_pipelines.generate.shards import generate
-from swm_jax.cli import define_config, read_flags
+from swm_jax.cli import define_config, error_line, read_flags
 
 
 def main(argv: list[str]) -> None:
@@ -31,12 +30,8 @@ def main(argv: list[str]) -> None:
     if flags.FLAGS.seed is not None:
         config.seed = flags.FLAGS.seed
     start = time.perf_counter()
-    try:
+    with error_line(OSError, ValueError, where=flags.FLAGS.output):
         counts = generate(config, flags.FLAGS.output)
-    except OSError as error:
-        sys.exit(f"error: {error.filename or flags.FLAGS.output}: {error.strerror}")
-    except ValueError as error:
-        sys.exit(f"error: {error}")
     seconds = time.perf_counter() - start
     size = sum(path.stat().st_size for path in Path(flags.FLAGS.output).iterdir())
     if counts.frames:

@@ -49,17 +49,18 @@ def _beside(key: PRNGKeyArray, points: Float[Array, "n 2"]) -> Float[Array, "n 2
 
 def _one(key: PRNGKeyArray, ids: Int[Array, " n"]) -> Scene:
     n = ids.shape[0]
-    place, pick, near, turn, peg_place, peg_near, peg_pick = jax.random.split(key, 7)
+    keys = jax.random.split(key, 9)
+    place, pick, near, turn, peg_place, peg_near, peg_pick, share, peg_share = keys
     low, high = _LOW + _MARGIN, _HIGH - _MARGIN
     free = jax.random.uniform(place, (n, 2), minval=low, maxval=high)
     partner = jax.random.randint(pick, (n,), 0, n)
     beside = _beside(near, free[partner])
-    use = jax.random.uniform(near, (n, 1)) < NEIGHBOUR_SHARE
+    use = jax.random.uniform(share, (n, 1)) < NEIGHBOUR_SHARE
     blocks = jnp.where(use & (partner != jnp.arange(n))[:, None], beside, free)
     blocks = _push_apart(jnp.clip(blocks, low, high), low, high)
     peg = jax.random.uniform(peg_place, (1, 2), minval=_LOW, maxval=_HIGH)
     chosen = blocks[jax.random.randint(peg_pick, (1,), 0, n)]
-    is_near = jax.random.uniform(peg_pick) < PEG_NEAR_SHARE
+    is_near = jax.random.uniform(peg_share) < PEG_NEAR_SHARE
     peg = jnp.where(is_near, _beside(peg_near, chosen), peg)[0]
     peg = _clear_of(jnp.clip(peg, _LOW, _HIGH), blocks)
     yaw = jax.random.uniform(turn, (n, 1), minval=-jnp.pi, maxval=jnp.pi)

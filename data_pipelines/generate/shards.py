@@ -23,6 +23,7 @@ from data_pipelines.schema.domains import DOMAINS
 from data_pipelines.schema.episode import SCHEMA_VERSION, DataError, Episode, encode_png
 from data_pipelines.schema.output_folder import claim_settings, claimed
 from swm_jax import worlds
+from swm_jax.cli import Progress
 from swm_jax.worlds.pictures import picture
 
 CONFIG_FILE = "generation.json"
@@ -158,6 +159,7 @@ def _make_shards(config, shards, missing, counts: Counts) -> None:
     env = worlds.load_env(name, backend=config.backend, **settings)
     start, to_do = time.perf_counter(), sum(len(shard.numbers) for shard in missing)
     already = len(shards) - len(missing)
+    progress = Progress("made", to_do, "episodes", quiet=0.0)
 
     def finish(number: int, written: Future | None) -> None:
         if written is None:
@@ -166,12 +168,10 @@ def _make_shards(config, shards, missing, counts: Counts) -> None:
         counts.writing += seconds
         counts.episodes += count
         spent = time.perf_counter() - start
-        left = spent / counts.episodes * (to_do - counts.episodes)
-        print(
-            f"shard {already + number}/{len(shards)}, {counts.episodes}/{to_do} "
-            f"episodes, {counts.frames} frames, {counts.frames / spent:.0f} frames/s, "
-            f"{left:.0f} s left",
-            flush=True,
+        progress(
+            counts.episodes,
+            f"shard {already + number}/{len(shards)}, {counts.frames} frames, "
+            f"{counts.frames / spent:.0f} frames/s",
         )
 
     with (

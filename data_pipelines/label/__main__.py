@@ -11,12 +11,11 @@ the episode. Training then draws from these labels (`labelled`). How far a label
 to be trusted, `python -m data_pipelines.agreement` measures where the truth is known.
 """
 
-import sys
-
 from absl import app, flags, logging
 
 from data_pipelines.label.labellers import load_labeller
 from data_pipelines.label.store import Asking, label_folder, read_questions
+from swm_jax.cli import error_line
 
 
 def main(argv: list[str]) -> None:
@@ -26,7 +25,7 @@ def main(argv: list[str]) -> None:
             "usage: python -m data_pipelines.label SRC DST --questions=FILE"
         )
     logging.set_verbosity(logging.WARNING)
-    try:
+    with error_line(ValueError):
         asking = Asking(
             questions=read_questions(_QUESTIONS.value),
             starts=_STARTS.value,
@@ -36,8 +35,6 @@ def main(argv: list[str]) -> None:
         )
         labeller = load_labeller(_LABELLER.value, _CHECKPOINT.value, _PROMPT.value)
         stored, dropped = label_folder(argv[1], argv[2], labeller, asking)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
     print(f"{stored} labels stored, {dropped} dropped; the data set is in {argv[2]}")
 
 

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from data_pipelines.label.questions import known_question
+from data_pipelines.label.questions import readings
 from data_pipelines.schema.arrays import EpisodeArrays
 from data_pipelines.schema.domains import get_domain
 from data_pipelines.schema.episode import DataError
@@ -144,8 +144,8 @@ def vqa_labeller(
     def answer(images, questions):
         offered = [answers] * len(questions)
         if answers is not None:
-            found = map(known_question, questions)
-            offered = [answers if q is None else q.answers for q in found]
+            found = map(readings, questions)
+            offered = [each[0].answers if each else answers for each in found]
         said, sure = np.empty(len(questions), object), np.zeros(len(questions))
         for words in dict.fromkeys(offered):
             rows = np.flatnonzero([each == words for each in offered])
@@ -202,5 +202,4 @@ def load_labeller(
 
 def asks_about_change(question: str) -> bool:
     """Whether the question is of a type about a change, in any world."""
-    found = known_question(question)
-    return found is not None and found.kind.about_change
+    return any(found.kind.about_change for found in readings(question))

@@ -1,22 +1,25 @@
-"""Which questions in words the languages of the worlds know."""
+"""How the languages of the worlds read questions in words."""
 
 from swm_jax import worlds
 from swm_jax.questions import Question
 
+_SPEAKS = {"language_table": "board"}  # recordings in the words of a world
 
-def known_question(text: str, domain: str | None = None) -> Question | None:
-    """The question that a text prints; None for free words.
+
+def readings(text: str, domain: str | None = None) -> list[Question]:
+    """The questions that a text may print; none for free words.
 
     Args:
       text: the words.
-      domain: of the episodes asked about. A world's own language reads its questions;
-        of other recordings any world's does.
+      domain: of the episodes asked about. A world speaks its own language; other
+        recordings may speak any.
     """
-    languages = worlds.languages()
-    own = [language for language in languages if language.name == domain]
-    for language in own or languages:
+    name = _SPEAKS.get(domain, domain)
+    own = [language for language in worlds.languages() if language.name == name]
+    found = []
+    for language in own or worlds.languages():
         try:
-            return language.parse(text)
+            found.append(language.parse(text))
         except ValueError:
             continue
-    return None
+    return found

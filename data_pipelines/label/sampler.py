@@ -16,7 +16,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Float, Int
 
-from data_pipelines.label.questions import known_question
+from data_pipelines.label.questions import readings
 from data_pipelines.schema.arrays import EpisodeArrays
 from data_pipelines.schema.episode import DataError
 from swm_jax.models import PAD_TOKEN, Tokenizer, TrainBatch
@@ -108,9 +108,12 @@ class LabelSampler:
         self._answer_tokens, self._answer_mask = _encode_answers(
             tokenizer, self.answers, eos
         )
-        found = [known_question(str(q), episodes.domain) for q in self.questions]
         self._types = np.array(
-            [other_type if q is None else q.type_id for q in found], np.int32
+            [
+                type_of_text(text, episodes.domain, other_type)
+                for text in self.questions
+            ],
+            np.int32,
         )
 
     def draw(
@@ -178,3 +181,15 @@ def _encode_answers(tokenizer: Tokenizer, texts: Sequence[str], eos: bool):
     except ValueError as error:
         raise DataError(f"a label's answer cannot be written: {error}") from error
     return tokens, tokens != PAD_TOKEN
+
+
+def type_of_text(text: str, domain: str, other: int) -> int:
+    """The query type that a label's question counts as.
+
+    Args:
+      text: the question.
+      domain: of the episodes.
+      other: for a question that no language reads, or more than one.
+    """
+    found = readings(str(text), domain)
+    return found[0].type_id if len(found) == 1 else other

@@ -24,6 +24,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from data_pipelines.saqa import balance as saqa_balance
 from data_pipelines.saqa.batch import SaqaBatch, SaqaConfig
+from data_pipelines.saqa.horizons import Horizons, horizons_of
 from data_pipelines.saqa.pools import build_pools
 from data_pipelines.saqa.slots import (
     Episodes,
@@ -31,6 +32,7 @@ from data_pipelines.saqa.slots import (
     margins,
     name_objects,
     slot_questions,
+    types_asked,
     with_tables,
 )
 from swm_jax.envs.scene import array_namespace
@@ -44,8 +46,7 @@ class SaqaSampler:
     """Draws batches; make one per split (episodes are split where they are stored).
 
     Attributes:
-      episodes, config: as given.
-      horizons: `config.horizons`.
+      episodes, config, horizons: as given.
       pools: where each kind of answer can be found.
       language: of the episodes' world.
       types: the question types asked.
@@ -54,11 +55,16 @@ class SaqaSampler:
         drawn.
     """
 
-    def __init__(self, episodes: Episodes, config: SaqaConfig | None = None):
+    def __init__(
+        self,
+        episodes: Episodes,
+        config: SaqaConfig | None = None,
+        horizons: Horizons | None = None,
+    ):
         self.episodes, self.config = episodes, config or SaqaConfig()
-        self.horizons = self.config.horizons
+        self.horizons = horizons or horizons_of(Horizons.longest, self.config.buckets)
         self.language = language_of(episodes)
-        self.types = self.language.select(self.config.types)
+        self.types = types_asked(self.language, self.config.types)
         self._asked = with_tables(episodes)
         self.pools = build_pools(
             self._asked, self.types, self.horizons, self.config.pool_starts

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from data_pipelines.schema.episode import SCHEMA_VERSION, DataError
+from swm_jax.files import replaced
 
 
 @contextlib.contextmanager
@@ -55,7 +56,8 @@ def claim_settings(path: Path, wanted: Mapping[str, Any]) -> None:
                 f"{new!r} here; choose another --output"
             )
         return
-    strangers = [p.name for p in output.iterdir() if p.name != f"{path.name}.partial"]
+    half_written = f".{path.stem}.*.partial{path.suffix}"
+    strangers = [p.name for p in output.iterdir() if not p.match(half_written)]
     if strangers:
         raise DataError(
             f"{output} is not empty ('{strangers[0]}') and has no {path.name}: "
@@ -70,17 +72,10 @@ def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     Raises:
       DataError: it cannot be written (the disk is full, say); nothing is left of it.
     """
-    partial = path.with_name(f"{path.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
+        with replaced(path) as partial, open(partial, "wb") as file:
             write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
     except OSError as error:
-        with contextlib.suppress(OSError):  # its folder may not be one
-            partial.unlink()
         raise DataError(f"cannot write {path}: {error.strerror}") from error
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from absl import app, flags
 
+from swm_jax.files import write_whole
 from swm_jax.tools.topology import LIBTPU, parse_slice
 
 IMAGES_PER_CHIP = 6
@@ -227,9 +228,7 @@ def write_between(path: Path, begin: str, text: str) -> None:
     _, end, after = rest.partition(END)
     if not (found and end):
         sys.exit(f"error: {path} has no lines {begin!r} and {END!r} to write between")
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(f"{before}{begin}\n{text}\n{END}{after}")
-    draft.replace(path)
+    write_whole(path, f"{before}{begin}\n{text}\n{END}{after}")
 
 
 if __name__ == "__main__":

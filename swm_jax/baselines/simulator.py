@@ -21,12 +21,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, Key
 
 from swm_jax import worlds
 from swm_jax.envs import AnyScene
 from swm_jax.models import Observation, QuestionBatch
 from swm_jax.planning import Normalise
+from swm_jax.planning.noise import fold_in_each, split_each
 from swm_jax.questions import Language, expand
 
 LOGIT_METRES = 0.02  # margin that makes one logit
@@ -40,7 +41,7 @@ class SimulatorContext:
       start: env State with leading axis S, as seen.
       scene: the same as a scene.
       type_id, args: the questions, [S, Q] and [S, Q, 3].
-      key: seed of the answer noise.
+      keys: of the answer noise, [S].
       answers: C.
     """
 
@@ -48,7 +49,7 @@ class SimulatorContext:
     scene: AnyScene
     type_id: jax.Array
     args: jax.Array
-    key: jax.Array
+    keys: jax.Array
     answers: int = struct.field(pytree_node=False)
 
 
@@ -88,10 +89,10 @@ class SimulatorWorldModel:
         start = observation.scene
         if not hasattr(start, "qpos"):  # a scene, not a state
             start = self.env.state_from_scene(start)
-        start, key = self._misread(start)
+        start, keys = self._misread(start)
         asked = questions.type_id, questions.args
         answers = questions.answer_ids.shape[2]
-        return SimulatorContext(start, self.env.scene(start), *asked, key, answers)
+        return SimulatorContext(start, self.env.scene(start), *asked, keys, answers)
 
     def answer_logits(
         self,
@@ -117,7 +118,7 @@ class SimulatorWorldModel:
         )
         shape = (scenes, candidates, len(horizons), context.type_id.shape[1])
         margin = jnp.broadcast_to(margin / LOGIT_METRES, shape)
-        margin = self._stir(margin, context.key, actions)[..., None]
+        margin = self._stir(margin, context.keys, actions)[..., None]
         edges = jnp.asarray(language.edges[:, : context.answers - 1])[type_id]
         ends = jnp.full((*edges.shape[:-1], 1), jnp.inf)
         edges = jnp.concatenate([-ends, edges / LOGIT_METRES, ends], -1)
@@ -157,16 +158,15 @@ class SimulatorWorldModel:
         return jax.pure_callback(host, shapes, worlds, actions)
 
     def _misread(self, state) -> tuple[Any, jax.Array]:
-        """The state as seen, and the key of this look: a function of the state."""
-        bits = jax.lax.bitcast_convert_type(state.qpos, jnp.uint32).sum()
-        key = jax.random.fold_in(jax.random.key(self.seed), bits)
-        block, hand, key = jax.random.split(key, 3)
+        """The states as seen, and a key of each look: a function of its state."""
+        looks = fold_in_each(jax.random.key(self.seed), _bits(state.qpos))
+        block, hand, keys = split_each(looks, 3)
         scene = self.env.scene(state)
-        shift = self.pose_noise * jax.random.normal(block, scene.block_pose.shape)
+        shift = self.pose_noise * _normal(block, scene.block_pose.shape)
         # Positions only: x, y of a block on the board, x, y, z of a cube.
         name, axes = self._language.robot, self._language.axes
         shift, pose = shift.at[..., axes:].set(0.0), getattr(scene, name)
-        stir = self.pose_noise * jax.random.normal(hand, (*pose.shape[:-1], axes))
+        stir = self.pose_noise * _normal(hand, (*pose.shape[:-1], axes))
         seen = self.env.state_from_scene(
             scene.replace(
                 block_pose=scene.block_pose + shift,
@@ -179,13 +179,27 @@ class SimulatorWorldModel:
             name: jnp.where(exact, getattr(state, name), getattr(seen, name))
             for name in fields
         }
-        return state.replace(**read), key
+        return state.replace(**read), keys
 
-    def _stir(self, margin, key, actions):
-        bits = jax.lax.bitcast_convert_type(actions, jnp.uint32).sum()
-        noise = jax.random.normal(jax.random.fold_in(key, bits), margin.shape)
+    def _stir(self, margin, keys, actions):
+        keys = fold_in_each(keys, _bits(actions))
+        # A draw per question: what fills up the batch changes no other's noise.
+        draw = lambda q: _normal(fold_in_each(keys, q), margin.shape[:-1])
+        count = margin.shape[-1]
+        asked = jnp.broadcast_to(jnp.arange(count)[:, None], (count, keys.shape[0]))
+        noise = jax.vmap(draw, out_axes=-1)(asked)
         return margin + self.logit_noise * noise
 
     def _squash(self, margin):
         limit = jnp.maximum(self.logit_limit, 1e-6)
         return jnp.where(self.logit_limit > 0, limit * jnp.tanh(margin / limit), margin)
+
+
+def _bits(x: Float[Array, "S ..."]) -> Int[Array, " S"]:
+    """A number per scene that follows from its values, to be folded into a key."""
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
+    return bits.sum(tuple(range(1, bits.ndim)))
+
+
+def _normal(keys: Key[Array, " S"], shape: tuple[int, ...]) -> Float[Array, "S ..."]:
+    return jax.vmap(lambda key: jax.random.normal(key, shape[1:]))(keys)

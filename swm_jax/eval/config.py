@@ -9,26 +9,29 @@ the journal compares.
 import dataclasses
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from swm_jax.planning.presets import (
+    PLANNERS,
+    climbs_gradients,
+    planner_names,
+    starts_from_proposals,
+    used_settings,
+)
+from swm_jax.records import given
 
 # Tasks by env.
 TASKS = {
     "board": ("reach", "separate", "block_to_block"),
     "cube": ("reach", "lift", "stack"),
 }
-METHODS = (
-    "mppi",
-    "cem",
-    "icem",
-    "best_of_n",
-    "random_shooting",
-    "gradient",
-    "hybrid",
-    "mppi_published",
-    "gradient_board",
-    "random",
-)
-CLIMBERS = ("gradient", "hybrid", "gradient_board")  # these need gradients
+# Planners by env: those of the registry that need no base policy, of which an
+# evaluation has none.
+METHODS = {
+    env: tuple(n for n in planner_names(env) if not starts_from_proposals(n))
+    for env in TASKS
+}
 WORLD_MODELS = ("swm", "simulator", "random")
 GOALS = ("published", "shaped")
 AXES = ("tasks", "methods", "world_models", "seeds")
@@ -57,6 +60,8 @@ class EvalConfig:
       iterations: rounds of refinement; 0 leaves the planner's own. A replan looks at
         candidates * iterations chunks.
       execute: actions carried out before planning again; 0: the planner's own.
+      planners: by method, settings that differ from the planner's own; the three above
+        count before them.
       max_steps: cap on the control steps of an episode; 0 is the task's own.
       episodes_parallel: scenes planned for in one call.
       on_device: physics (MJX), pictures and plans of whole episodes in one program.
@@ -83,6 +88,7 @@ class EvalConfig:
     candidates: int = 0
     iterations: int = 0
     execute: int = 0
+    planners: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     max_steps: int = 0
     episodes_parallel: int = 5
     on_device: bool = False
@@ -98,6 +104,8 @@ class EvalConfig:
         fields = dataclasses.asdict(self)
         if self.env == "board":  # folders begun before there were two envs
             del fields["env"]
+        if not self.planners:  # folders begun before planners had settings here
+            del fields["planners"]
         return {k: v for k, v in fields.items() if k not in UNCOMPARED}
 
     def cells(self) -> tuple[tuple[str, str, str], ...]:
@@ -130,18 +138,43 @@ PRESETS = {
 }
 
 
+def of_experiment(name: str, experiment: Any, **overrides) -> EvalConfig:
+    """What an experiment evaluates: its planner, in its world, as its config says.
+
+    Args:
+      name: of the preset that decides what the experiment leaves open.
+      experiment: a `swm_jax.training.Experiment`.
+      overrides: fields that count before the experiment's, unless they are None.
+    """
+    settings = given(experiment.planner)
+    method = settings.pop("name")
+    fields = given(experiment.evaluation) | {
+        "env": experiment.world,
+        "methods": (method,),
+        "planners": {method: settings} if settings else {},
+    }
+    fields |= {k: v for k, v in overrides.items() if v is not None}
+    return preset(name, **fields)
+
+
 def preset(name: str, **overrides) -> EvalConfig:
     """A preset by name, with every override that is not None applied and checked."""
     one_of("preset", name, tuple(PRESETS))
-    given = {k: v for k, v in overrides.items() if v is not None}
-    env = one_of("env", given.get("env", "board"), tuple(TASKS))
-    given.setdefault("tasks", TASKS[env])
-    if env == "cube" and not given.get("checkpoint"):  # the shipped one is the board's
-        given.setdefault("world_models", ("simulator", "random"))
-    config = EvalConfig(**{"preset": name, **PRESETS[name], **given})
+    asked = {k: v for k, v in overrides.items() if v is not None}
+    env = one_of("env", asked.get("env", "board"), tuple(TASKS))
+    asked.setdefault("tasks", TASKS[env])
+    if env == "cube" and not asked.get("checkpoint"):  # the shipped one is the board's
+        asked.setdefault("world_models", ("simulator", "random"))
+    config = EvalConfig(**{"preset": name, **PRESETS[name], **asked})
+    named = [m for m in config.methods if m in PLANNERS]
+    if needy := [m for m in named if starts_from_proposals(m)]:
+        raise UserError(
+            f"--methods {needy[0]} ranks the proposals of a base policy, and an "
+            "evaluation has none: plan with it from Python"
+        )
     for axis, known in (
         ("tasks", TASKS[env]),
-        ("methods", METHODS),
+        ("methods", METHODS[env]),
         ("world_models", WORLD_MODELS),
     ):
         values = getattr(config, axis)
@@ -149,7 +182,7 @@ def preset(name: str, **overrides) -> EvalConfig:
             raise UserError(f"--{axis} is empty, expected some of {', '.join(known)}")
         for value in values:
             one_of(axis.replace("_", " ")[:-1], value, known)
-    climbers = [m for m in config.methods if m in CLIMBERS]
+    climbers = [m for m in config.methods if climbs_gradients(m)]
     if climbers and "simulator" in config.world_models:
         raise UserError(
             f"--methods {climbers[0]} climbs gradients, and the world model simulator "
@@ -158,9 +191,19 @@ def preset(name: str, **overrides) -> EvalConfig:
     one_of("goal", config.goal, GOALS)
     for field in ("candidates", "iterations", "execute", "max_steps"):
         _at_least(field, getattr(config, field), 0)
+    for field in ("candidates", "iterations", "execute"):
+        if getattr(config, field) and not any(_uses(m, field) for m in config.methods):
+            raise UserError(
+                f"--{field} {getattr(config, field)} changes nothing: "
+                f"--methods {','.join(config.methods)} does not use it"
+            )
     for field in ("episodes_parallel", "qa_episodes", "sensitivity_scenes"):
         _at_least(field, getattr(config, field), 1)
     return config
+
+
+def _uses(method: str, field: str) -> bool:
+    return field in used_settings(method)
 
 
 def _at_least(field: str, value: int, least: int) -> None:

@@ -15,10 +15,13 @@ import os
 import pathlib
 import platform
 import statistics
-from importlib import metadata
+from collections.abc import Mapping
+from importlib import metadata, resources
+from importlib.resources.abc import Traversable
 
 from swm_jax.eval.config import EvalConfig, UserError
 from swm_jax.eval.statistics import wilson_interval
+from swm_jax.files import write_whole
 
 SCHEMA = 1
 PACKAGES = (
@@ -141,17 +144,41 @@ def versions() -> dict[str, str]:
     return found
 
 
+def source_files() -> dict[str, Traversable]:
+    """Code and tokenizers of both packages by path, such as "swm_jax/eval/sweep.py".
+
+    Found through the import system, so that an installed package has the same.
+    """
+    found = {}
+
+    def visit(folder, name):
+        for each in folder.iterdir():
+            path = f"{name}/{each.name}"
+            if each.is_dir():
+                visit(each, path)
+            elif each.name.endswith((".py", ".model")):
+                found[path] = each
+
+    for package in ("swm_jax", "data_pipelines"):
+        visit(resources.files(package), package)
+    return dict(sorted(found.items()))
+
+
 @functools.cache  # the code that runs is the code that was there at the start
 def code_fingerprint() -> str:
-    """Changes with any source file that an episode or an answer depends on.
+    """Changes with any source file: `digest_of` all of `source_files`.
 
     Without it a sweep continued after an edit would mix two programs in one rate.
     """
-    root = pathlib.Path(__file__).parents[1]
-    files = sorted(root.rglob("*.py"))
+    return digest_of(source_files())
+
+
+def digest_of(files: Mapping[str, Traversable]) -> str:
+    """Twelve hex digits that change with a path or with what a file holds."""
     digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.name.encode() + path.read_bytes())
+    for path, file in files.items():
+        content = file.read_bytes()
+        digest.update(f"{path} {len(content)} ".encode() + content)
     return digest.hexdigest()[:12]
 
 
@@ -193,17 +220,9 @@ def to_json(value):
     return value
 
 
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes to a temporary name and renames: a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def write_json(path: pathlib.Path, value) -> None:
     """Atomic, indented, strict JSON (no NaN)."""
-    write_text(path, json.dumps(to_json(value), indent=2, allow_nan=False) + "\n")
+    write_whole(path, json.dumps(to_json(value), indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: pathlib.Path):
@@ -251,7 +270,7 @@ class Journal:
                 header["model"] = header["model"] or before.get("model", "")
                 self._compare(before, header)
             lines = [{"kind": "settings", **header}, *self.records]
-            write_text(self.path, "".join(json.dumps(x) + "\n" for x in lines))
+            write_whole(self.path, "".join(json.dumps(x) + "\n" for x in lines))
         except OSError as error:
             raise UserError(
                 f"cannot write to --output {folder}: {error.strerror or error}"

@@ -1,19 +1,18 @@
-"""Statistics of an evaluation, in numpy: intervals, balanced accuracy, calibration.
+"""Statistics of an evaluation: intervals, balanced accuracy, calibration.
 
 Axes: n answered questions, b bins. Nothing here knows of models or scenes.
 """
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy import optimize, stats
 
 
-def wilson_interval(
-    successes: int, episodes: int, z: float = 1.959964
-) -> tuple[float, float]:
-    """Wilson score interval of a success rate; 95 % by default.
+def wilson_interval(successes: int, episodes: int) -> tuple[float, float]:
+    """95 % Wilson score interval of a success rate.
 
-    Source: Wilson (1927). Unlike rate +- z * std it stays inside [0, 1] and keeps
-    a width when every episode succeeds.
+    Unlike rate +- 1.96 standard errors it stays inside [0, 1] and keeps a width when
+    every episode succeeds.
 
     Returns:
       (low, high); (0, 1) when nothing was tried.
@@ -22,16 +21,8 @@ def wilson_interval(
         raise ValueError(f"{successes} successes of {episodes} episodes")
     if episodes == 0:
         return 0.0, 1.0
-    rate = successes / episodes
-    spread = 1.0 + z**2 / episodes
-    centre = rate + z**2 / (2 * episodes)
-    half = z * np.sqrt(rate * (1 - rate) / episodes + z**2 / (4 * episodes**2))
-    low, high = (centre - half) / spread, (centre + half) / spread
-    # The ends are exact where every episode agrees; rounding must not hide it.
-    return (
-        0.0 if successes == 0 else float(max(low, 0.0)),
-        1.0 if successes == episodes else float(min(high, 1.0)),
-    )
+    found = stats.binomtest(successes, episodes).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
 
 
 def class_accuracy(
@@ -98,31 +89,22 @@ def fit_temperature(
 ) -> float:
     """The temperature T of sigmoid(logit / T) with the least log loss.
 
-    Golden-section search on log T over [1/20, 20]: the loss is convex in 1/T, so
-    it has one valley. Above 1 the model was too sure of itself.
+    Bounded search on log T in [1/20, 20]: the loss is convex in 1/T, so it has one
+    valley. Above 1 the model was too sure of itself.
     """
-    golden = (np.sqrt(5.0) - 1.0) / 2.0
-    low, high = np.log(0.05), np.log(20.0)
     loss = lambda t: log_loss(logit / np.exp(t), truth)
-    for _ in range(60):
-        left, right = high - golden * (high - low), low + golden * (high - low)
-        low, high = (low, right) if loss(left) <= loss(right) else (left, high)
-    return float(np.exp((low + high) / 2.0))
-
-
-def ranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """Ranks 1..n; equal values share the mean of their ranks."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2.0)[inverse]
+    bounds = (np.log(0.05), np.log(20.0))
+    found = optimize.minimize_scalar(
+        loss, bounds=bounds, method="bounded", options={"xatol": 1e-8}
+    )
+    return float(np.exp(found.x))
 
 
 def spearman(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> float:
     """Rank correlation of Spearman, ties shared; NaN where either is constant."""
-    a, b = ranks(np.asarray(a)), ranks(np.asarray(b))
-    a, b = a - a.mean(), b - b.mean()
-    scale = np.sqrt((a * a).sum() * (b * b).sum())
-    return float((a * b).sum() / scale) if scale > 0 else float("nan")
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan")  # scipy would warn
+    return float(stats.spearmanr(a, b).statistic)
 
 
 def bootstrap_interval(
@@ -131,7 +113,13 @@ def bootstrap_interval(
     """95 % percentile bootstrap interval of a mean; NaNs where nothing was seen."""
     if len(values) == 0:
         return float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    picks = rng.integers(0, len(values), (draws, len(values)))
-    low, high = np.quantile(np.asarray(values)[picks].mean(1), [0.025, 0.975])
-    return float(low), float(high)
+    if len(values) == 1:
+        return float(values[0]), float(values[0])
+    found = stats.bootstrap(
+        (np.asarray(values),),
+        np.mean,
+        n_resamples=draws,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(found.low), float(found.high)

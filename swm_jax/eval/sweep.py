@@ -10,6 +10,7 @@ import time
 
 from swm_jax import worlds
 from swm_jax.checkpoints import shipped_checkpoint
+from swm_jax.cli import Progress, clock
 from swm_jax.eval import journal as results
 from swm_jax.eval.answers import accuracy as qa
 from swm_jax.eval.answers import sensitivity
@@ -19,10 +20,11 @@ from swm_jax.eval.answers.queries import ask_horizons, draw_queries
 from swm_jax.eval.config import EvalConfig, UserError, format_seeds
 from swm_jax.eval.episodes.cells import make_planner, remaining, run_sweep
 from swm_jax.eval.journal import Journal
-from swm_jax.eval.progress import Progress, clock, table
 from swm_jax.eval.report import build as report
 from swm_jax.eval.report import films
+from swm_jax.eval.text_table import table
 from swm_jax.eval.world_models import Learned, load_learned, privileged
+from swm_jax.files import write_whole
 from swm_jax.training.metrics import read_metrics
 
 
@@ -85,7 +87,7 @@ def evaluate(config: EvalConfig, folder: pathlib.Path, restart: bool = False) ->
     results.write_json(folder / "results.json", found)
     reel = films.shoot(config, env, learned, episodes, folder)
     page = report.render(found, reel, _training_log(config) if learned else [])
-    results.write_text(folder / "report.html", page)
+    write_whole(folder / "report.html", page)
     print(closing_text(found, folder, time.monotonic() - began), flush=True)
     return found
 
@@ -150,7 +152,7 @@ def _sweep(config, env, learned, journal: Journal, folder: pathlib.Path) -> None
         return
     progress = Progress("planning", total, "episodes")
     if config.on_device:
-        env = worlds.load_env("board", backend="mjx")
+        env = worlds.load_env(config.env, backend="mjx")
     askable = {name: privileged(name, env) for name in ("simulator", "random")}
     if learned:
         askable["swm"] = learned.world

@@ -9,7 +9,10 @@ compiler; without a mesh, and on a mesh of one device, it does nothing at all.
     heads, mlp  query heads and hidden units (tensor parallelism)
     kv_heads    key heads; a single one is whole everywhere
     vocab       rows of the embedding
-    replica     a batch axis, while `columns`, a table's width, are on other devices
+    replica     a batch axis, while `columns`, a weight's width, are on other devices
+
+The axes of weights have letters (`backbones.weights`); `WEIGHT_AXES` names those that
+a mesh may split.
 """
 
 import jax
@@ -25,6 +28,13 @@ MESH_AXES: dict[str, tuple[str, ...]] = {
     "vocab": ("tensor",),
     "replica": ("data",),
     "columns": ("fsdp",),
+}
+WEIGHT_AXES = {
+    "D": "columns",
+    "F": "mlp",
+    "K": "kv_heads",
+    "N": "heads",
+    "V": "vocab",
 }
 ANY = PartitionSpec.UNCONSTRAINED
 

@@ -7,12 +7,9 @@ model's tree stays big_vision's and its arrays are not touched: `apply({"params"
 Source: "LoRA: Low-Rank Adaptation of Large Language Models".
 
 A product of factors is added to its weight inside a layer, in float32, whatever the
-weight's axes are (`_FACTORS`). That is exactly what the merged model computes, and with
-layers rematerialised neither the sum nor its gradient exists for more than one layer at
-a time. What LoRA saves here is memory: gradients and optimizer states.
-
-Letters: D, F widths, N heads, K key heads, H head width, r rank; "..." are layers and
-whatever else is a matrix of its own.
+weight's axes are (`Weight.product`). That is exactly what the merged model computes,
+and with layers rematerialised neither the sum nor its gradient exists for more than
+one layer at a time. What LoRA saves here is memory: gradients and optimizer states.
 """
 
 import dataclasses
@@ -24,20 +21,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
-_FACTORS = (
-    (r"llm/layers/attn/q_einsum/w", "...Dr,...rNH->...NDH"),
-    (r"llm/layers/attn/kv_einsum/w", "...Dr,...rKH->...KDH"),
-    (r"llm/layers/attn/attn_vec_einsum/w", "...NHr,...rD->...NHD"),
-    (r"llm/layers/mlp/gating_einsum", "...Dr,...rF->...DF"),
-    (r"llm/layers/mlp/linear", "...Fr,...rD->...FD"),
-    (r"img/.*/(query|key|value)/kernel", "...Dr,...rNH->...DNH"),
-    (r"img/.*/out/kernel", "...NHr,...rD->...NHD"),
-    (r"img/.*/Dense_\d/kernel|img/head/kernel", "...Dr,...rF->...DF"),
-)
+from swm_jax.models.backbones.registry import declared
+from swm_jax.models.backbones.weights import Adapted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,26 +50,6 @@ class LoraRule:
             )
 
 
-@struct.dataclass
-class Adapted:
-    """A weight with its adapter, as a layer finds it among its parameters.
-
-    Attributes:
-      weight: W.
-      a, b: the factors, alpha / rank in one of them already.
-      product: the einsum that multiplies them to W's axes.
-    """
-
-    weight: Float[Array, "..."]
-    a: Float[Array, "..."]
-    b: Float[Array, "..."]
-    product: str = struct.field(pytree_node=False)
-
-    def merged(self) -> Float[Array, "..."]:
-        """W + a b."""
-        return self.weight + jnp.einsum(self.product, self.a, self.b)
-
-
 def lora_rules(entries: Iterable[Sequence]) -> tuple[LoraRule, ...]:
     """Rules from a config's list of (regex, {"rank": r, "alpha": alpha}).
 
@@ -97,14 +65,6 @@ def lora_rules(entries: Iterable[Sequence]) -> tuple[LoraRule, ...]:
             )
         rules.append(LoraRule(pattern, int(fields["rank"]), float(fields["alpha"])))
     return tuple(rules)
-
-
-def factorisation(name: str) -> str | None:
-    """The einsum that makes a weight of its factors; None if it is no matrix."""
-    for pattern, product in _FACTORS:
-        if re.fullmatch(pattern, name):
-            return product
-    return None
 
 
 def first_match(patterns: Iterable[str], name: str) -> int | None:
@@ -150,7 +110,8 @@ def init_adapters(
       ValueError: a rule that matches no matrix.
     """
     weights = flatten_dict(dict(params), sep="/")
-    matrices = [name for name in weights if factorisation(name)]
+    made = {name: declared(name, leaf.shape) for name, leaf in weights.items()}
+    matrices = [name for name in weights if made[name].inputs]
     patterns = [rule.pattern for rule in rules]
     check_patterns("lora rule", patterns, list(weights))
     check_patterns("lora rule for matrices", patterns, matrices)
@@ -159,11 +120,8 @@ def init_adapters(
         which = first_match(patterns, name)
         if which is None:
             continue
-        a, b = _factor_shapes(name, weights[name].shape, rules[which].rank)
-        left = factorisation(name).partition(",")[0].strip(".")
-        fan_in = 1
-        for size in a[len(a) - len(left) : -1]:
-            fan_in *= size
+        a, b = made[name].factor_shapes(rules[which].rank)
+        fan_in = made[name].fan_in
         own = jax.random.fold_in(key, zlib.crc32(name.encode()))
         adapters[f"{name}/a"] = jax.random.normal(own, a) * fan_in**-0.5
         adapters[f"{name}/b"] = jnp.zeros(b)
@@ -195,16 +153,6 @@ def merge_adapters(
     factors = flatten_dict(scale_adapters(adapters, rules), sep="/")
     for name in [n.removesuffix("/a") for n in factors if n.endswith("/a")]:
         a, b = factors[f"{name}/a"], factors[f"{name}/b"]
-        adapted = Adapted(weights[name], a, b, factorisation(name))
-        weights[name] = adapted.merged()
+        product = declared(name, weights[name].shape).product
+        weights[name] = Adapted(weights[name], a, b, product).merged()
     return unflatten_dict(weights, sep="/")
-
-
-def _factor_shapes(name: str, shape: tuple[int, ...], rank: int):
-    """Shapes of a and b of a weight."""
-    inputs, _, output = factorisation(name).replace("...", "").partition("->")
-    lead = shape[: len(shape) - len(output)]
-    sizes = dict(zip(output, shape[len(lead) :])) | {"r": rank}
-    return tuple(
-        (*lead, *(sizes[letter] for letter in side)) for side in inputs.split(",")
-    )

@@ -3,7 +3,7 @@
 from swm_jax.planning.config import PlannerConfig
 from swm_jax.planning.fake import FakeWorldModel
 from swm_jax.planning.planner import Planner
-from swm_jax.planning.presets import PLANNERS, get_planner
+from swm_jax.planning.presets import PLANNERS, get_planner, planner_names
 from swm_jax.planning.proposals import Proposals
 from swm_jax.planning.protocol import Normalise, WorldModel
 from swm_jax.planning.state import PlanInfo, PlannerState, shift
@@ -23,5 +23,6 @@ __all__ = [
     "chunk_value",
     "desired_scores",
     "get_planner",
+    "planner_names",
     "shift",
 ]

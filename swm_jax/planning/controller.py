@@ -56,7 +56,7 @@ class Controller:
         observation: Observation,
         goals: Sequence[Any],
         state: PlannerState,
-        key: Key[Array, ""],
+        key: Key[Array, "*S"],
     ) -> tuple[Float[Array, "S H A"], PlannerState, PlanInfo]:
         """One replan; carry out `planner.config.execute` actions before the next.
 

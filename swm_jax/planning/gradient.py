@@ -30,7 +30,7 @@ from swm_jax.planning.state import PlanInfo, PlannerState
 def climb(
     problem: Problem,
     state: PlannerState,
-    key: Key[Array, ""],
+    keys: Key[Array, " S"],
     config: PlannerConfig,
     proposals: Float[Array, "S M H A"] | None = None,
 ) -> tuple[Float[Array, "S H A"], PlanInfo]:
@@ -39,7 +39,7 @@ def climb(
     Returns the best chunk by `config.score` of those the starts arrived at and, with
     `config.best_seen`, the best on each way; arguments as for `search`.
     """
-    population = first_population(key, state, config, proposals)
+    population = first_population(keys, state, config, proposals)
     arrived, best, nan_candidates, nan_answers = ascend(
         problem.objective, population, config.iterations, config
     )
@@ -57,7 +57,7 @@ def climb(
 def search_and_climb(
     problem: Problem,
     state: PlannerState,
-    key: Key[Array, ""],
+    keys: Key[Array, " S"],
     config: PlannerConfig,
     proposals: Float[Array, "S M H A"] | None = None,
     *,
@@ -75,7 +75,7 @@ def search_and_climb(
             "a hybrid planner needs refine and refine_steps >= 1, got "
             f"{config.refine} and {config.refine_steps}"
         )
-    _, found = search(problem, state, key, config, proposals, refit=refit)
+    _, found = search(problem, state, keys, config, proposals, refit=refit)
     _, index = jax.lax.top_k(found.values, config.refine)
     starts = jnp.take_along_axis(found.candidates, index[..., None, None], 1)
     arrived, best, nan_candidates, nan_answers = ascend(

@@ -6,13 +6,47 @@ nowhere. Coloured noise, whose power falls as 1 / frequency^exponent, leads some
 still: one straight line, then another, which is what "go behind the block, then
 push" looks like from above.
 
-Axes: ... any leading axes, H actions of a chunk, A action width.
+Every scene draws from a key of its own, so that its noise does not depend on what is
+planned beside it: `vmap` these functions over the keys of scenes.
+
+Axes: ... any leading axes, S scenes, H actions of a chunk, A action width.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
+
+
+@jax.jit
+def fold_in_each(keys: Key[Array, "*S"], data: Int[Array, " S"]) -> Key[Array, " S"]:
+    """Keys of S scenes, one number folded into each.
+
+    Args:
+      keys: one for each scene, or a single one for all.
+      data: such as the seed of each episode, or how often each was planned.
+    """
+    axis = 0 if keys.ndim else None
+    return jax.vmap(jax.random.fold_in, (axis, 0))(keys, data)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def scene_keys(key: Key[Array, "*S"], scenes: int) -> Key[Array, " S"]:
+    """One key per scene: keys [S] as they are, a single key with the index folded in.
+
+    Raises:
+      ValueError: keys of another number of scenes.
+    """
+    if key.ndim and key.shape != (scenes,):
+        raise ValueError(f"{key.shape} keys for {scenes} scenes, expected one each")
+    return key if key.ndim else fold_in_each(key, jnp.arange(scenes))
+
+
+def split_each(keys: Key[Array, " S"], count: int) -> Key[Array, "count S"]:
+    """The key of every scene split into `count`."""
+    return jax.vmap(lambda key: jax.random.split(key, count), out_axes=1)(keys)
 
 
 def coloured_noise(

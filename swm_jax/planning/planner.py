@@ -26,6 +26,8 @@ from swm_jax.models import Observation, QuestionBatch
 from swm_jax.models.logical_axes import constrain, partition_spec
 from swm_jax.planning.config import PlannerConfig
 from swm_jax.planning.gradient import check_differentiable
+from swm_jax.planning.noise import scene_keys
+from swm_jax.planning.population import uniform_chunks
 from swm_jax.planning.proposals import Proposals, call_inside, call_outside
 from swm_jax.planning.protocol import WorldModel
 from swm_jax.planning.search import Problem
@@ -38,7 +40,7 @@ from swm_jax.planning.value import (
     unusable_answers,
 )
 
-# (problem, state, key, config, proposals) -> (plan[S, H, A], info)
+# (problem, state, keys, config, proposals) -> (plan[S, H, A], info)
 Solve = Callable[..., tuple[jax.Array, PlanInfo]]
 
 
@@ -67,13 +69,15 @@ class Planner:
         questions: QuestionBatch,
         goal: GoalArrays,
         state: PlannerState,
-        key: Key[Array, ""],
+        key: Key[Array, "*S"],
         proposals: Proposals | None = None,
         mesh: Mesh | None = None,
     ) -> tuple[Float[Array, "S H A"], PlannerState, PlanInfo]:
         """Chooses one chunk of actions per scene.
 
         Args:
+          key: one per scene, so that a scene's plan does not depend on those beside it;
+            a single key stands for one per index.
           proposals: chunks of a base policy [S, M, H, A] or a callable that returns
             some, see `swm_jax.planning.proposals`; planners start from them, and
             clamp them to the action limits.
@@ -90,14 +94,15 @@ class Planner:
             without the gradients that the planner needs.
         """
         self._check(world_model, observation, questions, goal, state)
-        proposals = call_outside(proposals, observation, key)
-        scenes = observation, questions, goal, state
+        keys = scene_keys(key, goal.answers.shape[0])
+        proposals = call_outside(proposals, observation, keys)
+        scenes = observation, questions, goal, state, keys
         if mesh is None:
-            return _plan(self, world_model, *scenes, key, proposals)
+            return _plan(self, world_model, *scenes, proposals)
         proposals = (on_mesh if callable(proposals) else by_scene)(proposals, mesh)
-        world_model, key = on_mesh((world_model, key), mesh)
+        world_model = on_mesh(world_model, mesh)
         with jax.set_mesh(mesh):
-            return _plan(self, world_model, *by_scene(scenes, mesh), key, proposals)
+            return _plan(self, world_model, *by_scene(scenes, mesh), proposals)
 
     def _check(self, world_model, observation, questions, goal, state):
         if self.needs_gradient:
@@ -120,13 +125,13 @@ class Planner:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _plan(planner, world_model, observation, questions, goal, state, key, proposals):
+def _plan(planner, world_model, observation, questions, goal, state, keys, proposals):
     config = planner.config
     scenes = goal.answers.shape[0]
     if planner.solve is None:
-        plan, info = _random(config, goal, key)
+        plan, info = _random(config, goal, keys)
         return plan, shift(plan, config.execute, config, stage=state.stage), info
-    chunks, clamped = call_inside(proposals, observation, key, scenes, config)
+    chunks, clamped = call_inside(proposals, observation, keys, scenes, config)
     context = world_model.encode(observation, questions)
 
     def value_by(score):
@@ -152,7 +157,7 @@ def _plan(planner, world_model, observation, questions, goal, state, key, propos
     problem = Problem(
         value_by(config.score), value_by(config.objective or config.score)
     )
-    plan, info = planner.solve(problem, state, key, config, chunks)
+    plan, info = planner.solve(problem, state, keys, config, chunks)
     _, index = jax.lax.top_k(info.values, config.carry)
     kept = jnp.take_along_axis(info.candidates, index[..., None, None], 1)
     after = shift(plan, config.execute, config, kept, state.stage)
@@ -180,12 +185,11 @@ def on_mesh(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(place, tree)
 
 
-def _random(config, goal, key):
+def _random(config, goal, keys):
     """Uniform actions: what a planner must beat to be called one."""
-    limit = config.action_limit
     scenes, questions = goal.answers.shape
-    shape = (scenes, config.horizon, config.action_size)
-    plan = jax.random.uniform(key, shape, minval=-limit, maxval=limit)
+    shape = (config.horizon, config.action_size)
+    plan = uniform_chunks(keys, shape, config.action_limit)
     none = jnp.zeros(scenes, jnp.int32)
     return plan, PlanInfo(
         value=jnp.zeros(scenes),

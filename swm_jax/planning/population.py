@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
 from swm_jax.planning.config import PlannerConfig
-from swm_jax.planning.noise import coloured_noise, strokes
+from swm_jax.planning.noise import coloured_noise, split_each, strokes
 from swm_jax.planning.state import PlannerState
 
 
 def first_population(
-    key: Key[Array, ""],
+    keys: Key[Array, " S"],
     state: PlannerState,
     config: PlannerConfig,
     proposals: Float[Array, "S M H A"] | None = None,
@@ -25,14 +25,13 @@ def first_population(
     proposals and noise around them. What was carried over takes places of noise.
     """
     warm = _where(state.warm, state.plan, 0.0)
-    shape = (warm.shape[0], config.candidates, *warm.shape[1:])
-    bold, fine = jax.random.split(key)
+    shape = (config.candidates, *warm.shape[1:])
+    bold, fine = split_each(keys, 2)
     if config.init == "uniform":
-        limit = config.action_limit
-        population = jax.random.uniform(fine, shape, minval=-limit, maxval=limit)
+        population = uniform_chunks(fine, shape, config.action_limit)
     else:
-        cloud = config.init_std * coloured_noise(fine, shape, config.noise_exponent)
-        population = cloud + _centres(warm, config, proposals)
+        cloud = _coloured(fine, shape, config.noise_exponent)
+        population = config.init_std * cloud + _centres(warm, config, proposals)
     if config.init != "proposals":
         population = _with_strokes(bold, population, config)
     fixed = [] if proposals is None else [proposals]
@@ -49,7 +48,7 @@ def first_population(
 
 
 def next_population(
-    key: Key[Array, ""],
+    keys: Key[Array, " S"],
     mean: Float[Array, "S H A"],
     std: Float[Array, "S H A"],
     kept: Float[Array, "S E H A"],
@@ -64,7 +63,7 @@ def next_population(
     """
     drawn = config.candidates - config.keep
     shape = (mean.shape[0], drawn, *mean.shape[1:])
-    noise = coloured_noise(key, shape, config.noise_exponent)
+    noise = _coloured(keys, shape[1:], config.noise_exponent)
     centre = jnp.broadcast_to(mean[:, None], shape)
     local = round(config.around_kept * drawn) if config.keep else 0
     if local:
@@ -84,6 +83,18 @@ def next_population(
     return jnp.clip(population, -config.action_limit, config.action_limit)
 
 
+def uniform_chunks(
+    keys: Key[Array, " S"], shape: tuple[int, ...], limit: float
+) -> Float[Array, "S ..."]:
+    """Chunks uniform over the box, drawn for each scene from its key."""
+    draw = lambda key: jax.random.uniform(key, shape, minval=-limit, maxval=limit)
+    return jax.vmap(draw)(keys)
+
+
+def _coloured(keys, shape, exponent):
+    return jax.vmap(lambda key: coloured_noise(key, shape, exponent))(keys)
+
+
 def _centres(warm, config, proposals):
     """What noise is drawn around: the last plan, standing still, or proposals."""
     places = jnp.arange(config.candidates)
@@ -93,11 +104,12 @@ def _centres(warm, config, proposals):
     return (places >= fresh)[None, :, None, None] * warm[:, None]
 
 
-def _with_strokes(key, population, config):
-    scenes, candidates, *chunk = population.shape
+def _with_strokes(keys, population, config):
+    _, candidates, *chunk = population.shape
     if not (count := round(config.stroke_fraction * candidates)):
         return population
-    lines = strokes(key, (scenes, count, *chunk), config.action_limit)
+    draw = lambda key: strokes(key, (count, *chunk), config.action_limit)
+    lines = jax.vmap(draw)(keys)
     return population.at[:, candidates - count :].set(lines)
 
 

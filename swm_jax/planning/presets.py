@@ -120,6 +120,61 @@ DOMAIN_SETTINGS: dict[str, dict] = {
 }
 
 _CLIMBERS = (climb, _HYBRID)
+_ONE_WORLD = {"gradient_board": "board", "gradient_cube": "cube"}
+_COUNTS = ("keep", "elites", "refine", "refine_steps")
+
+
+def planner_names(domain: str) -> tuple[str, ...]:
+    """Names of the planners whose settings suit a domain's actions."""
+    return tuple(name for name in PLANNERS if _ONE_WORLD.get(name, domain) == domain)
+
+
+def climbs_gradients(name: str) -> bool:
+    """Whether a planner needs a differentiable world model."""
+    return PLANNERS[name][0] in _CLIMBERS
+
+
+def starts_from_proposals(name: str) -> bool:
+    """Whether a planner needs the proposals of a base policy."""
+    return PLANNERS[name][1].init == "proposals"
+
+
+def used_settings(name: str, **overrides) -> frozenset[str]:
+    """The fields of `PlannerConfig` that change what a planner does.
+
+    Args:
+      name: one of `PLANNERS`.
+      overrides: as for `get_planner`; some settings decide whether others count.
+    """
+    solve, config = PLANNERS[name]
+    get = lambda field: overrides.get(field, getattr(config, field))
+    used = {"horizon", "sub_chunk", "action_size", "action_limit", "execute"}
+    if solve is None:
+        return frozenset(used)
+    used |= {"candidates", "iterations", "score", "normalise", "init", "warm_start"}
+    used |= {"carry"}
+    searches = solve is not climb
+    refits = searches and (solve is not _BEST or get("iterations") > 1)
+    if refits or get("init") != "uniform":
+        used |= {"init_std", "noise_exponent"}
+    if get("init") != "proposals":
+        used |= {"stroke_fraction"}
+    if get("init") == "noise":
+        used |= {"fresh_fraction"}
+    if refits:
+        used |= {"keep", "min_std", "mean_last", "around_kept"}
+    if solve is _MPPI:
+        used |= {"temperature", "temperature_unit"}
+    if solve in (_CEM, _HYBRID):
+        used |= {"elites", "momentum"}
+    if solve in _CLIMBERS:
+        used |= {"objective", "optimizer", "learning_rate", "gradient_clip"}
+        used |= {"best_seen"}
+    if solve is _HYBRID:
+        used |= {"refine", "refine_steps"}
+    if "tanh_margin" in (get("score"), solve in _CLIMBERS and get("objective")):
+        used |= {"margin_scale"}
+    return frozenset(used)
 
 
 def get_planner(name: str, domain: str = "board", **overrides) -> Planner:
@@ -131,7 +186,8 @@ def get_planner(name: str, domain: str = "board", **overrides) -> Planner:
       overrides: fields of `PlannerConfig` that differ from the named default.
 
     Raises:
-      ValueError: unknown name or field, or a value out of bounds.
+      ValueError: unknown name or field, a field that this planner does not use, or a
+        value out of bounds.
     """
     if name not in PLANNERS:
         raise ValueError(_unknown("planner", name, PLANNERS))
@@ -142,8 +198,16 @@ def get_planner(name: str, domain: str = "board", **overrides) -> Planner:
     for field in overrides:
         if field not in fields:
             raise ValueError(_unknown("planner setting", field, fields))
-    overrides = {**DOMAIN_SETTINGS[domain], **overrides}
-    config = dataclasses.replace(config, **overrides)
+    used = used_settings(name, **overrides)
+    if unused := [field for field in overrides if field not in used]:
+        raise ValueError(
+            f"planner {name!r} does not use {', '.join(unused)}; it uses "
+            f"{', '.join(field for field in fields if field in used)}"
+        )
+    # No bound on candidates follows from counts that this planner does not use.
+    settings = dict.fromkeys([field for field in _COUNTS if field not in used], 0)
+    settings |= {**DOMAIN_SETTINGS[domain], **overrides}
+    config = dataclasses.replace(config, **settings)
     if solve in (_CEM, _HYBRID) and not config.elites:
         raise ValueError(f"planner {name!r} fits to its elites and needs at least 1")
     return Planner(name, config, solve, needs_gradient=solve in _CLIMBERS)

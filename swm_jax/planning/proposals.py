@@ -1,7 +1,8 @@
 """Chunks that a base policy proposes, made safe to plan with.
 
 Proposals are an array [S, M, H, A], or anything that is called with (observation,
-key) and returns one. A callable that is itself a pytree (a `flax.struct.dataclass`
+keys) and returns one; the keys are one per scene, for draws that do not depend on the
+scenes beside it. A callable that is itself a pytree (a `flax.struct.dataclass`
 with `__call__`, a `jax.tree_util.Partial`) runs inside the replan's jit with its
 leaves as arguments, so new parameters do not recompile; a plain function is called
 before it, which is how a policy on the host takes part.
@@ -17,25 +18,26 @@ from jaxtyping import Array, Float, Int, Key
 
 from swm_jax.models import Observation
 from swm_jax.planning.config import PlannerConfig
+from swm_jax.planning.noise import fold_in_each
 
-Proposals = Float[Array, "S M H A"] | Callable[[Observation, Key[Array, ""]], Array]
+Proposals = Float[Array, "S M H A"] | Callable[[Observation, Key[Array, " S"]], Array]
 
-_SEED = 0x9E37  # folded into the replan's key, so that its own draws stay as they are
+_SEED = 0x9E37  # folded into a replan's keys, so that its own draws stay as they are
 
 
 def call_outside(
-    proposals: Proposals | None, observation: Observation, key: Key[Array, ""]
+    proposals: Proposals | None, observation: Observation, keys: Key[Array, " S"]
 ) -> Proposals | None:
     """Asks a policy that cannot be an argument of a jit; passes the others on."""
     if callable(proposals) and jax.tree_util.all_leaves([proposals]):
-        return proposals(observation, jax.random.fold_in(key, _SEED))
+        return proposals(observation, _own(keys))
     return proposals
 
 
 def call_inside(
     proposals: Proposals | None,
     observation: Observation,
-    key: Key[Array, ""],
+    keys: Key[Array, " S"],
     scenes: int,
     config: PlannerConfig,
 ) -> tuple[Float[Array, "S M H A"] | None, Int[Array, " S"]]:
@@ -55,7 +57,7 @@ def call_inside(
             )
         return None, jnp.zeros(scenes, jnp.int32)
     if callable(proposals):
-        proposals = proposals(observation, jax.random.fold_in(key, _SEED))
+        proposals = proposals(observation, _own(keys))
     chunks = jnp.asarray(proposals, jnp.float32)
     want = (scenes, config.horizon, config.action_size)
     if chunks.ndim != 4 or (chunks.shape[0], *chunks.shape[2:]) != want:
@@ -74,3 +76,7 @@ def call_inside(
     fine = finite & (jnp.abs(chunks) <= limit * (1 + 1e-5))
     clamped = (~fine.all((2, 3))).sum(1)
     return jnp.clip(jnp.where(finite, chunks, 0.0), -limit, limit), clamped
+
+
+def _own(keys):
+    return fold_in_each(keys, jnp.full(keys.shape, _SEED))

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from swm_jax.planning.config import PlannerConfig
+from swm_jax.planning.noise import split_each
 from swm_jax.planning.population import first_population, next_population
 from swm_jax.planning.state import PlanInfo, PlannerState
 
@@ -42,7 +43,7 @@ class Problem:
 def search(
     problem: Problem,
     state: PlannerState,
-    key: Key[Array, ""],
+    keys: Key[Array, " S"],
     config: PlannerConfig,
     proposals: Float[Array, "S M H A"] | None = None,
     *,
@@ -51,23 +52,24 @@ def search(
     """Returns the best chunk of the last population.
 
     Args:
+      keys: one per scene.
       proposals: chunks of a base policy, put into the first population.
       refit: (candidates, values, mean, std, config) -> (mean, std), [S, H, A] each.
     """
-    start, key = jax.random.split(key)
+    start, rest = split_each(keys, 2)
     population = first_population(start, state, config, proposals)
     scenes, candidates = population.shape[:2]
 
-    def iteration(carry, key_and_turn):
+    def iteration(carry, keys_and_turn):
         population, mean, std, _, _ = carry
-        key, turn = key_and_turn
+        keys, turn = keys_and_turn
         values, bad = problem.evaluate(population)
         top, index = jax.lax.top_k(values, max(config.keep, 1))
         kept = jnp.take_along_axis(population, index[..., None, None], 1)
         mean, std = refit(population, values, mean, std, config)
         std = jnp.clip(std, config.min_std, config.action_limit)
         with_mean = turn == config.iterations - 2
-        following = next_population(key, mean, std, kept, config, with_mean)
+        following = next_population(keys, mean, std, kept, config, with_mean)
         seen = (top[:, 0], *count_bad(bad))
         return (following, mean, std, population, values), seen
 
@@ -78,7 +80,7 @@ def search(
     (_, _, _, population, values), (best, nan_candidates, nan_answers) = jax.lax.scan(
         iteration,
         (population, warm, std, population, jnp.zeros((scenes, candidates))),
-        (jax.random.split(key, config.iterations), turns),
+        (split_each(rest, config.iterations), turns),
     )
     return choose(population, values, best, nan_candidates.sum(0), nan_answers.sum(0))
 

@@ -5,6 +5,8 @@ lift   stage 1 grasp; stage 2 lift, holding
 stack  stage 1 grasp; stage 2 put on top. "published" keeps holding; "shaped" lets go
        once it lies there, as success demands
 
+Stages of "published" latch, those of "shaped" come back (see `stages`).
+
 Source of "published": Semantic World Models, except for lift, which is ours.
 """
 
@@ -32,6 +34,7 @@ CUBE_WEIGHTS = {
     },
 }
 CUBE_TASKS = tuple(CUBE_WEIGHTS)
+PRESET_RULES = {"published": "latch", "shaped": "hysteresis"}
 
 
 def cube_goal(
@@ -40,7 +43,7 @@ def cube_goal(
     preset: str,
     block_ids=None,
     weights: dict[str, float] | None = None,
-    rule: str = "hysteresis",
+    rule: str | None = None,
 ) -> Goal | StagedGoal:
     """The goal of a task.
 
@@ -50,7 +53,7 @@ def cube_goal(
       preset: "published" or "shaped".
       block_ids: ids of the cubes on the table, to refuse questions about others.
       weights: replaces some of `CUBE_WEIGHTS[task][preset]`.
-      rule: of the stages, see `stages.STAGE_RULES`.
+      rule: of the stages, see `stages.STAGE_RULES`; None: the preset's.
     """
     w = {**CUBE_WEIGHTS[task][preset], **(weights or {})}
     top = names[0]
@@ -74,4 +77,4 @@ def cube_goal(
             last.append((question("gripper_touching", top), "no", w["let_go"]))
     first = make_goal([(grasped, "yes", w["grasped"])], block_ids)
     stages = (Stage(first, done=grasped), Stage(make_goal(last, block_ids)))
-    return StagedGoal(stages, rule)
+    return StagedGoal(stages, rule or PRESET_RULES[preset])

@@ -3,8 +3,8 @@
     program = train_program(config, mesh)
     compiled = program.lower().compile()
 
-They are the real ones: `make_train_step`, the planner's replan over a world model, and
-the closed loop on the device. No weight is made and no data set is read.
+They are the real ones: the training loop's step, the planner's replan over a world
+model, and the closed loop on the device. No weight is made and no data set is read.
 """
 
 import dataclasses
@@ -15,13 +15,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from data_pipelines.batches.query_types import QUERY_TYPES
 from swm_jax import worlds
-from swm_jax.eval.episodes.device_program import board_program
+from swm_jax.eval.episodes.device_program import episode_program
 from swm_jax.models import (
     MAX_ARGS,
     ModelConfig,
@@ -33,16 +31,15 @@ from swm_jax.models import (
     TrainBatch,
     VLMWorldModel,
     flops,
-    get_config,
 )
-from swm_jax.planning import GoalArrays, Planner, get_planner
-from swm_jax.training.finetune import Finetune, count_parameters
-from swm_jax.training.optimizer import make_optimizer
+from swm_jax.planning import GoalArrays, Planner
+from swm_jax.training import Experiment
+from swm_jax.training.build import build
+from swm_jax.training.finetune import count_parameters
 from swm_jax.training.sharding import batch_sharding, batch_shards, replicated
-from swm_jax.training.state import abstract_state
-from swm_jax.training.step import make_train_step
+from swm_jax.training.world_model.model import TrainableWorldModel
 
-LOOPS = ("board",)  # envs whose episodes run on the device
+LOOPS = ("board",)  # worlds whose episodes run on the device
 QUESTIONS = 2  # of a planner's goal, as the board's block-to-block task has
 
 
@@ -69,34 +66,15 @@ class Program:
     work: Mapping[str, int]
 
 
-def model_config(config: ml_collections.ConfigDict) -> ModelConfig:
-    """The model of an experiment."""
-    overrides = {"layout": config.model.layout, **config.model.overrides}
-    return get_config(config.model.variant, **overrides)
-
-
-def train_program(config: ml_collections.ConfigDict, mesh: Mesh) -> Program:
+def train_program(experiment: Experiment, mesh: Mesh) -> Program:
     """The train step of an experiment.
 
     Raises:
-      ValueError: a config that does not fit together, or not the mesh.
+      ValueError: settings that do not fit the model or the mesh.
     """
-    model, finetune = model_config(config), Finetune.from_config(config)
-    pace = None
-    if finetune.schedules:
-        pace = finetune.scale_by_pace(config.optimizer, config.steps)
-    optimizer, _ = make_optimizer(config.optimizer, config.steps, pace)
-    state = abstract_state(config, model, optimizer, mesh)
-    batch = batch_shapes(config, model, mesh)
-    step = make_train_step(
-        SemanticWorldModel(model),
-        optimizer,
-        len(QUERY_TYPES),
-        config.dense_weight,
-        finetune,
-        accumulate=config.get("accumulate", 1),
-        shardings=jax.tree.map(lambda leaf: leaf.sharding, state),
-    )
+    model = experiment.model.config()
+    built = build(experiment, TrainableWorldModel.of(experiment), mesh)
+    state, batch = built.state, batch_shapes(experiment, mesh)
     images, actions = batch.actions.shape[:2]
     questions, length = batch.question_tokens.shape[1:]
     queries, answers = batch.answer_tokens.shape[1:]
@@ -106,7 +84,7 @@ def train_program(config: ml_collections.ConfigDict, mesh: Mesh) -> Program:
     )  # fmt: skip
     return Program(
         name="train step",
-        lower=lambda: step.lower(state, batch),
+        lower=lambda: built.step.lower(state, batch),
         held={
             "parameters": bytes_per_device(state.params),
             "optimizer state": bytes_per_device(state.opt_state),
@@ -123,23 +101,22 @@ def train_program(config: ml_collections.ConfigDict, mesh: Mesh) -> Program:
     )
 
 
-def planner_program(
-    config: ml_collections.ConfigDict, mesh: Mesh, scenes: int
-) -> Program:
-    """One replan of `config.planner` for scenes split over the mesh.
+def planner_program(experiment: Experiment, mesh: Mesh, scenes: int) -> Program:
+    """One replan of the experiment's planner for scenes split over the mesh.
 
     The model lies whole on every chip, in the dtype of its computation, so that no
     replan waits for weights.
 
     Raises:
-      ValueError: settings that the planner does not know, or scenes that do not divide.
+      ValueError: scenes that do not divide.
     """
-    model, planner = model_config(config), planner_of(config)
+    model, planner = experiment.model.config(), experiment.make_planner()
     world_model = planner_model(model, mesh)
-    observed = _observation(config, model, mesh, scenes)
+    observed = _observation(experiment, mesh, scenes)
     aims = _aims(model, mesh, scenes)
     state = _split(jax.eval_shape(lambda: planner.init_state(scenes)), mesh)
-    inputs = (world_model, observed, *aims, state, _key(mesh))
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), scenes))
+    inputs = (world_model, observed, *aims, state, _split(keys, mesh))
     work = scenes * replan_flops(model, planner)
     return Program(
         name="planner",
@@ -155,20 +132,20 @@ def planner_program(
     )
 
 
-def loop_program(config: ml_collections.ConfigDict, mesh: Mesh, scenes: int) -> Program:
+def loop_program(experiment: Experiment, mesh: Mesh, scenes: int) -> Program:
     """Whole episodes on the device: render, encode, plan, act, until the last ends.
 
     Raises:
-      ValueError: an experiment whose env has no loop on the device, or as
+      ValueError: an experiment whose world has no loop on the device, or as
         `planner_program`.
     """
-    if config.get("env", "board") not in LOOPS:
+    if experiment.world not in LOOPS:
         raise ValueError(
-            f"env '{config.env}' has no closed loop on the device; known: "
+            f"world '{experiment.world}' has no closed loop on the device; known: "
             f"{', '.join(LOOPS)}; leave 'loop' out of --programs"
         )
-    model, planner = model_config(config), planner_of(config)
-    run, (world_model, *episodes, _) = board_program(
+    model, planner = experiment.model.config(), experiment.make_planner()
+    run, (world_model, *episodes) = episode_program(
         worlds.load_env("board", backend="mjx"),
         [("block_to_block", seed) for seed in range(scenes)],
         planner_model(model, mesh),
@@ -176,21 +153,19 @@ def loop_program(config: ml_collections.ConfigDict, mesh: Mesh, scenes: int) -> 
         jax.random.key(0),
         tokenizer=Tokenizer.load("tiny"),  # what the words are does not matter here
         question_length=model.max_question_tokens,
-        image_size=frame_size(config, model),
+        image_size=frame_size(experiment),
     )
-    table, tasks, start, limits = jax.eval_shape(
-        lambda: jax.tree.map(jnp.asarray, tuple(episodes))
-    )
-    by_scene = tuple(_split(x, mesh) for x in (table, tasks, start, limits))
-    steps = int(np.max(episodes[-1]))
+    shapes = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, tuple(episodes)))
+    by_scene = tuple(_split(x, mesh) for x in shapes)
+    steps = int(np.max(episodes[3]))  # the limits
     replans = scenes * -(-steps // planner.config.execute)
     work = replans * replan_flops(model, planner)
     return Program(
         name="closed loop",
-        lower=lambda: _lower(run, mesh, world_model, *by_scene, _key(mesh)),
+        lower=lambda: _lower(run, mesh, world_model, *by_scene),
         held={
             "parameters": bytes_per_device(world_model),
-            "worlds and goals": bytes_per_device(by_scene),
+            "worlds and goals": bytes_per_device(by_scene[:-1]),
         },
         parameters=count_parameters(world_model),
         flops=work,
@@ -201,12 +176,6 @@ def loop_program(config: ml_collections.ConfigDict, mesh: Mesh, scenes: int) -> 
             "control steps": scenes * steps,
         },
     )
-
-
-def planner_of(config: ml_collections.ConfigDict) -> Planner:
-    """`config.planner`: a name and settings; MPPI as published without one."""
-    settings = dict(config.get("planner", {"name": "mppi_published"}))
-    return get_planner(settings.pop("name"), **settings)
 
 
 def planner_model(model: ModelConfig, mesh: Mesh) -> VLMWorldModel:
@@ -231,20 +200,18 @@ def replan_flops(model: ModelConfig, planner: Planner) -> int:
     return flops.encode_flops(model, QUESTIONS, length) + times * scoring
 
 
-def batch_shapes(
-    config: ml_collections.ConfigDict, model: ModelConfig, mesh: Mesh
-) -> TrainBatch:
+def batch_shapes(experiment: Experiment, mesh: Mesh) -> TrainBatch:
     """A training batch of shapes, its images split over the mesh.
 
     Raises:
       ValueError: images that do not divide.
     """
-    data, side = config.data, frame_size(config, model)
+    data, model = experiment.data, experiment.model.config()
     images, queries, width = data.images, data.queries, model.max_question_tokens
-    answer = 2 if data.get("answer_eos", False) else 1
+    answer = 2 if data.answer_eos else 1
     shape = lambda dtype, *axes: jax.ShapeDtypeStruct((images, *axes), dtype)
     batch = TrainBatch(
-        image=shape(jnp.uint8, *side, 3),
+        image=shape(jnp.uint8, *frame_size(experiment), 3),
         actions=shape(jnp.float32, model.max_horizon, model.action_size),
         question_tokens=shape(jnp.int32, data.questions, width),
         question_mask=shape(jnp.bool_, data.questions, width),
@@ -260,12 +227,9 @@ def batch_shapes(
     return _split(batch, mesh)
 
 
-def frame_size(
-    config: ml_collections.ConfigDict, model: ModelConfig
-) -> tuple[int, int]:
-    """Rows and columns of a frame, `config.data.frame` or the model's own."""
-    side = model.image_size
-    return tuple(config.data.get("frame", (side, side)))
+def frame_size(experiment: Experiment) -> tuple[int, ...]:
+    """Rows and columns of a frame, `data.frame` or the model's own."""
+    return experiment.data.frame or (experiment.model.config().image_size,) * 2
 
 
 def train_tokens(model: ModelConfig, batch: TrainBatch) -> int:
@@ -296,8 +260,8 @@ def _lower(function: Callable, mesh: Mesh, *inputs: Any) -> jax.stages.Lowered:
         return jax.jit(function).lower(*inputs)
 
 
-def _observation(config, model, mesh, scenes) -> Observation:
-    shape = (scenes, *frame_size(config, model), 3)
+def _observation(experiment, mesh, scenes) -> Observation:
+    shape = (scenes, *frame_size(experiment), 3)
     return _split(Observation(image=jax.ShapeDtypeStruct(shape, jnp.uint8)), mesh)
 
 
@@ -314,11 +278,6 @@ def _aims(model, mesh, scenes) -> tuple[QuestionBatch, GoalArrays]:
     )
     goal = GoalArrays(shape(jnp.int32), shape(jnp.float32), None)
     return _split(questions, mesh), _split(goal, mesh)
-
-
-def _key(mesh: Mesh) -> jax.ShapeDtypeStruct:
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(mesh))
 
 
 def _split(tree: Any, mesh: Mesh) -> Any:

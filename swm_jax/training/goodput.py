@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 
 from etils import epath
 
+from swm_jax.cli import clock
+
 PHASES = ("start", "compile", "data", "step", "validate", "save", "other")
 
 
@@ -113,12 +115,12 @@ class Goodput:
         parts = {**self._seconds, "steps run again": lost}
         del parts["step"]
         told = ", ".join(
-            f"{name} {_clock(spent)}" for name, spent in parts.items() if spent >= 0.5
+            f"{name} {clock(spent)}" for name, spent in parts.items() if spent >= 0.5
         )
         starts = f"{self._starts} start{'s' if self._starts > 1 else ''}"
         return (
-            f"goodput {self.share():.1%}: {_clock(self._kept)} of {_clock(total)} in "
-            f"steps that count ({starts}, {_clock(time.time() - self._first)} since "
+            f"goodput {self.share():.1%}: {clock(self._kept)} of {clock(total)} in "
+            f"steps that count ({starts}, {clock(time.time() - self._first)} since "
             f"the first); {told or 'nothing'} besides"
         )
 
@@ -129,9 +131,3 @@ def _read(path: epath.Path) -> dict:
         return found if isinstance(found, dict) else {}
     except (OSError, json.JSONDecodeError):
         return {}
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"

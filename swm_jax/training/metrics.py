@@ -20,6 +20,8 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2
 
 from swm_jax.checkpoints.run.manager import warn
+from swm_jax.cli import clock
+from swm_jax.files import write_whole
 
 METRICS_FILE = "metrics.jsonl"
 UPLOAD_EVERY = 30.0  # seconds between writes to an object store, which cannot append
@@ -84,9 +86,7 @@ class _LocalFile:
     def __init__(self, path: epath.Path, content: bytes):
         self._path = pathlib.Path(path)
         if not self._path.exists() or not self._path.read_bytes().startswith(content):
-            temporary = self._path.with_name(self._path.name + ".tmp")
-            temporary.write_bytes(content)  # written otherwise: rewrite
-            os.replace(temporary, self._path)
+            write_whole(self._path, content)  # written otherwise: rewrite
         self._file = self._path.open("ab", buffering=0)
         self._size = len(content)
         self._file.truncate(self._size)
@@ -216,9 +216,8 @@ class Progress:
     def line(self, step: int, rate: float, left: float, scalars: Mapping) -> str:
         """Text such as "step 200/4000 loss 0.412 ... 31 images/s, 0:42:10 left"."""
         numbers = " ".join(f"{name} {value:.3f}" for name, value in scalars.items())
-        hours, rest = divmod(int(left), 3600)
         return (
             f"step {step}/{self._total} {numbers} "
             f"{rate * self._examples:.1f} images/s, "
-            f"{hours}:{rest // 60:02d}:{rest % 60:02d} left"
+            f"{clock(left)} left"
         )

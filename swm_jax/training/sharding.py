@@ -7,8 +7,8 @@ Three axes are known: batches are split over `data` and `fsdp`; parameters and
 optimizer states over `fsdp` (gathered layer by layer where they are used) and `tensor`
 (vocabulary, heads and hidden width stay apart, activations are exchanged). An axis
 that a mesh leaves out has one device. The first rule whose regex matches a parameter's
-whole name counts, big_vision's way; the config's rules stand before `DEFAULT_RULES`.
-A rule is one of
+whole name counts, big_vision's way; where none matches, the axes that the weight was
+declared with decide (`default_rule`). A rule is one of
 
     "replicate"      every device holds the parameter whole
     "fsdp"           the largest dimension that `fsdp` divides is split over it;
@@ -28,6 +28,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from swm_jax.models.backbones.registry import declared
+from swm_jax.models.logical_axes import MESH_AXES, WEIGHT_AXES
 from swm_jax.models.lora import check_patterns, first_match
 
 AXES = ("data", "fsdp", "tensor")
@@ -35,20 +37,6 @@ BATCH_AXES = ("data", "fsdp")
 MIN_SIZE = 2**18
 Rule = tuple[str, Any]
 Rules = Sequence[Rule]
-
-DEFAULT_RULES: Rules = (
-    ("llm/embedder/input_embedding", ("tensor?", "fsdp?")),
-    ("llm/layers/attn/q_einsum/w", (None, "tensor?", "fsdp?", None)),
-    ("llm/layers/attn/kv_einsum/w", (None, None, "tensor?", "fsdp?", None)),
-    ("llm/layers/attn/attn_vec_einsum/w", (None, "tensor?", None, "fsdp?")),
-    ("llm/layers/mlp/gating_einsum", (None, None, "fsdp?", "tensor?")),
-    ("llm/layers/mlp/linear", (None, "tensor?", "fsdp?")),
-    ("img/.*/(query|key|value)/kernel", (None, "fsdp?", "tensor?", None)),
-    ("img/.*/out/kernel", (None, "tensor?", None, "fsdp?")),
-    ("img/.*/Dense_0/kernel", (None, "fsdp?", "tensor?")),
-    ("img/.*/Dense_1/kernel", (None, "tensor?", "fsdp?")),
-    (".*", "fsdp"),
-)
 
 
 def make_mesh(
@@ -101,7 +89,7 @@ def param_shardings(shapes: Any, rules: Rules, mesh: Mesh) -> Any:
 
     Args:
       shapes: nested dict of arrays or shape structs.
-      rules: the config's (regex, rule) pairs; `DEFAULT_RULES` follow them.
+      rules: the config's (regex, rule) pairs; `default_rule` follows them.
       mesh: from `make_mesh`.
 
     Returns:
@@ -120,11 +108,25 @@ def param_shardings(shapes: Any, rules: Rules, mesh: Mesh) -> Any:
     )
 
 
+def default_rule(name: str, shape: tuple[int, ...]) -> Any:
+    """The rule of a parameter that the config has none for.
+
+    Heads, hidden width and vocabulary go to `tensor`, the width of states to `fsdp`,
+    where they divide; "fsdp" for weights without such axes. For example
+    (None, ("tensor?",), ("fsdp?",), None) for axes "LNDH".
+    """
+    names = (WEIGHT_AXES.get(axis) for axis in declared(name, shape).axes)
+    rule = tuple(
+        name and tuple(f"{axis}?" for axis in MESH_AXES[name]) for name in names
+    )
+    return rule if any(rule) else "fsdp"
+
+
 def param_sharding(
     name: str, shape: tuple[int, ...], rules: Rules, mesh: Mesh
 ) -> NamedSharding:
     """Where one parameter lies; see `param_shardings`."""
-    rules = (*rules, *DEFAULT_RULES)
+    rules = (*rules, (".*", default_rule(name, shape)))
     pattern, rule = rules[first_match([pattern for pattern, _ in rules], name)]
     where = f"sharding rule {pattern!r} for {name} of shape {tuple(shape)}"
     if rule == "replicate":

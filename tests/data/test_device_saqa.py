@@ -3,11 +3,11 @@
 import dataclasses
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
 from test_saqa import play
 
+from data_pipelines.batches.config import Data, Simulated
 from data_pipelines.saqa import device_batches as device_saqa
 from data_pipelines.saqa.horizons import Horizons
 from data_pipelines.saqa.sampler import SaqaSampler
@@ -17,9 +17,7 @@ from swm_jax.models import Tokenizer, get_config
 from swm_jax.worlds.board.render import render
 
 BOARD = worlds.language("board")
-CONFIG = ml_collections.ConfigDict(
-    {"images": 16, "questions": 12, "queries": 36, "supersample": 1}
-)
+CONFIG = Data(images=16, questions=12, queries=36, simulated=Simulated(supersample=1))
 SIZE = 16
 
 

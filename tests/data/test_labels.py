@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
 from stored_episodes import board_episode, picture, plain_episode, write
 
 from data_pipelines.agreement import measure, table
+from data_pipelines.batches.config import Data
 from data_pipelines.batches.stream import make_train_iterator
 from data_pipelines.label.labellers import (
     FrameLabeller,
@@ -19,6 +19,7 @@ from data_pipelines.label.labellers import (
     load_labeller,
     vqa_labeller,
 )
+from data_pipelines.label.sampler import type_of_text
 from data_pipelines.label.store import Asking, label_folder, read_questions
 from data_pipelines.schema.episode import DataError, Labels
 from data_pipelines.schema.read import load_episodes, read_episodes
@@ -31,6 +32,7 @@ BOARD = worlds.language("board")
 ROOT = Path(__file__).parents[2]
 TOUCHING = BOARD.question("peg_touching", "red moon").text
 MOVED = BOARD.question("peg_moved").text
+BOTH = "Is the blue cube touching the green cube?"  # of the board and of the cube arm
 SMALL = {"image_size": 16, "patch_size": 8, "depth": 1, "vision_depth": 1}
 
 
@@ -93,7 +95,7 @@ def test_labelling_again_gives_the_same_and_continues(labelled, plain, tmp_path)
 def test_batches_from_labels_are_true_to_them(labelled):
     tokens = Tokenizer.load("tiny")
     model = get_config("tiny", max_question_tokens=24)
-    config = ml_collections.ConfigDict({"images": 6, "questions": 2, "queries": 5})
+    config = Data(images=6, questions=2, queries=5)
     stream = make_train_iterator(labelled, config, tokens, model, seed=0)
     known = {
         (e.episode, int(t), int(h), q): a
@@ -135,12 +137,31 @@ def test_rare_answers_are_drawn_as_often_as_common_ones(tmp_path):
 
     episodes = [plain_episode(n, width=2, labels=labels()) for n in range(8)]
     data = write(tmp_path / "rare", episodes, [])
-    config = ml_collections.ConfigDict({"images": 8, "questions": 1, "queries": 1})
+    config = Data(images=8, questions=1, queries=1)
     tokens, model = Tokenizer.load("tiny"), get_config("tiny")
     stream = make_train_iterator(data, config, tokens, model, seed=0)
     yes = tokens.answer_id("yes")
     said = np.concatenate([next(stream).answer_tokens[:, 0, 0] for _ in range(40)])
     assert 0.33 < (said == yes).mean() < 0.67
+
+
+@pytest.mark.parametrize(
+    ("domain", "text", "type"),
+    [
+        ("cube", BOTH, "cubes_touching"),
+        ("board", BOTH, "block_touching"),
+        ("language_table", BOTH, "block_touching"),
+        ("other", BOTH, None),
+        ("other", TOUCHING, "peg_touching"),
+        ("other", question("cube_grasped", "red cube").text, "cube_grasped"),
+        ("cube", TOUCHING, None),
+        ("other", "Is the lid on?", None),
+    ],
+)  # fmt: skip
+def test_a_labelled_question_counts_as_its_own_domains(domain, text, type):
+    """A recording that may be of either world is counted as neither's."""
+    counted = type_of_text(text, domain, 99)
+    assert counted == (99 if type is None else ALL_TYPES.index(type))
 
 
 def test_predicates_label_what_the_poses_say(board):

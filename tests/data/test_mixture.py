@@ -1,13 +1,13 @@
 """Mixtures: shares, truth, scales of actions, and what a checkpoint says of them."""
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from stored_episodes import board_episode, cube_episode, plain_episode, write
 
+from data_pipelines.batches.config import Data
 from data_pipelines.batches.mixture import counts, parse_sources
 from data_pipelines.batches.normalise import action_entries, action_statistics
 from data_pipelines.batches.source_batches import named_types
@@ -19,6 +19,7 @@ from data_pipelines.schema.episode import DataError
 from data_pipelines.schema.read import load_episodes
 from swm_jax import worlds
 from swm_jax.models import ActionScale, Tokenizer, get_config
+from swm_jax.records import parse
 
 BOARD = worlds.language("board")
 CUBE = worlds.language("cube")
@@ -51,7 +52,7 @@ def cubes(cube):
 
 
 def stream(directory, tokens, model=MODEL, **changes):
-    config = ml_collections.ConfigDict({**CONFIG, **changes})
+    config = parse(Data, {**CONFIG, **changes}, "config.data")
     return make_train_iterator(directory, config, tokens, model, seed=0)
 
 
@@ -93,7 +94,7 @@ def test_a_source_gives_the_episodes_of_its_policies_alone(board, tokens):
 def test_a_host_gets_its_rows_of_the_global_batch_of_a_mixture(board, cube, tokens):
     sources = [str(board), {"dir": str(cube), "weight": 2.0}]
     words = Tokenizer.load("board_cube")
-    config = ml_collections.ConfigDict(CONFIG)
+    config = Data(**CONFIG)
     whole, half = (
         next(make_train_iterator(sources, config, words, MODEL, seed=0, rows=rows))
         for rows in (None, [1, 4, 5])
@@ -238,7 +239,7 @@ def test_damage_is_skipped_by_config_and_told(board, tokens, tmp_path, capsys):
         stream(str(copy), tokens)
     next(stream(str(copy), tokens, on_damage="skip"))
     assert "skipped 4 damaged train episodes" in capsys.readouterr().err
-    with pytest.raises(DataError, match="on_damage is 'ignore'"):
+    with pytest.raises(ValueError, match=r"config\.data\.on_damage 'ignore'; known"):
         stream(str(copy), tokens, on_damage="ignore")
 
 

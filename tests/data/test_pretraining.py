@@ -5,8 +5,9 @@ import functools
 import jax
 import numpy as np
 
+from data_pipelines.batches.config import Data
 from data_pipelines.batches.pretraining import make_sampler, named_objects
-from experiments import board_tiny
+from data_pipelines.generate.scenes import random_scenes
 from swm_jax import worlds
 from swm_jax.envs import BLOCK_NAMES
 from swm_jax.models import Tokenizer, get_config
@@ -19,8 +20,7 @@ TOKENS = Tokenizer.load("tiny")
 
 @functools.cache
 def sampler():
-    config = board_tiny.get_config("pretrain_debug").data
-    return make_sampler(config, MODEL, TOKENS)
+    return make_sampler(Data("rendered", images=4), MODEL, TOKENS)
 
 
 def colour_centre(image, name):
@@ -89,3 +89,9 @@ def test_places_of_touching_blocks_are_closer_than_the_threshold():
                 assert said == (np.linalg.norm(places[0] - places[2]) < 0.05)
                 checked += 1
     assert checked > 20
+
+
+def test_random_scenes_use_every_key_once():
+    with jax.debug_key_reuse(True):
+        scene = random_scenes(jax.random.key(0), 2, tuple(range(8)))
+    assert scene.block_pose.shape == (2, 8, 3)

@@ -14,10 +14,10 @@ from test_planning_closed_loop import Onlooker
 from swm_jax import envs, worlds
 from swm_jax.eval.episodes.device_loop import Surroundings, make_device_loop
 from swm_jax.eval.episodes.device_program import (
-    board_program,
-    board_surroundings,
-    board_tasks,
+    episode_program,
     run_on_device,
+    surroundings,
+    task_arrays,
     tasks_won,
 )
 from swm_jax.eval.episodes.host_loop import run_episodes
@@ -25,6 +25,7 @@ from swm_jax.models import Observation
 from swm_jax.planning import get_planner
 from swm_jax.planning.controller import Controller
 from swm_jax.planning.goal_table import aim, choose, goal_table
+from swm_jax.planning.noise import fold_in_each
 from swm_jax.questions import Stage, StagedGoal, goal_for_task
 from swm_jax.worlds.board.tasks import make_task
 
@@ -137,7 +138,8 @@ def point_program(planner):
     tasks = jnp.array([0.05, 0.2, 9.0, -1.0], jnp.float32)
     limits = jnp.array([10, 10, 7, 10], jnp.int32)
     table = goal_table(goals)
-    arguments = Pointing(), table, tasks, jnp.zeros((4, 2)), limits, jax.random.key(0)
+    keys = jax.random.split(jax.random.key(0), 4)
+    arguments = Pointing(), table, tasks, jnp.zeros((4, 2)), limits, keys
     return jax.jit(run), arguments
 
 
@@ -179,14 +181,14 @@ def test_a_step_of_the_host_is_a_step_of_the_program():
     """The same planner, key and states, one replan after the other on the host."""
     planner = get_planner("cem", **SMALL)
     run, arguments = point_program(planner)
-    model, table, tasks, state, _, key = arguments
-    out = run(model, table, tasks + 9.0, state, jnp.full(4, 12), key)
+    model, table, tasks, state, _, keys = arguments
+    out = run(model, table, tasks + 9.0, state, jnp.full(4, 12), keys)
     goals = [StagedGoal((Stage(PLAIN, NEAR, 0.6, 0.4), Stage(PLAIN)))] * 4
     controller, plans = Controller(planner, model), planner.init_state(4)
     for replan in range(3):
         observation = POINT.observe(state)
         chunk, plans, info = controller.replan(
-            observation, goals, plans, jax.random.fold_in(key, replan)
+            observation, goals, plans, fold_in_each(keys, jnp.full(4, replan))
         )
         np.testing.assert_allclose(out.values[:, replan], info.value, rtol=1e-5)
         for t in range(4):
@@ -204,7 +206,7 @@ def test_tasks_are_won_on_the_device_as_they_are_on_the_host():
         block_id=np.tile(np.arange(8, dtype=np.int32), (18, 1)),
         peg=rng.uniform(0.3, 0.4, (18, 2)).astype(np.float32),
     )
-    won = tasks_won(board_tasks(tasks), here)
+    won = tasks_won("board", task_arrays(tasks), here)
     each = [
         t.success(jax.tree.map(lambda x, i=i: x[i], here)) for i, t in enumerate(tasks)
     ]
@@ -214,7 +216,7 @@ def test_tasks_are_won_on_the_device_as_they_are_on_the_host():
 
 def test_physics_on_the_host_are_refused():
     with pytest.raises(ValueError, match="backend is 'mujoco', expected 'mjx'"):
-        board_surroundings(worlds.load_env(backend="mujoco"), None)
+        surroundings(worlds.load_env(backend="mujoco"), None)
 
 
 def same_episodes(device, host):
@@ -255,6 +257,20 @@ def test_board_episodes_from_pixels_are_those_of_the_host_loop():
     assert all(each.nan_candidates > 0 for each in results[0])
 
 
+def test_an_episode_on_the_device_does_not_depend_on_its_group():
+    """Groups of the device's loop are packed otherwise than the host's slots."""
+    env = worlds.load_env(backend="mjx", physics_dt=0.05, iterations=1)
+    tasks = [("reach", seed) for seed in (5003, 5004, 5005)]
+    planner = get_planner("cem", **SMALL)
+    options = dict(image_size=(8, 8), max_steps=6)
+    run = lambda run, tasks, parallel: run(
+        env, tasks, Onlooker(), planner, jax.random.key(0), parallel=parallel, **options
+    )
+    device = run(run_on_device, tasks, 2)
+    same_episodes(device, run(run_episodes, tasks, 1))
+    same_episodes(run(run_on_device, tasks[::-1], 2)[::-1], device)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [5000, 5001])
 def test_the_simulator_wins_the_same_episodes_on_the_device(seed):
@@ -273,7 +289,7 @@ def test_the_simulator_wins_the_same_episodes_on_the_device(seed):
 def test_the_program_compiles_from_shapes_alone():
     """What a compiler for another machine is given."""
     env = worlds.load_env(backend="mjx")
-    run, arguments = board_program(
+    run, arguments = episode_program(
         env,
         [("reach", 5000), ("separate", 5001)],
         Onlooker(),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 
 import pytest
 from hypothesis import given
@@ -184,3 +185,28 @@ def test_other_code_does_not_continue_a_sweep(tmp_path, monkeypatch):
         results.Journal(tmp_path, demo)
     assert results.Journal(tmp_path, demo, restart=True).episodes() == []
     assert (tmp_path / "journal.old.jsonl").exists()
+
+
+def test_the_fingerprint_covers_every_file_of_both_packages():
+    root = pathlib.Path(results.__file__).parents[2]
+    here = {
+        str(path.relative_to(root))
+        for package in ("swm_jax", "data_pipelines")
+        for kind in ("*.py", "*.model")
+        for path in (root / package).rglob(kind)
+    }
+    found = results.source_files()
+    assert set(found) == here
+    for name in (
+        "data_pipelines/saqa/sampler.py",
+        "data_pipelines/sources/lerobot.py",
+        "swm_jax/checkpoints/model.py",
+        "swm_jax/eval/episodes/device_loop.py",
+        "swm_jax/models/assets/tiny.model",
+    ):
+        assert name in found
+        changed = {**found, name: found["swm_jax/__init__.py"]}
+        assert results.digest_of(changed) != results.code_fingerprint()
+        moved = {f"{path}x" if path == name else path: f for path, f in found.items()}
+        assert results.digest_of(moved) != results.code_fingerprint()
+    assert results.digest_of(found) == results.code_fingerprint()

@@ -15,11 +15,11 @@ from swm_jax.checkpoints import RunCheckpoints, export_model
 from swm_jax.eval import journal as results_
 from swm_jax.eval import world_models
 from swm_jax.eval.answers import held_out
-from swm_jax.eval.config import CLIMBERS, METHODS, UserError, preset
+from swm_jax.eval.config import METHODS, UserError, preset
 from swm_jax.eval.episodes import cells as planning
 from swm_jax.eval.sweep import evaluate
 from swm_jax.models import SemanticWorldModel, Tokenizer, get_config
-from swm_jax.planning import get_planner
+from swm_jax.planning import PLANNERS
 
 SMALL = dict(vision_width=32, vision_depth=1, vision_mlp=32, width=32, depth=1, mlp=32)
 
@@ -128,12 +128,28 @@ def test_best_of_n_looks_at_as_many_as_the_others(env):
     assert {budget(m) for m in ("mppi", "cem", "best_of_n")} == {48}
 
 
-def test_methods_are_planners_and_those_that_need_gradients_are_known():
-    for method in METHODS:
-        assert get_planner(method).needs_gradient == (method in CLIMBERS)
+@pytest.mark.parametrize("world", ("board", "cube"))
+def test_methods_are_the_registrys_planners_of_a_world(world):
+    other = {"board": "gradient_cube", "cube": "gradient_board"}[world]
+    assert {*METHODS[world]} == {*PLANNERS} - {other, "best_of_proposals"}
+    size = worlds.load_env(world, backend="mujoco").action_size
+    for method in METHODS[world]:
         for few in (1, 2, 5, 9):  # settings that follow the number of candidates
-            config = preset("demo", candidates=few, world_models=("swm",))
-            planning.make_planner(config, method)
+            config = preset(
+                "demo", env=world, candidates=few, world_models=("swm",), iterations=1
+            )
+            made = planning.make_planner(config, method)
+            assert made.config.action_size == size
+    with pytest.raises(UserError, match=f"unknown method '{other}'"):
+        preset("demo", env=world, methods=(other,))
+    with pytest.raises(UserError, match="best_of_proposals ranks the proposals"):
+        preset("demo", env=world, methods=("best_of_proposals",))
+
+
+def test_numbers_that_no_method_uses_are_refused():
+    with pytest.raises(UserError, match="--iterations 3 changes nothing: --methods r"):
+        preset("demo", methods=("random",), iterations=3)
+    assert preset("demo", methods=("random", "cem"), iterations=3).iterations == 3
 
 
 def test_gradients_of_the_simulator_are_refused_before_anything_runs():

@@ -1,5 +1,7 @@
 """Question batches, the controller, and episodes in closed loop."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from flax import struct
 
 from swm_jax import worlds
+from swm_jax.baselines.simulator import SimulatorWorldModel
 from swm_jax.eval.episodes.host_loop import run_episodes
 from swm_jax.models import Observation, Tokenizer
 from swm_jax.planning import get_planner
@@ -121,29 +124,88 @@ def test_a_goal_that_depends_on_the_present_is_asked_about_first():
     )  # horizon 0: no action
 
 
-def test_episodes_from_pixels_are_the_same_alone_and_side_by_side():
-    run = lambda parallel, planner: run_episodes(
+def test_episodes_from_pixels_are_reported_in_order_and_follow_the_answers():
+    results = run_episodes(
         ENV,
         [("reach", seed) for seed in (5003, 5004, 5005)],
         Onlooker(),
-        planner,
+        get_planner("cem", iterations=2),
         jax.random.key(0),
         image_size=(8, 8),
         max_steps=6,
-        parallel=parallel,
+        parallel=2,
     )
-    results = run(2, get_planner("cem", **SMALL))
     assert [r.seed for r in results] == [5003, 5004, 5005]
     for r in results:
         assert r.steps == 6 or r.success
         assert r.scenes.peg.shape == (r.steps + 1, 2)
-        assert r.candidates_per_replan == 8 and r.seconds_per_replan > 0
+        assert r.candidates_per_replan == 128 and r.seconds_per_replan > 0
         assert len(r.values) == -(-r.steps // 4)
         assert r.scenes.peg[-1, 0] > r.scenes.peg[0, 0]  # it went +x
-    alone = run(1, get_planner("cem", **SMALL))
-    for a, b in zip(results, alone):  # starts do not depend on who runs beside them
-        np.testing.assert_array_equal(a.scenes.peg[0], b.scenes.peg[0])
-        np.testing.assert_array_equal(a.scenes.block_pose[0], b.scenes.block_pose[0])
+
+
+REACHES = [("reach", seed) for seed in (5003, 5004, 5005, 5006)]
+
+
+def played(tasks, model, planner, parallel, **settings):
+    """Results by (task, seed)."""
+    results = run_episodes(
+        ENV, tasks, model, planner, jax.random.key(0), parallel=parallel, **settings
+    )
+    return {(r.task, r.seed): r for r in results}
+
+
+def assert_same_to_the_last_action(one, other):
+    for episode, a in one.items():
+        b = other[episode]
+        assert (a.steps, a.success, a.values) == (b.steps, b.success, b.values)
+        np.testing.assert_array_equal(a.actions, b.actions)
+        jax.tree.map(np.testing.assert_array_equal, a.scenes, b.scenes)
+
+
+class Jitter:
+    """A policy on the host that draws for each scene from its key."""
+
+    def __call__(self, observation, keys):
+        draw = lambda key: 0.02 * jax.random.normal(key, (2, 16, 2))
+        return np.asarray(jax.vmap(draw)(keys))
+
+
+@pytest.mark.parametrize(
+    ("name", "few"),
+    [
+        ("cem", {**SMALL, "candidates": 16}),
+        ("mppi_published", dict(candidates=16, iterations=2, execute=4)),
+        ("random", {}),
+    ],
+)
+def test_an_episode_is_the_same_alone_side_by_side_and_resumed(name, few):
+    planner = get_planner(name, **few)
+    run = functools.partial(
+        played, model=Onlooker(), planner=planner, image_size=(8, 8), max_steps=12,
+        policy=Jitter(),
+    )  # fmt: skip
+    together = run(REACHES, parallel=3)
+    first = [r.actions[0].tolist() for r in together.values()]
+    assert len(set(map(tuple, first))) == len(REACHES)  # each draws its own
+    assert_same_to_the_last_action(together, run(REACHES, parallel=1))
+    assert_same_to_the_last_action(together, run(REACHES[::-1], parallel=4))
+    # A sweep that was killed after two episodes goes on with what is left.
+    left = run(REACHES[2:], parallel=3)
+    assert_same_to_the_last_action(left, together)
+
+
+def test_episodes_of_other_tasks_beside_it_leave_an_episode_as_it_is():
+    """Goals of other sizes, and neighbours that end before it."""
+    tasks = [("reach", 5003), ("separate", 5004), ("block_to_block", 5005)]
+    run = functools.partial(
+        played, model=SimulatorWorldModel(ENV, logit_noise=0.5, pose_noise=0.002),
+        planner=get_planner("cem", **{**SMALL, "candidates": 16}), max_steps=24,
+    )  # fmt: skip
+    together = run(tasks, parallel=3)
+    assert len({r.steps for r in together.values()}) > 1
+    for task in tasks:
+        assert_same_to_the_last_action(run([task], parallel=1), together)
 
 
 def test_an_episode_ends_at_its_first_success_and_is_reported_at_once():

@@ -4,7 +4,7 @@ import functools
 
 import jax
 import numpy as np
-from micro_models import MICRO, quick_jit
+from micro_models import GEMMA3, MICRO, quick_jit
 
 from swm_jax.models import (
     Observation,
@@ -17,11 +17,14 @@ from swm_jax.models import (
 
 SCENES, CANDIDATES, ACTIONS, HORIZONS, QUESTIONS = 2, 3, 5, (0, 2, 5), 2
 LAYOUTS = ("branched", "block", "full")
+WINDOWED = tuple(f"gemma3/{layout}" for layout in LAYOUTS)
 
 
 @functools.cache
 def world_model(layout="branched", per_pass=128):
-    config = get_config("tiny", layout=layout, **MICRO)
+    backbone, _, layout = layout.rpartition("/")
+    sizes = {**MICRO, **(GEMMA3 if backbone == "gemma3" else {})}
+    config = get_config("tiny", layout=layout, **sizes)
     params = quick_jit(SemanticWorldModel(config).init_params)(jax.random.key(1))
     return VLMWorldModel(params, config, per_pass)
 

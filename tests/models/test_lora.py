@@ -10,9 +10,9 @@ from flax.traverse_util import flatten_dict
 from micro_models import MICRO, batch_of_queries, quick_jit
 
 from swm_jax.models import SemanticWorldModel, get_config
+from swm_jax.models.backbones.registry import declared
 from swm_jax.models.lora import (
     LoraRule,
-    factorisation,
     init_adapters,
     lora_rules,
     merge_adapters,
@@ -98,7 +98,7 @@ def matrices(weight, name):
 
 
 def test_every_matrix_of_a_layer_has_factors_and_nothing_else():
-    names = {name for name in flat(base()) if factorisation(name)}
+    names = {n for n, leaf in flat(base()).items() if declared(n, leaf.shape).inputs}
     assert names == set(KINDS)
     for name in names:
         rank = 3 if "llm/layers/mlp" in name else 2

@@ -75,8 +75,6 @@ def test_a_planner_values_what_asking_says(model, normalise):
         execute=2,
         score="probability",
         normalise=normalise,
-        keep=1,
-        elites=1,
         carry=1,
     )
     images = np.random.default_rng(0).integers(0, 256, (2, 24, 24, 3), np.uint8)

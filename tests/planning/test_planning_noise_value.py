@@ -185,3 +185,15 @@ def test_a_world_model_with_another_number_of_answers_is_refused():
     look = Observation(image=jnp.zeros((1, 1, 1, 3), jnp.uint8))
     with pytest.raises(ValueError, match="among 2 answers, the goal offers 3"):
         planner.plan(model, look, batch, goal, planner.init_state(1), jax.random.key(0))
+
+
+def test_questions_that_fill_up_a_batch_change_no_bit_of_a_value():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(8, 16, 2, 5)).astype(np.float32)
+    weights = rng.random((8, 5)).astype(np.float32)
+    filler, none = np.ones((8, 16, 2, 4), np.float32), np.zeros((8, 4), np.float32)
+    value = jax.jit(lambda scores, weights: chunk_value(scores, weights)[0])
+    alone = value(scores, weights)
+    filled = value(np.concatenate([scores, filler], -1), np.hstack([weights, none]))
+    np.testing.assert_array_equal(alone, filled)
+    np.testing.assert_array_equal(alone[:1], value(scores[:1], weights[:1]))

@@ -1,5 +1,7 @@
 """Planners on the fake world model, whose best plan and values are known."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +21,7 @@ from swm_jax.planning import (
 )
 from swm_jax.planning.cem import refit_cem
 from swm_jax.planning.mppi import refit_mppi, softmax_weights
+from swm_jax.planning.presets import used_settings
 
 SEARCHERS = ("mppi", "cem", "icem", "best_of_n", "random_shooting")
 TARGET = np.array([0.2, -0.1], np.float32)  # 7 of 16 steps away
@@ -120,7 +123,6 @@ def test_the_state_holds_the_shifted_plan_and_the_shifted_plan_is_a_candidate():
     # returns it or standing still.
     again, _, _ = replan(
         "best_of_n", state=state, candidates=8, init_std=0.0, stroke_fraction=0.0,
-        keep=0, elites=8,
     )  # fmt: skip
     for scene in range(3):
         same = np.allclose(again[scene], state.plan[scene])
@@ -263,6 +265,48 @@ def test_bad_settings_are_named_in_one_line(call, message):
     with pytest.raises(ValueError, match=message.replace("?", r"\?")) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("random", "candidates", 8),
+        ("mppi", "elites", 4),
+        ("cem", "temperature", 1.0),
+        ("cem", "margin_scale", 2.0),
+        ("best_of_n", "around_kept", 0.1),
+        ("best_of_proposals", "stroke_fraction", 0.1),
+        ("gradient", "keep", 2),
+        ("gradient_board", "noise_exponent", 1.0),
+    ],
+)
+def test_a_setting_that_a_planner_does_not_use_is_refused(name, field, value):
+    with pytest.raises(ValueError, match=f"{name!r} does not use {field};") as caught:
+        get_planner(name, **{field: value})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ("mppi", "cem", "gradient", "random_shooting"))
+def test_settings_that_a_planner_does_not_use_change_no_plan(name):
+    """The list of used settings against what planners do."""
+    other = dict(
+        init_std=0.011, min_std=0.017, noise_exponent=0.7, stroke_fraction=0.71,
+        fresh_fraction=0.61, keep=1, mean_last=True, around_kept=0.83, temperature=7.0,
+        elites=1, momentum=0.77, learning_rate=0.0077, gradient_clip=0.013,
+        margin_scale=1.0, best_seen=False,
+    )  # fmt: skip
+    chosen = get_planner(name, candidates=8, iterations=1 if "shoot" in name else 2)
+    used = used_settings(name)
+    unused = {field: value for field, value in other.items() if field not in used}
+    changed = dataclasses.replace(chosen.config, **unused)
+    model = FakeWorldModel(goal=jnp.array(TARGET))
+    seen = Observation(image=jnp.zeros((3, 8, 8, 3), jnp.uint8))
+    plans = [
+        each.plan(model, seen, asked(), wanted(), each.init_state(3), jax.random.key(0))
+        for each in (chosen, dataclasses.replace(chosen, config=changed))
+    ]
+    assert len(unused) > 3
+    np.testing.assert_array_equal(plans[0][0], plans[1][0])
 
 
 @pytest.mark.parametrize(

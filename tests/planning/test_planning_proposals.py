@@ -14,7 +14,7 @@ from swm_jax.models import Observation
 from swm_jax.planning import FakeWorldModel, PlannerConfig, get_planner
 from swm_jax.planning.controller import Controller
 from swm_jax.planning.mppi import refit_mppi
-from swm_jax.planning.noise import coloured_noise
+from swm_jax.planning.noise import coloured_noise, scene_keys
 from swm_jax.planning.population import first_population
 from swm_jax.planning.search import Problem, search
 from swm_jax.planning.state import blank_state, shift
@@ -23,6 +23,7 @@ from swm_jax.questions import Stage, StagedGoal, goal_for_task
 BOARD = worlds.language("board")
 
 KEY = jax.random.key(0)
+KEYS = scene_keys(KEY, 3)
 SEARCHERS = ("mppi", "icem", "best_of_n", "best_of_proposals", "hybrid", "gradient")
 
 
@@ -63,7 +64,7 @@ def test_proposals_may_be_an_array_a_function_or_a_policy_with_parameters():
     by_function = lambda observation, key: np.asarray(chunks)
     by_partial = jax.tree_util.Partial(lambda step, o, k: chunks + 0 * step, step)
     plans = [
-        replan("best_of_proposals", proposals=each, candidates=2, elites=0)[0]
+        replan("best_of_proposals", proposals=each, candidates=2)[0]
         for each in (chunks, by_function, Policy(step), by_partial)
     ]
     for plan in plans:
@@ -87,7 +88,7 @@ def test_proposals_outside_the_limits_are_clamped_and_counted(name):
     ("proposals", "settings", "message"),
     [
         (None, {}, "needs proposals of a base policy"),
-        (draw(5), {"candidates": 4, "elites": 0}, "5 proposals .* expected 1 to 4"),
+        (draw(5), {"candidates": 4}, "5 proposals .* expected 1 to 4"),
         (draw()[0], {}, r"proposals are \(3, 16, 2\), expected \(3, 'M', 16, 2\)"),
         (draw()[:, :, :8], {}, r"proposals are \(3, 3, 8, 2\)"),
         (lambda observation, key: draw()[:1], {}, r"proposals are \(1, 3, 16, 2\)"),
@@ -100,15 +101,15 @@ def test_impossible_proposals_are_refused_in_one_line(proposals, settings, messa
 
 
 def test_published_mppi_starts_from_the_proposals_alone_if_there_are_enough():
-    config = get_planner("mppi_published", candidates=3, elites=0).config
-    population = first_population(KEY, blank_state(3, config), config, draw())
+    config = get_planner("mppi_published", candidates=3).config
+    population = first_population(KEYS, blank_state(3, config), config, draw())
     np.testing.assert_array_equal(population, draw())
 
 
 def test_too_few_proposals_are_surrounded_by_noise():
-    config = get_planner("best_of_proposals", candidates=9, elites=0).config
+    config = get_planner("best_of_proposals", candidates=9).config
     population = np.asarray(
-        first_population(KEY, blank_state(3, config), config, draw(limit=0.001))
+        first_population(KEYS, blank_state(3, config), config, draw(limit=0.001))
     )
     np.testing.assert_array_equal(population[:, :3], draw(limit=0.001))
     away = population[:, 3:].reshape(3, 2, 3, 16, 2) - population[:, None, :3]
@@ -125,7 +126,7 @@ def test_carried_elites_return_shifted_in_the_next_first_population():
             left = [*chunk[config.execute :], *[chunk[-1]] * config.execute]
             np.testing.assert_array_equal(state.kept[s, e], left)
     mixed = state.replace(warm=jnp.array([True, False, True]))
-    first = np.asarray(first_population(KEY, mixed, config))
+    first = np.asarray(first_population(KEYS, mixed, config))
     for s in range(3):
         there = np.array_equal(first[s, 2:5], state.kept[s])
         assert there == (s != 1)  # a new scene knows nothing of the one before
@@ -142,7 +143,7 @@ def test_the_mean_is_a_candidate_of_the_last_population_only():
     centre = jnp.full((1, 16, 2), 0.0123)
     refit = lambda candidates, values, mean, std, config: (centre, std)
     state = blank_state(1, config)
-    search(Problem(evaluate, evaluate), state, KEY, config, refit=refit)
+    search(Problem(evaluate, evaluate), state, KEYS[:1], config, refit=refit)
     jax.effects_barrier()
     holds = [
         any(np.allclose(c, centre[0]) for c in population[0]) for population in seen
@@ -161,11 +162,12 @@ def test_a_search_is_the_slow_loop_over_candidates():
     none = lambda x: jnp.zeros((*x.shape[:2], 1), bool)
     problem = Problem(lambda x: (cost(x), none(x)), None)
     state = blank_state(2, config)
-    plan, info = search(problem, state, KEY, config, refit=refit_mppi)
-    start, rest = jax.random.split(KEY)
+    plan, info = search(problem, state, KEYS[:2], config, refit=refit_mppi)
+    start, rest = jax.vmap(jax.random.split, out_axes=1)(KEYS[:2])
     first = np.asarray(first_population(start, state, config), np.float64)
-    turn = jax.random.split(rest, 2)[0]
-    noise = np.asarray(coloured_noise(turn, (2, 6, 4, 2), 0.0), np.float64)
+    turns = [jax.random.split(key, 2)[0] for key in rest]
+    noise = [coloured_noise(turn, (6, 4, 2), 0.0) for turn in turns]
+    noise = np.asarray(noise, np.float64)
     for s in range(2):
         values = [
             -sum((sum(first[s, n, t, a] for t in range(4)) - goal[a]) ** 2
@@ -240,7 +242,7 @@ def test_the_planner_state_remembers_the_stage_between_replans():
     staged = StagedGoal(
         (Stage(REACH, near), Stage(goal_for_task("reach", ("blue cube",))))
     )
-    planner = get_planner("best_of_n", candidates=4, keep=0, elites=0)
+    planner = get_planner("best_of_n", candidates=4)
     state, stages = planner.init_state(2), []
     observation = Observation(image=np.zeros((2, 4, 4, 3), np.uint8))
     for p in (0.1, 0.95, 0.7, 0.2, 0.7):

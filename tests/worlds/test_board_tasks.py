@@ -102,9 +102,9 @@ def test_reset_batch_is_reset_of_each_key():
 
 
 def test_names_and_sets_are_checked():
-    with pytest.raises(ValueError, match="'reech'; did you mean 'reach'"):
+    with pytest.raises(ValueError, match=r"'reech' .did you mean 'reach'"):
         make_task("reech")
-    with pytest.raises(ValueError, match="'red mon'; did you mean 'red moon'"):
+    with pytest.raises(ValueError, match=r"'red mon' .did you mean 'red moon'"):
         make_task("reach", target="red mon")
     with pytest.raises(ValueError, match="pair is 5, expected 0 to 4"):
         make_task("block_to_block", pair=5)

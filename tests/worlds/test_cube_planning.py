@@ -6,7 +6,7 @@ import pytest
 
 from swm_jax import envs, worlds
 from swm_jax.baselines.simulator import SimulatorWorldModel
-from swm_jax.eval.config import UserError, preset
+from swm_jax.eval.config import GOALS, UserError, preset
 from swm_jax.eval.episodes.cells import load_actions, load_episode
 from swm_jax.eval.episodes.host_loop import run_episodes
 from swm_jax.eval.journal import Episode
@@ -14,6 +14,7 @@ from swm_jax.eval.sweep import evaluate
 from swm_jax.models import Observation
 from swm_jax.planning import get_planner
 from swm_jax.planning.question_batch import question_batch
+from swm_jax.questions import goal_for_task
 from swm_jax.worlds.cube.tasks import PAIRS, make_task
 
 CUBE = worlds.language("cube")
@@ -116,3 +117,17 @@ def test_an_evaluation_of_the_cube_fills_its_report(tmp_path):
     assert load_actions(tmp_path, kept).shape == (4, 5)
     with pytest.raises(UserError, match="unknown task 'separate'"):
         preset("demo", env="cube", tasks=("separate",))
+
+
+@pytest.mark.parametrize("task", ("lift", "stack"))
+def test_published_stages_latch_and_shaped_ones_come_back(task):
+    """As `--goal` of the command line has it, and the loop makes it of a task."""
+    made = make_task(task)
+    grasped, dropped = np.array([5.0]), np.array([-5.0])
+    after = {}
+    for name in GOALS:
+        config = preset("demo", env="cube", tasks=(task,), goal=name)
+        goal = goal_for_task(task, made.names, config.goal, domain="cube")
+        assert goal.next_stage(grasped, 0) == 1
+        after[name] = goal.next_stage(dropped, 1)
+    assert after == {"published": 1, "shaped": 0}

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from scipy import stats
 
 from swm_jax.envs import AnyScene, Env
 from swm_jax.envs.scene import block_id
@@ -85,7 +86,7 @@ def measure(
                 # A model that gives all chunks one value ranks none: 0, not NaN.
                 rho.append(float(np.nan_to_num(statistics.spearman(p, t))))
                 favourite.append(
-                    (statistics.ranks(t)[p.argmax()] - 1) / max(len(t) - 1, 1)
+                    (stats.rankdata(t)[p.argmax()] - 1) / max(len(t) - 1, 1)
                 )
                 pairs.append((p, t))
             done += len(seeds)

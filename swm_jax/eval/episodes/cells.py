@@ -4,7 +4,7 @@ Every finished episode is one line of the journal and one file of poses
 (`episodes/<task>.<method>.<world model>.<seed>.npz`), written the moment it ends.
 """
 
-import os
+import functools
 import pathlib
 from collections.abc import Callable, Mapping
 
@@ -19,29 +19,33 @@ from swm_jax.eval.episodes.goal_sizes import goal_size
 from swm_jax.eval.episodes.host_loop import EpisodeResult, run_episodes
 from swm_jax.eval.journal import Episode, Journal
 from swm_jax.eval.world_models import World
+from swm_jax.files import replaced
 from swm_jax.planning import Planner, get_planner
+from swm_jax.planning.presets import used_settings
 
 Cell = tuple[str, str, str]  # task, method, world model
 
 
 def make_planner(config: EvalConfig, method: str) -> Planner:
     """The planner of a method, with the numbers the configuration overrides."""
+    settings = dict(config.planners.get(method, {}))
+    make = functools.partial(get_planner, method, config.env)
+    used = used_settings(method, **settings)
     names = ("candidates", "iterations", "execute")
-    given = {k: v for k in names if (v := getattr(config, k))}
-    if method == "random":
-        given = {k: v for k, v in given.items() if k == "execute"}
+    given = {k: v for k in names if k in used and (v := getattr(config, k))}
     if method in ("best_of_n", "random_shooting") and "iterations" in given:
         # One population of the same size as all rounds of the others together.
         iterations = given.pop("iterations")
-        base = get_planner(method, config.env).config.candidates
+        base = make(**settings).config.candidates
         if "candidates" in given:
             base = given["candidates"] * iterations
         given["candidates"] = base
     if few := given.get("candidates"):
-        own = get_planner(method, config.env).config
-        given["keep"] = min(own.keep, few - 1)
-        given |= {k: min(getattr(own, k), few) for k in ("elites", "carry", "refine")}
-    return get_planner(method, config.env, **given)
+        own = make(**settings).config
+        used = used_settings(method, **{**settings, **given})
+        most = {"keep": few - 1, "elites": few, "carry": few, "refine": few}
+        given |= {k: min(getattr(own, k), v) for k, v in most.items() if k in used}
+    return make(**{**settings, **given})
 
 
 def remaining(config: EvalConfig, journal: Journal) -> dict[Cell, list[int]]:
@@ -93,7 +97,7 @@ def run_sweep(
             tasks,
             world.model,
             planner,
-            jax.random.key(tasks[0][1]),
+            jax.random.key(0),
             # Random actions ask nobody, not even on which side they are.
             preset="published" if method == "random" else config.goal,
             tokenizer=world.tokenizer,
@@ -129,11 +133,8 @@ def episode_path(folder: pathlib.Path, episode: Episode) -> pathlib.Path:
 def save_episode(folder: pathlib.Path, episode: Episode, result) -> None:
     """Writes the poses of an episode, atomically."""
     path = episode_path(folder, episode)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        np.savez_compressed(file, action=result.actions, **vars(result.scenes))
-    os.replace(temporary, path)
+    with replaced(path) as temporary:
+        np.savez_compressed(temporary, action=result.actions, **vars(result.scenes))
 
 
 def load_episode(folder: pathlib.Path, episode: Episode) -> AnyScene | None:

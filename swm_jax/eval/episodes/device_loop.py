@@ -1,10 +1,9 @@
 """Closed-loop episodes as one program: look, plan, act, in one `lax.scan`.
 
-What `closed_loop` does on the host for one engine after another happens here without
+What `host_loop` does on the host for one engine after another happens here without
 leaving the device: physics, renderer and task are functions that are handed in. All
 episodes begin together; one that has ended stands still, and when all have, the rest of
-the program does nothing. With the same key, and as long as no episode ends before the
-others, the host's loop gives the same episodes: there, the next one takes its place.
+the program does nothing. With the same keys, the host's loop gives the same episodes.
 
 Axes: S episodes side by side, R replans, X actions carried out per replan, T = R X
 steps, H actions of a chunk, A action width.
@@ -24,6 +23,7 @@ from swm_jax.models import Observation
 from swm_jax.models.logical_axes import constrain
 from swm_jax.planning.controller import ask_now
 from swm_jax.planning.goal_table import GoalTable, aim, choose
+from swm_jax.planning.noise import fold_in_each
 from swm_jax.planning.planner import Planner
 from swm_jax.planning.protocol import WorldModel
 
@@ -83,9 +83,9 @@ def make_device_loop(
       max_steps: T at least, rounded up to whole replans.
 
     Returns:
-      run(world_model, table, tasks, start, limits, key), with `table` a `GoalTable`,
-      `tasks` any pytree with leading axis S, `start` the states and `limits` int32[S],
-      steps after which an episode is lost.
+      run(world_model, table, tasks, start, limits, keys), with `table` a `GoalTable`,
+      `tasks` any pytree with leading axis S, `start` the states, `limits` int32[S],
+      steps after which an episode is lost, and `keys` of the episodes [S].
     """
     execute = planner.config.execute
     replans = -(-max_steps // execute)
@@ -96,7 +96,7 @@ def make_device_loop(
         tasks: Any,
         start: Any,
         limits: Int[Array, " S"],
-        key: Key[Array, ""],
+        keys: Key[Array, " S"],
     ) -> DeviceEpisodes:
         count = limits.shape[0]
         settle = lambda tree: jax.tree.map(lambda x: constrain(x, "batch"), tree)
@@ -125,7 +125,7 @@ def make_device_loop(
                 observation,
                 *aim(table, option),
                 plans.replace(stage=stage),
-                jax.random.fold_in(key, index),
+                fold_in_each(keys, jnp.full(count, index)),
             )
             carry, path = lax.scan(
                 act,

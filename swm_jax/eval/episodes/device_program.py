@@ -1,13 +1,14 @@
-"""The board's episodes on the device: physics, pictures, plans and verdicts in one jit.
+"""Episodes on the device: physics by MJX, pictures, plans and verdicts in one jit.
 
-`board_program` gives the function and its arguments, for whoever compiles it ahead of
-time; `run_on_device` runs it for a list of episodes, as `closed_loop.run_episodes` does
+`episode_program` gives the function and its arguments, for whoever compiles it ahead of
+time; `run_on_device` runs it for a list of episodes, as `host_loop.run_episodes` does
 on the host, and returns the same results.
 
 Axes: S episodes side by side.
 """
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,7 +20,7 @@ from flax import struct
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Int
 
-from swm_jax.envs import Scene
+from swm_jax.envs import AnyScene, Env
 from swm_jax.eval.episodes.device_loop import (
     DeviceEpisodes,
     Surroundings,
@@ -32,46 +33,58 @@ from swm_jax.models.logical_axes import partition_spec
 from swm_jax.planning import Planner, WorldModel
 from swm_jax.planning.controller import warn_of_nan
 from swm_jax.planning.goal_table import goal_table
+from swm_jax.planning.noise import fold_in_each
 from swm_jax.planning.planner import by_scene, on_mesh
 from swm_jax.planning.question_batch import Tokenizes
 from swm_jax.questions.goal import Goal
 from swm_jax.questions.goals import goal_for_task
-from swm_jax.worlds import BoardEnv
-from swm_jax.worlds.board.render import render
-from swm_jax.worlds.board.tasks import TASK_NAMES, Task, make_task, task_success
+from swm_jax.worlds.board import tasks as board_tasks
+from swm_jax.worlds.cube import tasks as cube_tasks
+from swm_jax.worlds.pictures import picture
+from swm_jax.worlds.tasks import TASK_NAMES, AnyTask, task_for
+
+# How many names a task's verdict is about, and the verdict, by domain.
+_WIDTHS = {
+    "board": {"reach": 1, "separate": 3, "block_to_block": 2},
+    "cube": {"reach": 1, "lift": 1, "stack": 2},
+}
+_VERDICTS = {"board": board_tasks.task_success, "cube": cube_tasks.task_success}
 
 
 @struct.dataclass
-class BoardTasks:
+class TaskArrays:
     """Tasks of S episodes as arrays.
 
     Attributes:
-      kind: int32[S], index into `TASK_NAMES`.
-      slots: int32[S, 3], slots of the blocks; the last one repeated.
+      kind: int32[S], index into `TASK_NAMES` of the domain.
+      slots: int32[S, n], slots of what each is about; the last one repeated.
     """
 
     kind: Int[Array, " S"]
-    slots: Int[Array, "S 3"]
+    slots: Int[Array, "S n"]
 
 
-def board_tasks(tasks: Sequence[Task]) -> BoardTasks:
-    """Arrays of tasks."""
-    slots = [[*task.slots, *task.slots[-1:] * 2][:3] for task in tasks]
-    kind = [TASK_NAMES.index(task.name) for task in tasks]
-    return BoardTasks(np.array(kind, np.int32), np.array(slots, np.int32))
+def task_arrays(tasks: Sequence[AnyTask]) -> TaskArrays:
+    """Arrays of tasks of one domain."""
+    domain = tasks[0].domain
+    most = max(_WIDTHS[domain].values())
+    slots = [[*task.slots, *task.slots[-1:] * most][:most] for task in tasks]
+    kind = [TASK_NAMES[domain].index(task.name) for task in tasks]
+    return TaskArrays(np.array(kind, np.int32), np.array(slots, np.int32))
 
 
-def tasks_won(tasks: BoardTasks, scene: Scene) -> Bool[Array, " S"]:
-    """Which of the tasks are achieved in their scenes."""
-    width = {"reach": 1, "separate": 3, "block_to_block": 2}
-    won = [task_success(n, scene, tasks.slots[:, : width[n]]) for n in TASK_NAMES]
+def tasks_won(domain: str, tasks: TaskArrays, scene: AnyScene) -> Bool[Array, " S"]:
+    """Which of a domain's tasks are achieved in their scenes."""
+    widths, verdict = _WIDTHS[domain], _VERDICTS[domain]
+    names = TASK_NAMES[domain]
+    won = [verdict(name, scene, tasks.slots[:, : widths[name]]) for name in names]
     return jnp.stack(won)[tasks.kind, jnp.arange(tasks.kind.shape[0])]
 
 
-def board_surroundings(
-    env: BoardEnv, image_size: tuple[int, int] | None, look: Any = None
+def surroundings(
+    env: Env, image_size: tuple[int, int] | None, look: Any = None
 ) -> Surroundings:
-    """The board's functions for the loop.
+    """A world's functions for the loop.
 
     Args:
       env: with the backend mjx.
@@ -90,17 +103,18 @@ def board_surroundings(
 
     def observe(state):
         if image_size is None:
-            blank = jnp.zeros((state.target.shape[0], 1, 1, 3), jnp.uint8)
+            blank = jnp.zeros((state.qpos.shape[0], 1, 1, 3), jnp.uint8)
             return Observation(image=blank, scene=state)
         return Observation(image=_on_its_device(draw, env.scene(state)))
 
     def draw(scene):
-        return render(scene, *image_size, supersample=SUPERSAMPLE, look=look)
+        return picture(scene, *image_size, supersample=SUPERSAMPLE, look=look)
 
     def step(state, actions):
         return _on_its_device(env.step_batch, state, actions)
 
-    return Surroundings(step, env.scene, observe, tasks_won)
+    won = functools.partial(tasks_won, env.domain)
+    return Surroundings(step, env.scene, observe, won)
 
 
 def _on_its_device(function: Callable[..., Any], *arrays: Any) -> Any:
@@ -120,8 +134,8 @@ def _on_its_device(function: Callable[..., Any], *arrays: Any) -> Any:
     return mapped(*arrays)
 
 
-def board_program(
-    env: BoardEnv,
+def episode_program(
+    env: Env,
     tasks: Sequence[tuple[str, int]],
     world_model: WorldModel,
     planner: Planner,
@@ -143,16 +157,15 @@ def board_program(
 
     Args:
       env, tasks, world_model, planner, key, preset, goal, tokenizer, question_length,
-        image_size, look, max_steps: as for `closed_loop.run_episodes`.
+        image_size, look, max_steps: as for `host_loop.run_episodes`.
       room: options and questions per option that the goal arrays hold at least.
 
     Returns:
       A pure function, not jitted yet, and its arguments.
     """
     if goal is None:
-        goal = lambda task: goal_for_task(task.name, task.names, preset)
-    block_set = env.config.block_set
-    made = [make_task(name, seed=seed, block_set=block_set) for name, seed in tasks]
+        goal = lambda task: _preset_goal(task, preset)
+    made = [task_for(env, name, seed) for name, seed in tasks]
     states = [t.reset(env, jax.random.key(seed)) for t, (_, seed) in zip(made, tasks)]
     start = jax.tree.map(lambda *x: jnp.stack(x), *states)
     options, count = room
@@ -162,13 +175,15 @@ def board_program(
         goals, tokenizer, question_length, options=options, count=max(count, most)
     )
     limits = np.array([max_steps or task.max_steps for task in made], np.int32)
-    around = board_surroundings(env, image_size, look)
+    seeds = np.array([seed for _, seed in tasks], np.uint32)
+    keys = fold_in_each(key, seeds)
+    around = surroundings(env, image_size, look)
     run = make_device_loop(planner, around, int(limits.max()))
-    return run, (world_model, table, board_tasks(made), start, limits, key)
+    return run, (world_model, table, task_arrays(made), start, limits, keys)
 
 
 def run_on_device(
-    env: BoardEnv,
+    env: Env,
     tasks: Sequence[tuple[str, int]],
     world_model: WorldModel,
     planner: Planner,
@@ -184,11 +199,11 @@ def run_on_device(
     Warns, once in a process, of questions answered NaN.
 
     Args:
-      env, tasks, world_model, planner, key: as for `board_program`.
+      env, tasks, world_model, planner, key: as for `episode_program`.
       parallel: S; the last group is filled up with repetitions, which are dropped.
       mesh: devices that episodes and candidates are split over.
       on_end: called with every result, when all of its group have ended.
-      **settings: of `board_program`.
+      **settings: of `episode_program`.
     """
     tasks, results, compiled = list(tasks), [], None
     size = min(parallel, len(tasks))
@@ -199,13 +214,12 @@ def run_on_device(
     for group in range(0, len(tasks), size):
         index = [i % len(tasks) for i in range(group, group + size)]
         chosen = [tasks[i] for i in index]
-        run, arguments = board_program(
+        run, arguments = episode_program(
             env, chosen, world_model, planner, key, **settings
         )
         if mesh is not None:
-            model, *episodes, own = arguments
-            model, own = on_mesh((model, own), mesh)
-            arguments = (model, *by_scene(tuple(episodes), mesh), own)
+            model, *episodes = arguments
+            arguments = (on_mesh(model, mesh), *by_scene(tuple(episodes), mesh))
         with contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh):
             if compiled is None:
                 compiled = jax.jit(run).lower(*arguments).compile()
@@ -224,9 +238,13 @@ def run_on_device(
 def _options(env, name, seed, settings) -> tuple[Goal, ...]:
     """Every goal that an episode may come to aim at."""
     goal, preset = settings.get("goal"), settings.get("preset", "shaped")
-    task = make_task(name, seed=seed, block_set=env.config.block_set)
-    whole = goal(task) if goal else goal_for_task(task.name, task.names, preset)
+    task = task_for(env, name, seed)
+    whole = goal(task) if goal else _preset_goal(task, preset)
     return getattr(whole, "options", (whole,))
+
+
+def _preset_goal(task: AnyTask, preset: str) -> Any:
+    return goal_for_task(task.name, task.names, preset, domain=task.domain)
 
 
 def _results(out: DeviceEpisodes, tasks, env, planner, spent) -> list[EpisodeResult]:
@@ -234,7 +252,7 @@ def _results(out: DeviceEpisodes, tasks, env, planner, spent) -> list[EpisodeRes
     replans = int((~np.isnan(out.values)).any(0).sum()) or 1
     results = []
     for s, (name, seed) in enumerate(tasks):
-        task = make_task(name, seed=seed, block_set=env.config.block_set)
+        task = task_for(env, name, seed)
         steps = int(out.steps[s])
         path = jax.tree.map(lambda x, s=s, end=steps + 1: x[s, :end], out.scenes)
         results.append(

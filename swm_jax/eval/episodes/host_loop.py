@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from swm_jax.envs import AnyScene
 from swm_jax.models import Observation
 from swm_jax.planning.controller import Controller
+from swm_jax.planning.noise import fold_in_each
 from swm_jax.planning.planner import Planner
 from swm_jax.planning.proposals import Proposals
 from swm_jax.planning.protocol import WorldModel
@@ -99,7 +100,10 @@ def run_episodes(
 
     Args:
       env: see `swm_jax.worlds.load_env`.
-      tasks: which episodes; a seed fixes the start, whatever runs beside it.
+      tasks: which episodes; a seed fixes the start and, with `key`, all that is drawn
+        while planning, whatever runs beside it.
+      key: of the planner's draws; every replan of an episode folds in the episode's
+        seed and the number of replans before it.
       preset: goal preset, see `swm_jax.questions.goals.goal_for_task`.
       goal: overrides the preset: task -> Goal.
       image_size: height and width of the picture the world model gets (supersampled
@@ -136,7 +140,7 @@ def run_episodes(
             fresh.append((index, slot, state))
         return fresh
 
-    replan, count = 0, 1
+    count = 1
     while waiting or slots:
         fresh = begin(parallel - len(slots))
         if fresh:
@@ -149,24 +153,26 @@ def run_episodes(
         padded = np.resize(np.arange(len(slots)), size)
         seen = _take(states, padded)
         goals = [slots[i][1].goal for i in padded]
+        seeds = np.array([slots[i][1].seed for i in padded], np.uint32)
+        before = np.array([len(slots[i][1].values) for i in padded], np.uint32)
         count = max(count, *map(_question_count, goals))
         controller = Controller(
             planner, world_model, tokenizer, question_length, count, policy, mesh
         )
+        keys = fold_in_each(fold_in_each(key, seeds), before)
         observation = Observation(
             image=draw(seen), scene=observed(seen) if image_size is None else None
         )
         jax.block_until_ready(observation)
         started = time.perf_counter()
         chunk, after, info = controller.replan(
-            observation, goals, _take(plans, padded), jax.random.fold_in(key, replan)
+            observation, goals, _take(plans, padded), keys
         )
         chunk, after, values, nan = map(
             _numpy, (chunk, after, info.value, info.nan_candidates)
         )
         spent = (time.perf_counter() - started) / len(slots)
         plans = _take(after, np.arange(len(slots)))
-        replan += 1
         for i, (_, slot) in enumerate(slots):
             slot.values.append(float(values[i]))
             slot.nan += int(nan[i])

@@ -230,8 +230,8 @@ def _appendix(results: Mapping) -> str:
     facts = {**results["machine"], **results["versions"]}
     rows = [[html.escape(str(k)), html.escape(str(v))] for k, v in facts.items()]
     model = {k: v for k, v in (results.get("model") or {}).items() if k != "training"}
-    tasks = TASKS[config.get("env", "board")]
-    known = f"Tasks known: {', '.join(tasks)}; methods: {', '.join(METHODS)}."
+    env = config.get("env", "board")
+    known = f"Tasks known: {', '.join(TASKS[env])}; methods: {', '.join(METHODS[env])}."
     return section(
         "Config, versions, machine",
         f"{known} The same figures as data: results.json, beside this page.",

@@ -6,8 +6,9 @@ Each function returns one `<svg>` as text; `svg` holds the axes they stand on.
 import math
 from collections.abc import Sequence
 
+from scipy import stats
+
 from swm_jax.eval.report.svg import WIDTH, Axes, hover, label, padded, tag, ticks
-from swm_jax.eval.statistics import ranks
 
 
 def bars(
@@ -239,4 +240,4 @@ def histogram(
 
 def ranks01(values: Sequence[float]) -> list[float]:
     """Ranks scaled to (0, 1], for charts of values without a common unit."""
-    return (ranks(values) / max(len(values), 1)).tolist()
+    return (stats.rankdata(values) / max(len(values), 1)).tolist()

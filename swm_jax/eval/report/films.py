@@ -7,11 +7,11 @@ import jax
 import numpy as np
 
 from swm_jax import worlds
+from swm_jax.cli import Progress
 from swm_jax.eval.config import EvalConfig
 from swm_jax.eval.episodes.cells import load_actions, load_episode, make_planner
 from swm_jax.eval.episodes.goal_sizes import room
 from swm_jax.eval.journal import Episode
-from swm_jax.eval.progress import Progress
 from swm_jax.eval.report import film, video
 from swm_jax.eval.report.page import display
 from swm_jax.eval.world_models import Learned, privileged

@@ -5,7 +5,6 @@ swm that of the next best world model.
 """
 
 import io
-import os
 import pathlib
 import warnings
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from swm_jax.eval.journal import Episode
+from swm_jax.files import replaced
 
 FPS = 10  # control steps per second: real time
 HOLD = 12  # extra frames at the end
@@ -47,9 +47,8 @@ def write_video(stem: pathlib.Path, frames: Sequence[Image.Image]) -> pathlib.Pa
     """Writes `stem`.mp4 or `stem`.gif, under its name once complete; returns which."""
     frames = [*frames, *[frames[-1]] * HOLD]
     path = stem.with_suffix(".mp4" if has_ffmpeg() else ".gif")
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
-    (_mp4 if path.suffix == ".mp4" else _gif)(temporary, frames)
-    os.replace(temporary, path)
+    with replaced(path) as temporary:
+        (_mp4 if path.suffix == ".mp4" else _gif)(temporary, frames)
     return path
 
 

@@ -1,4 +1,4 @@
-"""What both towers share: declared parameter trees, norms, RoPE, the layer loop.
+"""Norms, RoPE and the loop over layers, shared by all towers and decoders.
 
 Parameters of all layers of a tower are stacked on a leading depth axis, as
 big_vision's scanned models store them; a layer is a pure function of its slice.
@@ -7,52 +7,17 @@ big_vision's scanned models store them; a layer is a pure function of its slice.
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
 from swm_jax.models.config import ModelConfig
-from swm_jax.models.lora import Adapted, factorisation
 
 _POLICIES = {
     "dots": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
-
-
-class Params(nn.Module):
-    """Declares a nested dict of (shape, initializer) and returns its values.
-
-    A weight for which the collection `lora` has an adapter comes with it; `cast`
-    merges them.
-    """
-
-    shapes: Any
-
-    @nn.compact
-    def __call__(self) -> dict:
-        values = {}
-        for name, spec in self.shapes.items():
-            if isinstance(spec, tuple):
-                shape, initializer = spec
-                value = self.param(name, initializer, shape)
-                if self.has_variable("lora", name):
-                    product = factorisation("/".join((*self.path, name)))
-                    pair = self.get_variable("lora", name)
-                    value = Adapted(value, pair["a"], pair["b"], product)
-                values[name] = value
-            else:
-                values[name] = Params(spec, name=name)()
-        return values
-
-
-def cast(tree: Any, dtype: Any) -> Any:
-    """The tree in the dtype of the computation, adapters merged into their weights."""
-    adapted = lambda x: isinstance(x, Adapted)
-    plain = lambda x: x.merged() if adapted(x) else x
-    return jax.tree.map(lambda x: plain(x).astype(dtype), tree, is_leaf=adapted)
 
 
 def layer_norm(params: dict, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
@@ -71,10 +36,20 @@ def rms_norm(scale: Float[Array, " D"], x: Float[Array, "... D"]):
 
 
 def rope_table(
-    positions: Int[Array, "..."], width: int
+    positions: Int[Array, "..."],
+    width: int,
+    base: float = 10_000.0,
+    scale: float = 1.0,
 ) -> tuple[Float[Array, "... 1 h"], Float[Array, "... 1 h"]]:
-    """Sine and cosine of split-half RoPE with base 10,000 for heads of `width`."""
-    frequency = 10_000.0 ** -(jnp.arange(width // 2) * (2.0 / width))
+    """Sine and cosine of split-half RoPE for heads of `width`.
+
+    Args:
+      positions: of the tokens.
+      width: of a head.
+      base: the slowest pair turns by about 1 / base per position.
+      scale: positions are divided by it (linear scaling to longer contexts).
+    """
+    frequency = base ** -(jnp.arange(width // 2) * (2.0 / width)) / scale
     angle = positions[..., None, None].astype(jnp.float32) * frequency
     return jnp.sin(angle), jnp.cos(angle)
 

@@ -7,16 +7,17 @@ positions, pre-norm blocks (LayerNorm eps 1e-6, tanh GELU), no pooling, and a li
 head to the decoder's width.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from swm_jax.models.backbones.layers import layer_norm, run_layers
+from swm_jax.models.backbones.weights import Params, Weight, cast, ones, zeros
 from swm_jax.models.config import ModelConfig
-from swm_jax.models.layers import Params, cast, layer_norm, run_layers
 from swm_jax.models.logical_axes import constrain
-
-_lecun = nn.initializers.lecun_normal
 
 
 class ImageTower(nn.Module):
@@ -25,23 +26,35 @@ class ImageTower(nn.Module):
     config: ModelConfig
 
     def setup(self):
-        c = self.config
-        width, zeros = c.vision_width, nn.initializers.zeros
-        patch_shape = (c.patch_size, c.patch_size, 3, width)
-        self.embedding = Params(
-            {"kernel": (patch_shape, _lecun((0, 1, 2), 3)), "bias": ((width,), zeros)}
-        )
+        weights = self.weights(self.config)
+        self.embedding = Params(weights["embedding"])
+        positions = weights["pos_embedding"]
         self.pos_embedding = self.param(
-            "pos_embedding",
-            nn.initializers.normal(width**-0.5),
-            (1, c.image_tokens, width),
+            "pos_embedding", positions.initializer, positions.shape
         )
-        self.Transformer = Params(
-            {"encoderblock": _block_shapes(c), "encoder_norm": _norm_shapes((width,))}
+        self.Transformer = Params(weights["Transformer"])
+        self.head = Params(weights["head"])
+
+    @staticmethod
+    def weights(c: ModelConfig) -> dict[str, Any]:
+        """The parameters of a tower of these sizes, as a tree of `Weight`s."""
+        width, normal = c.vision_width, nn.initializers.normal
+        kernel = Weight(
+            (c.patch_size, c.patch_size, 3, width),
+            init=nn.initializers.lecun_normal((0, 1, 2), 3),
         )
-        self.head = Params(
-            {"kernel": ((width, c.width), _lecun()), "bias": ((c.width,), zeros)}
-        )
+        return {
+            "embedding": {"kernel": kernel, "bias": Weight((width,), init=zeros)},
+            "pos_embedding": Weight((1, c.patches, width), init=normal(width**-0.5)),
+            "Transformer": {
+                "encoderblock": _block_weights(c),
+                "encoder_norm": _norm_weights((width,)),
+            },
+            "head": {
+                "kernel": Weight((width, c.width), "IO", "I"),
+                "bias": Weight((c.width,), init=zeros),
+            },
+        }
 
     def __call__(
         self, image: Float[Array, "B h w 3"]
@@ -52,8 +65,7 @@ class ImageTower(nn.Module):
           Decoder inputs (width W of the decoder) and the normed patch features.
         """
         c = self.config
-        embedding, head = cast(self.embedding(), c.dtype), cast(self.head(), c.dtype)
-        transformer = self.Transformer()
+        embedding, transformer = cast(self.embedding(), c.dtype), self.Transformer()
         # A convolution whose stride is its size is a matrix product over patches.
         patches = _to_patches(image, c.patch_size).astype(c.dtype)
         kernel = embedding["kernel"].reshape(-1, c.vision_width)
@@ -62,7 +74,12 @@ class ImageTower(nn.Module):
         block = lambda params, x: _block(params, x, c.vision_heads)
         x = run_layers(block, transformer["encoderblock"], x, c)
         features = layer_norm(transformer["encoder_norm"], x)
-        return features @ head["kernel"] + head["bias"], features
+        return self.project(features), features
+
+    def project(self, features: Float[Array, "B P D"]) -> Float[Array, "B P W"]:
+        """Decoder inputs of normed patch features."""
+        head = cast(self.head(), features.dtype)
+        return features @ head["kernel"] + head["bias"]
 
 
 def _block(params, x: Float[Array, "B P D"], heads: int) -> Float[Array, "B P D"]:
@@ -98,47 +115,38 @@ def _to_patches(image: Float[Array, "B h w 3"], size: int) -> Float[Array, "B P 
     return x.reshape(batch, rows * columns, size * size * channels)
 
 
-def _norm_shapes(shape: tuple[int, ...]):
-    return {
-        "scale": (shape, nn.initializers.ones),
-        "bias": (shape, nn.initializers.zeros),
-    }
+def _norm_weights(shape: tuple[int, ...]) -> dict[str, Weight]:
+    return {"scale": Weight(shape, init=ones), "bias": Weight(shape, init=zeros)}
 
 
-def _block_shapes(c: ModelConfig):
+def _block_weights(c: ModelConfig) -> dict[str, Any]:
     depth, width, mlp = c.vision_depth, c.vision_width, c.vision_mlp
     heads, head = c.vision_heads, c.vision_width // c.vision_heads
-    zeros, tiny = nn.initializers.zeros, nn.initializers.normal(1e-6)
-
-    def xavier(in_axis, out_axis):
-        return nn.initializers.variance_scaling(
-            1.0, "fan_avg", "uniform", in_axis, out_axis, batch_axis=0
-        )
-
+    tiny = nn.initializers.normal(1e-6)
     projection = {
-        "kernel": ((depth, width, heads, head), xavier(1, (2, 3))),
-        "bias": ((depth, heads, head), zeros),
+        "kernel": Weight((depth, width, heads, head), "LDNH", "D", "xavier"),
+        "bias": Weight((depth, heads, head), init=zeros),
     }
     return {
-        "LayerNorm_0": _norm_shapes((depth, width)),
-        "LayerNorm_1": _norm_shapes((depth, width)),
+        "LayerNorm_0": _norm_weights((depth, width)),
+        "LayerNorm_1": _norm_weights((depth, width)),
         "MultiHeadDotProductAttention_0": {
             "query": projection,
             "key": projection,
             "value": projection,
             "out": {
-                "kernel": ((depth, heads, head, width), xavier((1, 2), 3)),
-                "bias": ((depth, width), zeros),
+                "kernel": Weight((depth, heads, head, width), "LNHD", "NH", "xavier"),
+                "bias": Weight((depth, width), init=zeros),
             },
         },
         "MlpBlock_0": {
             "Dense_0": {
-                "kernel": ((depth, width, mlp), xavier(1, 2)),
-                "bias": ((depth, mlp), tiny),
+                "kernel": Weight((depth, width, mlp), "LDF", "D", "xavier"),
+                "bias": Weight((depth, mlp), init=tiny),
             },
             "Dense_1": {
-                "kernel": ((depth, mlp, width), xavier(1, 2)),
-                "bias": ((depth, width), tiny),
+                "kernel": Weight((depth, mlp, width), "LFD", "F", "xavier"),
+                "bias": Weight((depth, width), init=tiny),
             },
         },
     }

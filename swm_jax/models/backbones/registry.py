@@ -1,0 +1,70 @@
+"""Backbones by name, and what their modules declared about each parameter.
+
+A backbone's modules are an image tower (`img` in the tree of parameters) and a
+decoder (`llm`), each with a static method `weights(config)` that returns its tree of
+`Weight`s.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import flax.linen as nn
+from flax.traverse_util import flatten_dict
+
+from swm_jax.models.backbones import gemma, gemma3, siglip
+from swm_jax.models.backbones.weights import Weight, zeros
+from swm_jax.models.config import get_config
+
+
+class Backbone(NamedTuple):
+    """The two modules of a vision-language model.
+
+    Attributes:
+      tower: images to decoder inputs.
+      decoder: runs over layouts of segments.
+    """
+
+    tower: type[nn.Module]
+    decoder: type[nn.Module]
+
+
+BACKBONES: dict[str, Backbone] = {
+    "paligemma": Backbone(siglip.ImageTower, gemma.Decoder),
+    "gemma3": Backbone(gemma3.ImageTower, gemma3.Decoder),
+}
+
+
+def declared(name: str, shape: tuple[int, ...]) -> Weight:
+    """The declaration of a parameter, found by its name in the tree.
+
+    Args:
+      name: for example "llm/layers/attn/q_einsum/w".
+      shape: of the parameter.
+
+    Returns:
+      As declared; without axes for names that no backbone knows, such as adapters
+      and the heads of pre-training.
+    """
+    found = _by_name().get(name, Weight((), init=zeros))
+    return dataclasses.replace(found, shape=tuple(shape))
+
+
+@functools.cache
+def _by_name() -> dict[str, Weight]:
+    """Every named parameter of every backbone; their shapes mean nothing here."""
+    found: dict[str, Weight] = {}
+    for backbone in BACKBONES.values():
+        config = get_config("tiny", post_norms=True)
+        tree = {
+            "img": backbone.tower.weights(config),
+            "llm": backbone.decoder.weights(config),
+        }
+        for name, new in flatten_dict(tree, sep="/").items():
+            other = found.setdefault(name, new)
+            if (other.axes, other.inputs) != (new.axes, new.inputs):
+                raise ValueError(
+                    f"two backbones declare {name}: with axes {other.axes!r} and "
+                    f"{new.axes!r}"
+                )
+    return found

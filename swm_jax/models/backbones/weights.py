@@ -1,0 +1,153 @@
+"""Declared parameters: what a weight's axes are, said once, where the weight is made.
+
+A `Weight` gives every axis a letter and names those that a product sums over. From
+that follow its initial values, its LoRA factors, Muon's matrices and its default
+place on a mesh (`logical_axes.WEIGHT_AXES`):
+
+    Weight((18, 8, 2048, 256), axes="LNDH", inputs="D")    # queries of Gemma 2B
+
+Letters:
+    L layers of a stack             S matrices side by side (keys and values)
+    D width of the states           F hidden width of an MLP
+    N heads                         K heads of keys and values
+    H width of a head               V pieces of the vocabulary
+    I, O input and output of a projection between towers
+
+A weight without axes (norm, bias, positions, the ends of a network) has neither
+factors nor a place of its own, and AdamW moves it where Muon moves the matrices.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float
+
+zeros, ones = nn.initializers.zeros, nn.initializers.ones
+# Mode and distribution of `variance_scaling` by name.
+_SCALINGS = {
+    "fan_in": ("fan_in", "truncated_normal"),
+    "xavier": ("fan_avg", "uniform"),
+}
+_STACKED = "LS"  # each index of these axes is a matrix of its own
+
+
+@dataclasses.dataclass(frozen=True)
+class Weight:
+    """One parameter.
+
+    Attributes:
+      shape: of the array.
+      axes: a letter per axis; "" for a parameter that is no matrix.
+      inputs: letters of the axes that its product sums over, in the array's order;
+        "" for no matrix.
+      init: "fan_in" (variance 1 / inputs, truncated normal), "xavier" (uniform, of
+        inputs and outputs) or an initializer.
+    """
+
+    shape: tuple[int, ...]
+    axes: str = ""
+    inputs: str = ""
+    init: str | Callable = "fan_in"
+
+    def __post_init__(self):
+        if self.axes and len(self.axes) != len(self.shape):
+            raise ValueError(f"axes {self.axes!r} do not fit the shape {self.shape}")
+        if isinstance(self.init, str) and not self.inputs:
+            raise ValueError(f"init={self.init!r} of {self.shape} needs inputs")
+
+    @property
+    def outputs(self) -> str:
+        """Letters of the axes that its product brings in."""
+        return "".join(a for a in self.axes if a not in self.inputs + _STACKED)
+
+    @property
+    def fan_in(self) -> int:
+        """Numbers that each output of the product sums over."""
+        return math.prod(self.shape[i] for i in self.places(self.inputs))
+
+    def places(self, letters: str) -> tuple[int, ...]:
+        """Indices of the axes with these letters, in the array's order."""
+        return tuple(i for i, axis in enumerate(self.axes) if axis in letters)
+
+    @property
+    def initializer(self) -> Callable:
+        """(key, shape, dtype) -> initial values."""
+        if callable(self.init):
+            return self.init
+        axes = map(self.places, (self.inputs, self.outputs, _STACKED))
+        return nn.initializers.variance_scaling(1.0, *_SCALINGS[self.init], *axes)
+
+    @property
+    def product(self) -> str:
+        """The einsum of LoRA factors, a with the inputs and b with the outputs.
+
+        For example "...Dr,...rNH->...NDH" for axes "LNDH" and inputs "D".
+        """
+        matrix = self.axes.lstrip(_STACKED)
+        return f"...{self.inputs}r,...r{self.outputs}->...{matrix}"
+
+    def factor_shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shapes of a and b."""
+        size = dict(zip(self.axes, self.shape))
+        stack, rows, columns = (
+            tuple(size[a] for a in self.axes if a in letters)
+            for letters in (_STACKED, self.inputs, self.outputs)
+        )
+        return (*stack, *rows, rank), (*stack, rank, *columns)
+
+
+@struct.dataclass
+class Adapted:
+    """A weight with its adapter, as a layer finds it among its parameters.
+
+    Attributes:
+      weight: W.
+      a, b: the factors, alpha / rank in one of them already.
+      product: the einsum that multiplies them to W's axes.
+    """
+
+    weight: Float[Array, "..."]
+    a: Float[Array, "..."]
+    b: Float[Array, "..."]
+    product: str = struct.field(pytree_node=False)
+
+    def merged(self) -> Float[Array, "..."]:
+        """W + a b."""
+        return self.weight + jnp.einsum(self.product, self.a, self.b)
+
+
+class Params(nn.Module):
+    """Makes the parameters of a nested dict of `Weight`s and returns their values.
+
+    A weight for which the collection `lora` has an adapter comes with it; `cast`
+    merges them.
+    """
+
+    weights: Any
+
+    @nn.compact
+    def __call__(self) -> dict:
+        values = {}
+        for name, weight in self.weights.items():
+            if isinstance(weight, Weight):
+                value = self.param(name, weight.initializer, weight.shape)
+                if self.has_variable("lora", name):
+                    pair = self.get_variable("lora", name)
+                    value = Adapted(value, pair["a"], pair["b"], weight.product)
+                values[name] = value
+            else:
+                values[name] = Params(weight, name=name)()
+        return values
+
+
+def cast(tree: Any, dtype: Any) -> Any:
+    """The tree in the dtype of the computation, adapters merged into their weights."""
+    adapted = lambda x: isinstance(x, Adapted)
+    plain = lambda x: x.merged() if adapted(x) else x
+    return jax.tree.map(lambda x: plain(x).astype(dtype), tree, is_leaf=adapted)
