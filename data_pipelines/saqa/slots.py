@@ -58,9 +58,8 @@ def types_asked(
       ValueError: a type that no world has.
     """
     every = [kind.name for kind in worlds.question_types().values()]
-    own = [
-        n for n in names or () if known("question type", n, every) in language.by_name
-    ]
+    wanted = [known("question type", name, every) for name in names or ()]
+    own = [name for name in wanted if name in language.by_name]
     return language.select(own or None)
 
 

@@ -10,11 +10,11 @@ from stored_episodes import board_episode, cube_episode, plain_episode, write
 from data_pipelines.batches.config import Data
 from data_pipelines.batches.mixture import counts, parse_sources
 from data_pipelines.batches.normalise import action_entries, action_statistics
-from data_pipelines.batches.source_batches import named_types
 from data_pipelines.batches.stream import make_train_iterator, stored_action_entries
 from data_pipelines.saqa.balance import pool_report
 from data_pipelines.saqa.batch import SaqaConfig
 from data_pipelines.saqa.sampler import SaqaSampler
+from data_pipelines.saqa.slots import types_asked
 from data_pipelines.schema.episode import DataError
 from data_pipelines.schema.read import load_episodes
 from swm_jax import worlds
@@ -249,16 +249,11 @@ def test_episodes_without_scene_or_labels_say_how_to_get_some(tmp_path, tokens):
         stream(str(data), tokens)
 
 
-def test_question_types_are_those_of_each_world(cubes):
+def test_types_that_are_named_are_those_of_each_world(cubes):
     """One list serves a mixture: each source takes what its world knows."""
-    config = ml_collections.ConfigDict(
-        {"question_types": ("peg_distance", "cube_grasped", "cube_lifted")}
-    )
-    assert named_types(config, cubes.episodes) == ("cube_grasped", "cube_lifted")
-    config.question_types = ("peg_distance",)
-    assert named_types(config, cubes.episodes) is None  # those asked by default
-    config.question_types = ("cube_grabbed",)
-    with pytest.raises(
-        ValueError, match=r"'cube_grabbed'.*did you mean 'cube_grasped'"
-    ):
-        named_types(config, cubes.episodes)
+    asked = lambda *names: [k.name for k in types_asked(cubes.language, names)]
+    names = ("peg_distance", "cube_grasped", "cube_lifted")
+    assert asked(*names) == ["cube_grasped", "cube_lifted"]
+    assert asked("peg_distance") == [kind.name for kind in CUBE.select()]
+    with pytest.raises(ValueError, match=r"'cube_grabbed'.*did you mean 'cube_gr"):
+        asked("cube_grabbed")
