@@ -1,19 +1,18 @@
-"""How the languages of the worlds read questions in words."""
+"""Which questions in words the languages of the worlds know."""
 
 import contextlib
 
 from swm_jax import worlds
 from swm_jax.questions import Question
 
-_SPEAKS = {"language_table": "board"}  # recordings in the words of a world
 
 def known_questions(text: str, domain: str | None = None) -> list[Question]:
     """The questions that a text prints, at most one per language; none for free words.
 
     Args:
       text: the words.
-      domain: of the episodes asked about. A world speaks its own language; other
-        recordings may speak any.
+      domain: of the episodes asked about. A world's own language reads its questions;
+        of other recordings any world's does.
     """
     own = domain in worlds.names()
     found = []

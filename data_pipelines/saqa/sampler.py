@@ -32,7 +32,6 @@ from data_pipelines.saqa.slots import (
     margins,
     name_objects,
     slot_questions,
-    types_asked,
     with_tables,
 )
 from swm_jax.envs.scene import array_namespace

@@ -9,14 +9,12 @@ Axes: N episodes, T actions of the longest, s slots, n questions of a type.
 
 import functools
 import types
-from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from swm_jax import worlds
-from swm_jax.choices import known
 from swm_jax.envs.scene import array_namespace
 from swm_jax.questions import Language, QuestionType
 from swm_jax.questions.language import choices
@@ -45,22 +43,6 @@ class Episodes(Protocol):
 def language_of(episodes: Episodes) -> Language:
     """The language of the world that episodes are of."""
     return worlds.language(getattr(episodes, "domain", worlds.DEFAULT))
-
-
-def types_asked(
-    language: Language, names: Sequence[str] | None
-) -> tuple[QuestionType, ...]:
-    """The types that are named, of those that the language has; by default all others.
-
-    One list serves a mixture: each source takes the types of its own world.
-
-    Raises:
-      ValueError: a type that no world has.
-    """
-    every = [kind.name for kind in worlds.question_types().values()]
-    wanted = [known("question type", name, every) for name in names or ()]
-    own = [name for name in wanted if name in language.by_name]
-    return language.select(own or None)
 
 
 @functools.cache

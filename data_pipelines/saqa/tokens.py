@@ -37,7 +37,7 @@ class QuestionTokens:
         object_ids: Any,
         length: int,
         language: Language,
-        types: Sequence[QuestionType] | None = None,
+        types: Sequence[str] | None = None,
     ) -> "QuestionTokens":
         """Tokenises all questions about `object_ids`, at most `length` tokens each.
 
@@ -47,8 +47,7 @@ class QuestionTokens:
           ValueError: a question has more tokens than that, or a word that the
             tokenizer cannot write.
         """
-        names = None if types is None else [kind.name for kind in types]
-        table = language.table(tuple(int(i) for i in object_ids), names)
+        table = language.table(tuple(int(i) for i in object_ids), types)
         tokens, mask = tokenizer.encode_batch(table.texts(), length)
         tokens = tokens[:, : int(mask.sum(1).max())]
         shape = (len(table), language.phrasings, tokens.shape[1])

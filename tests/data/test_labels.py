@@ -27,8 +27,7 @@ from swm_jax import worlds
 from swm_jax.models import SemanticWorldModel, Tokenizer, VLMWorldModel, get_config
 from swm_jax.worlds.board.questions import TOUCH
 
-BOARD, CUBE = worlds.languages()
-NAMES = [kind.name for kind in (*BOARD.types[:12], *CUBE.types)]  # by id
+BOARD = worlds.language("board")
 
 ROOT = Path(__file__).parents[2]
 TOUCHING = BOARD.question("peg_touching", "red moon").text

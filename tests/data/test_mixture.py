@@ -14,7 +14,6 @@ from data_pipelines.batches.stream import make_train_iterator, stored_action_ent
 from data_pipelines.saqa.balance import pool_report
 from data_pipelines.saqa.batch import SaqaConfig
 from data_pipelines.saqa.sampler import SaqaSampler
-from data_pipelines.saqa.slots import types_asked
 from data_pipelines.schema.episode import DataError
 from data_pipelines.schema.read import load_episodes
 from swm_jax import worlds
@@ -249,7 +248,7 @@ def test_episodes_without_scene_or_labels_say_how_to_get_some(tmp_path, tokens):
         stream(str(data), tokens)
 
 
-def test_types_that_are_named_are_those_of_each_world(cubes):
+def test_question_types_are_those_of_each_world(cubes):
     """One list serves a mixture: each source takes what its world knows."""
     asked = lambda *names: [
         kind.name for kind in SaqaSampler(cubes.episodes, SaqaConfig(types=names)).types
