@@ -30,6 +30,7 @@ FLOORS = {
     "swm_jax.envs": 2,
     "swm_jax.checkpoints": 2,
     "swm_jax.models": 1,
+    "swm_jax.records": 0,
     "swm_jax.choices": 0,
     "swm_jax.files": 0,
     "swm_jax.cli": 0,
@@ -120,6 +121,7 @@ NAMED = {
     # Tokenizers that ship, by the languages they were trained on.
     "data_pipelines/train_tokenizer.py": {"board", "cube"},
     # Rendered scenes of the first stage of training are the board's.
+    "data_pipelines/batches/config.py": {"board"},
     "data_pipelines/batches/pretraining.py": {"board"},
     # Adapters to the real packages have the scenes and tasks of our worlds.
     "swm_jax/worlds/ogbench/__init__.py": {"cube"},
