@@ -221,8 +221,8 @@ def test_command_line_tells_an_error_in_one_line(copy):
         ({"mixture": {"genius": 1.0}}, "config.mixture is .*genius.*expected weights"),
         ({"look": "night"}, "config.look is 'night', expected one of default"),
         ({"near_share": 2.0}, "config.near_share is 2.0, expected a share"),
-        ({"world": "boord"}, "config.world: unknown world 'boord'; did you mean"),
-        ({"backend": "mujuco"}, "unknown backend 'mujuco'; did you mean 'mujoco'"),
+        ({"world": "boord"}, "config.world: unknown world 'boord' .did you mean"),
+        ({"backend": "mujuco"}, "unknown backend 'mujuco' .did you mean 'mujoco'"),
     ],
 )
 def test_unusable_config_is_refused(changes, match, tmp_path):

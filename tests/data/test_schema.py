@@ -126,7 +126,7 @@ def test_frames_can_be_brought_to_one_size(tmp_path):
 @pytest.mark.parametrize(
     "change, match",
     [
-        ({"domain": "boord"}, "unknown domain 'boord'; did you mean 'board'"),
+        ({"domain": "boord"}, "unknown domain 'boord' .did you mean 'board'"),
         ({"domain": "cube"}, "lacks the field 'gripper'"),
         ({"policy": ""}, "policy"),
         ({"action": np.zeros((24, 4), np.float32)}, r"shape of action is \(24, 4\)"),
@@ -143,7 +143,7 @@ def test_broken_episode_is_refused(change, match):
         ("block_pose", lambda x: x * 100, "farthest cube"),
         ("block_pose", lambda x: x[:, :2], "cubes is 2, expected 3"),
         ("block_pose", lambda x: x * np.float32(0.5), "length of a quaternion"),
-        ("block_id", lambda x: x * 0, "different cubes"),
+        ("block_id", lambda x: x * 0, "different blocks"),
         ("gripper", lambda x: x[:-1], r"shape of gripper is \(24, 6\)"),
     ],
 )

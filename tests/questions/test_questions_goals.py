@@ -185,7 +185,7 @@ def test_goals_name_only_blocks_that_are_on_the_table():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("reech", ("red moon",)), "unknown task 'reech'; did you mean 'reach'"),
+        (("reech", ("red moon",)), "unknown task 'reech' .did you mean 'reach'"),
         (("reach", ("red moon",), "shape"), "did you mean 'shaped'"),
         (("reach", ("red mon",)), "did you mean 'red moon'"),
         (("reach", ("red moon", "blue cube")), "reach takes 1 name, got 2"),

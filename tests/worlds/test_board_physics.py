@@ -206,7 +206,7 @@ def test_actions_that_are_not_finite_are_refused(value):
 
 
 def test_unknown_names_get_a_suggestion():
-    with pytest.raises(ValueError, match=r"unknown env 'bord' .did you mean 'board'"):
+    with pytest.raises(ValueError, match=r"unknown world 'bord' .did you mean 'board'"):
         worlds.load_env("bord")
     with pytest.raises(ValueError, match=r"unknown backend 'mujuco'.*'mujoco'"):
         worlds.load_env(backend="mujuco")

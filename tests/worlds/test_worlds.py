@@ -46,13 +46,13 @@ def test_the_c_engine_goes_without_mjx():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: worlds.load("bord"), "unknown world 'bord'; did you mean 'board'"),
-        (lambda: worlds.load_env("cub"), "unknown world 'cub'; did you mean 'cube'"),
+        (lambda: worlds.load("bord"), "unknown world 'bord' .did you mean 'board'"),
+        (lambda: worlds.load_env("cub"), "unknown world 'cub' .did you mean 'cube'"),
         (
             lambda: WORLDS[0].make_env("mjc"),
-            "unknown backend 'mjc'; did you mean 'mjx'",
+            "unknown backend 'mjc' .did you mean 'mjx'",
         ),
-        (lambda: WORLDS[0].look("defalt"), "unknown look 'defalt'; did you mean"),
+        (lambda: WORLDS[0].look("defalt"), "unknown look 'defalt' .did you mean"),
     ],
 )
 def test_unknown_names_suggest_the_nearest(call, message):
