@@ -38,9 +38,10 @@ def turned(points, angle):
 
 @functools.cache
 def points_of_t(step):
-    """A grid of points that fills the T, in its frame."""
-    line = np.arange(-0.1, 0.1, step) + step / 2
+    """One random point of every cell of a grid that is in the T, in its frame."""
+    line = np.arange(-0.1, 0.1, step)
     grid = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
+    grid += np.random.default_rng(0).uniform(0.0, step, grid.shape)
     return grid[in_t(grid)]
 
 
@@ -111,7 +112,7 @@ def test_the_gap_is_the_distance_to_the_nearest_point_of_the_t():
         assert (found < 0) == in_t(local) or abs(found) < 1e-5
         if found > 0:
             expected = nearest(np.float64(pose), np.float64(peg))
-            np.testing.assert_allclose(found, expected, atol=0.0006)
+            np.testing.assert_allclose(found, expected, atol=0.0008)
 
 
 def angle_between(v, w):
@@ -121,7 +122,7 @@ def angle_between(v, w):
 def nearest(pose, peg):
     """Distance from the peg's centre to the nearest of many points of the T."""
     local = turned(peg - pose[:2], -pose[2])
-    return np.linalg.norm(points_of_t(0.0008) - local, axis=-1).min()
+    return np.linalg.norm(points_of_t(0.0005) - local, axis=-1).min()
 
 
 def wrapped(angle):
@@ -177,6 +178,8 @@ def test_rules_agree_with_their_definitions(kind):
                 (np.float64(s.block_pose[i, 0]), np.float64(s.peg[i]))
                 for s in (before, after)
             )
+            if any(in_t(turned(peg - pose[:2], -pose[2])) for pose, peg in (now, then)):
+                continue  # no peg stands within the T
             assert answers[i] == true_answer(kind.name, args, now, then), (args, i)
             seen.add(int(answers[i]))
     assert len(seen) > 1
