@@ -115,7 +115,7 @@ def with_tables(episodes: Episodes) -> Episodes:
         columns = tuple(rows[:, i] for i in range(len(kind.args)))
         for e in range(shape[0]) if len(rows) else ():
             value = margins(plain, kind, rows, e, 0, frames)
-            table[(e, slice(None), *columns)] = value
+            table[e][(slice(None), *columns)] = value
         tables[kind] = table
     plain.tables = tables
     return plain

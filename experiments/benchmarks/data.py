@@ -82,7 +82,9 @@ def measure_reading(directory: str, seconds: float) -> dict[str, dict[str, float
     sampler = SaqaSampler(episodes, saqa_config(model.max_horizon))
     drawn = [sampler.sample_batch(0, step, 16, 12, 72) for step in range(20)]
     blocks = np.unique(episodes.block_id)
-    words = QuestionTokens.make(tokens, blocks, model.max_question_tokens, domain)
+    words = QuestionTokens.make(
+        tokens, blocks, model.max_question_tokens, sampler.language
+    )
     shapes = {
         "ours, shared images": (16, 12, 72),
         "ours, a question an image": (64, 1, 1),

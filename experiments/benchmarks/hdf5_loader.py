@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import torch
 
-from data_pipelines.saqa.sampler import SaqaBatch
+from data_pipelines.saqa.batch import SaqaBatch
 from data_pipelines.saqa.tokens import QuestionTokens
 from data_pipelines.schema.arrays import EpisodeArrays
 

@@ -46,6 +46,9 @@ _ITERATIONS = flags.DEFINE_integer("iterations", None, "Of a planner, per replan
 _EXECUTE = flags.DEFINE_integer("execute", None, "Actions carried out per replan.")
 _MAX_STEPS = flags.DEFINE_integer("max_steps", None, "Cap on the steps of an episode.")
 _QA_EPISODES = flags.DEFINE_integer("qa_episodes", None, "Held-out episodes.")
+_NUMBERS = flags.DEFINE_list(
+    "numbers", None, "Numeric question types to examine, such as peg_distance."
+)
 _SCENES = flags.DEFINE_integer(
     "sensitivity_scenes", None, "Scenes per task whose candidates are ranked."
 )
@@ -77,6 +80,7 @@ def config_from_flags():
         execute=_EXECUTE.value,
         max_steps=_MAX_STEPS.value,
         qa_episodes=_QA_EPISODES.value,
+        numbers=listed(_NUMBERS.value),
         sensitivity_scenes=_SCENES.value,
         video=_VIDEO.value,
     )

@@ -23,7 +23,7 @@ from swm_jax.planning.presets import (
 METHODS = tuple(name for name in PLANNERS if not starts_from_proposals(name))
 WORLD_MODELS = ("swm", "simulator", "random")
 AXES = ("tasks", "methods", "world_models", "seeds")
-UNCOMPARED = (*AXES, "preset", "episodes_parallel", "video")
+UNCOMPARED = (*AXES, "preset", "episodes_parallel", "video", "numbers")
 
 
 class UserError(Exception):
@@ -54,6 +54,8 @@ class EvalConfig:
       on_device: physics (MJX), pictures and plans of whole episodes in one program.
       qa_episodes: held-out episodes that questions are drawn from.
       qa_queries: upper bound on the balanced (question, horizon) pairs.
+      numbers: numeric question types that the model is examined on, besides the
+        balanced questions of yes or no; of the world's language.
       sensitivity_scenes: scenes per task of the action-sensitivity figure.
       sensitivity_candidates: action chunks ranked in each of them.
       video: write a video per task.
@@ -78,6 +80,7 @@ class EvalConfig:
     on_device: bool = False
     qa_episodes: int = 48
     qa_queries: int = 3000
+    numbers: tuple[str, ...] = ()
     sensitivity_scenes: int = 20
     sensitivity_candidates: int = 48
     video: bool = True

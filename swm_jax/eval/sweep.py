@@ -15,8 +15,9 @@ from swm_jax.eval import journal as results
 from swm_jax.eval.answers import accuracy as qa
 from swm_jax.eval.answers import sensitivity
 from swm_jax.eval.answers.held_out import SEED, held_out_episodes, stored_episodes
+from swm_jax.eval.answers.numeric import examine_numbers
 from swm_jax.eval.answers.queries import ask_horizons, draw_queries
-from swm_jax.eval.config import EvalConfig, format_seeds
+from swm_jax.eval.config import EvalConfig, UserError, format_seeds
 from swm_jax.eval.episodes.cells import make_planner, remaining, run_sweep
 from swm_jax.eval.journal import Journal
 from swm_jax.eval.report import build as report
@@ -50,6 +51,12 @@ def evaluate(config: EvalConfig, folder: pathlib.Path, restart: bool = False) ->
     if learned and answers is None:
         answers = _examine_answers(config, env, learned)
         journal.append("qa", answers)
+    numbers = journal.find("numbers")
+    if numbers and not {*config.numbers} <= {*numbers["per_type"]}:
+        numbers = None
+    if learned and config.numbers and numbers is None:
+        numbers = _examine_numbers(config, env, learned)
+        journal.append("numbers", numbers)
     moved = journal.find("action_sensitivity")
     if moved and not {*config.tasks} <= {*moved["tasks"]}:
         moved = None
@@ -66,6 +73,7 @@ def evaluate(config: EvalConfig, folder: pathlib.Path, restart: bool = False) ->
             {
                 "schema": results.SCHEMA,
                 "qa": answers,
+                **({"numbers": numbers} if config.numbers else {}),
                 "planning": results.summarise(episodes, cells),
                 "action_sensitivity": moved,
                 "model": learned and {**learned.facts, "identity": learned.identity},
@@ -92,6 +100,24 @@ def _training_log(config: EvalConfig) -> list[dict]:
 
 
 def _examine_answers(config: EvalConfig, env, learned: Learned) -> dict:
+    queries, source = _queries(config, env, learned)
+    progress = Progress("answers", len(queries.episode), "scenes")
+    logits = qa.answer(learned.answerer, queries, progress)
+    return qa.examine(queries, logits, source)
+
+
+def _examine_numbers(config: EvalConfig, env, learned: Learned) -> dict:
+    try:
+        queries, source = _queries(config, env, learned, config.numbers)
+        progress = Progress("numbers", len(queries.episode), "scenes")
+        logits = qa.answer(learned.answerer, queries, progress)
+        return examine_numbers(queries, logits, source)
+    except ValueError as error:
+        raise UserError(f"--numbers {','.join(config.numbers)}: {error}") from None
+
+
+def _queries(config: EvalConfig, env, learned: Learned, types=None):
+    """Questions about held-out episodes, and where these come from."""
     if config.data_dir:
         held = stored_episodes(config.data_dir, config.qa_episodes, config.world)
         source = f"held-out split of {config.data_dir}"
@@ -100,10 +126,8 @@ def _examine_answers(config: EvalConfig, env, learned: Learned) -> dict:
         source = f"made on the fly, data set seed {SEED}"
     horizons = ask_horizons(learned.max_horizon)
     language = worlds.load(config.world).language
-    queries = draw_queries(held, language, horizons, config.qa_queries)
-    progress = Progress("answers", len(queries.episode), "scenes")
-    logits = qa.answer(learned.world, queries, progress)
-    return qa.examine(queries, logits, source)
+    limit = config.qa_queries
+    return draw_queries(held, language, horizons, limit, types=types), source
 
 
 def _examine_actions(config: EvalConfig, env, learned: Learned) -> dict:
@@ -111,7 +135,7 @@ def _examine_actions(config: EvalConfig, env, learned: Learned) -> dict:
     total = config.sensitivity_scenes * len(config.tasks)
     return sensitivity.measure(
         env,
-        learned.world,
+        learned.answerer,
         make_planner(config, method),
         config.tasks,
         config.sensitivity_scenes,
@@ -131,7 +155,7 @@ def _sweep(config, env, learned, journal: Journal, folder: pathlib.Path) -> None
         env = worlds.load_env(config.world, backend="mjx")
     askable = {name: privileged(name, env) for name in ("simulator", "random")}
     if learned:
-        askable["swm"] = learned.world
+        askable["swm"] = learned.answerer
 
     def begin(method, world_model, count):
         nonlocal now

@@ -66,13 +66,13 @@ class Learned:
     """The checkpoint under examination.
 
     Attributes:
-      world: the model as an `Answerer`.
+      answerer: the model, and how it is shown scenes and asked.
       facts: name, variant, parameters, training step and the like, for the report.
       identity: changes with the parameters.
       max_horizon: longest chunk it was trained on.
     """
 
-    world: Answerer
+    answerer: Answerer
     facts: dict
     identity: str
     max_horizon: int
@@ -100,7 +100,7 @@ def load_learned(config: EvalConfig, env: Env | None = None) -> Learned:
     model, tokenizer = loaded.config, loaded.tokenizer
     world_model = _fitting(loaded, env)
     _check_language(model, tokenizer, env)
-    world = Answerer(
+    answerer = Answerer(
         name="swm",
         world=env.world,
         model=world_model,
@@ -117,7 +117,7 @@ def load_learned(config: EvalConfig, env: Env | None = None) -> Learned:
         "step": loaded.metadata.get("step"),
         "stage": loaded.metadata.get("stage"),
     }
-    return Learned(world, facts, fingerprint(loaded.params), model.max_horizon)
+    return Learned(answerer, facts, fingerprint(loaded.params), model.max_horizon)
 
 
 def _fitting(loaded: LoadedModel, env: Env) -> VLMWorldModel:

@@ -97,7 +97,7 @@ def goal_batch(
     length: int | None = None,
     count: int | None = None,
 ) -> tuple[QuestionBatch, GoalArrays]:
-    """Stacks one `swm_jax.questions.goals.Goal` per scene.
+    """Stacks one `swm_jax.questions.Goal` per scene.
 
     Raises:
       ValueError: as `question_batch`, or weights that are all zero or not finite.

@@ -21,9 +21,11 @@ from data_pipelines.describe.summary import describe
 from data_pipelines.schema import store as folder
 from data_pipelines.schema.episode import DataError, Episode, encode_png
 from data_pipelines.schema.read import load_episodes, read_episodes
+from swm_jax import worlds
 from swm_jax.models import PAD_TOKEN, Tokenizer, get_config
-from swm_jax.questions import ANSWERS, TYPES, parse, predicates
 from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
+
+BOARD = worlds.language("board")
 
 SIZE = 16
 MODEL = get_config("tiny")
@@ -97,21 +99,22 @@ def test_every_answer_is_true_of_the_frames_it_is_about(data):
     for batch in (next(batches) for _ in range(4)):
         for b, r in np.argwhere(batch.answer_mask[..., 0]):
             number, t = batch.image[b, 0, 0, 0], batch.image[b, 1, 0, 0]
-            question = parse(
+            question = BOARD.parse(
                 TOKENS.decode(batch.question_tokens[b, batch.query_question[b, r]])
             )
             episode = episodes[number]
             later = int(t) + batch.query_horizon[b, r]
             scenes = [_scene(episode, frame) for frame in (int(t), int(later))]
-            index = TYPES.index(question.type)
-            truth = predicates.answer(
+            index = question.type_id
+            truth = BOARD.answer(
                 np.int32(index), np.array(question.args, np.int32), *scenes
             )
             q = batch.query_question[b, r]
             real = batch.question_tokens[b, q] != PAD_TOKEN
             np.testing.assert_array_equal(batch.question_mask[b, q], real)
             said = TOKENS.decode(batch.answer_tokens[b, r])
-            assert ANSWERS[int(truth)] == said, (question.text, number, t, later)
+            expected = question.answers[int(truth)]
+            assert expected == said, (question.text, number, t, later)
             assert batch.query_type[b, r] == index
             places = [_place(scenes[1], block) for block in question.blocks]
             mask = batch.places.mask[b, r]

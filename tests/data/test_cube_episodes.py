@@ -11,12 +11,13 @@ from data_pipelines.schema.episode import DataError
 from data_pipelines.schema.read import load_episodes
 from experiments.generate_cube import get_config
 from swm_jax import worlds
-from swm_jax.questions import ALL_TYPES, predicates, question_table
+from swm_jax.questions import expand
 from swm_jax.worlds.cube.oracle import closed_loop_action, quarter_turn
 from swm_jax.worlds.cube.scene import CubeScene
 from swm_jax.worlds.cube.tasks import make_task
 
 WORLD = worlds.load("cube")
+CUBE = worlds.language("cube")
 
 
 @pytest.fixture(scope="module")
@@ -56,16 +57,14 @@ def test_play_and_noisy_episodes_hold_every_answer(env):
     played = play_episodes(env, WORLD.policies, 0, range(12), config)
     assert played.action.shape == (12, 120, 5)
     assert np.abs(played.action).max() <= 1
-    table = question_table(env.block_ids, "cube")
+    table = CUBE.table(env.block_ids)
     at = lambda t: jax.tree.map(lambda x: x[:, t], played.scene)
     starts = np.arange(0, 104, 4)
     now, later = at(starts), at(starts + 16)
-    yes = predicates.answer(
-        table.type_id, table.args, predicates.expand(now), predicates.expand(later)
-    )
+    yes = CUBE.answer(table.type_id, table.args, expand(now), expand(later))
     for kind in np.unique(table.type_id):
         share = yes[..., table.type_id == kind].mean()
-        assert 0.0005 < share < 0.9, ALL_TYPES[kind]
+        assert 0.0005 < share < 0.9, CUBE.kind(int(kind)).name
 
 
 def test_a_generated_data_set_is_read_back(tmp_path):

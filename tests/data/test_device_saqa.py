@@ -9,13 +9,14 @@ import pytest
 from test_saqa import play
 
 from data_pipelines.saqa import device_batches as device_saqa
-from data_pipelines.saqa.pools import Horizons
+from data_pipelines.saqa.horizons import Horizons
 from data_pipelines.saqa.sampler import SaqaSampler
+from swm_jax import worlds
 from swm_jax.models import Tokenizer, get_config
-from swm_jax.questions import CHANGE_TYPES, TYPES, parse, predicates
 from swm_jax.worlds.board.render import render
 from swm_jax.worlds.board.scene import Scene
 
+BOARD = worlds.language("board")
 CONFIG = ml_collections.ConfigDict(
     {"images": 16, "questions": 12, "queries": 36, "supersample": 1}
 )
@@ -32,10 +33,10 @@ def tokenizer():
     return Tokenizer.load("tiny")
 
 
-def device_batches(host, tokenizer, seed=0, rows=None):
+def device_batches(host, tokenizer, seed=0, rows=None, config=CONFIG):
     model_config = get_config("tiny", image_size=SIZE, patch_size=8)
     return device_saqa.DeviceBatches.make(
-        host.episodes, CONFIG, tokenizer, model_config, seed=seed, rows=rows
+        host.episodes, config, tokenizer, model_config, seed=seed, rows=rows
     )
 
 
@@ -98,14 +99,14 @@ def test_answers_are_those_of_the_predicates_and_never_beyond_the_end(
                 q, h = batch.query_question[b, r], batch.query_horizon[b, r]
                 assert 0 <= h <= room
                 tokens = batch.question_tokens[b, q][batch.question_mask[b, q]]
-                question = parse(tokenizer.decode(tokens.tolist()))
+                question = BOARD.parse(tokenizer.decode(tokens.tolist()))
                 assert question.type_id == batch.query_type[b, r]
-                assert h > 0 or question.type not in CHANGE_TYPES
+                assert h > 0 or not question.kind.about_change
                 kind, args = np.array(question.type_id), np.array(question.args)
                 now, then = scene_at(host, e, t), scene_at(host, e, t + h)
-                margin = predicates.margin(kind, args, now, then)
+                margin = BOARD.margin(kind, args, now, then)
                 assert (batch.answer_tokens[b, r, 0] == yes) == (margin > 0)
-                place, has = predicates.places(kind, args, then)
+                place, has = BOARD.places(kind, args, then)
                 np.testing.assert_array_equal(batch.places.mask[b, r], has)
                 np.testing.assert_allclose(
                     batch.places.place[b, r][has], place[has], atol=1e-6
@@ -122,7 +123,7 @@ def test_images_show_the_start(host, batches):
 
 def cells(rows):
     """Share of queries by [type, bucket, answer]."""
-    count = np.zeros((len(TYPES), len(Horizons().ends), 2))
+    count = np.zeros((len(BOARD.select()), len(Horizons().ends), 2))
     for kind, horizon, answer in rows:
         np.add.at(count, (kind, Horizons().bucket[horizon], answer), 1)
     return count / count.sum()
@@ -155,3 +156,37 @@ def test_the_same_query_is_never_asked_twice_of_an_image(batches):
             pairs = np.stack([batch.query_question[b], batch.query_horizon[b]], -1)
             pairs = pairs[valid]
             assert len(np.unique(pairs, axis=0)) == len(pairs)
+
+
+def test_numbers_are_drawn_on_the_device_as_on_the_host(host, tokenizer):
+    """Words and answers are read back; the bins are filled like the host's."""
+    names = ("peg_distance", "block_moved_distance")
+    config = CONFIG.copy_and_resolve_references()
+    config.question_types = names
+    sample = device_batches(host, tokenizer, config=config)
+    shares, checked = {name: ([], []) for name in names}, 0
+    for step in range(30):
+        batch = jax.device_get(sample(step))
+        for b, (e, t, _) in enumerate(starts(host, batch)):
+            for r in np.flatnonzero(batch.answer_mask[b].any(-1)):
+                q, h = batch.query_question[b, r], batch.query_horizon[b, r]
+                tokens = batch.question_tokens[b, q][batch.question_mask[b, q]]
+                question = BOARD.parse(tokenizer.decode(tokens.tolist()))
+                said = tokenizer.decode(batch.answer_tokens[b, r].tolist())
+                index = question.answers.index(said)
+                shares[question.type][0].append(index)
+                if step < 2:
+                    scenes = scene_at(host, e, t), scene_at(host, e, t + h)
+                    kind, args = np.array(question.type_id), np.array(question.args)
+                    assert index == BOARD.answer(kind, args, *scenes)
+                    checked += 1
+        drawn = sample.sampler.sample_batch(7, step, 16, 12, 36)
+        for i in BOARD.by_id:
+            mine = drawn.query_valid & (drawn.query_type == i)
+            if mine.any():
+                shares[BOARD.kind(i).name][1].extend(drawn.query_answer[mine])
+    assert checked > 500
+    for name, pair in shares.items():
+        count = len(BOARD.kind(name).answers)
+        ours, theirs = (np.bincount(x, minlength=count) / len(x) for x in pair)
+        assert abs(ours - theirs).sum() < 0.15, name

@@ -19,17 +19,19 @@ from data_pipelines.label.labellers import (
     load_labeller,
     vqa_labeller,
 )
-from data_pipelines.label.sampler import type_of_text
+from data_pipelines.label.questions import type_of_text
 from data_pipelines.label.store import Asking, label_folder, read_questions
 from data_pipelines.schema.episode import DataError, Labels
 from data_pipelines.schema.read import load_episodes, read_episodes
+from swm_jax import worlds
 from swm_jax.models import SemanticWorldModel, Tokenizer, VLMWorldModel, get_config
-from swm_jax.questions import ALL_TYPES, question
-from swm_jax.questions.predicates import TOUCH
+from swm_jax.worlds.board.questions import TOUCH
+
+BOARD = worlds.language("board")
 
 ROOT = Path(__file__).parents[2]
-TOUCHING = question("peg_touching", "red moon").text
-MOVED = question("peg_moved").text
+TOUCHING = BOARD.question("peg_touching", "red moon").text
+MOVED = BOARD.question("peg_moved").text
 BOTH = "Is the blue cube touching the green cube?"  # of the board and of the cube arm
 SMALL = {"image_size": 16, "patch_size": 8, "depth": 1, "vision_depth": 1}
 
@@ -151,7 +153,7 @@ def test_rare_answers_are_drawn_as_often_as_common_ones(tmp_path):
         ("language_table", BOTH, "block_touching"),
         ("other", BOTH, None),
         ("other", TOUCHING, "peg_touching"),
-        ("other", question("cube_grasped", "red cube").text, "cube_grasped"),
+        ("other", "Is the red cube grasped?", "cube_grasped"),
         ("cube", TOUCHING, None),
         ("other", "Is the lid on?", None),
     ],
@@ -159,7 +161,11 @@ def test_rare_answers_are_drawn_as_often_as_common_ones(tmp_path):
 def test_a_labelled_question_counts_as_its_own_domains(domain, text, type):
     """A recording that may be of either world is counted as neither's."""
     counted = type_of_text(text, domain, 99)
-    assert counted == (99 if type is None else ALL_TYPES.index(type))
+    assert counted == (
+        99
+        if type is None
+        else {k.name: k.id for k in worlds.question_types().values()}[type]
+    )
 
 
 def test_predicates_label_what_the_poses_say(board):
@@ -172,6 +178,33 @@ def test_predicates_label_what_the_poses_say(board):
     )
     assert said == ["yes" if d < TOUCH else "no" for d in apart]
     assert (sure == 1).all()
+
+
+def test_predicates_label_distances_with_the_nearest_bin(board):
+    episodes = load_episodes(board)
+    asked = BOARD.question("peg_distance", "red moon")
+    where = np.arange(6), np.full(6, 3), np.full(6, 5)
+    said, _ = PredicateLabeller()(episodes, *where, [asked.text] * 6)
+    metres = np.linalg.norm(
+        episodes.block_pose[:, 8, 0, :2] - episodes.peg[:, 8], axis=-1
+    )
+    values = np.array(asked.kind.answers.values)
+    nearest = abs(metres[:, None] - values).argmin(1)
+    assert said == [asked.answers[i] for i in nearest]
+    assert len(set(said)) > 2
+
+
+def test_a_model_chooses_among_the_bins_of_a_distance(board):
+    config = get_config("tiny", max_question_tokens=24, **SMALL)
+    params = SemanticWorldModel(config).init_params(jax.random.key(0))
+    world, tokens = VLMWorldModel(params, config), Tokenizer.load("tiny")
+    asked = BOARD.question("peg_distance", "red moon")
+    texts = [TOUCHING, asked.text, "Is it dark?", asked.text]
+    where = np.arange(4), np.full(4, 3), np.full(4, 5)
+    said, sure = vqa_labeller(world, tokens)(load_episodes(board), *where, texts)
+    assert {said[0], said[2]} <= {"no", "yes"}
+    assert {said[1], said[3]} <= set(asked.answers)
+    assert ((sure > 0) & (sure <= 1)).all()
 
 
 def test_predicates_agree_with_themselves_in_every_type(board):

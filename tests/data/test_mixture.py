@@ -12,11 +12,15 @@ from data_pipelines.batches.mixture import counts, parse_sources
 from data_pipelines.batches.normalise import action_entries, action_statistics
 from data_pipelines.batches.stream import make_train_iterator, stored_action_entries
 from data_pipelines.saqa.balance import pool_report
-from data_pipelines.saqa.sampler import SaqaConfig, SaqaSampler
+from data_pipelines.saqa.batch import SaqaConfig
+from data_pipelines.saqa.sampler import SaqaSampler
 from data_pipelines.schema.episode import DataError
 from data_pipelines.schema.read import load_episodes
+from swm_jax import worlds
 from swm_jax.models import ActionScale, Tokenizer, get_config
-from swm_jax.questions import ALL_TYPES, CHANGE_TYPES, DOMAINS, predicates
+
+BOARD = worlds.language("board")
+CUBE = worlds.language("cube")
 
 MODEL = get_config("tiny", action_size=5, image_size=16, patch_size=8, max_horizon=16)
 CONFIG = {"images": 8, "questions": 4, "queries": 10}
@@ -107,10 +111,10 @@ def test_one_batch_has_both_domains_padded_to_common_widths(board, cube):
         # Frames of the cubes' episodes are marked with numbers from 100 on.
         on_cube = batch.image[:, 0, 0, 0] >= 100
         assert on_cube.sum() == 4
-        names = np.array(ALL_TYPES)[batch.query_type]
+        kinds = batch.query_type
         real = batch.answer_mask[..., 0]
-        assert set(names[on_cube][real[on_cube]]) <= set(DOMAINS["cube"])
-        assert set(names[~on_cube][real[~on_cube]]) <= set(DOMAINS["board"])
+        assert set(kinds[on_cube][real[on_cube]].tolist()) <= set(CUBE.by_id)
+        assert set(kinds[~on_cube][real[~on_cube]].tolist()) <= set(BOARD.by_id)
         assert not batch.actions[~on_cube][..., 2:].any()
         assert batch.actions[on_cube][..., 2:].any()
         assert not batch.places.mask[on_cube].any()
@@ -126,15 +130,16 @@ def test_cube_answers_are_those_of_the_predicates(cubes):
         later = cubes.episodes.scene(
             batch.episode[:, None], batch.t[:, None] + batch.query_horizon
         )
-        margin = np.asarray(predicates.margin(batch.query_type, args, now, later))
+        margin = np.asarray(CUBE.margin(batch.query_type, args, now, later))
         valid = batch.query_valid
         np.testing.assert_allclose(margin[valid], batch.query_margin[valid], atol=1e-5)
         np.testing.assert_array_equal(margin[valid] > 0, batch.query_answer[valid] > 0)
         seen |= {
-            (ALL_TYPES[k], int(a))
+            (CUBE.kind(int(k)).name, int(a))
             for k, a in zip(batch.query_type[valid], batch.query_answer[valid])
         }
-        change = np.isin(np.array(ALL_TYPES)[batch.query_type], CHANGE_TYPES)
+        changes = [kind.id for kind in CUBE.types if kind.about_change]
+        change = np.isin(batch.query_type, changes)
         assert (batch.query_horizon[change & valid] > 0).all()
     assert {("cube_grasped", 1), ("cube_on_top", 1), ("cubes_touching", 0)} <= seen
     assert "cube_on_top" in pool_report(cubes, 4, 10)
@@ -142,7 +147,7 @@ def test_cube_answers_are_those_of_the_predicates(cubes):
 
 def test_rare_cube_answers_are_asked_far_more_often_than_they_occur(cubes):
     """Rare as "on top" is among all questions, half of its answers are yes."""
-    kind = ALL_TYPES.index("cube_on_top")
+    kind = CUBE.kind("cube_on_top").id
     answers = []
     for step in range(40):
         batch = cubes.sample_batch(0, step, 8, 4, 10)

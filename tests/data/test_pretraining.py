@@ -7,10 +7,12 @@ import numpy as np
 
 from data_pipelines.batches.pretraining import make_sampler, named_objects
 from experiments import board_tiny
+from swm_jax import worlds
 from swm_jax.envs import BLOCK_NAMES
 from swm_jax.models import Tokenizer, get_config
-from swm_jax.questions import parse
 from swm_jax.worlds.board.random_scenes import random_scenes
+
+BOARD = worlds.language("board")
 
 MODEL = get_config("tiny")
 TOKENS = Tokenizer.load("tiny")
@@ -77,7 +79,7 @@ def test_places_of_touching_blocks_are_closer_than_the_threshold():
             text = TOKENS.decode(batch.question_tokens[b, r])
             if not text.endswith("?"):
                 continue
-            asked, places = parse(text), batch.places.place[b, r]
+            asked, places = BOARD.parse(text), batch.places.place[b, r]
             has_second = asked.type.startswith("block") and len(asked.blocks) == 2
             assert batch.places.mask[b, r].tolist() == [True, has_second, True]
             said = TOKENS.decode(batch.answer_tokens[b, r, :1]) == "yes"

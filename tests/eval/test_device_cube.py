@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from test_planning_closed_loop import SMALL, Onlooker
 
-from swm_jax import envs, worlds
+from swm_jax import worlds
 from swm_jax.eval import sweep
 from swm_jax.eval.config import preset
 from swm_jax.eval.episodes.device_program import (
@@ -14,8 +14,8 @@ from swm_jax.eval.episodes.device_program import (
     tasks_won,
 )
 from swm_jax.eval.episodes.host_loop import run_episodes
-from swm_jax.planning import get_planner
 from swm_jax.worlds.cube import tasks as cube_tasks
+from swm_jax.worlds.cube.scene import CUBES, CubeScene
 
 
 @pytest.fixture(autouse=True)
@@ -44,9 +44,10 @@ def test_tasks_of_the_cube_are_won_on_the_device_as_they_are_on_the_host():
     for i, task in enumerate(tasks[:9]):  # the last three are lost
         where, hand[i] = place[task.name]
         pose[i, list(task.slots), :3] = where
-    ids = np.tile(np.int32(envs.CUBES), (12, 1))
-    here = envs.CubeScene(block_pose=pose, block_id=ids, gripper=hand)
-    won = tasks_won("cube", task_arrays(tasks), here)
+    ids = np.tile(np.int32(CUBES), (12, 1))
+    here = CubeScene(block_pose=pose, block_id=ids, gripper=hand)
+    world = worlds.load("cube")
+    won = tasks_won(world, task_arrays(world, tasks), here)
     assert won.tolist() == [True] * 9 + [False] * 3
     each = [
         t.success(jax.tree.map(lambda x, i=i: x[i], here)) for i, t in enumerate(tasks)
@@ -59,10 +60,10 @@ def test_episodes_on_the_device_are_those_of_the_env_that_was_asked_for(monkeypa
     note = lambda config, env, askable, *rest: asked.append((env, askable))
     monkeypatch.setattr(sweep, "run_sweep", note)
     monkeypatch.setattr(sweep, "remaining", lambda config, journal: {"cell": [1]})
-    config = preset("demo", env="cube", on_device=True)
+    config = preset("demo", world="cube", on_device=True)
     sweep._sweep(config, worlds.load_env("cube"), None, None, None)
     ((env, askable),) = asked
-    assert (env.domain, env.backend) == ("cube", "mjx")
+    assert (env.world, env.backend) == ("cube", "mjx")
     assert askable["simulator"].model.env is env
 
 
@@ -70,7 +71,7 @@ def test_episodes_on_the_device_are_those_of_the_env_that_was_asked_for(monkeypa
 def test_cube_episodes_from_pixels_are_those_of_the_host_loop():
     env = worlds.load_env("cube", backend="mjx", cubes=2, physics_dt=0.05, iterations=1)
     tasks = [("reach", 5003), ("stack", 5004), ("lift", 5005)]
-    planner = get_planner("cem", "cube", **SMALL)
+    planner = worlds.load("cube").make_planner("cem", **SMALL)
     arguments = env, tasks, Onlooker(), planner, jax.random.key(0)
     options = dict(image_size=(8, 8), max_steps=4, parallel=2)
     device, host = (run(*arguments, **options) for run in (run_on_device, run_episodes))

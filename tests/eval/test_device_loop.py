@@ -28,16 +28,18 @@ from swm_jax.planning import get_planner
 from swm_jax.planning.controller import Controller
 from swm_jax.planning.goal_table import aim, choose, goal_table
 from swm_jax.planning.noise import fold_in_each
-from swm_jax.questions import Stage, StagedGoal, question
+from swm_jax.questions import Stage, StagedGoal
 from swm_jax.questions.conditional_goals import options_of, present_of, stages_of
 from swm_jax.worlds.board.goals import goal_for_task
 from swm_jax.worlds.board.scene import Scene
 from swm_jax.worlds.board.tasks import make_task
 
+BOARD = worlds.language("board")
+
 SMALL = dict(candidates=4, iterations=2, keep=2, elites=2, execute=4)
 PLAIN = goal_for_task("reach", ("blue cube",))
 SIDED = goal_for_task("block_to_block", ("red moon", "green star"), "shaped")
-MOVED, NEAR = question("peg_moved"), question("peg_touching", "red moon")
+MOVED, NEAR = BOARD.question("peg_moved"), BOARD.question("peg_touching", "red moon")
 GOALS = [
     PLAIN,
     SIDED,

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from swm_jax import worlds
 from swm_jax.eval import journal as results
 from swm_jax.eval import statistics
 from swm_jax.eval.report import build as report
 from swm_jax.eval.report import charts, film, svg, video
-from swm_jax.questions import question
+
+BOARD = worlds.language("board")
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -148,7 +150,7 @@ def test_ticks_are_round_and_inside(bounds):
 
 def said(frames, count=2, probability=0.5):
     asked = tuple(
-        question("peg_touching", n) for n in ("red moon", "blue cube")[:count]
+        BOARD.question("peg_touching", n) for n in ("red moon", "blue cube")[:count]
     )
     shape = (frames, count)
     return film.Said([asked] * frames, np.ones(shape, int), np.full(shape, probability),

@@ -20,7 +20,6 @@ from swm_jax.eval.episodes import cells as planning
 from swm_jax.eval.sweep import evaluate
 from swm_jax.models import SemanticWorldModel, Tokenizer, get_config
 from swm_jax.planning import PLANNERS
-from swm_jax.questions import TYPES
 
 SMALL = dict(vision_width=32, vision_depth=1, vision_mlp=32, width=32, depth=1, mlp=32)
 
@@ -69,7 +68,7 @@ def test_whole_evaluation_writes_what_it_promises_and_goes_on(
     assert rows["swm"]["candidates_per_replan"] == 8
     assert rows["random"]["method"] == "random"
     assert 0.0 <= found["qa"]["balanced_accuracy"] <= 1.0
-    assert set(found["qa"]["per_type"]) <= set(TYPES)
+    assert set(found["qa"]["per_type"]) <= set(worlds.language("board").by_name)
     assert -1.0 <= found["action_sensitivity"]["mean"] <= 1.0
     page = (tmp_path / "report.html").read_text()
     assert "<h2>Episodes</h2>" in page and "data:image/jpeg" in page

@@ -15,8 +15,11 @@ from swm_jax.models import Observation, Tokenizer
 from swm_jax.planning import get_planner
 from swm_jax.planning.controller import Controller
 from swm_jax.planning.question_batch import goal_batch, question_batch
-from swm_jax.questions import TYPES, ConditionalGoal, Question, question
+from swm_jax.questions import ConditionalGoal, Question
 from swm_jax.worlds.board.goals import goal_for_task
+
+BOARD = worlds.language("board")
+MOVED = BOARD.question("peg_moved")
 
 ENV = worlds.load_env(backend="mujoco")
 SMALL = dict(candidates=4, iterations=2, keep=2, elites=2, execute=4)
@@ -51,21 +54,22 @@ def test_shorter_lists_are_padded_with_questions_of_weight_zero():
         goal_for_task("separate", ("red moon", "blue cube", "green star")),
     ]
     batch, arrays = goal_batch(goals, count=5)
-    assert batch.type_id.shape == (2, 5) and batch.args.shape == (2, 5, 2)
+    assert batch.type_id.shape == (2, 5) and batch.args.shape == (2, 5, 3)
     np.testing.assert_allclose(arrays.weights[0], [1, 0, 0, 0, 0])
     np.testing.assert_allclose(arrays.weights[1], [0.8, 0.1, 0.1, 0, 0])
     assert arrays.answers[1].tolist() == [1, 0, 0, 0, 0]
     for s, goal in enumerate(goals):
         for q, asked in enumerate(goal.questions):
-            again = Question(TYPES[batch.type_id[s, q]], tuple(batch.args[s, q]))
+            kind = BOARD.kind(int(batch.type_id[s, q]))
+            again = Question(kind, tuple(batch.args[s, q]))
             assert again == asked
 
 
 def test_tokens_are_the_words_of_the_questions():
     tokenizer = Tokenizer.load("tiny")
     lists = [
-        [question("peg_touching", "red moon"), question("peg_moved")],
-        [question("blocks_closer", "red moon", "blue cube")] * 2,
+        [BOARD.question("peg_touching", "red moon"), MOVED],
+        [BOARD.question("blocks_closer", "red moon", "blue cube")] * 2,
     ]
     batch = question_batch(lists, tokenizer, 16)
     assert batch.tokens.shape == batch.mask.shape == (2, 2, 16)
@@ -81,9 +85,13 @@ def test_tokens_are_the_words_of_the_questions():
     ("lists", "settings", "message"),
     [
         ([], {}, "every scene needs a question"),
-        ([[question("peg_moved")], []], {}, r"lists of \[1, 0\]"),
-        ([[question("peg_moved")] * 3], {"count": 2}, "3 questions .* room for 2"),
-        ([[question("peg_moved")]], {"tokenizer": object()}, "needs the length"),
+        ([[MOVED], []], {}, r"lists of \[1, 0\]"),
+        (
+            [[MOVED] * 3],
+            {"count": 2},
+            "3 questions .* room for 2",
+        ),
+        ([[MOVED]], {"tokenizer": object()}, "needs the length"),
     ],
 )
 def test_impossible_batches_are_refused(lists, settings, message):
@@ -101,7 +109,7 @@ def test_a_goal_that_depends_on_the_present_is_asked_about_first():
         return jnp.stack([margins[:, 0], margins.sum(1)], 1)
 
     plain = goal_for_task("reach", ("red moon",))
-    present = (question("peg_touching", "red moon"), question("peg_moved"))
+    present = (BOARD.question("peg_touching", "red moon"), MOVED)
     depends = ConditionalGoal(present, (plain, chosen), scores)
     controller = Controller(get_planner("cem", **SMALL), Onlooker())
     image = np.full((2, 4, 4, 3), 7, np.uint8)

@@ -7,7 +7,7 @@ import numpy as np
 
 from swm_jax.planning.goal_table import choose, compile_goals
 from swm_jax.questions import ConditionalGoal, StagedGoal
-from swm_jax.questions.board_words import (
+from swm_jax.worlds.board.words import (
     DIRECTION_VECTORS,
     DIRECTIONS,
     REGION_POINTS,

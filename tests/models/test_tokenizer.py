@@ -6,15 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipelines import train_tokenizer
+from swm_jax import worlds
 from swm_jax.models import Tokenizer, get_config
-from swm_jax.questions import grammar
+from swm_jax.questions import corpus
+
+BOARD = worlds.language("board")
 
 TOKENIZER = Tokenizer.load("tiny")
 
 
 def test_every_wording_survives_a_round_trip_and_fits_the_tiny_model():
     longest = 0
-    for text in grammar.corpus():
+    for text in BOARD.corpus():
         ids = TOKENIZER.encode(text)
         assert TOKENIZER.decode(ids) == text
         assert len(ids) == len(text.replace("?", " ?").split()), text
@@ -22,7 +25,7 @@ def test_every_wording_survives_a_round_trip_and_fits_the_tiny_model():
     assert longest <= get_config("tiny").max_question_tokens
 
 
-@given(st.lists(st.sampled_from(grammar.vocabulary()), min_size=1, max_size=12))
+@given(st.lists(st.sampled_from(BOARD.vocabulary()), min_size=1, max_size=12))
 def test_any_sequence_of_words_is_a_token_per_word(words):
     text = " ".join(words).replace(" ?", "?")
     if text.startswith("?"):
@@ -36,9 +39,9 @@ def test_special_ids_are_the_config_s():
     TOKENIZER.check(config)
     assert (TOKENIZER.eos_id, TOKENIZER.bos_id, TOKENIZER.newline_id) == (1, 2, 4)
     special = {0, 1, 2, 3, 4}
-    words = {TOKENIZER.encode(word)[0] for word in grammar.vocabulary()}
+    words = {TOKENIZER.encode(word)[0] for word in BOARD.vocabulary()}
     places = {TOKENIZER.location_id(i) for i in range(64)}
-    assert len(words) == len(grammar.vocabulary()) and len(places) == 64
+    assert len(words) == len(BOARD.vocabulary()) and len(places) == 64
     assert not (words & places or words & special or places & special)
     assert max(words | places) < TOKENIZER.vocab_size <= config.vocab_size
 
@@ -95,13 +98,13 @@ def test_files_that_are_no_tokenizers_are_refused(tmp_path):
     assert Tokenizer.load(path).encode("yes") == TOKENIZER.encode("yes")
 
 
-@pytest.mark.parametrize("name, domains", train_tokenizer.SHIPPED.items())
-def test_training_again_gives_the_shipped_pieces(name, domains):
+@pytest.mark.parametrize("name, names", train_tokenizer.SHIPPED.items())
+def test_training_again_gives_the_shipped_pieces(name, names):
     fresh, shipped = (
-        Tokenizer(train_tokenizer.train(domains), "f"),
+        Tokenizer(train_tokenizer.train(names), "f"),
         Tokenizer.load(name),
     )
     assert fresh.vocab_size == shipped.vocab_size
-    for text in grammar.corpus(domains):
+    for text in corpus([worlds.language(each) for each in names]):
         assert fresh.encode(text) == shipped.encode(text)
         assert len(shipped.encode(text)) <= 16

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from swm_jax import worlds
 from swm_jax.models import (
     Observation,
     SemanticWorldModel,
@@ -14,12 +15,14 @@ from swm_jax.models import (
 from swm_jax.models.ask import answer_batch, encode_answers
 from swm_jax.planning import get_planner
 from swm_jax.planning.question_batch import goal_batch
-from swm_jax.questions import FreeQuestion, make_goal, question
+from swm_jax.questions import FreeQuestion, make_goal
+
+BOARD = worlds.language("board")
 
 TOKENIZER = Tokenizer.load("tiny")
 THINGS = ("red moon", "nothing", "the blue cube")
 TOUCHED = FreeQuestion("What is the peg touching?")
-CLOSER = question("peg_closer", "red moon")
+CLOSER = BOARD.question("peg_closer", "red moon")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,7 @@ def test_answers_of_several_tokens_are_padded_and_end():
         encode_answers(TOKENIZER, ("no", "yes")),
     )
     np.testing.assert_array_equal(ids[0, 0], things)
-    np.testing.assert_array_equal(ids[0, 1, :, 0], [*pair, pair[-1]])
+    np.testing.assert_array_equal(ids[0, 1, :, :1], [*pair, pair[-1]])
     assert not ids[0, 1, :, 1:].any()
     np.testing.assert_array_equal(arrays.offered[0], [[1, 1, 1], [1, 1, 0]])
 

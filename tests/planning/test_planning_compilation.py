@@ -7,11 +7,14 @@ import pytest
 from flax import struct
 from test_planning_planners import asked, wanted
 
+from swm_jax import worlds
 from swm_jax.models import Observation
 from swm_jax.planning import PLANNERS, FakeWorldModel, get_planner, planner
 from swm_jax.planning.controller import Controller
-from swm_jax.questions import Stage, StagedGoal, question
+from swm_jax.questions import Stage, StagedGoal
 from swm_jax.worlds.board.goals import goal_for_task
+
+BOARD = worlds.language("board")
 
 ASKING = sorted(set(PLANNERS) - {"random"})
 TRACED = []
@@ -77,7 +80,7 @@ def test_tasks_and_stages_of_one_shape_share_one_program():
         goal_for_task("separate", ("red moon", "blue cube", "green star")),
         goal_for_task("block_to_block", ("red moon", "blue cube")),
     ]
-    near = question("peg_touching", "red moon")
+    near = BOARD.question("peg_touching", "red moon")
     staged = [StagedGoal((Stage(g, near), Stage(goals[0]))) for g in goals]
     chosen = get_planner("cem", candidates=8)
     controller = Controller(chosen, Traced(goal=jnp.zeros(2)), question_count=3)

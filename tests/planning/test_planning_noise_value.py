@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swm_jax import worlds
 from swm_jax.models import Observation
 from swm_jax.planning import (
     FakeWorldModel,
@@ -17,7 +18,9 @@ from swm_jax.planning import (
 )
 from swm_jax.planning.noise import coloured_noise, mixing_matrix, strokes
 from swm_jax.planning.question_batch import goal_batch
-from swm_jax.questions import FreeQuestion, make_goal, question
+from swm_jax.questions import FreeQuestion, make_goal
+
+BOARD = worlds.language("board")
 
 
 @given(st.integers(1, 40), st.floats(0.0, 4.0))
@@ -156,7 +159,7 @@ def test_answers_that_only_fill_up_the_array_take_no_share(seed):
 
 def test_goals_of_several_answer_sets_share_one_batch():
     many = FreeQuestion("How many blocks touch the peg?")
-    touch = question("peg_touching", "red moon")
+    touch = BOARD.question("peg_touching", "red moon")
     goals = [
         make_goal([(touch, "yes", 1.0), (many, "2", 0.5, ("0", "1", "2"))]),
         make_goal([(touch, "no", 1.0)]),
@@ -177,7 +180,7 @@ def test_a_world_model_with_another_number_of_answers_is_refused():
     ids = np.zeros((1, 1), np.int32)
     model = FakeWorldModel(goal=jnp.zeros(2))
     goal = GoalArrays(ids, np.ones((1, 1), np.float32), offered)
-    batch, _ = goal_batch([make_goal([(question("peg_moved"), "yes", 1.0)])])
+    batch, _ = goal_batch([make_goal([(BOARD.question("peg_moved"), "yes", 1.0)])])
     planner = get_planner("best_of_n")
     look = Observation(image=jnp.zeros((1, 1, 1, 3), jnp.uint8))
     with pytest.raises(ValueError, match="among 2 answers, the goal offers 3"):

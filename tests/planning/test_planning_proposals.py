@@ -9,6 +9,7 @@ import pytest
 from flax import struct
 from test_planning_planners import TARGET, Blind, replan
 
+from swm_jax import worlds
 from swm_jax.models import Observation
 from swm_jax.planning import FakeWorldModel, PlannerConfig, get_planner
 from swm_jax.planning.controller import Controller
@@ -17,8 +18,10 @@ from swm_jax.planning.noise import coloured_noise, scene_keys
 from swm_jax.planning.population import first_population
 from swm_jax.planning.search import Problem, search
 from swm_jax.planning.state import blank_state, shift
-from swm_jax.questions import Stage, StagedGoal, question
+from swm_jax.questions import Stage, StagedGoal
 from swm_jax.worlds.board.goals import goal_for_task
+
+BOARD = worlds.language("board")
 
 KEY = jax.random.key(0)
 KEYS = scene_keys(KEY, 3)
@@ -236,7 +239,7 @@ class Says:
 
 
 def test_the_planner_state_remembers_the_stage_between_replans():
-    near = question("peg_touching", "red moon")
+    near = BOARD.question("peg_touching", "red moon")
     staged = StagedGoal(
         (Stage(REACH, near), Stage(goal_for_task("reach", ("blue cube",))))
     )

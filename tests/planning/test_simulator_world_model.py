@@ -11,15 +11,16 @@ from swm_jax.eval.episodes.host_loop import run_episodes
 from swm_jax.models import Observation
 from swm_jax.planning import WorldModel, get_planner
 from swm_jax.planning.question_batch import goal_batch, question_batch
-from swm_jax.questions import question
 from swm_jax.worlds.board.goals import goal_for_task
+
+BOARD = worlds.language("board")
 
 ENV = worlds.load_env(backend="mujoco")
 ASKED = (
-    question("peg_touching", "red moon"),
-    question("block_moved", "blue cube"),
-    question("peg_moved_direction", "left"),
-    question("blocks_closer", "red moon", "blue cube"),
+    BOARD.question("peg_touching", "red moon"),
+    BOARD.question("block_moved", "blue cube"),
+    BOARD.question("peg_moved_direction", "left"),
+    BOARD.question("blocks_closer", "red moon", "blue cube"),
 )
 
 

@@ -10,19 +10,12 @@ from goal_choice import by_table
 from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 
+from swm_jax import worlds
 from swm_jax.envs import BLOCK_NAMES
 from swm_jax.questions import (
-    ALL_TYPES,
-    DOMAINS,
-    PHRASINGS,
     Question,
     StagedGoal,
-    corpus,
-    parse,
-    phrasings,
-    predicates,
-    question,
-    question_table,
+    expand,
     vocabulary,
 )
 from swm_jax.questions.conditional_goals import options_of, present_of
@@ -31,7 +24,8 @@ from swm_jax.worlds.cube.goals import goal_for_task
 from swm_jax.worlds.cube.overlap import box_gap, finger_boxes
 from swm_jax.worlds.cube.scene import CUBES, CubeScene
 
-TABLE = question_table(CUBES, "cube")
+BOARD, CUBE = worlds.languages()
+TABLE = CUBE.table(CUBES)
 
 
 def scene_of(cubes, gripper=(0.3, -0.3, 0.3, 0.0, 0.04, 0.04), turns=None) -> CubeScene:
@@ -45,11 +39,9 @@ def scene_of(cubes, gripper=(0.3, -0.3, 0.3, 0.0, 0.04, 0.04), turns=None) -> Cu
 
 
 def margin(kind, names, before, after=None):
-    one = question(kind, *names)
+    one = CUBE.question(kind, *names)
     after = before if after is None else after
-    return float(
-        predicates.margin(np.array(one.type_id), np.array(one.args), before, after)
-    )
+    return float(CUBE.margin(np.array(one.type_id), np.array(one.args), before, after))
 
 
 def true_gap(centres, turns, halves) -> float:
@@ -176,10 +168,10 @@ def test_margins_are_finite_and_the_same_in_numpy_and_jax(seed):
         )
         for i, each in enumerate(cubes)
     ]
-    here = predicates.margin(TABLE.type_id, TABLE.args, *map(predicates.expand, scenes))
-    there = jax.jit(predicates.margin)(
+    here = CUBE.margin(TABLE.type_id, TABLE.args, *map(expand, scenes))
+    there = jax.jit(CUBE.margin)(
         jnp.asarray(TABLE.type_id), jnp.asarray(TABLE.args),
-        *(jax.tree.map(jnp.asarray, predicates.expand(s)) for s in scenes),
+        *(jax.tree.map(jnp.asarray, expand(s)) for s in scenes),
     )  # fmt: skip
     assert here.shape == (len(TABLE),) and np.isfinite(here).all()
     np.testing.assert_allclose(here, there, atol=2e-5)
@@ -189,45 +181,47 @@ def test_a_cube_that_is_not_there_and_the_boards_questions_have_no_answer():
     scene = scene_of([(0.4, 0.0, 0.02)])
     assert np.isnan(margin("cube_grasped", ["green cube"], scene))
     assert np.isnan(margin("cubes_touching", ["red cube", "green cube"], scene))
-    assert np.isnan(margin("block_touching", ["red cube", "green cube"], scene))
+    asked = BOARD.question("block_touching", "red cube", "green cube")
+    assert np.isnan(CUBE.margin(asked.type_id, np.array(asked.args), scene, scene))
 
 
-def test_ids_of_types_follow_the_boards():
-    assert ALL_TYPES[:12] == DOMAINS["board"]
-    assert ALL_TYPES[12:18] == (
-        "cube_grasped",
-        "gripper_touching",
-        "cubes_touching",
-        "cube_on_top",
-        "gripper_closer",
-        "cubes_closer",
-    )
+def test_ids_of_types_are_kept():
+    names = {kind.id: kind.name for kind in CUBE.types}
+    assert names == {
+        12: "cube_grasped",
+        13: "gripper_touching",
+        14: "cubes_touching",
+        15: "cube_on_top",
+        16: "gripper_closer",
+        17: "cubes_closer",
+        18: "cube_lifted",
+    }
+    assert not names.keys() & BOARD.by_id.keys()
     assert len(TABLE) == 4 * 4 + 3 * 12
     assert TABLE.type_id.min() == 12
-    assert {TABLE.question(i).domain for i in range(len(TABLE))} == {"cube"}
 
 
 def test_every_wording_is_read_back_in_its_domain():
     for i in range(len(TABLE)):
-        for each in phrasings(TABLE.question(i)):
-            assert parse(each.text, "cube") == each
+        for each in TABLE.question(i).phrasings():
+            assert CUBE.parse(each.text) == each
             assert len(each.text.split()) <= 14
     shared = "Is the blue cube touching the green cube?"
-    assert parse(shared).type == "block_touching"
-    assert parse(shared, "cube").type == "cubes_touching"
+    assert BOARD.parse(shared).type == "block_touching"
+    assert CUBE.parse(shared).type == "cubes_touching"
     with pytest.raises(ValueError, match=r"did you mean 'Is the \{a\} grasped"):
-        parse("Is the blue cube grabbed?", "cube")
-    with pytest.raises(ValueError, match="unknown domain 'cubes', did you mean"):
-        parse("Is the blue cube grasped?", "cubes")
+        CUBE.parse("Is the blue cube grabbed?")
+    with pytest.raises(ValueError, match=r"unknown world 'cubes'.*did you mean 'cube'"):
+        worlds.language("cubes")
 
 
 def test_the_corpus_of_both_domains_holds_every_word():
-    words = set(vocabulary(("board", "cube")))
+    words = set(vocabulary((BOARD, CUBE)))
     assert {"grasped", "gripper", "lifted", "peg", "moon"} <= words
-    assert "grasped" not in vocabulary()  # the shipped tokenizer's
-    said = {w for text in corpus(("cube",)) for w in text.replace("?", " ?").split()}
+    assert "grasped" not in BOARD.vocabulary()  # the shipped tokenizer's
+    said = {w for text in CUBE.corpus() for w in text.replace("?", " ?").split()}
     for i in range(len(TABLE)):
-        for each in phrasings(TABLE.question(i)):
+        for each in TABLE.question(i).phrasings():
             assert set(each.text.replace("?", " ?").split()) <= said
 
 
@@ -246,7 +240,7 @@ def test_goals_of_the_tasks_are_those_of_the_paper():
     assert told(options_of(stack)[0]) == [("cube_grasped", "yes", 1)]
     want = [("cube_on_top", "yes", 0.6), ("cube_grasped", "yes", 0.4)]
     assert told(options_of(stack)[1]) == want
-    assert present_of(stack) == (question("cube_grasped", "blue cube"),)
+    assert present_of(stack) == (CUBE.question("cube_grasped", "blue cube"),)
     shaped = goal_for_task("stack", names, "shaped")
     assert ("gripper_touching", "no", 0.3) in told(options_of(shaped)[1])
     with pytest.raises(ValueError, match="unknown task 'stak'; did you mean 'stack'"):
@@ -283,7 +277,7 @@ def test_fingers_stand_beside_the_pinch_point():
         right, [0, -0.03 - width, geometry.FINGER_RAISE], atol=1e-7
     )
     assert BLOCK_NAMES[CUBES[1]] == "blue cube"
-    assert Question("cube_on_top", (CUBES[1], CUBES[0])).text == (
+    on_top = CUBE.kind("cube_on_top")
+    assert Question(on_top, (CUBES[1], CUBES[0])).text == (
         "Is the blue cube on top of the red cube?"
     )
-    assert set(DOMAINS["cube"]) <= set(PHRASINGS)

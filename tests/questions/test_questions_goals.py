@@ -4,20 +4,21 @@ import numpy as np
 import pytest
 from goal_choice import by_table
 
+from swm_jax import worlds
 from swm_jax.envs import BLOCK_NAMES
 from swm_jax.questions import (
     Goal,
     Stage,
     StagedGoal,
+    expand,
     make_goal,
-    parse,
-    predicates,
-    question,
 )
-from swm_jax.questions.board_words import DIRECTION_VECTORS
 from swm_jax.questions.conditional_goals import present_of
 from swm_jax.worlds.board.goals import GOALS, goal_for_task, neighbours
 from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
+from swm_jax.worlds.board.words import DIRECTION_VECTORS
+
+BOARD = worlds.language("board")
 
 NAMES = {
     "reach": ("green star",),
@@ -70,7 +71,7 @@ def test_published_goals_have_the_published_weights(task, texts, answers, weight
 def test_goals_speak_the_language_of_training(task, preset):
     goal = goal_for_task(task, NAMES[task], preset, scene=scene())
     for asked in goal.questions:
-        assert parse(asked.text) == asked
+        assert BOARD.parse(asked.text) == asked
     assert goal.describe().count("\n") == len(goal.questions) - 1
 
 
@@ -87,14 +88,14 @@ def margins_of(questions, now):
     """What a world model that knows the scene answers, in logits."""
     type_id = np.array([q.type_id for q in questions])
     args = np.array([q.args for q in questions])
-    now = predicates.expand(now)
-    return np.asarray(predicates.margin(type_id, args, now, now)) / 0.02
+    now = expand(now)
+    return np.asarray(BOARD.margin(type_id, args, now, now)) / 0.02
 
 
 def test_without_a_scene_the_side_follows_from_answers_about_the_present():
     names = NAMES["block_to_block"]
     asked = goal_for_task("block_to_block", names, "shaped")
-    assert all(parse(q.text) == q for q in asked.present)
+    assert all(BOARD.parse(q.text) == q for q in asked.present)
     turned = 0.0
     for seed in range(40):
         now = scene(seed)
@@ -147,8 +148,8 @@ def test_shaped_goals_want_the_peg_behind_the_block():
         ahead = now.replace(peg=a + 0.05 * way)
         asked = next(q for q in goal.questions if q.type == "peg_direction")
         args = np.array(asked.args)
-        assert predicates.answer(asked.type_id, args, behind, behind)
-        assert not predicates.answer(asked.type_id, args, ahead, ahead)
+        assert BOARD.answer(asked.type_id, args, behind, behind)
+        assert not BOARD.answer(asked.type_id, args, ahead, ahead)
 
 
 def test_weights_of_shaped_goals_can_be_replaced():
@@ -197,7 +198,7 @@ def test_impossible_goals_are_refused(arguments, message):
 
 
 def test_goals_that_cannot_rank_are_refused():
-    asked = question("peg_moved")
+    asked = BOARD.question("peg_moved")
     with pytest.raises(ValueError, match="at least one question"):
         Goal((), np.zeros(0), np.zeros(0))
     with pytest.raises(ValueError, match="not all zero"):

@@ -9,24 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swm_jax import worlds
 from swm_jax.envs import BLOCK_NAMES
 from swm_jax.questions import (
-    ALL_TYPES,
-    CHANGE_TYPES,
-    DIRECTIONS,
-    REGIONS,
-    TYPES,
-    predicates,
-    question,
-    question_table,
+    expand,
 )
 from swm_jax.worlds.board.geometry import CAMERA_FORWARD, CAMERA_UP, X_BOUNDS, Y_BOUNDS
 from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
+from swm_jax.worlds.board.words import DIRECTIONS, REGIONS
 
-TABLE = question_table()
+BOARD = worlds.language("board")
+TYPES = BOARD.select()
+TABLE = BOARD.table(BLOCK_SETS["standard"])
 IDS = np.array(BLOCK_SETS["standard"], np.int32)
 SEEDS = st.integers(0, 2**32 - 1)
-_margin = jax.jit(predicates.margin)
+_margin = jax.jit(BOARD.margin)
 
 
 def random_pair(seed, steps=1):
@@ -48,14 +45,14 @@ def random_pair(seed, steps=1):
 
 
 def margins(before, after, table=TABLE):
-    one = lambda s: jax.tree.map(jnp.asarray, predicates.expand(s))
+    one = lambda s: jax.tree.map(jnp.asarray, expand(s))
     return np.asarray(_margin(table.type_id, table.args, one(before), one(after)))
 
 
 def ask(before, after, *words):
-    asked = question(*words)
+    asked = BOARD.question(*words)
     return float(
-        predicates.margin(np.array(asked.type_id), np.array(asked.args), before, after)
+        BOARD.margin(np.array(asked.type_id), np.array(asked.args), before, after)
     )
 
 
@@ -73,7 +70,7 @@ def slow_truth(asked, before, after):
         y = -1.0 * ("left" in name) + 1.0 * ("right" in name)
         return x / math.hypot(x, y), y / math.hypot(x, y)
 
-    kind, second = asked.type, asked.args[1]
+    kind = asked.type
     blocks = list(asked.blocks)
     things = ["peg", *blocks] if kind.startswith("peg") else blocks
     start = [place(before, thing) for thing in things]
@@ -89,11 +86,11 @@ def slow_truth(asked, before, after):
     if kind == "block_region":
         rows = {"top": 0.21, "bottom": 0.54}
         columns = {"left": -0.2448, "right": 0.2448}
-        words = REGIONS[second].split()
+        words = REGIONS[asked.args[1]].split()
         x = next((rows[w] for w in words if w in rows), 0.375)
         y = next((columns[w] for w in words if w in columns), 0.0)
         return math.dist(end[0], (x, y)) < (0.1 if words == ["center"] else 0.115)
-    name = DIRECTIONS[second % 8]
+    name = DIRECTIONS[asked.args[len(blocks)]]
     dx, dy = towards(name)
     if kind.endswith("moved_direction"):
         vx, vy = end[0][0] - start[0][0], end[0][1] - start[0][1]
@@ -170,8 +167,8 @@ def test_a_mirrored_board_swaps_the_words(sign, centre, pairs, seed):
         if asked.type == "block_region":
             names.append(_swap(REGIONS[asked.args[1]], pairs))
         elif "direction" in asked.type:
-            names.append(_swap(DIRECTIONS[asked.args[1] % 8], pairs))
-        twin = question(asked.type, *names)
+            names.append(_swap(DIRECTIONS[asked.args[len(names)]], pairs))
+        twin = BOARD.question(asked.type, *names)
         assert mirrored[row[twin]] == pytest.approx(values[i], abs=1e-5), asked.text
 
 
@@ -189,8 +186,8 @@ def test_margins_never_jump(seed, step):
 @given(SEEDS)
 def test_numpy_and_jax_read_the_same_definition(seed):
     before, after = random_pair(seed)
-    one = predicates.expand(before), predicates.expand(after)
-    host = predicates.margin(TABLE.type_id, TABLE.args, *one)
+    one = expand(before), expand(after)
+    host = BOARD.margin(TABLE.type_id, TABLE.args, *one)
     assert isinstance(host, np.ndarray) and host.dtype == np.float32
     np.testing.assert_allclose(host, margins(before, after), atol=1e-6)
 
@@ -198,7 +195,8 @@ def test_numpy_and_jax_read_the_same_definition(seed):
 def test_questions_about_change_are_answered_no_at_horizon_zero():
     scene, _ = random_pair(3)
     values = margins(scene, scene)
-    change = np.isin(TABLE.type_id, [ALL_TYPES.index(name) for name in CHANGE_TYPES])
+    changes = [kind.id for kind in TYPES if kind.about_change]
+    change = np.isin(TABLE.type_id, changes)
     assert (values[change] < 0).all()
     assert (values[~change] > 0).any()
 
@@ -207,9 +205,9 @@ def test_gradients_are_finite_even_where_nothing_moved():
     scene = jax.tree.map(jnp.asarray, random_pair(5)[0])
 
     def total(pose, peg):
-        later = predicates.expand(scene.replace(block_pose=pose, peg=peg))
-        now = predicates.expand(scene)
-        return predicates.margin(TABLE.type_id, TABLE.args, now, later).sum()
+        later = expand(scene.replace(block_pose=pose, peg=peg))
+        now = expand(scene)
+        return BOARD.margin(TABLE.type_id, TABLE.args, now, later).sum()
 
     for grad in jax.grad(total, (0, 1))(scene.block_pose, scene.peg):
         assert jnp.isfinite(grad).all() and jnp.abs(grad).max() > 0
@@ -245,8 +243,8 @@ def test_scenes_questions_and_horizons_broadcast():
     got = _margin(
         type_id[:, None],
         args[:, None],
-        predicates.expand(scenes, 2),
-        predicates.expand(later, 1),
+        expand(scenes, 2),
+        expand(later, 1),
     )
     assert got.shape == (3, 2, 5)
     for s, (before, after) in enumerate(pairs):

@@ -6,9 +6,12 @@ from goal_choice import by_table
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swm_jax.questions import FreeQuestion, Stage, StagedGoal, make_goal, question
+from swm_jax import worlds
+from swm_jax.questions import FreeQuestion, Stage, StagedGoal, make_goal
 from swm_jax.questions.conditional_goals import present_of
 from swm_jax.worlds.board.goals import goal_for_task
+
+BOARD = worlds.language("board")
 
 GOALS = [goal_for_task("reach", (name,)) for name in ("red moon", "blue cube")]
 NEAR = GOALS[0].questions[0]
@@ -53,11 +56,11 @@ def test_equal_thresholds_forget_the_past(answers):
 
 
 def test_three_stages_may_be_skipped_and_fall_to_the_first_that_is_undone():
-    stages = (Stage(GOALS[0], NEAR), Stage(GOALS[1], question("peg_moved")))
+    stages = (Stage(GOALS[0], NEAR), Stage(GOALS[1], BOARD.question("peg_moved")))
     goal = StagedGoal((*stages, Stage(GOALS[0])))
     assert walk(goal, [(0.95, 0.95), (0.95, 0.2), (0.2, 0.2)]) == [2, 1, 0]
     assert walk(goal, [(0.95, 0.2), (0.2, 0.95)]) == [1, 0]
-    assert present_of(goal) == (NEAR, question("peg_moved"))
+    assert present_of(goal) == (NEAR, BOARD.question("peg_moved"))
     assert by_table(goal, [9.0, -9.0])[0] is GOALS[1]
 
 

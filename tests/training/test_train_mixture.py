@@ -7,8 +7,8 @@ from stored_episodes import board_episode, cube_episode, write
 
 from data_pipelines.generate.shards import generate
 from experiments import board_and_cube, generate_board, generate_cube, ogbench_cube
+from swm_jax import worlds
 from swm_jax.checkpoints import CheckpointError, load_model
-from swm_jax.questions import DOMAINS
 from swm_jax.training import train
 from swm_jax.training.metrics import read_metrics
 
@@ -38,7 +38,7 @@ def test_one_model_learns_from_board_and_cube_and_reports_on_both(tmp_path):
     assert loss[-3:].mean() < loss[:2].mean() - 0.02
     asked = {name for row in rows for name in row if name.startswith("accuracy/")}
     for domain in ("board", "cube"):
-        of_domain = {f"accuracy/{name}" for name in DOMAINS[domain]}
+        of_domain = {f"accuracy/{name}" for name in worlds.language(domain).by_name}
         assert len(asked & of_domain) > len(of_domain) / 2
     assert np.isfinite(result["validation/loss"])
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from swm_jax import worlds
-from swm_jax.questions import predicates, question
 from swm_jax.worlds.cube import geometry as geometry
 from swm_jax.worlds.cube.model import CONTACT, cube_model
 from swm_jax.worlds.cube.scene import CUBES, CubeScene
 from swm_jax.worlds.cube.tasks import make_task
+
+CUBE = worlds.language("cube")
 
 OPEN, CLOSE = -1.0, 1.0
 FINGERS = ("left", "right")
@@ -55,9 +56,9 @@ def grasp_and_wander(scene: CubeScene, seconds: float, seed: int = 1) -> np.ndar
 
 
 def asked(kind: str, scene: CubeScene, *names: str) -> np.ndarray:
-    one = question(kind, *names)
+    one = CUBE.question(kind, *names)
     return np.asarray(
-        predicates.margin(np.array(one.type_id), np.array(one.args), scene, scene)
+        CUBE.margin(np.array(one.type_id), np.array(one.args), scene, scene)
     )
 
 

@@ -14,10 +14,11 @@ from swm_jax.eval.journal import Episode
 from swm_jax.eval.sweep import evaluate
 from swm_jax.models import Observation
 from swm_jax.planning.question_batch import question_batch
-from swm_jax.questions import predicates, question
 from swm_jax.worlds.cube.goals import GOALS
 from swm_jax.worlds.cube.scene import CubeScene
 from swm_jax.worlds.cube.tasks import PAIRS, make_task
+
+CUBE = worlds.language("cube")
 
 SMALL = dict(candidates=24, iterations=3, keep=4, elites=6, horizon=8, sub_chunk=4)
 
@@ -32,8 +33,8 @@ def test_the_simulator_answers_with_the_margin_of_what_will_happen(env):
     rng = np.random.default_rng(0)
     actions = rng.uniform(-1, 1, (2, 3, 4, 5)).astype(np.float32)
     asked = [
-        question("gripper_closer", "blue cube"),
-        question("cube_on_top", "red cube", "blue cube"),
+        CUBE.question("gripper_closer", "blue cube"),
+        CUBE.question("cube_on_top", "red cube", "blue cube"),
     ]
     batch = question_batch([asked] * 2)
     model = SimulatorWorldModel(env)
@@ -46,9 +47,7 @@ def test_the_simulator_answers_with_the_margin_of_what_will_happen(env):
     path = env.rollout_batch(one, actions[1:, 2])
     first, last = (jax.tree.map(lambda x, t=t: x[0, t], path) for t in (0, 4))
     for q, each in enumerate(asked):
-        want = predicates.margin(
-            np.array(each.type_id), np.array(each.args), first, last
-        )
+        want = CUBE.margin(np.array(each.type_id), np.array(each.args), first, last)
         found = logits[1, 2, 2, q, 1] - logits[1, 2, 2, q, 0]
         assert found == pytest.approx(float(want) / 0.02, abs=1e-3)
 

@@ -10,8 +10,9 @@ from foreign_data import ogbench_file
 
 from data_pipelines.convert import Settings, convert
 from data_pipelines.generate_ogbench import generate
-from data_pipelines.saqa.pools import Horizons
-from data_pipelines.saqa.sampler import SaqaConfig, SaqaSampler
+from data_pipelines.saqa.batch import SaqaConfig
+from data_pipelines.saqa.horizons import Horizons
+from data_pipelines.saqa.sampler import SaqaSampler
 from data_pipelines.schema.read import load_episodes
 from experiments import generate_ogbench
 from swm_jax import worlds
@@ -19,8 +20,9 @@ from swm_jax.baselines.simulator import SimulatorWorldModel
 from swm_jax.envs.scene import BLOCK_NAMES
 from swm_jax.eval.episodes.host_loop import run_episodes
 from swm_jax.models import SemanticWorldModel, Tokenizer, VLMWorldModel, get_config
-from swm_jax.questions import predicates, question
 from swm_jax.worlds.ogbench.env import SceneReader, available, seeded
+
+CUBE = worlds.language("cube")
 
 pytestmark = [
     pytest.mark.ogbench,
@@ -47,10 +49,10 @@ def batch(scene):
 
 
 def margin(kind, names, now, later):
-    asked = question(kind, *names)
+    asked = CUBE.question(kind, *names)
     return float(
         np.asarray(
-            predicates.margin(
+            CUBE.margin(
                 np.array([asked.type_id]),
                 np.array([asked.args]),
                 batch(now),
@@ -133,7 +135,7 @@ def test_episodes_of_its_oracles_ask_every_cube_question(data):
         drawn.episode[:, None], drawn.t[:, None] + drawn.query_horizon
     )
     args = np.take_along_axis(drawn.args, drawn.query_question[..., None], 1)
-    truth = np.asarray(predicates.margin(drawn.query_type, args, now, later)) > 0
+    truth = np.asarray(CUBE.margin(drawn.query_type, args, now, later)) > 0
     valid = drawn.query_valid
     np.testing.assert_array_equal(truth[valid], drawn.query_answer[valid] > 0)
 

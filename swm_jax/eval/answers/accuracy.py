@@ -24,12 +24,12 @@ PROBES = ("model", "no_action", "other_image")
 
 
 def answer(
-    world: Answerer, queries: Queries, say: Callable[[int], None] | None = None
+    answerer: Answerer, queries: Queries, say: Callable[[int], None] | None = None
 ) -> dict[str, Float[np.ndarray, "n C"]]:
     """Logits of the answers to every query, by the model and under each probe.
 
     Args:
-      world: what answers.
+      answerer: what answers.
       queries: what it is asked.
       say: called with the number of starts done after every batch.
     """
@@ -37,7 +37,7 @@ def answer(
     # Shown another scene: the start of another episode, a third of the way round.
     other = np.roll(np.arange(count), -(count // 3) or -1)
     lists = [[queries.table.question(g) for g in row] for row in queries.asked]
-    batch = question_batch(lists, world.tokenizer, world.question_length)
+    batch = question_batch(lists, answerer.tokenizer, answerer.question_length)
     logits = {name: [] for name in PROBES}
     take = lambda tree, index: jax.tree.map(lambda x: np.asarray(x)[index], tree)
     for begin in range(0, count, BATCH):
@@ -46,13 +46,13 @@ def answer(
         actions = queries.actions[rows]
         chunks = np.stack([actions, np.zeros_like(actions)], 1)
         asked = take(batch, rows)
-        own = world.observe(take(queries.scene, rows))
-        wrong = world.observe(take(queries.scene, other[rows]))
-        moved = read_answers(world.model, own, asked, chunks, queries.horizons)
+        own = answerer.observe(take(queries.scene, rows))
+        wrong = answerer.observe(take(queries.scene, other[rows]))
+        moved = read_answers(answerer.model, own, asked, chunks, queries.horizons)
         moved = np.asarray(moved)
         logits["model"].append(moved[:kept, 0])
         logits["no_action"].append(moved[:kept, 1])
-        elsewhere = read_answers(world.model, wrong, asked, chunks, queries.horizons)
+        elsewhere = read_answers(answerer.model, wrong, asked, chunks, queries.horizons)
         logits["other_image"].append(np.asarray(elsewhere)[:kept, 0])
         if say:
             say(begin + kept)

@@ -28,10 +28,15 @@ def examine_numbers(
       queries: what was asked, all of numeric types.
       logits: what `accuracy.answer` returned.
       source: where the episodes come from, for the reader.
+
+    Raises:
+      ValueError: a type that is answered by yes or no.
     """
     language, per_type = queries.table.language, {}
     for type_id in np.unique(queries.type_id):
         inside, kind = queries.type_id == type_id, language.kind(int(type_id))
+        if not kind.answers.numeric:
+            raise ValueError(f"{kind.name} is answered by {kind.answers.answers}")
         truth, margin = queries.truth[inside], queries.margin[inside]
         values = np.array(kind.answers.values)
         row = {

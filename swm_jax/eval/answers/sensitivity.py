@@ -32,7 +32,7 @@ BATCH = 10  # scenes valued in one call
 
 def measure(
     env: Env,
-    world: Answerer,
+    answerer: Answerer,
     planner: Planner,
     tasks: Sequence[str],
     scenes: int,
@@ -43,14 +43,14 @@ def measure(
     """The `action_sensitivity` part of results.json.
 
     Args:
-      world: what is examined.
+      answerer: what is examined.
       planner: its horizons and its score are what values are made of.
       scenes: per task.
       candidates: chunks per scene.
       goal: preset of the questions.
       say: called with the number of scenes done after every batch.
     """
-    truth_world = privileged("simulator", env)
+    truth = privileged("simulator", env)
     room = worlds.load(env.world).most_questions(tasks, goal)
     per_task, examples, done = {}, [], 0
     for task in tasks:
@@ -61,9 +61,7 @@ def measure(
             scene = jax.tree.map(lambda *x: np.stack(x), *starts)
             key = jax.random.key(int(seeds[0]))
             chunks = draw_candidates(key, len(seeds), candidates, planner.config)
-            aims = Controller(planner, truth_world.model).aims(
-                truth_world.observe(scene), goals
-            )
+            aims = Controller(planner, truth.model).aims(truth.observe(scene), goals)
             true, predicted = (
                 value(
                     each,
@@ -73,7 +71,7 @@ def measure(
                     planner.config,
                     room,
                 )
-                for each in (truth_world, world)
+                for each in (truth, answerer)
             )
             for t, p in zip(true, predicted):
                 if np.ptp(t) == 0:
@@ -103,7 +101,7 @@ def measure(
         "tasks": list(tasks),
         "scenes": len(every),
         "candidates": candidates,
-        "world_model": world.name,
+        "world_model": answerer.name,
         "score": planner.config.score,
         "per_task": per_task,
         "examples": examples,
@@ -151,7 +149,7 @@ def draw_candidates(
 
 
 def value(
-    world: Answerer,
+    answerer: Answerer,
     scene: AnyScene,
     aims: Sequence,
     chunks: Float[Array, "S N H A"],
@@ -163,9 +161,10 @@ def value(
     Args:
       count: room for questions, at least those of the largest aim.
     """
-    questions, goal = goal_batch(aims, world.tokenizer, world.question_length, count)
-    observation = world.observe(scene)
-    found = _value(world.model, observation, questions, goal, chunks, config)
+    words = answerer.tokenizer, answerer.question_length
+    questions, goal = goal_batch(aims, *words, count)
+    observation = answerer.observe(scene)
+    found = _value(answerer.model, observation, questions, goal, chunks, config)
     return np.asarray(found)
 
 

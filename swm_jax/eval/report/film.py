@@ -55,7 +55,7 @@ class Said:
 
 
 def listen(
-    world: Answerer,
+    answerer: Answerer,
     language: Language,
     scenes: AnyScene,
     aims: Sequence,
@@ -69,7 +69,7 @@ def listen(
     stands still.
 
     Args:
-      world: what is asked.
+      answerer: what is asked.
       language: says what came true.
       scenes: scene with leading axis T + 1.
       aims: a `swm_jax.questions.Goal` per frame, all with Q questions.
@@ -88,7 +88,7 @@ def listen(
     actions = np.stack([motion[t : t + ahead] for t in range(frames)])[:, None]
     later = jax.tree.map(lambda x: still(np.asarray(x))[ahead:], scenes)
     asked = [aim.questions for aim in aims]
-    batch = question_batch(asked, world.tokenizer, world.question_length, room)
+    batch = question_batch(asked, answerer.tokenizer, answerer.question_length, room)
     desired = np.stack([aim.answers for aim in aims])
     count = desired.shape[1]
     probability = []
@@ -97,8 +97,8 @@ def listen(
         now, part = jax.tree.map(
             lambda x, rows=rows: np.asarray(x)[rows], (scenes, batch)
         )
-        seen = world.observe(now)
-        inputs = world.model, seen, part, actions[rows], (ahead,)
+        seen = answerer.observe(now)
+        inputs = answerer.model, seen, part, actions[rows], (ahead,)
         log_probs = read_answers(*inputs, normalise="answers")
         log_probs = np.asarray(log_probs)[: frames - begin, 0, 0, :count]
         wanted = desired[begin : begin + BATCH, :, None]

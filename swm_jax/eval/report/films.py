@@ -45,21 +45,21 @@ def _film(config, env, learned, episode: Episode, scenes, folder) -> dict:
     keep = np.arange(min(scenes.batch_shape[0], LONGEST + 1))
     scenes = jax.tree.map(lambda x: np.asarray(x)[keep], scenes)
     truth = privileged("simulator", env)
-    world = learned.world if episode.world_model == "swm" else truth
+    answerer = learned.answerer if episode.world_model == "swm" else truth
     names = tuple(episode.detail.split(", "))
-    whole = worlds.load(config.world)
-    goal = whole.goals.make(episode.task, names, config.goal)
+    world = worlds.load(config.world)
+    goal = world.goals.make(episode.task, names, config.goal)
     method = next((m for m in config.methods if m != "random"), "mppi")
     aims = Controller(make_planner(config, method), truth.model).aims(
         truth.observe(scenes), [goal] * len(keep)
     )
     told = load_actions(folder, episode)
-    room = whole.most_questions(config.tasks, config.goal)
-    said = film.listen(world, whole.language, scenes, aims, told, room=room)
+    room = world.most_questions(config.tasks, config.goal)
+    said = film.listen(answerer, world.language, scenes, aims, told, room=room)
     pictures = film.large_pictures(config.world, scenes)
     seen = None
-    if world.image_size is not None:
-        seen = np.asarray(world.observe(scenes).image)
+    if answerer.image_size is not None:
+        seen = np.asarray(answerer.observe(scenes).image)
     title = f"{display(episode.task)}: {episode.detail}"
     who = f"{display(episode.world_model)}, seed {episode.seed}"
     frames = film.compose(f"{title}  ·  {who}", pictures, seen, said, episode.success)
