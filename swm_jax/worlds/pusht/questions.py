@@ -242,7 +242,7 @@ TYPES = (
             "How far is the {a} from the goal?",
             "How far apart are the {a} and the goal?",
             "How far from the goal is the {a}?",
-            "How far away is the {a} from the goal?",
+            "How far from the goal does the {a} lie?",
             "How far does the {a} lie from the goal?",
         ),
         answers=bins(0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30),
