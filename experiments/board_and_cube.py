@@ -15,47 +15,54 @@ own quantiles, as one moves by centimetres and the other by shares of its reach;
 scales go into the checkpoint, so planners go on speaking raw actions.
 """
 
-import difflib
-
 import ml_collections
 
+from data_pipelines.batches.config import Data
 from experiments import board_tiny
+from swm_jax.choices import known
+from swm_jax.training import Experiment, Model
+from swm_jax.training.experiment import ModelOverrides
+from swm_jax.training.optimizer import Optimizer
 
 ARGS = ("default", "debug")
 
 
 def get_config(arg: str = "default") -> ml_collections.ConfigDict:
-    """The config of a size; unknown names are refused."""
-    arg = arg or "default"
-    if arg not in ARGS:
-        close = difflib.get_close_matches(arg, ARGS, 1)
-        hint = f" (did you mean '{close[0]}'?)" if close else ""
-        raise ValueError(
-            f"board_and_cube.py has no variant '{arg}'{hint}; known: {', '.join(ARGS)}"
-        )
-    config = board_tiny.get_config("debug" if arg == "debug" else "swm")
-    config.name = "board_and_cube"
-    config.model.tokenizer = "board_cube"
-    config.model.overrides.action_size = 5
-    config.model.overrides.action_scale = 1.0  # quantiles have done it
-    data = config.data.to_dict()
-    data["dir"] = (
-        {"dir": "data/board", "weight": 1.0},
-        {"dir": "data/cube", "weight": 1.0},
-    )
-    data["actions"] = "quantile"
-    data["frames"] = "compressed"  # decoded when drawn: a sixteenth of the memory
-    data["rendered_every"] = 0
-    config.data = ml_collections.ConfigDict(data)
-    config.steps = 40_000
-    config.data.images = 32
-    config.data.threads = 4
-    config.model.variant = "small"
-    config.optimizer.learning_rate = 5e-4
+    """The config of a size; a ValueError for unknown names."""
+    arg = known("variant of board_and_cube.py", arg or ARGS[0], ARGS)
+    config = Experiment(
+        name="board_and_cube",
+        model=Model(
+            "small",
+            tokenizer="board_cube",
+            overrides=ModelOverrides(
+                action_size=5,
+                action_scale=1.0,  # quantiles have done it
+            ),
+        ),
+        data=Data(
+            dir=(
+                {"dir": "data/board", "weight": 1.0},
+                {"dir": "data/cube", "weight": 1.0},
+            ),
+            actions="quantile",
+            frames="compressed",  # decoded when drawn: a sixteenth of the memory
+            images=32,
+            threads=4,
+        ),
+        optimizer=Optimizer(learning_rate=5e-4),
+        steps=40_000,
+    ).to_config()
     if arg == "debug":
-        config.model.variant = "tiny"
-        config.steps, config.log_every, config.validate_every = 100, 10, 50
-        config.checkpoint_every, config.validation_batches = 100, 2
-        config.data.images, config.data.threads = 8, 1
-        config.optimizer.learning_rate = 2e-3
+        shrink(config)
     return config
+
+
+def shrink(config: ml_collections.ConfigDict) -> None:
+    """A hundred steps of a tiny model."""
+    board_tiny.shrink(config)
+    config.model.variant = "tiny"
+    config.steps, config.log_every, config.validate_every = 100, 10, 50
+    config.checkpoint_every, config.validation_batches = 100, 2
+    config.data.images, config.data.threads = 8, 1
+    config.optimizer.learning_rate = 2e-3

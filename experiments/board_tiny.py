@@ -9,119 +9,43 @@ board_tiny.py:device     the same on an accelerator: 20,000 simulated episodes, 
 board_tiny.py:debug      a few steps of any (`pretrain_debug`, `device_debug`)
 """
 
-import difflib
-
 import ml_collections
 
 from experiments import generate_board
+from swm_jax.choices import known
+from swm_jax.training import Experiment
 
 ARGS = ("swm", "pretrain", "device", "debug", "pretrain_debug", "device_debug")
 
 
 def get_config(arg: str = "swm") -> ml_collections.ConfigDict:
-    """The config of a stage; unknown names are refused."""
-    arg = arg or "swm"
-    if arg not in ARGS:
-        close = difflib.get_close_matches(arg, ARGS, 1)
-        hint = f" (did you mean '{close[0]}'?)" if close else ""
-        raise ValueError(
-            f"board_tiny.py has no variant '{arg}'{hint}; known: {', '.join(ARGS)}"
-        )
-    pretrain = arg.startswith("pretrain")
-    config = ml_collections.ConfigDict()
-    config.name = "board_tiny"
-    config.stage = "pretrain" if pretrain else "swm"
-    config.seed = 0
-    config.model = ml_collections.ConfigDict(
-        {"variant": "tiny", "layout": "branched", "tokenizer": "tiny"}
-    )
-    config.model.overrides = ml_collections.ConfigDict()  # fields of ModelConfig
-    config.init_from = ""  # a checkpoint whose parameters are the start
-    # Axes data, fsdp, tensor, and where parameters lie: swm_jax/training/sharding.py.
-    config.mesh = ml_collections.ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
-    config.sharding = ()  # (regex, rule) pairs before the default ones
-    config.accumulate = 1  # parts of a batch, one after the other
-    config.optimizer = ml_collections.ConfigDict(
-        {
-            "name": "muon",
-            "learning_rate": 1e-3,
-            "warmup_steps": 100,
-            "schedule": "cosine",
-            "final_fraction": 0.05,
-            "b1": 0.9,
-            "b2": 0.98,
-            "weight_decay": 1e-4,
-            "clip_norm": 1.0,
-        }
-    )
-    if pretrain:
+    """The config of a stage; a ValueError for unknown names."""
+    arg = known("variant of board_tiny.py", arg or ARGS[0], ARGS)
+    config = Experiment(name="board_tiny").to_config()
+    if arg.startswith("pretrain"):
+        config.stage = "pretrain"
+        config.steps = 1500
         config.optimizer.schedule = "constant"  # the next stage decays
-    # Parts at their own pace or frozen, adapters: see swm_jax/training/finetune.py.
-    config.finetune = ml_collections.ConfigDict({"schedules": (), "lora": ()})
-    config.dense_weight = 1.0
-    config.steps = 1500 if pretrain else 8000
-    config.log_every = 20
-    config.validate_every = 200
-    config.validation_batches = 8
-    config.checkpoint_every = 200
-    config.keep_checkpoints = 2  # the newest, and beside them the best
-    config.keep_best = ml_collections.ConfigDict(
-        {"metric": "validation/accuracy", "mode": "max", "count": 1}
-    )
-    config.save_timeout = 1200  # seconds until a save that is not complete has failed
-    config.on_nan = "stop"  # or "skip": steps without a finite loss change nothing
-    config.data = _rendered() if pretrain else _episodes()
+        config.data.source = "rendered"
+    else:
+        config.data.rendered_every = 4  # one step of four keeps names bound to places
     if arg.startswith("device"):
-        config.data.update(_simulated("debug" if arg.endswith("debug") else "large"))
-        config.data.images, config.steps = 64, 20_000
+        size = "debug" if arg.endswith("debug") else "large"
+        config.steps = 20_000
+        config.data.source = "simulated"
+        config.data.dir = "data/board_poses.npz"  # made if it is not there
+        config.data.simulated.generation = generate_board.get_config(size)
+        config.data.images = 64
+        config.data.rendered.images = 16
     if arg.endswith("debug"):
-        config.steps, config.log_every, config.validate_every = 6, 1, 6
-        config.checkpoint_every, config.validation_batches = 3, 1
-        config.data.images = 4
-        if not pretrain:
-            config.data.rendered.images = 4
-        config.model.overrides.update(
-            {"depth": 1, "vision_depth": 1, "image_size": 48}  # compiles in seconds
-        )
-        config.optimizer.warmup_steps = 2
+        shrink(config)
     return config
 
 
-def _rendered() -> ml_collections.ConfigDict:
-    return ml_collections.ConfigDict(
-        {
-            "source": "rendered",
-            "block_set": "standard",
-            "images": 16,
-            "detections": 9,  # queries per image: where is each object?
-            "descriptions": 3,  # what is in a region?
-            "present_questions": 12,
-            "location_bins": 32,
-            "supersample": 2,
-        }
-    )
-
-
-def _simulated(size: str) -> ml_collections.ConfigDict:
-    return ml_collections.ConfigDict(
-        {
-            "source": "simulated",
-            "dir": "data/board_poses.npz",  # made if it is not there
-            "simulate": generate_board.get_config(size),
-            "supersample": 2,
-        }
-    )
-
-
-def _episodes() -> ml_collections.ConfigDict:
-    return ml_collections.ConfigDict(
-        {
-            "source": "episodes",
-            "dir": "data/board",
-            "images": 16,
-            "questions": 12,
-            "queries": 72,  # several horizons a question; an answer is one token
-            "rendered_every": 4,  # of four steps, one keeps names bound to places
-            "rendered": _rendered(),
-        }
-    )
+def shrink(config: ml_collections.ConfigDict) -> None:
+    """A few steps of a model that compiles in seconds, for tests."""
+    config.steps, config.log_every, config.validate_every = 6, 1, 6
+    config.checkpoint_every, config.validation_batches = 3, 1
+    config.data.images = config.data.rendered.images = 4
+    config.model.overrides.update({"depth": 1, "vision_depth": 1, "image_size": 48})
+    config.optimizer.warmup_steps = 2

@@ -13,22 +13,20 @@ is: five-dimensional actions in [-1, 1], questions up to 20 steps ahead, frames 
 import ml_collections
 
 from experiments import board_3b
+from swm_jax.choices import known
 
 ARGS = board_3b.ARGS
-MAX_HORIZON = 20
 
 
 def get_config(arg: str = "branched") -> ml_collections.ConfigDict:
-    """The config of a variant; unknown names are refused."""
-    arg = board_3b.check_arg("cube_3b.py", arg)
+    """The config of a variant; a ValueError for unknown names."""
+    arg = known("variant of cube_3b.py", arg or ARGS[0], ARGS)
     config = board_3b.settings(arg)
     config.name = "cube_3b"
-    config.model.overrides.update({"max_horizon": MAX_HORIZON, "action_size": 5})
-    config.data.dir = "data/cube"
     config.world = "cube"
+    config.model.overrides.update({"max_horizon": 20, "action_size": 5})
+    config.data.dir = "data/cube"
     config.data.frame = (224, 224)
-    config.planner = ml_collections.ConfigDict({"name": "mppi_published"})
     if arg.endswith("debug"):
         board_3b.shrink(config)
-        config.data.frame = (96, 96)
     return config

@@ -13,42 +13,37 @@ Published files serve as well, those with `qpos`:
         --size=keep
 """
 
-import difflib
-
 import ml_collections
 
-from experiments import board_tiny
+from data_pipelines.batches.config import Data
+from experiments import board_and_cube
+from swm_jax.choices import known
+from swm_jax.training import Experiment, Model
+from swm_jax.training.experiment import ModelOverrides
+from swm_jax.training.optimizer import Optimizer
 
 ARGS = ("default", "debug")
 
 
 def get_config(arg: str = "default") -> ml_collections.ConfigDict:
-    """The config of a size; unknown names are refused."""
-    arg = arg or "default"
-    if arg not in ARGS:
-        close = difflib.get_close_matches(arg, ARGS, 1)
-        hint = f" (did you mean '{close[0]}'?)" if close else ""
-        raise ValueError(
-            f"ogbench_cube.py has no variant '{arg}'{hint}; known: {', '.join(ARGS)}"
-        )
-    config = board_tiny.get_config("debug" if arg == "debug" else "swm")
-    config.name = "ogbench_cube"
-    config.model.variant = "small"
-    config.model.tokenizer = "board_cube"
-    config.model.overrides.action_size = 5
-    config.model.overrides.action_scale = 1.0  # actions are within -1..1 already
-    config.dense_weight = 0.0  # where things lie is not read out of the cube arm
-    data = config.data.to_dict()
-    data["dir"], data["rendered_every"] = "data/ogbench", 0
-    data["frames"] = "compressed"
-    config.data = ml_collections.ConfigDict(data)
-    config.steps = 40_000
-    config.data.images = 32
-    config.optimizer.learning_rate = 5e-4
+    """The config of a size; a ValueError for unknown names."""
+    arg = known("variant of ogbench_cube.py", arg or ARGS[0], ARGS)
+    config = Experiment(
+        name="ogbench_cube",
+        world="cube",
+        model=Model(
+            "small",
+            tokenizer="board_cube",
+            overrides=ModelOverrides(
+                action_size=5,
+                action_scale=1.0,  # actions are within -1..1 already
+            ),
+        ),
+        dense_weight=0.0,  # where things lie is not read out of the cube arm
+        data=Data(dir="data/ogbench", frames="compressed", images=32),
+        optimizer=Optimizer(learning_rate=5e-4),
+        steps=40_000,
+    ).to_config()
     if arg == "debug":
-        config.model.variant = "tiny"
-        config.steps, config.log_every, config.validate_every = 100, 10, 50
-        config.checkpoint_every, config.validation_batches = 100, 2
-        config.data.images = 8
-        config.optimizer.learning_rate = 2e-3
+        board_and_cube.shrink(config)
     return config

@@ -18,7 +18,7 @@ from etils import epath
 
 from swm_jax.checkpoints import CheckpointError
 from swm_jax.cli import define_config, read_flags
-from swm_jax.training import TrainingError, train
+from swm_jax.training import Experiment, TrainingError, train
 from swm_jax.training.distributed import HostsError, connect, is_first
 from swm_jax.training.profiling import parse_steps
 
@@ -52,8 +52,9 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
     # Orbax tells of every file, and logs in full what it also raises.
     logging.set_verbosity(logging.FATAL)
-    config, workdir = _CONFIG.value, _WORKDIR.value
+    workdir = _WORKDIR.value
     try:
+        config = Experiment.parse(_CONFIG.value)
         profile_steps = parse_steps(_PROFILE.value)
         # Before anything touches a device.
         connect(_ADDRESS.value, _PROCESSES.value, _PROCESS.value, _TIMEOUT.value)

@@ -15,10 +15,10 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from data_pipelines.batches.config import Data
 from data_pipelines.batches.query_types import DESCRIBE, DETECT
 from swm_jax.envs import BLOCK_NAMES
 from swm_jax.models import (
@@ -45,13 +45,11 @@ from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
 from swm_jax.worlds.board.words import REGION_POINTS, REGIONS
 
 ANSWER_LENGTH = 2
-IN_REGION = 0.1  # metres to a region's point within which a block "lies there"
-COVERED = 0.06  # share of a patch's pixels that an object needs to own the patch
 _PEG = OBJECT_NAMES.index("peg")
 
 
 def make_sampler(
-    config: ml_collections.ConfigDict,
+    data: Data,
     model_config: ModelConfig,
     tokenizer: Tokenizer,
     rows: Sequence[int] | None = None,
@@ -59,13 +57,13 @@ def make_sampler(
     """A function (seed, step) -> TrainBatch, one jitted program.
 
     Args:
-      config: `images` B, `detections`, `descriptions` and `present_questions`
-        (queries per image of each kind), `location_bins`, `supersample`, `block_set`.
+      data: whose `rendered` says what is shown and asked.
       model_config: image and patch size, T_max.
       tokenizer: of the model.
       rows: those of the B images that this host needs; all by default. What they
         show does not depend on it.
     """
+    config = data.rendered
     mine = slice(None) if rows is None else np.asarray(rows)
     blocks = np.array(BLOCK_SETS[config.block_set])
     states = [kind.name for kind in LANGUAGE.select() if not kind.about_change]
@@ -89,7 +87,7 @@ def make_sampler(
     names, names_mask = tokenizer.encode_batch([*BLOCK_NAMES, NOTHING], ANSWER_LENGTH)
     names, names_mask = jnp.asarray(names), jnp.asarray(names_mask)
     type_ids, arguments = jnp.asarray(type_id), jnp.asarray(args)
-    size, count = model_config.image_size, config.images
+    size, count = model_config.image_size, data.rendered_images
 
     def ask(key: PRNGKeyArray, scene: Scene):
         """Present questions: rows of the token table, answers, types, places."""
@@ -125,9 +123,9 @@ def make_sampler(
         offset = scene.block_pose[:, None, :, :2] - points[:, :, None]
         distance = jnp.linalg.norm(offset, axis=-1)
         nearest = jnp.asarray(blocks)[distance.argmin(-1)]
-        name = jnp.where(distance.min(-1) < IN_REGION, nearest, len(BLOCK_NAMES))
+        there = distance.min(-1) < config.region_radius
+        name = jnp.where(there, nearest, len(BLOCK_NAMES))
         kind = jnp.full(chosen.shape, DESCRIBE)
-        there = distance.min(-1) < IN_REGION
         place, has = _places(distance.argmin(-1), there, scene)
         return first_region + chosen, names[name], names_mask[name], kind, place, has
 
@@ -157,7 +155,7 @@ def make_sampler(
             answer_tokens=answer,
             answer_mask=valid,
             query_type=kind,
-            dense=dense_targets(scene, size, model_config.patch_size),
+            dense=dense_targets(scene, size, model_config.patch_size, config.covered),
             mentions=MentionTargets(mask=slots >= 0, centre=centre),
             places=PlaceTargets(mask=has, place=place),
         )
@@ -180,7 +178,7 @@ def named_objects(
     return named
 
 
-def dense_targets(scene: Scene, size: int, patch: int) -> DenseTargets:
+def dense_targets(scene: Scene, size: int, patch: int, covered: float) -> DenseTargets:
     """Which object covers each patch, and where its centre is in the image.
 
     The object with the most pixels owns a patch if it covers enough of it: blocks
@@ -190,6 +188,7 @@ def dense_targets(scene: Scene, size: int, patch: int) -> DenseTargets:
       scene: leading axis B.
       size: pixels per side of the image.
       patch: pixels per side of a patch.
+      covered: share of a patch's pixels that an object needs to own it.
     """
     side = size // patch
     labels = segment(scene, size, size)  # [B, h, w], 1 peg, 2 + slot a block
@@ -198,7 +197,7 @@ def dense_targets(scene: Scene, size: int, patch: int) -> DenseTargets:
     slots = scene.block_pose.shape[-2]
     share = jnp.stack([(pixels == 1 + i).mean(-1) for i in range(slots + 1)], -1)
     owner = share.argmax(-1)  # 0 the peg, 1 + slot a block
-    owned = share.max(-1) > COVERED
+    owned = share.max(-1) > covered
     ids = jnp.concatenate([jnp.full_like(owner[:, :1], -1), scene.block_id], 1)
     places = _object_places(scene)
     places = jnp.concatenate([places[:, -1:], places[:, :-1]], 1)  # the peg first

@@ -4,26 +4,24 @@ Axes: B images, R queries.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 from jaxtyping import Int
 
+from data_pipelines.batches.config import Data
 from data_pipelines.batches.query_types import LABELLED
 from data_pipelines.label.sampler import LabelSampler
-from data_pipelines.saqa.batch import SaqaBatch, SaqaConfig
-from data_pipelines.saqa.horizons import Horizons
+from data_pipelines.saqa.batch import PLANE, SaqaBatch
+from data_pipelines.saqa.horizons import horizons_of
 from data_pipelines.saqa.sampler import SaqaSampler
 from data_pipelines.saqa.tokens import AnswerTokens, QuestionTokens
 from data_pipelines.schema.arrays import EpisodeArrays
 from data_pipelines.schema.domains import get_domain
 from data_pipelines.schema.episode import DataError
 from swm_jax.models import ActionScale, ModelConfig, PlaceTargets, Tokenizer, TrainBatch
-
-PLANE = 2  # axes of the places that training regresses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Member:
 
 def make_member(
     episodes: EpisodeArrays,
-    config: ml_collections.ConfigDict,
+    config: Data,
     tokenizer: Tokenizer,
     model_config: ModelConfig,
     scale: ActionScale | None,
@@ -79,7 +77,7 @@ def make_member(
             f"the longest of {name} has {longest} actions, "
             f"the model looks {horizon} ahead: too little data"
         )
-    eos, length = config.get("answer_eos", False), model_config.max_question_tokens
+    eos, length = config.answer_eos, model_config.max_question_tokens
     scaled = (lambda actions: actions) if scale is None else scale
     shape = config.questions, config.queries
     if get_domain(episodes.domain).scene is None:
@@ -94,15 +92,15 @@ def make_member(
         draw = lambda seed, step, images: labelled.draw(seed, step, images, *shape)
         return Member(episodes, draw, with_labels)
     try:
-        types = config.get("question_types", None)
-        sampler = SaqaSampler(episodes, saqa_config(horizon, types))
+        horizons = horizons_of(horizon, config.saqa.buckets)
+        sampler = SaqaSampler(episodes, config.saqa, horizons)
         # Measures its weights now, before threads share the sampler.
         sampler.balance(*shape)
     except ValueError as error:
         raise DataError(f"{name}: {error}") from error
     blocks = np.unique(episodes.block_id)
     words = QuestionTokens.make(
-        tokenizer, blocks, length, sampler.language, sampler.config.types
+        tokenizer, blocks, length, sampler.language, sampler.named
     )
     answers = AnswerTokens.make(tokenizer, eos, sampler.types)
 
@@ -112,29 +110,6 @@ def make_member(
 
     draw = lambda seed, step, images: sampler.sample_batch(seed, step, images, *shape)
     return Member(episodes, draw, with_frames)
-
-
-def saqa_config(max_horizon: int, types: Sequence[str] | None = None) -> SaqaConfig:
-    """The sampler's settings for a model that looks this many steps ahead.
-
-    Args:
-      max_horizon: of the model.
-      types: names of the question types; None or none at all for those that are asked
-        by default.
-    """
-    types = tuple(types) if types else None
-    if max_horizon == Horizons().longest:
-        return SaqaConfig(types=types)
-    ends = sorted({0, *(max(1, max_horizon // k) for k in (4, 2, 1))})
-    return SaqaConfig(
-        types=types,
-        horizons=Horizons(
-            longest=max_horizon,
-            ends=tuple(ends),
-            shares=(0.2, *[0.8 / (len(ends) - 1)] * (len(ends) - 1)),
-            planner=tuple(sorted({max(1, max_horizon // 2), max_horizon})),
-        ),
-    )
 
 
 def to_train_batch(

@@ -1,6 +1,6 @@
 """Training batches from stored episodes: sources, mixtures, threads.
 
-    stream = make_train_iterator("data/board", config.data, tokenizer, model_config,
+    stream = make_train_iterator("data/board", Data(), tokenizer, model_config,
                                  seed=0, start_step=1000)
     batch = next(stream)               # numpy TrainBatch of step 1000
 
@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import grain
-import ml_collections
 import numpy as np
 from jaxtyping import Int
 
+from data_pipelines.batches.config import Data
 from data_pipelines.batches.mixture import Source, choose, counts, join, parse_sources
 from data_pipelines.batches.normalise import action_entries
 from data_pipelines.batches.source_batches import Member, make_member
@@ -36,7 +36,7 @@ _SPLIT_SEED = {"train": 0, "val": 1}  # a split draws a stream of its own
 
 def make_train_iterator(
     data_dir: Any,
-    config: ml_collections.ConfigDict,
+    config: Data,
     tokenizer: Tokenizer,
     model_config: ModelConfig,
     *,
@@ -49,11 +49,7 @@ def make_train_iterator(
 
     Args:
       data_dir: a folder in our schema, or sources with weights (`mixture`).
-      config: `images` B, `questions` Q and `queries` R; optional `answer_eos` (train
-        the token behind the answer too; L = 2), `question_types` (names; by default all
-        but the numeric ones), `threads` (1) and `prefetch` (4
-        batches made ahead), `frames` ("memory", "compressed" or "disk"), `actions`
-        ("raw" or "quantile", see `normalise`) and `on_damage` ("raise" or "skip").
+      config: sizes of a batch, what is asked, how frames are kept.
       tokenizer: of the model.
       model_config: its sizes.
       seed: with the step it decides everything.
@@ -87,7 +83,7 @@ class StepBatches:
 
     members: tuple[Member, ...]
     weights: tuple[float, ...]
-    config: ml_collections.ConfigDict
+    config: Data
     seed: int
     rows: Int[np.ndarray, " n"] | None
 
@@ -95,7 +91,7 @@ class StepBatches:
     def make(
         cls,
         data_dir: Any,
-        config: ml_collections.ConfigDict,
+        config: Data,
         tokenizer: Tokenizer,
         model_config: ModelConfig,
         *,
@@ -108,10 +104,6 @@ class StepBatches:
         Raises:
           DataError: what `load_episodes` raises, or sizes that cannot work.
         """
-        if config.queries < config.questions:
-            raise DataError(
-                f"{config.queries} queries cannot cover {config.questions} questions"
-            )
         sources = parse_sources(data_dir)
         loaded = load_sources(sources, config, split, model_config.image_size)
         scales = action_scales(sources, loaded, config, model_config, split)
@@ -171,8 +163,8 @@ class StepBatches:
     def stream(self, start_step: int) -> grain.DatasetIterator:
         """The batches from a step on, made ahead by threads."""
         options = grain.ReadOptions(
-            num_threads=self.config.get("threads", 1),
-            prefetch_buffer_size=self.config.get("prefetch", 4),
+            num_threads=self.config.threads,
+            prefetch_buffer_size=self.config.prefetch,
         )
         steps = grain.MapDataset.range(_ENDLESS).map(self)
         stream = iter(steps.to_iter_dataset(options))
@@ -182,7 +174,7 @@ class StepBatches:
 
 def load_sources(
     sources: Sequence[Source],
-    config: ml_collections.ConfigDict,
+    config: Data,
     split: str,
     image_size: int,
 ) -> list[EpisodeArrays]:
@@ -191,12 +183,7 @@ def load_sources(
     Frames of a mixture are brought to the model's size, as they share a batch; those
     of one source are left to the model.
     """
-    on_damage = config.get("on_damage", "raise")
-    if on_damage not in ("raise", "skip"):
-        raise DataError(
-            f"config.data.on_damage is '{on_damage}', expected 'raise' or 'skip'"
-        )
-    skipped = [] if on_damage == "skip" else None
+    skipped = [] if config.on_damage == "skip" else None
     many = len({source.dir for source in sources}) > 1
     folders = {}
     for source in sources:
@@ -204,7 +191,7 @@ def load_sources(
             folders[source.dir] = load_episodes(
                 source.dir,
                 split,
-                frames=config.get("frames", "memory"),
+                frames=config.frames,
                 size=(image_size, image_size) if many else None,
                 skipped=skipped,
             )
@@ -220,12 +207,12 @@ def load_sources(
 def action_scales(
     sources: Sequence[Source],
     loaded: Sequence[EpisodeArrays],
-    config: ml_collections.ConfigDict,
+    config: Data,
     model_config: ModelConfig,
     split: str,
 ) -> dict[str, ActionScale]:
     """domain -> scale, always that of the training episodes."""
-    kind = config.get("actions", "raw")
+    kind = config.actions
     if split == "train" or kind == "raw":
         entries = action_entries(loaded, kind)
     else:

@@ -9,8 +9,13 @@ import numpy as np
 from flax import struct
 from jaxtyping import Bool, Float, Int
 
-from data_pipelines.saqa.horizons import Horizons
+from data_pipelines.saqa.horizons import Buckets
+from swm_jax import worlds
+from swm_jax.choices import known
 from swm_jax.questions import Language, Question
+from swm_jax.records import Count, Share, Size
+
+PLANE = 2  # axes of the places that training regresses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,26 +23,32 @@ class SaqaConfig:
     """What to ask, and how often.
 
     Attributes:
-      horizons: buckets, their shares, the planner's horizons.
+      buckets: of horizons, their shares, the planner's horizons, where they differ
+        from what suits the model's longest horizon (`horizons_of`).
       anchor_share: starts chosen for a rare answer; the others are any start.
       change_share: among answers about a later state, how often to prefer one that
         differs from the present one.
       hard_share: how often to take the question nearest its threshold.
       canonical_share: questions in the canonical wording.
       extra: horizons proposed for each question besides its first.
-      types: names of the question types asked; None for those that are asked by
-        default, which is all but the numeric ones.
+      types: names of the question types asked, of any world: each asks those that it
+        has; None: those asked by default, all but the numeric ones.
       pool_starts: starts looked at when the pools are built; None for all.
     """
 
-    horizons: Horizons = dataclasses.field(default_factory=Horizons)
-    anchor_share: float = 0.7
-    change_share: float = 0.5
-    hard_share: float = 0.3
-    canonical_share: float = 0.4
-    extra: int = 9
+    buckets: Buckets = dataclasses.field(default_factory=Buckets)
+    anchor_share: Share = 0.7
+    change_share: Share = 0.5
+    hard_share: Share = 0.3
+    canonical_share: Share = 0.4
+    extra: Size = 9
     types: tuple[str, ...] | None = None
-    pool_starts: int | None = 40_000
+    pool_starts: Count | None = 40_000
+
+    def __post_init__(self):
+        every = [kind.name for kind in worlds.question_types().values()]
+        for name in self.types or ():
+            known("question type", name, every)
 
 
 @struct.dataclass

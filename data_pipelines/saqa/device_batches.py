@@ -18,13 +18,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from jaxtyping import Array, Int, Key
 
-from data_pipelines.batches.source_batches import saqa_config
+from data_pipelines.batches.config import Data
 from data_pipelines.saqa.balance import Balance
 from data_pipelines.saqa.device_draw import Tables, draw_one, parts_of, start_one
+from data_pipelines.saqa.horizons import horizons_of
 from data_pipelines.saqa.sampler import SaqaSampler
 from data_pipelines.saqa.slots import slot_questions
 from data_pipelines.saqa.tokens import AnswerTokens, QuestionTokens
@@ -79,7 +79,8 @@ def make_tables(
 
     form = worlds.load(sampler.language.name).scene
     return Tables(
-        language=sampler.language,
+        # With the types asked alone: rules of others would be evaluated for nothing.
+        language=dataclasses.replace(sampler.language, types=sampler.types),
         form=form,
         state={name: narrow(getattr(episodes, name)) for name in form.state},
         balance=jax.tree.map(narrow, vars(balance)),
@@ -94,8 +95,7 @@ class DeviceBatches:
     Attributes:
       sampler: the host's, whose tables are drawn from.
       tables: on the device.
-      config: `images` B, `questions` Q, `queries` R and `supersample`; optionally
-        `answer_eos` and `question_types`, as in `data_pipelines.batches.stream`.
+      config: sizes of a batch, what is asked.
       image_size: pixels per side of the square image.
       seed: of the stream, different for every split.
       rows: those of the B images that this host needs; None for all.
@@ -103,7 +103,7 @@ class DeviceBatches:
 
     sampler: SaqaSampler
     tables: Tables
-    config: ml_collections.ConfigDict
+    config: Data
     image_size: int
     seed: int
     rows: Int[np.ndarray, " n"] | None
@@ -112,7 +112,7 @@ class DeviceBatches:
     def make(
         cls,
         episodes: Any,
-        config: ml_collections.ConfigDict,
+        config: Data,
         tokenizer: Tokenizer,
         model_config: ModelConfig,
         *,
@@ -129,15 +129,14 @@ class DeviceBatches:
         Raises:
           ValueError: sizes that cannot work, or too few episodes.
         """
-        types = config.get("question_types", None)
-        sampler = SaqaSampler(episodes, saqa_config(model_config.max_horizon, types))
+        horizons = horizons_of(model_config.max_horizon, config.saqa.buckets)
+        sampler = SaqaSampler(episodes, config.saqa, horizons)
         balance = sampler.balance(config.questions, config.queries)
         blocks, length = np.unique(episodes.block_id), model_config.max_question_tokens
         words = QuestionTokens.make(
-            tokenizer, blocks, length, sampler.language, sampler.config.types
+            tokenizer, blocks, length, sampler.language, sampler.named
         )
-        eos = config.get("answer_eos", False)
-        answers = AnswerTokens.make(tokenizer, eos, sampler.types)
+        answers = AnswerTokens.make(tokenizer, config.answer_eos, sampler.types)
         return cls(
             sampler,
             make_tables(sampler, balance, words, answers),
@@ -187,7 +186,7 @@ class DeviceBatches:
             )
             scene, batch = jax.vmap(one)(keys)
             size = self.image_size
-            image = draw(scene, size, size, supersample=config.supersample)
+            image = draw(scene, size, size, supersample=config.simulated.supersample)
             return TrainBatch(image=image, **batch)
 
         return sample

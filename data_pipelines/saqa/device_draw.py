@@ -18,8 +18,8 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from data_pipelines.batches.source_batches import PLANE
 from data_pipelines.saqa.balance import KEEP_STILL
+from data_pipelines.saqa.batch import PLANE
 from data_pipelines.saqa.sampler import SPARE, wanted_answer
 from data_pipelines.saqa.slots import name_objects
 from swm_jax.envs import SceneFormat
@@ -91,7 +91,7 @@ def draw_one(tables, key, config, longest, questions, queries):
     row, cell = start_one(tables, keys["start"], config)
     episode, t = tables.episode[row], tables.t[row]
     kind, k = _kinds_one(tables, keys["kind"], row, cell, questions)
-    found = _choose_one(tables, keys["choose"], row, cell, kind, k, config)
+    now_all, found = _choose_one(tables, keys["choose"], row, cell, kind, k, config)
     keep = _first_of_each(found) & (kind >= 0)
     picked = jnp.argsort(~keep, stable=True)[:questions]
     valid = keep[picked]
@@ -99,10 +99,8 @@ def draw_one(tables, key, config, longest, questions, queries):
     kind, k, found = kind[picked], k[picked], found[picked]
     h = _horizons_one(tables, keys["horizon"], row, kind, k, config.extra, longest)
     later = t + jnp.maximum(h, 0)
-    edges = tables.edges[kind]
-    now = answer_index(_margins(tables, episode, t, t, found), edges)
     value = _margins(tables, episode, t, later, found[:, None])
-    answer = answer_index(value, edges[:, None])
+    answer, now = answer_index(value, tables.edges[kind][:, None]), now_all[found]
     usable = valid[:, None] & _first_of_each(h) & (h >= 0)
     best, query_valid = _race_one(
         tables, keys["race"], kind, h, answer, now, usable, queries
@@ -186,7 +184,7 @@ def _proposal_weights(balance, has):
 
 
 def _choose_one(tables, key, row, cell, kind, k, config):
-    """The question [P] of every proposal."""
+    """Answers now to all questions [n]; the question [P] of every proposal."""
     want_key, turn_key, hard_key, score_key = jax.random.split(key, 4)
     shape = kind.shape
     anchored = cell[0] >= 0
@@ -212,7 +210,7 @@ def _choose_one(tables, key, row, cell, kind, k, config):
     # Any of those within 1 cm of the one nearest to a threshold.
     near = 0.01 * score - jnp.abs(value[..., None] - edges).min(-1)
     score = jnp.where(hard[:, None], near, score)
-    return jnp.where(fits, score, -jnp.inf).argmax(-1)
+    return now, jnp.where(fits, score, -jnp.inf).argmax(-1)
 
 
 def _horizons_one(tables, key, row, kind, k, extra, longest):

@@ -1,9 +1,12 @@
-"""Horizon buckets, and how often each horizon is asked."""
+"""How far ahead questions look: buckets of horizons and their shares."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+
+from swm_jax.records import Share, given, optional
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Horizons:
     ends: tuple[int, ...] = (0, 4, 8, 16)
     shares: tuple[float, ...] = (0.2, 0.2, 0.3, 0.3)
     planner: tuple[int, ...] = (8, 16)
-    planner_share: float = 0.5
+    planner_share: Share = 0.5
 
     def __post_init__(self):
         ends = self.ends
@@ -73,3 +76,29 @@ class Horizons:
         found = np.searchsorted(total, u, "right") - 1
         found = np.clip(found, least, np.minimum(room, self.longest))
         return np.where(high > low + 1e-12, found, -1)
+
+
+# Fields of `Horizons` as a config has them: what is None follows from the model.
+Buckets = optional("Buckets", Horizons, without=("longest",))
+
+
+def horizons_of(longest: int, buckets: Any = None) -> Horizons:
+    """Horizon buckets of a model that looks this many steps ahead.
+
+    Args:
+      longest: largest horizon of the model.
+      buckets: fields that are chosen otherwise (`Buckets`).
+
+    Raises:
+      ValueError: buckets that do not end at `longest`, or shares that do not fit them.
+    """
+    chosen = {} if buckets is None else given(buckets)
+    if longest == Horizons().longest:
+        return Horizons(**chosen)
+    ends = sorted({0, *(max(1, longest // k) for k in (4, 2, 1))})
+    usual = {
+        "ends": tuple(ends),
+        "shares": (0.2, *[0.8 / (len(ends) - 1)] * (len(ends) - 1)),
+        "planner": tuple(sorted({max(1, longest // 2), longest})),
+    }
+    return Horizons(longest, **{**usual, **chosen})

@@ -24,6 +24,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from data_pipelines.saqa import balance as saqa_balance
 from data_pipelines.saqa.batch import SaqaBatch, SaqaConfig
+from data_pipelines.saqa.horizons import Horizons, horizons_of
 from data_pipelines.saqa.pools import build_pools
 from data_pipelines.saqa.slots import (
     Episodes,
@@ -44,21 +45,29 @@ class SaqaSampler:
     """Draws batches; make one per split (episodes are split where they are stored).
 
     Attributes:
-      episodes, config: as given.
-      horizons: `config.horizons`.
+      episodes, config, horizons: as given.
       pools: where each kind of answer can be found.
       language: of the episodes' world.
+      named: those of `config.types` that the world has; None if it has none of them.
       types: the question types asked.
       is_change: bool[types], whether a type compares with the present.
       anchors, anchor_weights: rare cells with their starts, and how often each is
         drawn.
     """
 
-    def __init__(self, episodes: Episodes, config: SaqaConfig | None = None):
+    def __init__(
+        self,
+        episodes: Episodes,
+        config: SaqaConfig | None = None,
+        horizons: Horizons | None = None,
+    ):
         self.episodes, self.config = episodes, config or SaqaConfig()
-        self.horizons = self.config.horizons
+        self.horizons = horizons or horizons_of(Horizons.longest, self.config.buckets)
         self.language = language_of(episodes)
-        self.types = self.language.select(self.config.types)
+        # One list serves the sources of a mixture: each takes what its world has.
+        own = self.language.by_name
+        self.named = tuple(n for n in self.config.types or () if n in own) or None
+        self.types = self.language.select(self.named)
         self._asked = with_tables(episodes)
         self.pools = build_pools(
             self._asked, self.types, self.horizons, self.config.pool_starts

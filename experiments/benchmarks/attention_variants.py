@@ -26,7 +26,7 @@ from absl import app, flags
 
 from experiments.benchmarks.timing import machine, side_by_side
 from swm_jax.models import PositionRule, get_config
-from swm_jax.models.backbones.gemma import _attend
+from swm_jax.models.backbones import attention
 from swm_jax.models.layout import Sight, action_segment, answer_segment, past_actions
 
 _CANDIDATES = flags.DEFINE_integer("candidates", 64, "N of a pass.")
@@ -96,8 +96,8 @@ def main(argv):
     seeds = iter(jax.random.split(jax.random.key(0), 32))
     draw = lambda *shape: jax.random.normal(next(seeds), shape, dtype)
     queries = (1, count, len(HORIZONS), QUESTIONS, 1)
-    past = past_actions("bc", jnp.array(HORIZONS)[:, None], ACTIONS)
-    question = Sight("question", "bq")
+    past = past_actions(rule, "bc", jnp.array(HORIZONS)[:, None], ACTIONS)
+    question = Sight("question", "bq", rule.question(WORDS)[None])
     tokens = {"action": draw(1, count, ACTIONS, 1), "answer": draw(*queries, 1)}
     segments = {
         "action": action_segment(rule, tokens["action"]),
@@ -122,7 +122,7 @@ def main(argv):
         for name, s in segments.items()
     }
     ways = {
-        "shared maximum": functools.partial(_attend, cap=0.0),
+        "shared maximum": functools.partial(attention.attend, cap=0.0),
         "concatenated": concatenated,
         "log-sum-exp": merged,
         "copied keys": copied,
@@ -136,7 +136,7 @@ def main(argv):
         def attend(rows, keys, way=way):
             return {name: way(segments[name], rows[name], keys) for name in rows}
 
-        calls.append(functools.partial(attend, rows, keys))
+        calls.append(functools.partial(attention.attend, rows, keys))
         results.append(jax.tree.map(lambda x: np.asarray(x, np.float64), calls[-1]()))
     states = draw(count * (ACTIONS + len(HORIZONS) * QUESTIONS), config.width)
     shapes = ((config.width, config.mlp),) * 2 + ((config.mlp, config.width),)

@@ -29,10 +29,11 @@ import ml_collections
 import numpy as np
 from absl import app, flags, logging
 
-from data_pipelines.batches.source_batches import saqa_config
+from data_pipelines.batches.config import Data
 from data_pipelines.batches.stream import make_train_iterator
 from data_pipelines.generate import shards as generation
 from data_pipelines.generate.config import make_env, resolve
+from data_pipelines.saqa.horizons import horizons_of
 from data_pipelines.saqa.sampler import SaqaSampler
 from data_pipelines.saqa.tokens import QuestionTokens
 from data_pipelines.schema import store as folder
@@ -79,7 +80,7 @@ def measure_reading(directory: str, seconds: float) -> dict[str, dict[str, float
     domain = episodes.domain
     tokens = Tokenizer.load(_TOKENIZERS[domain])
     model = get_config("tiny", action_size=episodes.action.shape[-1])
-    sampler = SaqaSampler(episodes, saqa_config(model.max_horizon))
+    sampler = SaqaSampler(episodes, horizons=horizons_of(model.max_horizon))
     drawn = [sampler.sample_batch(0, step, 16, 12, 72) for step in range(20)]
     blocks = np.unique(episodes.block_id)
     words = QuestionTokens.make(
@@ -107,14 +108,12 @@ def measure_reading(directory: str, seconds: float) -> dict[str, dict[str, float
                 del torch
                 for name, (images, questions, queries) in shapes.items():
                     for mode in modes:
-                        config = ml_collections.ConfigDict(
-                            {
-                                "images": images,
-                                "questions": questions,
-                                "queries": queries,
-                                "threads": workers,
-                                "frames": mode,
-                            }
+                        config = Data(
+                            images=images,
+                            questions=questions,
+                            queries=queries,
+                            threads=workers,
+                            frames=mode,
                         )
                         stream = make_train_iterator(
                             directory, config, tokens, model, seed=0

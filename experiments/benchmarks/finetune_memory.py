@@ -29,8 +29,9 @@ from jax.sharding import Mesh
 
 from swm_jax.cli import define_config, read_flags
 from swm_jax.tools.analysis import out_of_memory
-from swm_jax.tools.programs import model_config, train_program
+from swm_jax.tools.programs import train_program
 from swm_jax.tools.topology import TopologyError, get_slice
+from swm_jax.training import Experiment
 from swm_jax.training.sharding import make_mesh
 
 _CONFIG = define_config(
@@ -84,7 +85,7 @@ def measure(config: ml_collections.ConfigDict, mesh: Mesh) -> Memory:
     Raises:
       jax.errors.JaxRuntimeError: XLA refuses it, for want of memory or otherwise.
     """
-    program = train_program(config, mesh)
+    program = train_program(Experiment.parse(config), mesh)
     used = program.lower().compile().memory_analysis()
     held = used.argument_size_in_bytes - used.alias_size_in_bytes
     return Memory(
@@ -97,7 +98,7 @@ def measure(config: ml_collections.ConfigDict, mesh: Mesh) -> Memory:
 
 def extrapolate(config: ml_collections.ConfigDict, mesh: Mesh, layers: int) -> Memory:
     """Memory at the config's depths, linear in the layers of decoder and tower."""
-    model = model_config(config)
+    model = Experiment.parse(config).model.config()
 
     def at(depth: int, vision_depth: int) -> Memory:
         small = config.copy_and_resolve_references()
@@ -123,7 +124,7 @@ def describe(config: ml_collections.ConfigDict, mesh: Mesh, unit: int) -> str:
         size = out_of_memory(str(error))
         if size is None:
             raise
-        held = train_program(config, mesh).held
+        held = train_program(Experiment.parse(config), mesh).held
         parts = held["parameters"] / unit, held["optimizer state"] / unit
         return (
             f"{parts[0]:.2f} | {parts[1]:.2f} | | {size[0] / unit:.1f}, does not fit "
@@ -142,13 +143,15 @@ def main(argv: list[str]) -> None:
     config = _CONFIG.value
     if _IMAGES.value:
         config.data.images = _IMAGES.value
-    model = model_config(config)
+    experiment = Experiment.parse(config)
+    model = experiment.model.config()
     try:
         kinds = {name: get_slice(name).devices for name in _TOPOLOGY.value}
     except TopologyError as error:
         raise SystemExit(f"error: {error}") from error
     kinds = kinds or {jax.devices()[0].device_kind: jax.devices()}
-    first = train_program(config, make_mesh(config.mesh, next(iter(kinds.values()))))
+    mesh = make_mesh(vars(experiment.mesh), next(iter(kinds.values())))
+    first = train_program(experiment, mesh)
     big = first.parameters * 4 > GIB
     unit, name = (GIB, "GiB") if big else (MIB, "MiB")
     how = "all layers compiled"
@@ -168,7 +171,8 @@ def main(argv: list[str]) -> None:
     for choice, rules in choices([int(rank) for rank in _RANKS.value]).items():
         config.finetune.update(rules)
         for kind, devices in kinds.items():
-            cells = describe(config, make_mesh(config.mesh, devices), unit)
+            mesh = make_mesh(vars(experiment.mesh), devices)
+            cells = describe(config, mesh, unit)
             print(f"| {choice} | {kind} | {len(devices)} | {cells} |", flush=True)
 
 

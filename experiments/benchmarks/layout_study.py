@@ -131,13 +131,11 @@ def run(folder: Path, layout: str, seed: int, share: float) -> None:
 
 def shrink(data, queries: int) -> None:
     """Fewer queries per image: `full` pays for each of them with a whole sequence."""
-    if "queries" in data:
-        data.queries, data.questions = queries, min(data.questions, queries)
-        data = data.rendered
-    kinds = ("detections", "descriptions", "present_questions")
-    whole = sum(data[kind] for kind in kinds)
+    data.queries, data.questions = queries, min(data.questions, queries)
+    kinds, rendered = ("detections", "descriptions", "present_questions"), data.rendered
+    whole = sum(rendered[kind] for kind in kinds)
     for kind in kinds:
-        data[kind] = max(1, round(min(1, queries / whole) * data[kind]))
+        rendered[kind] = max(1, round(min(1, queries / whole) * rendered[kind]))
 
 
 def kept_share(folder: Path, share: float) -> float:

@@ -20,16 +20,14 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from data_pipelines.batches.query_types import QUERY_TYPES
 from data_pipelines.batches.stream import make_train_iterator
 from experiments import board_tiny
 from swm_jax.eval.report.charts import lines
-from swm_jax.models import SemanticWorldModel, Tokenizer, TrainBatch
-from swm_jax.tools.programs import model_config
-from swm_jax.training.optimizer import make_optimizer
+from swm_jax.models import Tokenizer, TrainBatch
+from swm_jax.training import Experiment
+from swm_jax.training.build import build, initial_state
 from swm_jax.training.sharding import make_mesh, shard_batch
-from swm_jax.training.state import abstract_state, initial_state
-from swm_jax.training.step import make_eval_step, make_train_step
+from swm_jax.training.world_model.model import TrainableWorldModel, load_start
 
 QUESTIONS, QUERIES = 12, 24  # per image where they are packed
 COLUMNS = ("way", "labels", "images", "seconds", "loss", "accuracy")
@@ -62,17 +60,11 @@ def main(argv: list[str]) -> None:
 def curve(way: str) -> list[dict[str, Any]]:
     """Rows of one way, `--points` of them, equally far apart in time."""
     config = experiment(way)
-    model, tokenizer = model_config(config), Tokenizer.load(config.model.tokenizer)
-    mesh = make_mesh(config.mesh)
-    optimizer, _ = make_optimizer(config.optimizer, config.steps)
-    target = abstract_state(config, model, optimizer, mesh)
-    state = initial_state(config, model, optimizer, target)
-    swm, types = SemanticWorldModel(model), len(QUERY_TYPES)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
-    step = make_train_step(
-        swm, optimizer, types, config.dense_weight, shardings=shardings
-    )
-    evaluate = make_eval_step(swm, types, mesh=mesh)
+    model, tokenizer = config.model.config(), Tokenizer.load(config.model.tokenizer)
+    mesh, trainable = make_mesh(vars(config.mesh)), TrainableWorldModel.of(config)
+    built = build(config, trainable, mesh)
+    begin = lambda params, shardings: load_start(params, _INIT.value, shardings)
+    state = initial_state(config, trainable, built, begin if _INIT.value else None)
 
     def stream(split: str) -> Iterator[TrainBatch]:
         data = experiment("packed" if split == "val" else way).data
@@ -83,20 +75,20 @@ def curve(way: str) -> list[dict[str, Any]]:
     batches, held = stream("train"), stream("val")
     held_out = [shard_batch(next(held), mesh) for _ in range(8)]
     place = lambda: shard_batch(next(batches), mesh)
-    step(jax.tree.map(lambda x: x.copy(), state), place())  # compiles
+    built.step(jax.tree.map(lambda x: x.copy(), state), place())  # compiles
     rows, done, spent = [], 0, 0.0
     for point in range(_POINTS.value + 1):
         while spent < point * _SECONDS.value / _POINTS.value:
             begun = time.perf_counter()
-            state, metrics = step(state, place())
-            jax.block_until_ready(metrics.loss)
+            state, metrics = built.step(state, place())
+            jax.block_until_ready(metrics.scalars)
             spent += time.perf_counter() - begun
             done += 1
-        scores = [evaluate(state.params, batch) for batch in held_out]
-        sums = jax.tree.map(lambda *x: float(np.sum(x)), *scores)
+        scores = [built.evaluate(state.params, batch) for batch in held_out]
+        found = trainable.report(jax.tree.map(lambda *x: np.sum(x, 0), *scores))
         labels = done * _LABELS.value
         row = (way, labels, done * config.data.images, round(spent, 2),
-               sums.loss / sums.count, sums.correct / sums.count)  # fmt: skip
+               found["loss"], found["accuracy"])  # fmt: skip
         rows.append(dict(zip(COLUMNS, row)))
         print(
             f"{way}: {spent:.0f} s, {labels:,} labels, {rows[-1]['images']:,} images, "
@@ -107,17 +99,16 @@ def curve(way: str) -> list[dict[str, Any]]:
     return rows
 
 
-def experiment(way: str):
+def experiment(way: str) -> Experiment:
     """`board_tiny` without rendered scenes, for both ways alike."""
     config = board_tiny.get_config()
-    config.init_from = _INIT.value
     config.optimizer.schedule = "constant"
     config.data.rendered_every = 0
     packed = way == "packed"
     config.data.questions = QUESTIONS if packed else 1
     config.data.queries = QUERIES if packed else 1
     config.data.images = _LABELS.value // (QUERIES if packed else 1)
-    return config
+    return Experiment.parse(config)
 
 
 def chart(rows: list[dict[str, Any]], axis: str) -> str:

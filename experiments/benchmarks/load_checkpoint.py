@@ -24,7 +24,7 @@ from swm_jax.checkpoints.convert import convert
 from swm_jax.checkpoints.formats.detect import open_source
 from swm_jax.checkpoints.formats.huggingface.config import embedding_rows, write_config
 from swm_jax.checkpoints.formats.huggingface.folder import SHARD_BYTES
-from swm_jax.checkpoints.formats.huggingface.keys import EMBEDDING, rules_for
+from swm_jax.checkpoints.formats.huggingface.table import EMBEDDING, rules_for
 from swm_jax.checkpoints.formats.lazy_arrays import DTYPES, model_shapes
 from swm_jax.checkpoints.formats.safetensors_files import PlannedTensor, write_tensors
 from swm_jax.models import get_config

@@ -374,7 +374,7 @@ def random_scene(config: ModelConfig, questions: int):
         tokens=ids(1, questions, WORDS),
         mask=np.ones((1, questions, WORDS), bool),
         type_id=blank,
-        args=np.stack([blank, blank], -1),
+        args=np.stack([blank, blank, blank], -1),
         answer_ids=ids(1, questions, 2),
     )
     image = rng.integers(0, 256, (1, size, size, 3), np.uint8)

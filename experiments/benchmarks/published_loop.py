@@ -19,7 +19,7 @@ from jaxtyping import Float, Int, UInt8
 from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
 from swm_jax.checkpoints.formats.huggingface.config import write_config
-from swm_jax.checkpoints.formats.huggingface.keys import canonical, rules_for
+from swm_jax.checkpoints.formats.huggingface.table import canonical, rules_for
 from swm_jax.checkpoints.formats.lazy_arrays import flatten
 from swm_jax.models import ModelConfig
 

@@ -22,6 +22,7 @@ from experiments import board_tiny, generate_board
 from swm_jax import worlds
 from swm_jax.envs import Env
 from swm_jax.models import Tokenizer, get_config
+from swm_jax.training import Experiment
 from swm_jax.worlds.board.render import render
 
 _WORLDS = flags.DEFINE_list("worlds", ["64"], "Worlds side by side.")
@@ -65,14 +66,15 @@ def frames_per_second(env: Env, count: int, size: int) -> float:
 def batches_per_second(images: int) -> tuple[float, int]:
     """Whole batches/s of the `tiny` model's data, and queries of an image."""
     config = board_tiny.get_config("device")
+    config.data.images = images
+    data = Experiment.parse(config).data
     simulate = generate_board.get_config()
     simulate.episodes = _EPISODES.value
-    config.data.images = images
     episodes = simulated_episodes(simulate, _POSES.value, "train")
     batches = device_saqa.DeviceBatches.make(
-        episodes, config.data, Tokenizer.load("tiny"), get_config("tiny"), seed=0
+        episodes, data, Tokenizer.load("tiny"), get_config("tiny"), seed=0
     )
-    return 1 / seconds(lambda: batches(0)), config.data.queries
+    return 1 / seconds(lambda: batches(0)), data.queries
 
 
 def main(argv: list[str]) -> None:

@@ -47,7 +47,6 @@ from experiments.benchmarks.train_ways import (
     reference_way,
 )
 from swm_jax.eval.journal import write_json
-from swm_jax.tools.programs import model_config
 
 # Paper rates of bfloat16 matrix products without sparsity, FLOP/s, by device kind.
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12} | {
@@ -178,12 +177,14 @@ def _pipeline(preset: Preset, rows: list[dict[str, Any]]) -> None:
     from swm_jax.models import Tokenizer
 
     config = experiment(preset, "packed")
-    config.data.update({"questions": QUESTIONS, "queries": QUERIES, "images": 96})
+    data = dataclasses.replace(
+        config.data, questions=QUESTIONS, queries=QUERIES, images=96
+    )
     model = dataclasses.replace(
-        model_config(config), max_horizon=16, max_question_tokens=16
+        config.model.config(), max_horizon=16, max_question_tokens=16
     )
     stream = pipeline.make_train_iterator(
-        _DATA.value, config.data, Tokenizer.load("tiny"), model, seed=0
+        _DATA.value, data, Tokenizer.load("tiny"), model, seed=0
     )
     for _ in range(4):
         next(stream)

@@ -9,19 +9,17 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 import optax
 
 from experiments import board_3b
 from experiments.benchmarks.packing import one_question_per_sequence, random_batch
 from swm_jax.models import ModelConfig, SemanticWorldModel, TrainBatch, flops
-from swm_jax.tools.programs import model_config, train_tokens
-from swm_jax.training.finetune import Finetune
-from swm_jax.training.optimizer import make_optimizer
+from swm_jax.tools.programs import train_tokens
+from swm_jax.training import Experiment
+from swm_jax.training.build import build, initial_state
 from swm_jax.training.sharding import make_mesh, shard_batch
-from swm_jax.training.state import abstract_state, initial_state
-from swm_jax.training.step import make_train_step
+from swm_jax.training.world_model.model import TrainableWorldModel
 
 QUERIES, QUESTIONS = 24, 12
 
@@ -93,7 +91,7 @@ class Way:
     seconds: list[float] = dataclasses.field(default_factory=list)
 
 
-def experiment(preset: Preset, way: str) -> ml_collections.ConfigDict:
+def experiment(preset: Preset, way: str) -> Experiment:
     """`board_3b` as the preset and the way have it."""
     variant = {"packed": "branched", "lora": "lora", "single": "full"}[way]
     config = board_3b.get_config(variant)
@@ -101,7 +99,7 @@ def experiment(preset: Preset, way: str) -> ml_collections.ConfigDict:
     config.model.overrides.update(preset.overrides)
     config.data.images = preset.images if variant != "full" else preset.sequences
     config.accumulate = preset.accumulate
-    return config
+    return Experiment.parse(config)
 
 
 def batches(preset: Preset, config: ModelConfig) -> tuple[TrainBatch, TrainBatch]:
@@ -115,30 +113,17 @@ def batches(preset: Preset, config: ModelConfig) -> tuple[TrainBatch, TrainBatch
 def jax_way(name: str, preset: Preset) -> Way:
     """Our train step, compiled, on a mesh over all devices."""
     config = experiment(preset, name)
-    model, finetune = model_config(config), Finetune.from_config(config)
-    mesh = make_mesh(config.mesh)
-    pace = None
-    if finetune.schedules:
-        pace = finetune.scale_by_pace(config.optimizer, config.steps)
-    optimizer, _ = make_optimizer(config.optimizer, config.steps, pace)
-    target = abstract_state(config, model, optimizer, mesh)
-    holder = [initial_state(config, model, optimizer, target)]
+    model, mesh = config.model.config(), make_mesh(vars(config.mesh))
+    trainable = TrainableWorldModel.of(config)
+    built = build(config, trainable, mesh)
+    holder = [initial_state(config, trainable, built)]
     packed, single = batches(preset, model)
     batch = single if name == "single" else packed
-    step = make_train_step(
-        SemanticWorldModel(model),
-        optimizer,
-        1,
-        config.dense_weight,
-        finetune,
-        accumulate=config.accumulate,
-        shardings=jax.tree.map(lambda leaf: leaf.sharding, target),
-    )
     placed = shard_batch(batch, mesh)
 
     def run() -> float:
-        holder[0], metrics = step(holder[0], placed)
-        return float(metrics.loss)
+        holder[0], metrics = built.step(holder[0], placed)
+        return float(metrics.scalars["loss"])
 
     count = lambda again: step_flops(model, batch, again)
     return Way(
@@ -169,7 +154,7 @@ def reference_way(preset: Preset) -> Way | None:
         print("reference: left out, this PyTorch sees no GPU")
         return None
     config = experiment(preset, "single")
-    model = model_config(config)
+    model = config.model.config()
     params = jax.device_get(
         jax.jit(SemanticWorldModel(model).init_params)(jax.random.key(config.seed))
     )

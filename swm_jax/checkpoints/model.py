@@ -25,6 +25,7 @@ from swm_jax.models import (
     VLMWorldModel,
     preprocess_image,
 )
+from swm_jax.models.swm import action_weights
 
 SHIPPED = "board_tiny"
 
@@ -182,18 +183,14 @@ def _param_dtype(wanted: Any, key: str, stored: Any) -> np.dtype:
 
 
 def _rms_scale(key: str) -> bool:
-    return key.startswith("llm/") and key.endswith("norm/scale")
+    decoder = key.startswith("llm/") and key.endswith("norm/scale")
+    return decoder or key == "img/soft_norm/scale"
 
 
 def _fresh_projector(config: ModelConfig, sharding: Any) -> dict[str, jax.Array]:
-    normal = jax.random.normal
-    kernel, bias = jax.random.split(jax.random.key(0))
-    leaves = {
-        "kernel": config.action_init_std
-        * normal(kernel, (config.action_size, config.width)),
-        "bias": config.action_bias_std * normal(bias, (config.width,)),
-    }
-    for name, leaf in leaves.items():
+    leaves, keys = {}, jax.random.split(jax.random.key(0))
+    for key, (name, weight) in zip(keys, action_weights(config).items()):
+        leaf = weight.initializer(key, weight.shape)
         struct = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
         place = sharding(f"action/{name}", struct) if callable(sharding) else sharding
         leaves[name] = jax.make_array_from_callback(

@@ -1,9 +1,16 @@
 """python -m swm_jax.eval: how good is a semantic world model, and what of it is luck?
 
-Without flags it examines the checkpoint that comes with the package on a small
-sweep. Mistakes end in one line and exit status 2.
+    python -m swm_jax.eval
+    python -m swm_jax.eval --config experiments/board_tiny.py --checkpoint runs/swm \\
+        --config.planner.temperature=0.5 --seeds 6000:6050
+
+Without flags it examines the checkpoint that comes with the package on a small sweep.
+With an experiment's config it plans with `config.planner` in `config.world` and
+examines what `config.evaluation` says; other flags count before them. Mistakes end in
+one line and exit status 2.
 """
 
+import functools
 import os
 import pathlib
 import sys
@@ -11,14 +18,17 @@ import sys
 from absl import app, flags, logging
 
 from swm_jax import worlds
+from swm_jax.cli import define_config, read_flags
 from swm_jax.eval.config import (
     METHODS,
     PRESETS,
     UserError,
+    of_experiment,
     parse_seeds,
     preset,
 )
 
+_CONFIG = define_config(None, "Experiment whose planner and evaluation count.")
 _PRESET = flags.DEFINE_enum(
     "preset", "demo", sorted(PRESETS), "What the rest defaults to."
 )
@@ -33,7 +43,9 @@ _METHODS = flags.DEFINE_list("methods", None, f"Of {', '.join(METHODS)}.")
 _WORLD_MODELS = flags.DEFINE_list("world_models", None, "Of swm, simulator, random.")
 _SEEDS = flags.DEFINE_string("seeds", None, "Such as 6000:6050 (end excluded) or 1,2.")
 _GOAL = flags.DEFINE_string("goal", None, "Questions of the goals: published, shaped.")
-_OUTPUT = flags.DEFINE_string("output", None, "Folder; default: results/<preset>.")
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "Folder; default: results/<name of the config, or preset>."
+)
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Data folder for held-out questions; default: made on the fly."
 )
@@ -63,7 +75,10 @@ def config_from_flags():
       UserError: a value that does not exist.
     """
     listed = lambda flag: tuple(x.strip() for x in flag if x.strip()) if flag else flag
-    return preset(
+    make = preset
+    if _CONFIG.value is not None:
+        make = functools.partial(of_experiment, experiment=_experiment())
+    return make(
         _PRESET.value,
         world=_WORLD.value,
         checkpoint=_CHECKPOINT.value and os.path.abspath(_CHECKPOINT.value),
@@ -86,12 +101,22 @@ def config_from_flags():
     )
 
 
+def _experiment():
+    from swm_jax.training import Experiment  # late: takes seconds to import
+
+    try:
+        return Experiment.parse(_CONFIG.value)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
 def main(argv: list[str]) -> None:
     try:
         if len(argv) > 1:
             raise UserError(f"unexpected argument {argv[1]!r}: flags begin with --")
         config = config_from_flags()
-        folder = pathlib.Path(_OUTPUT.value or f"results/{config.preset}")
+        name = config.preset if _CONFIG.value is None else _CONFIG.value.name
+        folder = pathlib.Path(_OUTPUT.value or f"results/{name}")
         logging.set_verbosity(logging.ERROR)
         from swm_jax.eval.sweep import evaluate  # late: mistakes above cost no start-up
 
@@ -105,4 +130,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=read_flags)

@@ -9,7 +9,8 @@ the journal compares.
 import dataclasses
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from swm_jax import worlds
 from swm_jax.planning.presets import (
@@ -18,6 +19,7 @@ from swm_jax.planning.presets import (
     starts_from_proposals,
     used_settings,
 )
+from swm_jax.records import given
 
 # Planners that need no base policy, of which an evaluation has none.
 METHODS = tuple(name for name in PLANNERS if not starts_from_proposals(name))
@@ -49,6 +51,8 @@ class EvalConfig:
       iterations: rounds of refinement; 0 leaves the planner's own. A replan looks at
         candidates * iterations chunks.
       execute: actions carried out before planning again; 0: the planner's own.
+      planners: by method, settings that differ from the planner's own; the three above
+        count before them.
       max_steps: cap on the control steps of an episode; 0 is the task's own.
       episodes_parallel: scenes planned for in one call.
       on_device: physics (MJX), pictures and plans of whole episodes in one program.
@@ -75,6 +79,7 @@ class EvalConfig:
     candidates: int = 0
     iterations: int = 0
     execute: int = 0
+    planners: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     max_steps: int = 0
     episodes_parallel: int = 5
     on_device: bool = False
@@ -88,6 +93,8 @@ class EvalConfig:
     def settings(self) -> dict:
         """What an episode means: all but the axes and what only costs time."""
         fields = dataclasses.asdict(self)
+        if not self.planners:  # folders begun before planners had settings here
+            del fields["planners"]
         return {k: v for k, v in fields.items() if k not in UNCOMPARED}
 
     def cells(self) -> tuple[tuple[str, str, str], ...]:
@@ -120,19 +127,38 @@ PRESETS = {
 }
 
 
+def of_experiment(name: str, experiment: Any, **overrides) -> EvalConfig:
+    """What an experiment evaluates: its planner, in its world, as its config says.
+
+    Args:
+      name: of the preset that decides what the experiment leaves open.
+      experiment: a `swm_jax.training.Experiment`.
+      overrides: fields that count before the experiment's, unless they are None.
+    """
+    settings = given(experiment.planner)
+    method = settings.pop("name")
+    fields = given(experiment.evaluation) | {
+        "world": experiment.world,
+        "methods": (method,),
+        "planners": {method: settings} if settings else {},
+    }
+    fields |= {k: v for k, v in overrides.items() if v is not None}
+    return preset(name, **fields)
+
+
 def preset(name: str, **overrides) -> EvalConfig:
     """A preset by name, with every override that is not None applied and checked."""
     one_of("preset", name, tuple(PRESETS))
-    given = {k: v for k, v in overrides.items() if v is not None}
-    name_of = one_of("world", given.get("world", worlds.DEFAULT), worlds.names())
+    asked = {k: v for k, v in overrides.items() if v is not None}
+    name_of = one_of("world", asked.get("world", worlds.DEFAULT), worlds.names())
     world = worlds.load(name_of)
-    given.setdefault("tasks", world.tasks.names)
+    asked.setdefault("tasks", world.tasks.names)
     shipped = worlds.load(worlds.DEFAULT)
-    if world.scene != shipped.scene and not given.get("checkpoint"):
-        given.setdefault("world_models", ("simulator", "random"))
-    config = EvalConfig(**{"preset": name, **PRESETS[name], **given})
-    asked = [m for m in config.methods if m in PLANNERS]
-    if needy := [m for m in asked if starts_from_proposals(m)]:
+    if world.scene != shipped.scene and not asked.get("checkpoint"):
+        asked.setdefault("world_models", ("simulator", "random"))
+    config = EvalConfig(**{"preset": name, **PRESETS[name], **asked})
+    named = [m for m in config.methods if m in PLANNERS]
+    if needy := [m for m in named if starts_from_proposals(m)]:
         raise UserError(
             f"--methods {needy[0]} ranks the proposals of a base policy, and an "
             "evaluation has none: plan with it from Python"

@@ -23,9 +23,9 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from swm_jax.models import layout as layouts
-from swm_jax.models.backbones.gemma import KeyValues
+from swm_jax.models.backbones.attention import KeyValues
 from swm_jax.models.config import ModelConfig
-from swm_jax.models.layout import Segment, Sight
+from swm_jax.models.layout import Segment
 from swm_jax.models.swm import Context, SemanticWorldModel
 from swm_jax.models.types import PAD_TOKEN
 
@@ -98,8 +98,7 @@ def extend(
     """
     cache, sight = prompt.cache, None
     if earlier is not None:
-        seen = jnp.arange(earlier[0].shape[-3])[None] < start
-        sight = Sight("earlier", prompt.newline.axes[:-1], seen)
+        sight = layouts.see_reply(prompt.newline, earlier[0].shape[-3], start)
         cache = {**cache, "earlier": earlier}
     embedded = model.llm.embed(tokens)
     reply = layouts.reply_segment(prompt.newline, embedded, start, sight)

@@ -2,9 +2,9 @@
 
 `paligemma_3b_*` is PaliGemma's published architecture (SigLIP So400m/14 and Gemma 2B),
 `paligemma2_*` PaliGemma 2's (the same tower and Gemma 2 2B, 9B or 27B), at 224, 448
-and 896 px; `tiny` and `small` are PaliGemma with other numbers.
-Source: "PaliGemma: A versatile 3B VLM for transfer" and "PaliGemma 2: A Family of
-Versatile VLMs for Transfer".
+and 896 px, `gemma3_4b` Gemma 3's; `tiny` and `small` are PaliGemma with other numbers.
+Source: "PaliGemma: A versatile 3B VLM for transfer", "PaliGemma 2: A Family of
+Versatile VLMs for Transfer" and "Gemma 3 Technical Report".
 """
 
 import dataclasses
@@ -32,6 +32,13 @@ class ModelConfig:
       attention_softcap, final_softcap: Gemma 2 squashes attention logits and the
         vocabulary's logits x to cap * tanh(x / cap); 0 leaves them as they are.
       post_norms: Gemma 2 also norms what attention and MLP add to a state.
+      pool: Gemma 3 averages squares of pool x pool patches to one image token.
+      window, global_every: Gemma 3's layers see the last `window` positions, and
+        every layer whose number `global_every` divides sees all of them.
+      rope_base, rope_scale: base of RoPE in those layers, and what positions are
+        divided by there; the others have 10,000 and 1, as all of Gemma's have.
+      causal_text: in the `full` layout only image tokens look both ways, as Gemma 3
+        was trained; otherwise everything up to the newline does.
       vocab_size: rows of the tied embedding; the tokenizer may not have more pieces.
       tokenizer: name or path that `Tokenizer.load` understands.
       eos_id, bos_id, newline_id: special tokens; the pad id is `PAD_TOKEN` always.
@@ -71,6 +78,12 @@ class ModelConfig:
     attention_softcap: float = 0.0
     final_softcap: float = 0.0
     post_norms: bool = False
+    pool: int = 1
+    window: int = 0
+    global_every: int = 1
+    rope_base: float = 10_000.0
+    rope_scale: float = 1.0
+    causal_text: bool = False
     resize: str = "bilinear"
     tokenizer: str = "tiny"
     eos_id: int = 1
@@ -107,11 +120,26 @@ class ModelConfig:
                     f"{whole}={getattr(self, whole)} is not a multiple of "
                     f"{part}={getattr(self, part)}"
                 )
+        if self.image_size // self.patch_size % self.pool:
+            raise ValueError(
+                f"{self.image_size // self.patch_size} patches per side are not a "
+                f"multiple of pool={self.pool}"
+            )
+
+    @property
+    def patches(self) -> int:
+        """P, patches per image."""
+        return (self.image_size // self.patch_size) ** 2
 
     @property
     def image_tokens(self) -> int:
-        """I, image tokens per image, one per patch."""
-        return (self.image_size // self.patch_size) ** 2
+        """I, image tokens per image: one per patch, or per square of them."""
+        return self.patches // self.pool**2
+
+    @property
+    def bidirectional_tokens(self) -> int | None:
+        """Tokens of a `full` sequence that look both ways; None: up to the newline."""
+        return self.image_tokens if self.causal_text else None
 
     @property
     def positions(self) -> PositionRule:
@@ -202,6 +230,30 @@ _VARIANTS |= {
     }.items()
     for size in (224, 448, 896)
 }
+
+_VARIANTS["gemma3_4b"] = dict(
+    _PALIGEMMA,
+    **_SO400M,
+    backbone="gemma3",
+    image_size=896,
+    pool=4,
+    width=2560,
+    depth=34,
+    mlp=10_240,
+    heads=8,
+    kv_heads=4,
+    head_dim=256,
+    post_norms=True,
+    window=1024,
+    global_every=6,
+    rope_base=1_000_000.0,
+    rope_scale=8.0,
+    causal_text=True,
+    vocab_size=262_144,
+    tokenizer="gemma3",
+    newline_id=107,
+    resize="bilinear",
+)
 
 VARIANTS = tuple(_VARIANTS)
 

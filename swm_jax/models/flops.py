@@ -6,7 +6,7 @@ without `scan` the last layer of the decoder is pruned to the tokens that are re
 Bytes are the least that must move between memory and the arithmetic.
 
 Letters: D decoder width, F hidden width, N heads, K key heads, H head width.
-Source: one term per einsum of `gemma`, `siglip` and `swm`.
+Source: one term per einsum of `backbones` and `swm`.
 """
 
 from typing import NamedTuple
@@ -43,12 +43,12 @@ def attention_flops(config: ModelConfig, tokens: int, keys: int) -> int:
 
 def image_tower_flops(config: ModelConfig, images: int = 1) -> int:
     """Pixels to decoder inputs."""
-    c, patches = config, config.image_tokens
+    c, patches = config, config.patches
     width = c.vision_width
     embed = 2 * 3 * c.patch_size**2 * width
     block = 8 * width**2 + 4 * patches * width + 4 * width * c.vision_mlp
-    head = 2 * width * c.width
-    return images * patches * (embed + c.vision_depth * block + head)
+    head = 2 * width * c.width * c.image_tokens
+    return images * (patches * (embed + c.vision_depth * block) + head)
 
 
 def unembed_flops(config: ModelConfig, tokens: int = 1, rows: int | None = None) -> int:

@@ -34,12 +34,15 @@ class Sight:
     Attributes:
       source: name of the segment whose keys are seen.
       axes: leading axes of those keys (after `select`), without the key axis s.
+      positions: int32[..., 1, s] of those keys, broadcastable to [*segment axes, s]:
+        layers with a window hide keys that stand too far before a token.
       mask: bool, broadcastable to [*segment axes, s]; None sees every key.
       select: optional float[b, r, q] of one-hot rows: the question of each query.
     """
 
     source: str
     axes: str
+    positions: Int[Array, "... s"]
     mask: Bool[Array, "..."] | None = None
     select: Float[Array, "b r q"] | None = None
 
@@ -66,7 +69,28 @@ Layout = dict[str, Segment]
 
 def image_segment(rule: PositionRule, tokens: Float[Array, "b i W"]) -> Segment:
     """Image tokens, which see one another and nothing else."""
-    return Segment("bi", tokens, rule.image(), (Sight("image", "b"),))
+    return Segment("bi", tokens, rule.image(), (see_image(rule),))
+
+
+def see_image(rule: PositionRule) -> Sight:
+    """All image tokens."""
+    return Sight("image", "b", rule.image()[None])
+
+
+def see_question(
+    rule: PositionRule,
+    axes: str,
+    mask: Bool[Array, "... s"],
+    select: Float[Array, "b r q"] | None = None,
+) -> Sight:
+    """The real tokens of a question.
+
+    Args:
+      axes: leading axes of its keys, after `select`.
+      mask: broadcastable to [*segment axes, s].
+    """
+    positions = rule.question(mask.shape[-1])[None]
+    return Sight("question", axes, positions, mask, select)
 
 
 def question_segment(
@@ -75,16 +99,17 @@ def question_segment(
     mask: Bool[Array, "b q t"],
 ) -> Segment:
     """Branched questions: each sees the image and itself."""
-    own = Sight("question", "bq", mask[:, :, None, :])
+    own = see_question(rule, "bq", mask[:, :, None, :])
     positions = rule.question(tokens.shape[-2])
-    return Segment("bqt", tokens, positions, (Sight("image", "b"), own))
+    return Segment("bqt", tokens, positions, (see_image(rule), own))
 
 
 def action_segment(rule: PositionRule, tokens: Float[Array, "b *c a W"]) -> Segment:
     """Actions, one chunk per image or per candidate: each sees the ones before."""
     lead, count = "bc"[: tokens.ndim - 2], tokens.shape[-2]
-    own = Sight("action", lead, jnp.tri(count, dtype=bool))
-    return Segment(lead + "a", tokens, rule.actions(count), (Sight("image", "b"), own))
+    positions = rule.actions(count)
+    own = Sight("action", lead, positions[None], jnp.tri(count, dtype=bool))
+    return Segment(lead + "a", tokens, positions, (see_image(rule), own))
 
 
 def block_question_segment(
@@ -95,9 +120,9 @@ def block_question_segment(
     actions: Sight,
 ) -> Segment:
     """Block questions: one per query, after the actions up to its horizon."""
-    own = Sight("question", axes[:-1], mask[..., None, :])
+    own = see_question(rule, axes[:-1], mask[..., None, :])
     positions = rule.question(tokens.shape[-2])
-    return Segment(axes, tokens, positions, (Sight("image", "b"), actions, own))
+    return Segment(axes, tokens, positions, (see_image(rule), actions, own))
 
 
 def answer_segment(
@@ -110,9 +135,9 @@ def answer_segment(
 ) -> Segment:
     """Answer branches: newline and answer see image, question, actions, themselves."""
     count = tokens.shape[-2]
-    own = Sight("answer", axes[:-1], jnp.tri(count, dtype=bool))
     positions = rule.answers(horizons, count)
-    sight = (Sight("image", "b"), question, actions, own)
+    own = _see_earlier("answer", axes[:-1], positions)
+    sight = (see_image(rule), question, actions, own)
     return Segment(axes, tokens, positions, sight)
 
 
@@ -139,41 +164,68 @@ def reply_segment(
         lead += "j"
     # The newline's row of every mask serves all tokens; j goes in front of it.
     gap = (None,) * (len(lead) - len(newline.axes) + 1)
-    row = lambda mask: mask[(..., *gap, slice(-1, None), slice(None))]
+    row = lambda x: None if x is None else x[(..., *gap, slice(-1, None), slice(None))]
     seen = tuple(
-        dataclasses.replace(s, mask=None if s.mask is None else row(s.mask))
+        dataclasses.replace(s, positions=row(s.positions), mask=row(s.mask))
         for s in newline.sight
     )
     count = tokens.shape[-2]
-    own = Sight("reply", lead, jnp.tri(count, dtype=bool))
-    seen += (own,) if earlier is None else (earlier, own)
     behind = newline.positions[(..., *gap, slice(-1, None))] + 1 + start
     positions = behind + jnp.arange(count, dtype=jnp.int32)
+    own = _see_earlier("reply", lead, positions)
+    seen += (own,) if earlier is None else (earlier, own)
     return Segment(lead + "m", tokens, positions, seen)
 
 
-def past_actions(axes: str, horizons: Int[Array, "..."], count: int) -> Sight:
+def see_reply(newline: Segment, length: int, count: Int[Array, ""] | int) -> Sight:
+    """The first `count` of `length` answer tokens that ran behind a newline.
+
+    Their keys are cached under the name "earlier".
+    """
+    places = jnp.arange(length, dtype=jnp.int32)
+    positions = newline.positions[..., -1:, None] + 1 + places
+    return Sight("earlier", newline.axes[:-1], positions, places[None] < count)
+
+
+def past_actions(
+    rule: PositionRule, axes: str, horizons: Int[Array, "..."], count: int
+) -> Sight:
     """The first `horizon` of `count` actions, from segments with these horizons.
 
     Args:
+      rule: where actions stand.
       axes: leading axes of the actions' keys, "b" or "bc".
       horizons: int32, one per query.
       count: H, actions of a chunk.
     """
     mask = jnp.arange(count) < horizons[..., None, None]
-    return Sight("action", axes, mask)
+    return Sight("action", axes, rule.actions(count)[None], mask)
+
+
+def _see_earlier(source: str, axes: str, positions: Int[Array, "... m"]) -> Sight:
+    """A segment's own tokens, each the ones up to itself."""
+    causal = jnp.tri(positions.shape[-1], dtype=bool)
+    return Sight(source, axes, positions[..., None, :], causal)
 
 
 def full_layout(
     axes: str,
     parts: list[tuple[Float[Array, "... n W"], Bool[Array, "... n"] | None]],
     answer_length: int,
+    bidirectional: int | None = None,
 ) -> Layout:
     """One sequence per query; the parts are (tokens, mask or None) in order.
 
     The last part holds newline and answer, `answer_length` tokens of which the
     newline still belongs to the bidirectional prefix. Positions count the real
     tokens from 1, as published.
+
+    Args:
+      axes: of the sequences, the token axis last.
+      parts: tokens and which of them are real.
+      answer_length: newline and answer.
+      bidirectional: how many tokens the prefix has whose tokens see one another;
+        None: all up to the newline.
     """
     parts = [
         (x, jnp.ones(x.shape[:-1], bool) if mask is None else mask) for x, mask in parts
@@ -186,8 +238,10 @@ def full_layout(
     tokens = jnp.concatenate([wide(tokens, 2) for tokens, _ in parts], -2)
     valid = jnp.concatenate([wide(mask, 1) for _, mask in parts], -1)
     length = tokens.shape[-2]
-    in_prefix = jnp.arange(length) <= length - answer_length
+    if bidirectional is None:
+        bidirectional = length - answer_length + 1
+    in_prefix = jnp.arange(length) < bidirectional
     sees = valid[..., None, :] & (jnp.tri(length, dtype=bool) | in_prefix)
-    own = Sight("answer", axes[:-1], sees)
     positions = jnp.cumsum(valid, -1, dtype=jnp.int32)
+    own = Sight("answer", axes[:-1], positions[..., None, :], sees)
     return {"answer": Segment(axes, tokens, positions, (own,))}

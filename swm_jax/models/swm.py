@@ -19,11 +19,10 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from swm_jax.models import layout as layouts
-from swm_jax.models.backbones.gemma import KeyValues
+from swm_jax.models.backbones.attention import KeyValues
 from swm_jax.models.backbones.registry import BACKBONES
 from swm_jax.models.backbones.weights import Params, Weight
 from swm_jax.models.config import ModelConfig
-from swm_jax.models.layout import Sight
 from swm_jax.models.preprocess import preprocess_image
 from swm_jax.models.types import TrainBatch
 
@@ -77,6 +76,15 @@ class Context:
         return rest.replace(cache=cache)
 
 
+def action_weights(c: ModelConfig) -> dict[str, Weight]:
+    """The parameters of the action projector."""
+    kernel, bias = map(nn.initializers.normal, (c.action_init_std, c.action_bias_std))
+    return {
+        "kernel": Weight((c.action_size, c.width), init=kernel),
+        "bias": Weight((c.width,), init=bias),
+    }
+
+
 class SemanticWorldModel(nn.Module):
     """Answers questions about the state after the first h actions."""
 
@@ -87,15 +95,7 @@ class SemanticWorldModel(nn.Module):
         backbone = BACKBONES[c.backbone]
         self.img = backbone.tower(c)
         self.llm = backbone.decoder(c)
-        kernel, bias = map(
-            nn.initializers.normal, (c.action_init_std, c.action_bias_std)
-        )
-        self.action = Params(
-            {
-                "kernel": Weight((c.action_size, c.width), init=kernel),
-                "bias": Weight((c.width,), init=bias),
-            }
-        )
+        self.action = Params(action_weights(c))
 
     def init_params(self, key: PRNGKeyArray) -> dict[str, Any]:
         """Fresh parameters: a tree with `img`, `llm` and `action`."""
@@ -151,8 +151,10 @@ class SemanticWorldModel(nn.Module):
                 (_take(questions, pick), asked),
                 (answers, None),
             ]
-            return layouts.full_layout("brm", parts, inputs.shape[-1])
-        past = layouts.past_actions("b", horizons, count)
+            return layouts.full_layout(
+                "brm", parts, inputs.shape[-1], c.bidirectional_tokens
+            )
+        past = layouts.past_actions(rule, "b", horizons, count)
         layout = {
             "image": layouts.image_segment(rule, image),
             "action": layouts.action_segment(rule, actions),
@@ -160,12 +162,12 @@ class SemanticWorldModel(nn.Module):
         if c.layout == "branched":
             layout["question"] = layouts.question_segment(rule, questions, mask)
             select = jax.nn.one_hot(pick, questions.shape[1])
-            question = Sight("question", "br", asked[:, :, None, :], select)
+            question = layouts.see_question(rule, "br", asked[:, :, None, :], select)
         else:
             layout["question"] = layouts.block_question_segment(
                 rule, "brt", _take(questions, pick), asked, past
             )
-            question = Sight("question", "br", asked[:, :, None, :])
+            question = layouts.see_question(rule, "br", asked[:, :, None, :])
         layout["answer"] = layouts.answer_segment(
             rule, "brm", answers, horizons, question, past
         )
@@ -227,17 +229,17 @@ class SemanticWorldModel(nn.Module):
                 (questions, mask),
                 (newline, None),
             ]
-            return layouts.full_layout("bchqm", parts, 1)
-        past = layouts.past_actions("bc", horizons, count)
+            return layouts.full_layout("bchqm", parts, 1, c.bidirectional_tokens)
+        past = layouts.past_actions(rule, "bc", horizons, count)
         layout = {"action": layouts.action_segment(rule, embedded)}
         if c.layout == "branched":
-            question = Sight("question", "bq", mask[..., None, :])
+            question = layouts.see_question(rule, "bq", mask[..., None, :])
         else:
             shape = (*queries, *questions.shape[-2:])
             layout["question"] = layouts.block_question_segment(
                 rule, "bchqt", jnp.broadcast_to(questions, shape), mask, past
             )
-            question = Sight("question", "bchq", mask[..., None, :])
+            question = layouts.see_question(rule, "bchq", mask[..., None, :])
         newline = jnp.broadcast_to(newline, (*queries, *newline.shape[-2:]))
         layout["answer"] = layouts.answer_segment(
             rule, "bchqm", newline, horizons, question, past

@@ -16,6 +16,7 @@ from swm_jax.tools.programs import Program
 from swm_jax.tools.roofline import StepTime, step_time
 from swm_jax.tools.topology import Slice
 from swm_jax.tools.traffic import memory_traffic
+from swm_jax.training import Experiment
 
 _REFUSALS = (
     r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm",
@@ -158,12 +159,12 @@ def weak_scaling(small: Analysis, large: Analysis) -> dict[str, float]:
     }
 
 
-def advice(analysis: Analysis, config: Any, shards: int = 1) -> str:
+def advice(analysis: Analysis, experiment: Experiment, shards: int = 1) -> str:
     """What to change about a program that does not fit.
 
     Args:
       analysis: of that program.
-      config: the experiment's.
+      experiment: whose program it is.
       shards: parts that the mesh splits a batch into.
     """
     sizes = analysis.program.held
@@ -179,9 +180,9 @@ def advice(analysis: Analysis, config: Any, shards: int = 1) -> str:
         return f"all of it is held between calls: take chips of more memory, {rest}"
     if analysis.program.name != "train step":
         return f"fewer --scenes per chip, fewer candidates in config.planner, or {more}"
-    if config.model.overrides.get("remat", "full") != "full":
+    if experiment.model.config().remat != "full":
         return "config.model.overrides.remat='full'"
-    parts = config.get("accumulate", 1)
+    parts = experiment.accumulate
     # Gradients do not shrink with the parts, and there are two: the part's, the sum.
     gradient = min(sizes.get("parameters", 0), sizes.get("optimizer state", 0) // 2)
     room = analysis.available - held - 2 * gradient

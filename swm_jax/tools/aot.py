@@ -14,6 +14,7 @@ The last line says "fits" or "does not fit", and the exit status 0 or 3; 2 is a
 question that could not be asked. libtpu is needed, and nothing else: `make libtpu`.
 """
 
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ import jax
 import ml_collections
 from absl import app, flags
 
+from swm_jax.choices import known
 from swm_jax.cli import define_config, read_flags
 from swm_jax.files import write_whole
 from swm_jax.tools.analysis import Analysis, advice, analyse, grouped, weak_scaling
@@ -36,6 +38,7 @@ from swm_jax.tools.programs import (
 )
 from swm_jax.tools.roofline import HOP_SECONDS, MATMUL_SHARE
 from swm_jax.tools.topology import Slice, TopologyError, get_slice
+from swm_jax.training import Experiment
 from swm_jax.training.sharding import batch_shards, make_mesh
 
 PROGRAMS = ("train", "planner", "loop")
@@ -75,7 +78,7 @@ def run(
     """Compiles and prints; returns what `--json` writes.
 
     Args:
-      config: an experiment config.
+      config: of an experiment.
       topology: for example "v5e:4x4".
       programs: of `PROGRAMS`; empty: all that the experiment has.
       scenes: planned for at once by planner and closed loop; 0 takes one per chip.
@@ -86,26 +89,27 @@ def run(
       TopologyError: no such slice, or no libtpu.
       ValueError: a config that does not fit the slice, or an unknown program.
     """
+    experiment = Experiment.parse(config)
     if not programs:
-        programs = PROGRAMS if has_loop(config) else PROGRAMS[:2]
+        programs = PROGRAMS if has_loop(experiment) else PROGRAMS[:2]
     for name in programs:
-        if name not in PROGRAMS:
-            raise ValueError(f"unknown program '{name}'; known: {', '.join(PROGRAMS)}")
+        known("program", name, PROGRAMS)
     slice_ = get_slice(topology)
-    mesh = make_mesh(config.mesh, slice_.devices)
+    mesh = make_mesh(vars(experiment.mesh), slice_.devices)
     scenes = scenes or slice_.chips
     shape = (
         " x ".join(f"{name} {n}" for name, n in mesh.shape.items() if n > 1) or "of one"
     )
     print(
-        f"{config.name} ({config.model.variant}, layout {config.model.layout}) on "
+        f"{experiment.name} ({experiment.model.variant}, layout "
+        f"{experiment.model.layout}) on "
         f"{slice_.chips} chip(s) of {slice_.name}, mesh {shape}; jax {jax.__version__}",
         flush=True,
     )
     make = {
-        "train": lambda: train_program(config, mesh),
-        "planner": lambda: planner_program(config, mesh, scenes),
-        "loop": lambda: loop_program(config, mesh, scenes),
+        "train": lambda: train_program(experiment, mesh),
+        "planner": lambda: planner_program(experiment, mesh, scenes),
+        "loop": lambda: loop_program(experiment, mesh, scenes),
     }
     found = []
     for name in programs:
@@ -113,35 +117,38 @@ def run(
         found.append(analyse(make[name](), slice_, mesh, keep))
         print(describe(found[-1], slice_), flush=True)
     result = {
-        "config": config.name,
-        "layout": config.model.layout,
+        "config": experiment.name,
+        "layout": experiment.model.layout,
         "topology": slice_.name,
         "chips": slice_.chips,
         "mesh": dict(mesh.shape),
         "jax": jax.__version__,
         "programs": [as_json(each, slice_) for each in found],
         "fits": all(each.fits for each in found),
-        "verdict": verdict(found, config, batch_shards(mesh)),
+        "verdict": verdict(found, experiment, batch_shards(mesh)),
     }
     if scale_from and "train" in programs and found[programs.index("train")].fits:
         result["weak_scaling"] = _scale(
-            config, slice_, found[programs.index("train")], scale_from
+            experiment, slice_, found[programs.index("train")], scale_from
         )
     return result
 
 
-def _scale(config, slice_: Slice, large: Analysis, name: str) -> dict[str, Any]:
+def _scale(
+    experiment: Experiment, slice_: Slice, large: Analysis, name: str
+) -> dict[str, Any]:
     """Compiles the train step for the smaller slice, images per chip alike."""
     small = get_slice(name)
-    images, rest = divmod(config.data.images * small.chips, slice_.chips)
+    data = experiment.data
+    images, rest = divmod(data.images * small.chips, slice_.chips)
     if rest or small.chips >= slice_.chips:
         raise ValueError(
-            f"{config.data.images} images on {slice_.chips} chips are no whole number "
+            f"{data.images} images on {slice_.chips} chips are no whole number "
             f"on the {small.chips} of {name}, or it is no smaller slice"
         )
-    less = config.copy_and_resolve_references()
-    less.data.images = images
-    mesh = make_mesh(less.mesh, small.devices)
+    data = dataclasses.replace(data, images=images)
+    less = dataclasses.replace(experiment, data=data)
+    mesh = make_mesh(vars(less.mesh), small.devices)
     base = analyse(train_program(less, mesh), small, mesh)
     if not base.fits:
         change = advice(base, less, batch_shards(mesh))
@@ -210,9 +217,7 @@ def describe(analysis: Analysis, slice_: Slice) -> str:
     return "\n".join(lines)
 
 
-def verdict(
-    found: list[Analysis], config: ml_collections.ConfigDict, shards: int = 1
-) -> str:
+def verdict(found: list[Analysis], experiment: Experiment, shards: int = 1) -> str:
     """One line: "fits" or "does not fit", with the reason.
 
     Args:
@@ -225,7 +230,7 @@ def verdict(
     ]
     reasons = [
         f"{each.program.name} needs {_bytes(each.needed)} of "
-        f"{_bytes(each.available)} per chip; {advice(each, config, shards)}"
+        f"{_bytes(each.available)} per chip; {advice(each, experiment, shards)}"
         for each in found
         if not each.fits
     ]

@@ -3,8 +3,8 @@
     program = train_program(config, mesh)
     compiled = program.lower().compile()
 
-They are the real ones: `make_train_step`, the planner's replan over a world model, and
-the closed loop on the device. No weight is made and no data set is read.
+They are the real ones: the training loop's step, the planner's replan over a world
+model, and the closed loop on the device. No weight is made and no data set is read.
 """
 
 import dataclasses
@@ -15,11 +15,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from data_pipelines.batches.query_types import QUERY_TYPES
 from swm_jax import worlds
 from swm_jax.eval.episodes.device_program import episode_program
 from swm_jax.eval.episodes.setup import Setup
@@ -34,15 +32,13 @@ from swm_jax.models import (
     TrainBatch,
     VLMWorldModel,
     flops,
-    get_config,
 )
 from swm_jax.planning import GoalArrays, Planner
-from swm_jax.training.finetune import Finetune, count_parameters
-from swm_jax.training.optimizer import make_optimizer
+from swm_jax.training import Experiment
+from swm_jax.training.build import build
+from swm_jax.training.finetune import count_parameters
 from swm_jax.training.sharding import batch_sharding, batch_shards, replicated
-from swm_jax.training.state import abstract_state
-from swm_jax.training.step import make_train_step
-from swm_jax.worlds.world import World
+from swm_jax.training.world_model.model import TrainableWorldModel
 
 QUESTIONS = 2  # of a planner's goal, as the board's block-to-block task has
 
@@ -70,34 +66,15 @@ class Program:
     work: Mapping[str, int]
 
 
-def model_config(config: ml_collections.ConfigDict) -> ModelConfig:
-    """The model of an experiment."""
-    overrides = {"layout": config.model.layout, **config.model.overrides}
-    return get_config(config.model.variant, **overrides)
-
-
-def train_program(config: ml_collections.ConfigDict, mesh: Mesh) -> Program:
+def train_program(experiment: Experiment, mesh: Mesh) -> Program:
     """The train step of an experiment.
 
     Raises:
-      ValueError: a config that does not fit together, or not the mesh.
+      ValueError: settings that do not fit the model or the mesh.
     """
-    model, finetune = model_config(config), Finetune.from_config(config)
-    pace = None
-    if finetune.schedules:
-        pace = finetune.scale_by_pace(config.optimizer, config.steps)
-    optimizer, _ = make_optimizer(config.optimizer, config.steps, pace)
-    state = abstract_state(config, model, optimizer, mesh)
-    batch = batch_shapes(config, model, mesh)
-    step = make_train_step(
-        SemanticWorldModel(model),
-        optimizer,
-        len(QUERY_TYPES),
-        config.dense_weight,
-        finetune,
-        accumulate=config.get("accumulate", 1),
-        shardings=jax.tree.map(lambda leaf: leaf.sharding, state),
-    )
+    model = experiment.model.config()
+    built = build(experiment, TrainableWorldModel.of(experiment), mesh)
+    state, batch = built.state, batch_shapes(experiment, mesh)
     images, actions = batch.actions.shape[:2]
     questions, length = batch.question_tokens.shape[1:]
     queries, answers = batch.answer_tokens.shape[1:]
@@ -107,7 +84,7 @@ def train_program(config: ml_collections.ConfigDict, mesh: Mesh) -> Program:
     )  # fmt: skip
     return Program(
         name="train step",
-        lower=lambda: step.lower(state, batch),
+        lower=lambda: built.step.lower(state, batch),
         held={
             "parameters": bytes_per_device(state.params),
             "optimizer state": bytes_per_device(state.opt_state),
@@ -124,20 +101,18 @@ def train_program(config: ml_collections.ConfigDict, mesh: Mesh) -> Program:
     )
 
 
-def planner_program(
-    config: ml_collections.ConfigDict, mesh: Mesh, scenes: int
-) -> Program:
-    """One replan of `config.planner` for scenes split over the mesh.
+def planner_program(experiment: Experiment, mesh: Mesh, scenes: int) -> Program:
+    """One replan of the experiment's planner for scenes split over the mesh.
 
     The model lies whole on every chip, in the dtype of its computation, so that no
     replan waits for weights.
 
     Raises:
-      ValueError: settings that the planner does not know, or scenes that do not divide.
+      ValueError: scenes that do not divide.
     """
-    model, planner = model_config(config), planner_of(config)
+    model, planner = experiment.model.config(), experiment.make_planner()
     world_model = planner_model(model, mesh)
-    observed = _observation(config, model, mesh, scenes)
+    observed = _observation(experiment, mesh, scenes)
     aims = _aims(model, mesh, scenes)
     state = _split(jax.eval_shape(lambda: planner.init_state(scenes)), mesh)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), scenes))
@@ -157,20 +132,20 @@ def planner_program(
     )
 
 
-def loop_program(config: ml_collections.ConfigDict, mesh: Mesh, scenes: int) -> Program:
+def loop_program(experiment: Experiment, mesh: Mesh, scenes: int) -> Program:
     """Whole episodes on the device: render, encode, plan, act, until the last ends.
 
     Raises:
       ValueError: an experiment whose world has no loop on the device, or as
         `planner_program`.
     """
-    world = world_of(config)
-    if not has_loop(config):
+    world = worlds.load(experiment.world)
+    if not has_loop(experiment):
         raise ValueError(
             f"world '{world.name}' has no closed loop on the device: leave 'loop' out "
             "of --programs"
         )
-    model, planner = model_config(config), planner_of(config)
+    model, planner = experiment.model.config(), experiment.make_planner()
     setup = Setup(
         world.make_env(world.env.device_engine),
         planner_model(model, mesh),
@@ -178,7 +153,7 @@ def loop_program(config: ml_collections.ConfigDict, mesh: Mesh, scenes: int) -> 
         jax.random.key(0),
         tokenizer=Tokenizer.load("board_cube"),  # any that has the words
         question_length=model.max_question_tokens,
-        image_size=frame_size(config, model),
+        image_size=frame_size(experiment),
     )
     task = world.tasks.names[-1]  # the hardest
     prepared = setup.prepare([(task, seed) for seed in range(scenes)])
@@ -206,20 +181,9 @@ def loop_program(config: ml_collections.ConfigDict, mesh: Mesh, scenes: int) -> 
     )
 
 
-def world_of(config: ml_collections.ConfigDict) -> World:
-    """`config.world`, or the default one."""
-    return worlds.load(config.get("world", worlds.DEFAULT))
-
-
-def has_loop(config: ml_collections.ConfigDict) -> bool:
+def has_loop(experiment: Experiment) -> bool:
     """Whether episodes of the experiment's world run on the device."""
-    return world_of(config).env.device_engine is not None
-
-
-def planner_of(config: ml_collections.ConfigDict) -> Planner:
-    """`config.planner`: a name and settings; MPPI as published without one."""
-    settings = dict(config.get("planner", {"name": "mppi_published"}))
-    return world_of(config).make_planner(settings.pop("name"), **settings)
+    return worlds.load(experiment.world).env.device_engine is not None
 
 
 def planner_model(model: ModelConfig, mesh: Mesh) -> VLMWorldModel:
@@ -244,20 +208,18 @@ def replan_flops(model: ModelConfig, planner: Planner) -> int:
     return flops.encode_flops(model, QUESTIONS, length) + times * scoring
 
 
-def batch_shapes(
-    config: ml_collections.ConfigDict, model: ModelConfig, mesh: Mesh
-) -> TrainBatch:
+def batch_shapes(experiment: Experiment, mesh: Mesh) -> TrainBatch:
     """A training batch of shapes, its images split over the mesh.
 
     Raises:
       ValueError: images that do not divide.
     """
-    data, side = config.data, frame_size(config, model)
+    data, model = experiment.data, experiment.model.config()
     images, queries, width = data.images, data.queries, model.max_question_tokens
-    answer = 2 if data.get("answer_eos", False) else 1
+    answer = 2 if data.answer_eos else 1
     shape = lambda dtype, *axes: jax.ShapeDtypeStruct((images, *axes), dtype)
     batch = TrainBatch(
-        image=shape(jnp.uint8, *side, 3),
+        image=shape(jnp.uint8, *frame_size(experiment), 3),
         actions=shape(jnp.float32, model.max_horizon, model.action_size),
         question_tokens=shape(jnp.int32, data.questions, width),
         question_mask=shape(jnp.bool_, data.questions, width),
@@ -273,12 +235,9 @@ def batch_shapes(
     return _split(batch, mesh)
 
 
-def frame_size(
-    config: ml_collections.ConfigDict, model: ModelConfig
-) -> tuple[int, int]:
-    """Rows and columns of a frame, `config.data.frame` or the model's own."""
-    side = model.image_size
-    return tuple(config.data.get("frame", (side, side)))
+def frame_size(experiment: Experiment) -> tuple[int, ...]:
+    """Rows and columns of a frame, `data.frame` or the model's own."""
+    return experiment.data.frame or (experiment.model.config().image_size,) * 2
 
 
 def train_tokens(model: ModelConfig, batch: TrainBatch) -> int:
@@ -309,8 +268,8 @@ def _lower(function: Callable, mesh: Mesh, *inputs: Any) -> jax.stages.Lowered:
         return jax.jit(function).lower(*inputs)
 
 
-def _observation(config, model, mesh, scenes) -> Observation:
-    shape = (scenes, *frame_size(config, model), 3)
+def _observation(experiment, mesh, scenes) -> Observation:
+    shape = (scenes, *frame_size(experiment), 3)
     return _split(Observation(image=jax.ShapeDtypeStruct(shape, jnp.uint8)), mesh)
 
 

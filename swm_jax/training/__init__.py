@@ -1,5 +1,17 @@
-"""Training: losses, optimizer, step, loop."""
+"""Training: the loop, what it trains, and the records that say how."""
 
-from swm_jax.training.loop import TrainingError, train
+from swm_jax.training.experiment import Experiment, Model, Training
+from swm_jax.training.loop import TrainingError, fit
+from swm_jax.training.trainable import Measures, Trainable
+from swm_jax.training.world_model.run import train
 
-__all__ = ["TrainingError", "train"]
+__all__ = [
+    "Experiment",
+    "Measures",
+    "Model",
+    "Trainable",
+    "Training",
+    "TrainingError",
+    "fit",
+    "train",
+]

@@ -18,9 +18,8 @@ from flax import struct
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from swm_jax.training.losses import Scores
 from swm_jax.training.sharding import replicated
-from swm_jax.training.step import MEASURES, StepMetrics
+from swm_jax.training.step import StepMetrics
 
 REMEMBERED = 8  # bad steps that are told one by one; further ones are counted
 GIVE_UP = 20  # steps skipped one after the other: they will not get better
@@ -31,29 +30,31 @@ class Tally:
     """Sums over the steps since the last look.
 
     Attributes:
-      scores: of the good steps.
+      sums: the trainable's, of the good steps.
       bad: int32[], steps with a loss or gradient norm that is not finite.
       bad_steps: int32[REMEMBERED], the first of them.
-      bad_values: float32[REMEMBERED, M], their `MEASURES`.
+      bad_values: float32[REMEMBERED, M], their scalars.
       in_a_row: int32[], bad steps since the last good one, however long ago.
+      names: of the scalars.
     """
 
-    scores: Scores
+    sums: Any
     bad: Int[Array, ""]
     bad_steps: Int[Array, " n"]
     bad_values: Float[Array, "n M"]
     in_a_row: Int[Array, ""]
+    names: tuple[str, ...] = struct.field(pytree_node=False)
 
     @classmethod
-    def empty(cls, num_types: int) -> "Tally":
-        """Nothing yet."""
-        zeros = np.zeros(num_types, np.float32)
+    def empty(cls, metrics: StepMetrics) -> "Tally":
+        """Nothing yet, of steps with such metrics; looks at their shapes only."""
         return cls(
-            Scores(zeros, zeros, zeros),
+            jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), metrics.sums),
             np.int32(0),
             np.zeros(REMEMBERED, np.int32),
-            np.zeros((REMEMBERED, len(MEASURES)), np.float32),
+            np.zeros((REMEMBERED, len(metrics.names)), np.float32),
             np.int32(0),
+            metrics.names,
         )
 
 
@@ -62,21 +63,21 @@ def make_counter(mesh: Mesh) -> Callable[[Tally, StepMetrics, int, bool], Tally]
 
     @functools.partial(jax.jit, out_shardings=replicated(mesh))
     def count(tally, metrics, step, anew):
-        scores = metrics.scores
-        kept = jax.tree.map(lambda x: jnp.where(anew, 0, x), (tally.scores, tally.bad))
+        kept = jax.tree.map(lambda x: jnp.where(anew, 0, x), (tally.sums, tally.bad))
         before, bad = kept
-        values = metrics.measures()
+        values = metrics.values()
         good = jnp.isfinite(values).all()
-        scores = jax.tree.map(
-            lambda old, new: old + jnp.where(good, new, 0), before, scores
+        sums = jax.tree.map(
+            lambda old, new: old + jnp.where(good, new, 0), before, metrics.sums
         )
         place = jnp.where(good, REMEMBERED, bad)  # out of range: dropped
         return Tally(
-            scores=scores,
+            sums=sums,
             bad=bad + jnp.where(good, 0, 1),
             bad_steps=tally.bad_steps.at[place].set(step, mode="drop"),
             bad_values=tally.bad_values.at[place].set(values, mode="drop"),
             in_a_row=jnp.where(good, 0, tally.in_a_row + 1),
+            names=tally.names,
         )
 
     return lambda tally, metrics, step, anew: count(
@@ -85,21 +86,21 @@ def make_counter(mesh: Mesh) -> Callable[[Tally, StepMetrics, int, bool], Tally]
 
 
 def bad_steps(tally: Tally) -> list[dict[str, Any]]:
-    """Step and measures, as text, of the bad steps; waits for the device."""
+    """Step and scalars, as text, of the bad steps; waits for the device."""
     count = min(int(tally.bad), REMEMBERED)
     if not count:
         return []
     steps, values = np.asarray(tally.bad_steps), np.asarray(tally.bad_values)
     return [
-        {"step": int(step), **dict(zip(MEASURES, map(str, row)))}
+        {"step": int(step), **dict(zip(tally.names, map(str, row)))}
         for step, row in zip(steps[:count], values[:count])
     ]
 
 
 def what_is_bad(found: dict[str, Any]) -> str:
     """Such as "gradient_norm nan", for an entry of `bad_steps`."""
-    wrong = [name for name in MEASURES if not np.isfinite(float(found[name]))]
-    return ", ".join(f"{name} {found[name]}" for name in wrong)
+    wrong = {k: v for k, v in found.items() if not np.isfinite(float(v))}
+    return ", ".join(f"{name} {value}" for name, value in wrong.items())
 
 
 def write_bad_batch(

@@ -26,6 +26,7 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Int, PRNGKeyArray
 
+from swm_jax.choices import known
 from swm_jax.models.lora import (
     LoraRule,
     check_patterns,
@@ -34,7 +35,7 @@ from swm_jax.models.lora import (
     lora_rules,
     scale_adapters,
 )
-from swm_jax.training.optimizer import SCHEDULE_FIELDS, make_schedule
+from swm_jax.training.optimizer import SCHEDULE_FIELDS, Optimizer, make_schedule
 
 _WITH_ADAPTERS = (("(lora|action|dense)/.*", {}), (".*", None))
 _BESIDE_THE_MODEL = ("dense", "lora")
@@ -54,13 +55,16 @@ class Finetune:
     lora: tuple[LoraRule, ...] = ()
 
     @classmethod
-    def from_config(cls, config: ml_collections.ConfigDict) -> "Finetune":
-        """Reads `config.finetune`, which may be missing.
+    def from_config(
+        cls, finetune: Mapping[str, Any], where: str = "config.finetune"
+    ) -> "Finetune":
+        """Reads the two lists; either may be missing.
 
         Raises:
-          ValueError: rules with unknown fields.
+          ValueError: unknown fields, of this or of a rule.
         """
-        finetune = config.get("finetune", None) or {}
+        for name in finetune:
+            known(f"field of {where}", name, ("schedules", "lora"))
         lora = lora_rules(finetune.get("lora", ()))
         schedules = tuple(finetune.get("schedules", ()))
         if lora and not schedules:
@@ -74,6 +78,13 @@ class Finetune:
                 )
         rules = [(p, None if f is None else dict(f)) for p, f in schedules]
         return cls(tuple(rules), lora)
+
+    def to_config(self) -> ml_collections.ConfigDict:
+        """The two lists, as `from_config` reads them."""
+        lora = tuple((r.pattern, {"rank": r.rank, "alpha": r.alpha}) for r in self.lora)
+        usual = lora and self.schedules == _WITH_ADAPTERS
+        schedules = () if usual else self.schedules
+        return ml_collections.ConfigDict({"schedules": schedules, "lora": lora})
 
     def describe(self) -> dict[str, list]:
         """The rules as JSON, for a checkpoint's metadata."""
@@ -114,19 +125,17 @@ class Finetune:
             raise ValueError("the finetune schedules freeze every parameter")
         return unflatten_dict(trained, sep="/"), unflatten_dict(frozen, sep="/")
 
-    def pace(
-        self, optimizer: ml_collections.ConfigDict, steps: int
-    ) -> dict[str, optax.Schedule]:
+    def pace(self, optimizer: Optimizer, steps: int) -> dict[str, optax.Schedule]:
         """The learning-rate schedule of every rule that moves something."""
         schedules = {}
         for pattern, fields in self.schedules:
             if fields is not None and pattern not in schedules:
-                own = ml_collections.ConfigDict({**optimizer.to_dict(), **fields})
+                own = dataclasses.replace(optimizer, **fields)
                 schedules[pattern] = make_schedule(own, steps)
         return schedules
 
     def scale_by_pace(
-        self, optimizer: ml_collections.ConfigDict, steps: int
+        self, optimizer: Optimizer, steps: int
     ) -> optax.GradientTransformation:
         """Multiplies updates of learning rate 1 by the rate of their rule."""
         schedules = self.pace(optimizer, steps)

@@ -7,17 +7,16 @@ the host runs ahead. docs/training.md tells what happens when something fails.
 """
 
 import contextlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
-import numpy as np
 from etils import epath
+from jax.sharding import Mesh
 
-from data_pipelines.batches.query_types import QUERY_TYPES
-from swm_jax.checkpoints import SAVE_TIMEOUT, KeepBest, RunCheckpoints
-from swm_jax.models import SemanticWorldModel, Tokenizer, get_config
+from swm_jax.checkpoints import RunCheckpoints
+from swm_jax.choices import known
 from swm_jax.training.bad_steps import (
     GIVE_UP,
     Tally,
@@ -26,72 +25,47 @@ from swm_jax.training.bad_steps import (
     what_is_bad,
     write_bad_batch,
 )
-from swm_jax.training.config_check import check_config
+from swm_jax.training.build import Start, build, initial_state
 from swm_jax.training.distributed import StopSignal, is_first
+from swm_jax.training.experiment import Training
 from swm_jax.training.finetune import Finetune, count_parameters
 from swm_jax.training.goodput import Goodput, PhaseClock
-from swm_jax.training.inputs import (
-    Inputs,
-    action_metadata,
-    data_position,
-    place_batch,
-    process_rows,
-)
+from swm_jax.training.inputs import Inputs, place_batch, process_rows
 from swm_jax.training.metrics import MetricsLog, Progress
-from swm_jax.training.optimizer import make_optimizer
 from swm_jax.training.profiling import Profiler
 from swm_jax.training.sharding import make_mesh
-from swm_jax.training.state import abstract_state, initial_state
-from swm_jax.training.step import (
-    Scores,
-    StepMetrics,
-    TrainState,
-    make_eval_step,
-    make_train_step,
-)
+from swm_jax.training.step import StepMetrics, TrainState
+from swm_jax.training.trainable import Trainable
 
-# Of the last step, beside the sums over all steps since the last row.
-LOGGED = (
-    "dense_loss",
-    "dense_accuracy",
-    "mention_error_sides",
-    "place_error_mm",
-    "gradient_norm",
-)
+# What a workdir goes on with; the rest of the metadata may change.
+SAME = ("stage", "model", "finetune")
 
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says at which step and why."""
 
 
-def score_scalars(scores: Scores, prefix: str = "") -> dict[str, float]:
-    """Mean loss and accuracy over all queries, and accuracy by type seen."""
-    correct, count = np.asarray(scores.correct), np.asarray(scores.count)
-    rates = {
-        f"{prefix}accuracy/{name}": correct[i] / count[i]
-        for i, name in enumerate(QUERY_TYPES)
-        if count[i]
-    }
-    total = max(count.sum(), 1.0)
-    return {
-        f"{prefix}loss": float(np.asarray(scores.loss).sum() / total),
-        f"{prefix}accuracy": float(correct.sum() / total),
-        **rates,
-    }
-
-
-def train(
-    config: ml_collections.ConfigDict,
+def fit(
+    training: Training,
+    trainable: Trainable,
+    inputs: Callable[[Mesh], Inputs],
     workdir: epath.PathLike,
+    *,
+    metadata: Mapping[str, Any] | None = None,
+    start: Start | None = None,
     profile_steps: tuple[int, int] | None = None,
 ) -> dict[str, float]:
-    """Runs `config.steps` steps, resuming what `workdir` holds.
+    """Runs `training.steps` steps, resuming what `workdir` holds.
 
-    On several hosts every process calls this, after `hosts.connect`.
+    On several hosts every process calls this, after `distributed.connect`.
 
     Args:
-      config: an experiment config, for example `experiments/board_tiny.py`.
+      training: settings of the loop.
+      trainable: model and loss.
+      inputs: makes the batches for a mesh, called once.
       workdir: logs, metrics and checkpoints; the same for all processes.
+      metadata: JSON that checkpoints carry; a run goes on with the same `SAME` only.
+      start: (fresh parameters, shardings) -> those of step 0.
       profile_steps: steps done before and after a profiler trace.
 
     Returns:
@@ -101,20 +75,23 @@ def train(
       TrainingError: the loss is not finite, the workdir belongs to another model, or
         the last state could not be saved.
       CheckpointError: there are checkpoints, and none can be read.
-      ValueError: the config holds what cannot be.
+      ValueError: settings that cannot be.
     """
     clock = PhaseClock()
-    check_config(config)
+    best = training.keep_best
+    if best:
+        metrics = [f"validation/{name}" for name in trainable.metrics]
+        known("config.keep_best.metric", best.metric, metrics)
     workdir = epath.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    best = config.get("keep_best")
-    best = KeepBest(**best) if best else None
     with contextlib.ExitStack() as stack:
-        timeout = config.get("save_timeout", SAVE_TIMEOUT)
-        checkpoints = RunCheckpoints(workdir, config.keep_checkpoints, best, timeout)
+        checkpoints = RunCheckpoints(
+            workdir, training.keep_checkpoints, best, training.save_timeout
+        )
         stack.enter_context(contextlib.closing(checkpoints))
-        run = _Run(config, workdir, checkpoints, clock, profile_steps)
+        run = _Run(training, trainable, workdir, checkpoints, clock, metadata or {})
         stack.enter_context(contextlib.closing(run))
+        run.begin(inputs, start, profile_steps)
         run.steps()
         return run.result
 
@@ -122,66 +99,56 @@ def train(
 class _Run:
     """One start of a run: what the loop holds, and what it does between steps."""
 
-    def __init__(self, config, workdir, checkpoints, clock, profile_steps):
-        self.config, self.workdir = config, workdir
+    def __init__(self, training, trainable, workdir, checkpoints, clock, metadata):
+        self.config, self.trainable, self.workdir = training, trainable, workdir
         self.checkpoints, self.clock = checkpoints, clock
-        self.on_nan = config.get("on_nan", "stop")
-        overrides = {"layout": config.model.layout, **config.model.overrides}
-        model_config = get_config(config.model.variant, **overrides)
-        tokenizer = Tokenizer.load(config.model.tokenizer)
-        tokenizer.check(model_config)
-        model = SemanticWorldModel(model_config)
-        self.mesh = make_mesh(config.mesh)
-        finetune = Finetune.from_config(config)
-        optimizer, self.schedule, self.paces = _optimizer(config, finetune)
-        self.metadata = _metadata(config, overrides, finetune)
-        target = abstract_state(config, model_config, optimizer, self.mesh)
-        self.state = self._resume(target)
+        self.metadata = {**metadata, "config": training.to_config().to_dict()}
+        if training.finetune != Finetune():
+            self.metadata["finetune"] = training.finetune.describe()
+        self.mesh = make_mesh(vars(training.mesh))
+        self.built = build(training, trainable, self.mesh)
+        self.count = make_counter(self.mesh)
+        self.result, self.saved = {}, None
+        self.log = self.profiler = self.stop = None
+
+    def begin(self, inputs, start, profile_steps) -> None:
+        """Makes or resumes the state, opens data and logs."""
+        config, built = self.config, self.built
+        self.state = self._resume(built.state)
         if self.state is None:
-            self.state = initial_state(config, model_config, optimizer, target)
+            self.state = initial_state(config, self.trainable, built, start)
         self.step = int(self.state.step)
-        if finetune != Finetune():
-            moving, total = finetune.split(target.params)[0], target.params
+        if config.finetune != Finetune():
+            total = built.state.params
+            moving = config.finetune.split(total)[0]
             self._say(
                 f"{count_parameters(moving):,} of {count_parameters(total):,} "
                 "parameters move"
             )
-        self.rows = process_rows(self.mesh, config.data.images)
-        self.inputs = Inputs(config, model_config, tokenizer, self.rows)
+        self.inputs = inputs(self.mesh)
+        self.rows = process_rows(self.mesh, self.inputs.images)
         self.stream = self.inputs.stream(self.step)
         self.held_out = self.inputs.validation()
-        self.train_step = make_train_step(
-            model,
-            optimizer,
-            len(QUERY_TYPES),
-            config.dense_weight,
-            finetune,
-            shardings=jax.tree.map(lambda leaf: leaf.sharding, target),
-            accumulate=config.get("accumulate", 1),
-            skip_bad=self.on_nan == "skip",
-        )
-        self.eval_step = make_eval_step(model, len(QUERY_TYPES), finetune, self.mesh)
-        self.count = make_counter(self.mesh)
-        self.log = MetricsLog(workdir, self.step) if is_first() else None
+        self.log = MetricsLog(self.workdir, self.step) if is_first() else None
         kept = self.log.kept if self.log else ()
-        self.goodput = Goodput(workdir, kept, clock.began, writes=is_first())
-        self.progress = Progress(self.step, config.steps, config.data.images)
-        self.profiler = Profiler(workdir, profile_steps if is_first() else None)
+        self.goodput = Goodput(self.workdir, kept, self.clock.began, writes=is_first())
+        self.progress = Progress(self.step, config.steps, self.inputs.images)
+        self.profiler = Profiler(self.workdir, profile_steps if is_first() else None)
         self.stop = StopSignal()
-        self.result, self.saved = {}, None
-        clock.charge("start")
+        self.clock.charge("start")
 
     def steps(self) -> None:
         """Runs to the last step, or until all are told to stop."""
-        config, tally = self.config, Tally.empty(len(QUERY_TYPES))
+        config, tally = self.config, None
         first, anew, stopped = self.step, False, False
         while self.step < config.steps and not stopped:
             self.profiler.before(self.step)
             with self.clock("data"):
                 batch = place_batch(next(self.stream), self.mesh, self.rows)
             with self.clock("compile" if self.step == first else "step"):
-                self.state, metrics = self.train_step(self.state, batch)
+                self.state, metrics = self.built.step(self.state, batch)
                 self.step += 1
+                tally = Tally.empty(metrics) if tally is None else tally
                 tally, anew = self.count(tally, metrics, self.step, anew), False
             trace = self.profiler.after(self.step, self.state)
             if trace:
@@ -207,10 +174,9 @@ class _Run:
 
     def close(self) -> None:
         """Ends traces and logs, gives signals back."""
-        self.profiler.close()
-        self.stop.close()
-        if self.log:
-            self.log.close()
+        for part in (self.profiler, self.stop, self.log):
+            if part:
+                part.close()
 
     def _resume(self, target: TrainState) -> TrainState | None:
         found = self.checkpoints.restore_newest(
@@ -226,7 +192,7 @@ class _Run:
 
     def _check_same_run(self, before: dict[str, Any]) -> None:
         """A workdir goes on with the model, stage and moving parts it began with."""
-        for key in ("stage", "model", "finetune"):
+        for key in SAME:
             if before.get(key) != self.metadata.get(key):
                 raise TrainingError(
                     f"{self.workdir} holds a run of another config: its {key} is "
@@ -243,7 +209,7 @@ class _Run:
             if is_first():
                 path = self._examples_of(bad)
                 where = f", its batch is described in {path}" if path else ""
-            if self.on_nan == "stop":
+            if self.config.on_nan == "stop":
                 latest = self.checkpoints.latest_step()
                 good = f"step {latest}" if latest is not None else "none yet"
                 raise TrainingError(
@@ -269,34 +235,34 @@ class _Run:
 
     def _scalars(self, tally: Tally, metrics: StepMetrics) -> dict[str, float]:
         with self.clock("step"):
-            scalars = score_scalars(tally.scores) | {
-                name: float(getattr(metrics, name)) for name in LOGGED
-            }
-        scalars["learning_rate"] = float(self.schedule(self.step - 1))
+            scalars = {k: float(value) for k, value in metrics.scalars.items()}
+            scalars |= self.trainable.report(jax.device_get(tally.sums))
+        scalars["learning_rate"] = float(self.built.schedule(self.step - 1))
         scalars |= {
             f"learning_rate/{pattern}": float(pace(self.step - 1))
-            for pattern, pace in self.paces.items()
+            for pattern, pace in self.built.paces.items()
         }
-        if self.on_nan == "skip":
+        if self.config.on_nan == "skip":
             scalars["skipped_steps"] = float(tally.bad)
         rate, left = self.progress.rate(self.step)
-        shown = {k: scalars[k] for k in ("loss", "accuracy", "place_error_mm")}
+        shown = {k: scalars[k] for k in self.trainable.shown}
         self._say(self.progress.line(self.step, rate, left, shown))
         return scalars | {"steps_per_second": rate}
 
     def _validate(self) -> dict[str, float]:
-        scores = None
+        sums = None
         with self.clock("validate"):
             for batch in self.held_out:
                 batch = place_batch(batch, self.mesh, self.rows)
-                new = self.eval_step(self.state.params, batch)
-                scores = new if scores is None else jax.tree.map(jnp.add, scores, new)
-            self.result = score_scalars(scores, "validation/") if self.held_out else {}
-        if self.result:
-            self._say(
-                f"step {self.step} held-out loss {self.result['validation/loss']:.3f} "
-                f"accuracy {self.result['validation/accuracy']:.3f}"
-            )
+                new = self.built.evaluate(self.state.params, batch)
+                sums = new if sums is None else jax.tree.map(jnp.add, sums, new)
+            found = {}
+            if sums is not None:
+                found = self.trainable.report(jax.device_get(sums))
+        self.result = {f"validation/{name}": value for name, value in found.items()}
+        if found:
+            shown = [f"{k} {found[k]:.3f}" for k in self.trainable.shown if k in found]
+            self._say(f"step {self.step} held-out {' '.join(shown)}")
         return self.result
 
     def _write(self, row: dict[str, float]) -> None:
@@ -314,7 +280,7 @@ class _Run:
                 self.step,
                 self.state.params,
                 self.state.opt_state,
-                data_position(self.config, self.step),
+                {"seed": self.config.seed, "step": self.step},
                 self.metadata,
                 validated,
             )
@@ -344,29 +310,3 @@ class _Run:
     def _say(self, text: str) -> None:
         if is_first():
             print(text, flush=True)
-
-
-def _metadata(config, overrides: dict[str, Any], finetune: Finetune) -> dict[str, Any]:
-    metadata = {
-        "stage": config.stage,
-        "model": {
-            "variant": config.model.variant,
-            "overrides": overrides,
-            "tokenizer": config.model.tokenizer,
-        },
-        "config": config.to_dict(),
-    }
-    if actions := action_metadata(config):
-        metadata["actions"] = actions
-    if finetune != Finetune():
-        metadata["finetune"] = finetune.describe()
-    return metadata
-
-
-def _optimizer(config, finetune: Finetune):
-    """The optimizer, the learning rate in general, and that of every part."""
-    steps, pace = config.steps, None
-    if finetune.schedules:
-        pace = finetune.scale_by_pace(config.optimizer, steps)
-    paces = finetune.pace(config.optimizer, steps)
-    return *make_optimizer(config.optimizer, steps, pace), paces

@@ -1,45 +1,60 @@
-"""Optimizers and learning-rate schedules from a config.
+"""Optimizers and learning-rate schedules, and the settings of both.
 
 AdamW as in PaliGemma fine-tuning; Muon (momentum orthogonalised by Newton-Schulz,
 AdamW for vectors and embeddings) as the faster choice for models trained from
 nothing. Gradients are clipped by their global norm.
 """
 
-import difflib
-from typing import Any
+import dataclasses
+from typing import Any, Literal
 
 import jax
-import ml_collections
 import optax
 from optax.contrib import MuonDimensionNumbers
 
 from swm_jax.models.backbones.registry import declared
+from swm_jax.records import NonNegative, Positive, Share, Size
 
-SCHEDULES = ("constant", "cosine", "linear")
-OPTIMIZERS = ("adamw", "muon")
 SCHEDULE_FIELDS = ("learning_rate", "warmup_steps", "schedule", "final_fraction")
-# Root mean square of a weight matrix's step, in learning rates. 0.2 is AdamW's (Liu
-# et al., "Muon is scalable for LLM training"); small models take larger steps.
-MUON_RMS = 0.6
 
 
-def _check(kind: str, name: str, known: tuple[str, ...]) -> None:
-    if name not in known:
-        close = difflib.get_close_matches(name, known, 1)
-        hint = f" (did you mean '{close[0]}'?)" if close else ""
-        raise ValueError(
-            f"unknown {kind} '{name}'{hint}; known: {', '.join(known)}"
-        ) from None
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """How parameters move.
+
+    Attributes:
+      name: "muon", or "adamw" for all parameters.
+      learning_rate: the highest.
+      warmup_steps: from zero to the highest rate, linearly.
+      schedule: "constant", or decay that is a "cosine" or "linear" to the last step.
+      final_fraction: of the highest rate, where decay ends.
+      b1, b2: decay of AdamW's moments.
+      weight_decay: per step, times the learning rate.
+      clip_norm: limit on the norm of all gradients together.
+      muon_rms: root mean square of a weight matrix's step, in learning rates. 0.2 is
+        AdamW's (Liu et al., "Muon is scalable for LLM training"); small models take
+        larger steps.
+    """
+
+    name: Literal["muon", "adamw"] = "muon"
+    learning_rate: NonNegative = 1e-3
+    warmup_steps: Size = 100
+    schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    final_fraction: Share = 0.05
+    b1: Share = 0.9
+    b2: Share = 0.98
+    weight_decay: NonNegative = 1e-4
+    clip_norm: Positive = 1.0
+    muon_rms: Positive = 0.6
 
 
-def make_schedule(config: ml_collections.ConfigDict, steps: int) -> optax.Schedule:
+def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:
     """Linear warm-up from zero, then the named decay to `final_fraction`.
 
     Args:
-      config: learning_rate, warmup_steps, schedule, final_fraction.
+      config: of the optimizer.
       steps: training steps in all, warm-up included.
     """
-    _check("schedule", config.schedule, SCHEDULES)
     peak, warmup = config.learning_rate, min(config.warmup_steps, steps)
     rest = max(steps - warmup, 1)
     decay = {
@@ -65,23 +80,18 @@ def _muon_dimensions(params: Any) -> Any:
 
 
 def make_optimizer(
-    config: ml_collections.ConfigDict,
+    config: Optimizer,
     steps: int,
     pace: optax.GradientTransformation | None = None,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optimizer and its learning-rate schedule (the latter for the log).
 
     Args:
-      config: name, learning_rate, warmup_steps, schedule, final_fraction, b1, b2,
-        weight_decay, clip_norm.
+      config: of the optimizer.
       steps: training steps in all.
       pace: multiplies updates in place of the schedule, for parts that move at
         their own rates (`Finetune.scale_by_pace`).
-
-    Raises:
-      ValueError: an unknown optimizer or schedule.
     """
-    _check("optimizer", config.name, OPTIMIZERS)
     schedule = make_schedule(config, steps)
     rate = schedule if pace is None else 1.0
     if config.name == "adamw":
@@ -95,7 +105,7 @@ def make_optimizer(
             adam_b2=config.b2,
             weight_decay=config.weight_decay,
             muon_weight_dimension_numbers=_muon_dimensions,
-            consistent_rms=MUON_RMS,
+            consistent_rms=config.muon_rms,
         )
     update = [update] if pace is None else [update, pace]
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), *update), schedule

@@ -14,7 +14,8 @@ import swm_jax
 from swm_jax.checkpoints import CheckpointError
 from swm_jax.checkpoints.convert import convert, listing
 from swm_jax.checkpoints.formats.detect import open_source, split_subtree
-from swm_jax.checkpoints.formats.huggingface.keys import canonical, rules_for, to_leaves
+from swm_jax.checkpoints.formats.huggingface.keys import to_leaves
+from swm_jax.checkpoints.formats.huggingface.table import canonical, rules_for
 from swm_jax.checkpoints.formats.safetensors_files import list_tensors
 
 ROOT = Path(__file__).parents[2]

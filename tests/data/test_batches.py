@@ -4,18 +4,19 @@ Episodes here are random walks without physics; the first two pixel rows of a fr
 hold its episode's number and its time, so that a batch tells where it came from.
 """
 
+import dataclasses
 import json
 import shutil
 
 import grain
 import hypothesis
 import jax
-import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from hypothesis import strategies as st
 
+from data_pipelines.batches.config import Data
 from data_pipelines.batches.stream import StepBatches, make_train_iterator
 from data_pipelines.describe.summary import describe
 from data_pipelines.schema import store as folder
@@ -30,7 +31,7 @@ BOARD = worlds.language("board")
 SIZE = 16
 MODEL = get_config("tiny")
 TOKENS = Tokenizer.load("tiny")
-CONFIG = ml_collections.ConfigDict({"images": 6, "questions": 5, "queries": 14})
+CONFIG = Data(images=6, questions=5, queries=14)
 
 
 def frame(number: int, t: int) -> np.ndarray:
@@ -177,7 +178,7 @@ def test_stream_state_goes_through_an_orbax_checkpoint(data, tmp_path):
 
 @pytest.mark.parametrize("settings", [{"threads": 4}, {"prefetch": 0}])
 def test_stream_does_not_depend_on_threads(data, settings):
-    other = ml_collections.ConfigDict({**CONFIG.to_dict(), **settings})
+    other = dataclasses.replace(CONFIG, **settings)
     left, right = stream(data), stream(data, other)
     assert same([next(left) for _ in range(6)], [next(right) for _ in range(6)])
 
@@ -200,7 +201,7 @@ def test_seeds_and_splits_give_other_streams(data):
 
 
 def test_end_token_is_trained_when_asked(data):
-    config = ml_collections.ConfigDict({**CONFIG.to_dict(), "answer_eos": True})
+    config = dataclasses.replace(CONFIG, answer_eos=True)
     batch = next(stream(data, config))
     real = batch.answer_mask[..., 0]
     assert batch.answer_tokens.shape[-1] == 2
@@ -290,9 +291,9 @@ def test_unknown_split_is_refused(data):
     refused("no split 'test'; it has train, val", data, split="test")
 
 
-def test_sizes_that_cannot_work_are_refused(data):
-    few = ml_collections.ConfigDict({"images": 4, "questions": 9, "queries": 3})
-    refused("3 queries cannot cover 9 questions", data, config=few)
+def test_sizes_that_cannot_work_are_refused():
+    with pytest.raises(ValueError, match="3 queries cannot cover 9 questions"):
+        Data(images=4, questions=9, queries=3)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,13 @@
 import dataclasses
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
 from test_saqa import play
 
+from data_pipelines.batches.config import Data, Simulated
 from data_pipelines.saqa import device_batches as device_saqa
+from data_pipelines.saqa.batch import SaqaConfig
 from data_pipelines.saqa.horizons import Horizons
 from data_pipelines.saqa.sampler import SaqaSampler
 from swm_jax import worlds
@@ -17,9 +18,7 @@ from swm_jax.worlds.board.render import render
 from swm_jax.worlds.board.scene import Scene
 
 BOARD = worlds.language("board")
-CONFIG = ml_collections.ConfigDict(
-    {"images": 16, "questions": 12, "queries": 36, "supersample": 1}
-)
+CONFIG = Data(images=16, questions=12, queries=36, simulated=Simulated(supersample=1))
 SIZE = 16
 
 
@@ -161,8 +160,7 @@ def test_the_same_query_is_never_asked_twice_of_an_image(batches):
 def test_numbers_are_drawn_on_the_device_as_on_the_host(host, tokenizer):
     """Words and answers are read back; the bins are filled like the host's."""
     names = ("peg_distance", "block_moved_distance")
-    config = CONFIG.copy_and_resolve_references()
-    config.question_types = names
+    config = dataclasses.replace(CONFIG, saqa=SaqaConfig(types=names))
     sample = device_batches(host, tokenizer, config=config)
     shares, checked = {name: ([], []) for name in names}, 0
     for step in range(30):

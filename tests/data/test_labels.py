@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
 from stored_episodes import board_episode, picture, plain_episode, write
 
 from data_pipelines.agreement import measure, table
+from data_pipelines.batches.config import Data
 from data_pipelines.batches.stream import make_train_iterator
 from data_pipelines.label.labellers import (
     FrameLabeller,
@@ -95,7 +95,7 @@ def test_labelling_again_gives_the_same_and_continues(labelled, plain, tmp_path)
 def test_batches_from_labels_are_true_to_them(labelled):
     tokens = Tokenizer.load("tiny")
     model = get_config("tiny", max_question_tokens=24)
-    config = ml_collections.ConfigDict({"images": 6, "questions": 2, "queries": 5})
+    config = Data(images=6, questions=2, queries=5)
     stream = make_train_iterator(labelled, config, tokens, model, seed=0)
     known = {
         (e.episode, int(t), int(h), q): a
@@ -137,7 +137,7 @@ def test_rare_answers_are_drawn_as_often_as_common_ones(tmp_path):
 
     episodes = [plain_episode(n, width=2, labels=labels()) for n in range(8)]
     data = write(tmp_path / "rare", episodes, [])
-    config = ml_collections.ConfigDict({"images": 8, "questions": 1, "queries": 1})
+    config = Data(images=8, questions=1, queries=1)
     tokens, model = Tokenizer.load("tiny"), get_config("tiny")
     stream = make_train_iterator(data, config, tokens, model, seed=0)
     yes = tokens.answer_id("yes")

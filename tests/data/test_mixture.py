@@ -1,13 +1,13 @@
 """Mixtures: shares, truth, scales of actions, and what a checkpoint says of them."""
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from stored_episodes import board_episode, cube_episode, plain_episode, write
 
+from data_pipelines.batches.config import Data
 from data_pipelines.batches.mixture import counts, parse_sources
 from data_pipelines.batches.normalise import action_entries, action_statistics
 from data_pipelines.batches.stream import make_train_iterator, stored_action_entries
@@ -18,6 +18,7 @@ from data_pipelines.schema.episode import DataError
 from data_pipelines.schema.read import load_episodes
 from swm_jax import worlds
 from swm_jax.models import ActionScale, Tokenizer, get_config
+from swm_jax.records import parse
 
 BOARD = worlds.language("board")
 CUBE = worlds.language("cube")
@@ -50,7 +51,7 @@ def cubes(cube):
 
 
 def stream(directory, tokens, model=MODEL, **changes):
-    config = ml_collections.ConfigDict({**CONFIG, **changes})
+    config = parse(Data, {**CONFIG, **changes}, "config.data")
     return make_train_iterator(directory, config, tokens, model, seed=0)
 
 
@@ -92,7 +93,7 @@ def test_a_source_gives_the_episodes_of_its_policies_alone(board, tokens):
 def test_a_host_gets_its_rows_of_the_global_batch_of_a_mixture(board, cube, tokens):
     sources = [str(board), {"dir": str(cube), "weight": 2.0}]
     words = Tokenizer.load("board_cube")
-    config = ml_collections.ConfigDict(CONFIG)
+    config = Data(**CONFIG)
     whole, half = (
         next(make_train_iterator(sources, config, words, MODEL, seed=0, rows=rows))
         for rows in (None, [1, 4, 5])
@@ -237,7 +238,7 @@ def test_damage_is_skipped_by_config_and_told(board, tokens, tmp_path, capsys):
         stream(str(copy), tokens)
     next(stream(str(copy), tokens, on_damage="skip"))
     assert "skipped 4 damaged train episodes" in capsys.readouterr().err
-    with pytest.raises(DataError, match="on_damage is 'ignore'"):
+    with pytest.raises(ValueError, match=r"config\.data\.on_damage 'ignore'; known"):
         stream(str(copy), tokens, on_damage="ignore")
 
 
@@ -245,3 +246,17 @@ def test_episodes_without_scene_or_labels_say_how_to_get_some(tmp_path, tokens):
     data = write(tmp_path / "d", [plain_episode(n) for n in range(4)], [])
     with pytest.raises(DataError, match=r"python -m data_pipelines\.label"):
         stream(str(data), tokens)
+
+
+def test_question_types_are_those_of_each_world(cubes):
+    """One list serves a mixture: each source takes what its world knows."""
+    asked = lambda *names: [
+        kind.name for kind in SaqaSampler(cubes.episodes, SaqaConfig(types=names)).types
+    ]
+    named = asked("peg_distance", "cube_grasped", "cube_lifted")
+    assert named == ["cube_grasped", "cube_lifted"]
+    assert asked("peg_distance") == [kind.name for kind in CUBE.select()]
+    with pytest.raises(
+        ValueError, match=r"'cube_grabbed'.*did you mean 'cube_grasped'"
+    ):
+        SaqaConfig(types=("cube_grabbed",))

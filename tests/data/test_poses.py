@@ -77,7 +77,7 @@ def test_a_full_disk_leaves_nothing_half_written(config, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_training_draws_from_the_file(path, tmp_path):
     config = board_tiny.get_config("device_debug")
-    config.data.simulate.backend = "mujoco"
+    config.data.simulated.generation.backend = "mujoco"
     config.data.dir = str(path)
     config.data.rendered_every = config.validation_batches = 0
     config.data.images, config.data.questions, config.data.queries = 2, 3, 6

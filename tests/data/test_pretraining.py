@@ -5,8 +5,8 @@ import functools
 import jax
 import numpy as np
 
+from data_pipelines.batches.config import Data
 from data_pipelines.batches.pretraining import make_sampler, named_objects
-from experiments import board_tiny
 from swm_jax import worlds
 from swm_jax.envs import BLOCK_NAMES
 from swm_jax.models import Tokenizer, get_config
@@ -20,8 +20,7 @@ TOKENS = Tokenizer.load("tiny")
 
 @functools.cache
 def sampler():
-    config = board_tiny.get_config("pretrain_debug").data
-    return make_sampler(config, MODEL, TOKENS)
+    return make_sampler(Data("rendered", images=4), MODEL, TOKENS)
 
 
 def colour_centre(image, name):

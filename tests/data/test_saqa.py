@@ -256,7 +256,7 @@ def test_impossible_requests_are_refused(sampler):
     with pytest.raises(ValueError, match="6 queries cannot cover 12 questions"):
         sampler.sample_batch(0, 0, images=4, questions=12, queries=6)
     with pytest.raises(ValueError, match="unknown question type 'touch'"):
-        SaqaSampler(sampler.episodes, SaqaConfig(types=("touch",)))
+        SaqaConfig(types=("touch",))
     with pytest.raises(ValueError, match="horizon buckets end at"):
         Horizons(longest=8)
     nothing = play(episodes=2)

@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from data_pipelines.batches.config import Data
 from data_pipelines.batches.pretraining import make_sampler
 from data_pipelines.batches.stream import make_train_iterator
 from data_pipelines.generate.shards import generate
-from experiments import board_tiny, generate_board, generate_cube
+from experiments import generate_board, generate_cube
 from swm_jax import worlds
 from swm_jax.baselines.simulator import SimulatorWorldModel
 from swm_jax.checkpoints import load_model
@@ -60,21 +61,18 @@ def physics() -> None:
 
 def data(folder: str) -> None:
     """Generated episodes, and the batches drawn from them."""
-    tiny = board_tiny.get_config()
     tokenizer = load_model().tokenizer
     for name, module in (("board", generate_board), ("cube", generate_cube)):
         config = module.get_config("debug")
         config.backend = "mujoco"
         generate(config, f"{folder}/{name}")
     model = get_config("tiny", image_size=48)
-    config = tiny.data
-    config.images, config.questions, config.queries = 3, 4, 8
+    config = Data(images=3, questions=4, queries=8)
     stream = make_train_iterator(
         f"{folder}/board", config, tokenizer, model, seed=3, start_step=5
     )
     show("batch of stored episodes", next(stream))
-    config = board_tiny.get_config("pretrain").data
-    config.images = 2
+    config = Data("rendered", images=2)
     sampler = make_sampler(config, get_config("tiny", image_size=48), tokenizer)
     show("batch of rendered scenes", sampler(4, 1))
 

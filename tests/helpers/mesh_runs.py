@@ -23,7 +23,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from experiments import board_tiny
 from swm_jax import worlds
 from swm_jax.eval.episodes.device_loop import Surroundings, make_device_loop
 from swm_jax.eval.episodes.device_program import run_on_device
@@ -42,10 +41,13 @@ from swm_jax.planning import FakeWorldModel, GoalArrays, get_planner
 from swm_jax.planning import planner as planner_module
 from swm_jax.planning.goal_table import goal_table
 from swm_jax.planning.planner import by_scene, on_mesh
-from swm_jax.training.optimizer import make_optimizer
+from swm_jax.training import Experiment, Model
+from swm_jax.training.build import build, initial_state
+from swm_jax.training.experiment import ModelOverrides
+from swm_jax.training.optimizer import Optimizer
 from swm_jax.training.sharding import make_mesh, param_shardings, shard_batch
-from swm_jax.training.state import abstract_state, initial_state
-from swm_jax.training.step import TrainState, make_eval_step, make_train_step
+from swm_jax.training.step import TrainState
+from swm_jax.training.world_model.model import TrainableWorldModel
 from swm_jax.worlds.board.goals import goal_for_task
 
 # Compiling costs more than running here, and rounding is what is compared.
@@ -128,46 +130,37 @@ def train(
     **model: object,
 ) -> dict:
     """Losses and gradient norms of some steps, and into how many parts leaves lie."""
-    config = board_tiny.get_config()
-    config.sharding = tuple(rules)
-    config.dense_weight = float(beside)
-    config.optimizer.update({"name": optimizer, "warmup_steps": 0})
-    model_config = get_config("tiny", **{**SIZES, **model})
+    sizes = {**SIZES, **model}
+    layout = sizes.pop("layout", "branched")
+    experiment = Experiment(
+        model=Model(layout=layout, overrides=ModelOverrides(**sizes)),
+        sharding=tuple(rules),
+        dense_weight=float(beside),
+        optimizer=Optimizer(optimizer, warmup_steps=0),
+        accumulate=accumulate,
+        steps=100,
+    )
     count = int(np.prod(list(mesh.values())))
     mesh = make_mesh(mesh, jax.devices()[:count])
-    transform, _ = make_optimizer(config.optimizer, 100)
-    target = abstract_state(config, model_config, transform, mesh)
+    trainable = TrainableWorldModel.of(experiment)
+    built = build(experiment, trainable, mesh)
+    target = built.state
     if drawn:
-        state = initial_state(config, model_config, transform, target)
+        state = initial_state(experiment, trainable, built)
     else:  # compiles less
         params = jax.device_put(any_params(target.params), places(target.params))
-        init = jax.jit(transform.init, out_shardings=places(target.opt_state))
+        init = jax.jit(built.optimizer.init, out_shardings=places(target.opt_state))
         step = jax.device_put(jnp.int32(0), target.step.sharding)
         state = TrainState(step, params, init(params))
-    step = make_train_step(
-        SemanticWorldModel(model_config),
-        transform,
-        TYPES,
-        shardings=places(target),
-        accumulate=accumulate,
-    )
     batch = lambda seed: shard_batch(random_batch(seed, beside=beside), mesh)
     validation = []
     if beside:
-        evaluate = make_eval_step(SemanticWorldModel(model_config), TYPES, mesh=mesh)
-        scores = evaluate(state.params, batch(99))
-        validation = np.asarray(scores.loss).tolist()
+        scores = built.evaluate(state.params, batch(99))
+        validation = np.asarray(scores.loss[:TYPES]).tolist()
     rows, before = [], state
     for i in range(steps):
-        state, metrics = step(state, batch(i))
-        scalars = [
-            "loss",
-            "dense_loss",
-            "mention_loss",
-            "place_loss",
-            "gradient_norm",
-        ]
-        rows.append([float(getattr(metrics, name)) for name in scalars])
+        state, metrics = built.step(state, batch(i))
+        rows.append([float(metrics.scalars[name]) for name in SCALARS])
     parts = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -176,7 +169,7 @@ def train(
         "rows": rows,
         "validation": validation,
         "parts": parts,
-        "compiled": step._cache_size(),
+        "compiled": built.step._cache_size(),
         "donated": all(leaf.is_deleted() for leaf in jax.tree.leaves(before)),
     }
 
@@ -196,7 +189,7 @@ def plan(
         tokens=rng.integers(5, 64, (scenes, 3, 4)),
         mask=np.ones((scenes, 3, 4), bool),
         type_id=np.zeros((scenes, 3), np.int32),
-        args=np.zeros((scenes, 3, 2), np.int32),
+        args=np.zeros((scenes, 3, 3), np.int32),
         answer_ids=np.tile(np.array([7, 9], np.int32), (scenes, 3, 1)),
     )
     goal = GoalArrays(np.ones((scenes, 3), np.int32), np.ones((scenes, 3), np.float32))

@@ -18,6 +18,9 @@ TEXT = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2,
             vocab_size=ROWS)  # fmt: skip
 VISION = dict(hidden_size=24, intermediate_size=40, num_hidden_layers=2,
               num_attention_heads=3, patch_size=4, image_size=16)  # fmt: skip
+# What Gemma 3 says beside: 2 x 2 patches a token, layers in pairs.
+GEMMA3 = dict(query_pre_attn_scalar=8, sliding_window=6, sliding_window_pattern=2,
+              rope_scaling={"rope_type": "linear", "factor": 4.0})  # fmt: skip
 BF16 = np.dtype(ml_dtypes.bfloat16)
 NORMS = {
     "gemma": ("input_layernorm", "post_attention_layernorm"),
@@ -28,6 +31,7 @@ NORMS = {
         "post_feedforward_layernorm",
     ),
 }
+NORMS["gemma3_text"] = NORMS["gemma2"]
 
 
 def sentencepiece_model(pieces=PIECES, eos_id=1, bos_id=2) -> bytes:
@@ -52,8 +56,9 @@ def sentencepiece_model(pieces=PIECES, eos_id=1, bos_id=2) -> bytes:
 
 def config_json(kind="gemma", action_size=None) -> dict:
     """What the folder says about itself; the action size makes it a world model."""
+    backbone = "gemma3" if kind == "gemma3_text" else "paligemma"
     found = {
-        "model_type": "paligemma" if action_size is None else "paligemma_wm",
+        "model_type": backbone if action_size is None else f"{backbone}_wm",
         "image_token_index": PIECES,
         "bos_token_id": 2,
         "eos_token_id": 1,
@@ -63,6 +68,9 @@ def config_json(kind="gemma", action_size=None) -> dict:
     }
     if kind == "gemma2":
         found["text_config"]["query_pre_attn_scalar"] = 8
+    if kind == "gemma3_text":
+        found["text_config"] |= GEMMA3
+        found["mm_tokens_per_image"] = 4
     if action_size is not None:
         found |= {"action_input_dim": action_size, "action_token_index": PIECES + 1}
     return found
@@ -81,6 +89,8 @@ def tensors(seed=0, dtype=np.float32, kind="gemma", action_size=None) -> dict:
         layer = f"{text}layers.{i}."
         for name in NORMS[kind]:
             shapes[f"{layer}{name}.weight"] = (32,)
+        if kind == "gemma3_text":
+            shapes |= {f"{layer}self_attn.{x}_norm.weight": (8,) for x in "qk"}
         for name, shape in (("q", (wide, 32)), ("k", (narrow, 32)),
                             ("v", (narrow, 32)), ("o", (32, wide))):  # fmt: skip
             shapes[f"{layer}self_attn.{name}_proj.weight"] = shape
@@ -95,14 +105,18 @@ def tensors(seed=0, dtype=np.float32, kind="gemma", action_size=None) -> dict:
             shapes[f"{layer}mlp.{name}.weight"] = shape
             shapes[f"{layer}mlp.{name}.bias"] = shape[:1]
         for name in ("layer_norm1", "layer_norm2"):
-            shapes |= {f"{layer}{name}.{kind}": (24,) for kind in ("weight", "bias")}
+            shapes |= {f"{layer}{name}.{part}": (24,) for part in ("weight", "bias")}
     size, patch = v["hidden_size"], v["patch_size"]
     shapes[f"{tower}embeddings.patch_embedding.weight"] = (size, 3, patch, patch)
     shapes[f"{tower}embeddings.patch_embedding.bias"] = (size,)
     shapes[f"{tower}embeddings.position_embedding.weight"] = (16, size)
     shapes |= {f"{tower}post_layernorm.{x}": (24,) for x in ("weight", "bias")}
-    shapes["multi_modal_projector.linear.weight"] = (32, 24)
-    shapes["multi_modal_projector.linear.bias"] = (32,)
+    if kind == "gemma3_text":
+        shapes["multi_modal_projector.mm_input_projection_weight"] = (24, 32)
+        shapes["multi_modal_projector.mm_soft_emb_norm.weight"] = (24,)
+    else:
+        shapes["multi_modal_projector.linear.weight"] = (32, 24)
+        shapes["multi_modal_projector.linear.bias"] = (32,)
     if action_size is not None:
         shapes["action_projector.linear.weight"] = (32, action_size)
         shapes["action_projector.linear.bias"] = (32,)
@@ -183,6 +197,7 @@ def big_vision_tree(found: dict, kind="gemma") -> dict:
         "gemma": ("pre_attention", "pre_ffw"),
         "gemma2": ("pre_attention", "post_attention", "pre_ffw", "post_ffw"),
     }
+    ours["gemma3_text"] = ours["gemma2"]
     for mine, theirs in zip(ours[kind], NORMS[kind]):
         tree[f"llm/layers/{mine}_norm/scale"] = each(f"{layer}{theirs}.weight")
     image = tower + "embeddings."
@@ -192,11 +207,19 @@ def big_vision_tree(found: dict, kind="gemma") -> dict:
         ),
         "img/embedding/bias": found[image + "patch_embedding.bias"],
         "img/pos_embedding": found[image + "position_embedding.weight"][None],
-        "img/head/kernel": found["multi_modal_projector.linear.weight"].T,
-        "img/head/bias": found["multi_modal_projector.linear.bias"],
         "img/Transformer/encoder_norm/scale": found[tower + "post_layernorm.weight"],
         "img/Transformer/encoder_norm/bias": found[tower + "post_layernorm.bias"],
     }
+    projector = "multi_modal_projector."
+    if kind == "gemma3_text":
+        for name in ("query", "key"):
+            scale = each(f"{layer}self_attn.{name[0]}_norm.weight")
+            tree[f"llm/layers/attn/{name}_norm/scale"] = scale
+        tree["img/soft_norm/scale"] = found[projector + "mm_soft_emb_norm.weight"]
+        tree["img/head/kernel"] = found[projector + "mm_input_projection_weight"]
+    else:
+        tree["img/head/kernel"] = found[projector + "linear.weight"].T
+        tree["img/head/bias"] = found[projector + "linear.bias"]
     mine = "img/Transformer/encoderblock/"
     for i in range(2):
         for ours_, theirs in (("scale", "weight"), ("bias", "bias")):

@@ -24,6 +24,18 @@ MICRO = dict(
     max_question_tokens=4,
     max_horizon=5,
 )
+# The same on Gemma 3: one local layer and a global one, four patches a token.
+GEMMA3 = dict(
+    backbone="gemma3",
+    image_size=16,
+    post_norms=True,
+    pool=2,
+    window=4,
+    global_every=2,
+    rope_base=1_000_000.0,
+    rope_scale=8.0,
+    causal_text=True,
+)
 # Compiling is most of what these tests cost: skip what only makes code faster.
 quick_jit = functools.partial(
     jax.jit,

@@ -4,7 +4,7 @@ import functools
 
 import jax
 import numpy as np
-from micro_models import MICRO, quick_jit
+from micro_models import GEMMA3, MICRO, quick_jit
 
 from swm_jax.models import (
     Observation,
@@ -17,11 +17,14 @@ from swm_jax.models import (
 
 SCENES, CANDIDATES, ACTIONS, HORIZONS, QUESTIONS = 2, 3, 5, (0, 2, 5), 2
 LAYOUTS = ("branched", "block", "full")
+WINDOWED = tuple(f"gemma3/{layout}" for layout in LAYOUTS)
 
 
 @functools.cache
 def world_model(layout="branched", per_pass=128):
-    config = get_config("tiny", layout=layout, **MICRO)
+    backbone, _, layout = layout.rpartition("/")
+    sizes = {**MICRO, **(GEMMA3 if backbone == "gemma3" else {})}
+    config = get_config("tiny", layout=layout, **sizes)
     params = quick_jit(SemanticWorldModel(config).init_params)(jax.random.key(1))
     return VLMWorldModel(params, config, per_pass)
 
@@ -33,7 +36,7 @@ def case(seed=0):
         tokens=rng.integers(5, 32, (SCENES, QUESTIONS, 4)).astype(np.int32),
         mask=np.arange(4) < lengths,
         type_id=np.zeros((SCENES, QUESTIONS), np.int32),
-        args=np.zeros((SCENES, QUESTIONS, 2), np.int32),
+        args=np.zeros((SCENES, QUESTIONS, 3), np.int32),
         answer_ids=np.array([[[5, 6], [7, 8]], [[9, 6], [30, 31]]], np.int32),
     )
     image = rng.integers(0, 256, (SCENES, 8, 8, 3), np.uint8)

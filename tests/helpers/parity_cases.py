@@ -57,6 +57,37 @@ _GEMMA2 = dict(attention_softcap=50.0, final_softcap=30.0, post_norms=True)
 _GEMMA2_TIGHT = dict(
     attention_softcap=1.5, final_softcap=2.0, post_norms=True, query_width=48 // 6
 )
+# Two of six layers see all positions, the others the last five; four patches a token.
+_GEMMA3 = dict(
+    _GEMMA,
+    backbone="gemma3",
+    image_size=56,
+    depth=6,
+    kv_heads=2,
+    post_norms=True,
+    pool=2,
+    window=5,
+    global_every=3,
+    rope_base=1_000_000.0,
+    rope_scale=8.0,
+    causal_text=True,
+)
+# A window of less than the image, unscaled positions, other heads, layers unrolled.
+_GEMMA3_TIGHT = dict(
+    _GEMMA3,
+    image_size=84,
+    pool=3,
+    width=48,
+    depth=3,
+    heads=6,
+    head_dim=12,
+    query_width=8,
+    window=3,
+    global_every=2,
+    rope_base=5_000.0,
+    rope_scale=1.0,
+    scan=False,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,6 +125,10 @@ CASES = (
     Case("gemma2", {**_GEMMA, **_GEMMA2, "kv_heads": 2}, 3),
     Case("gemma2_tight", {**_WIDE, **_GEMMA2_TIGHT, "head_dim": 12}, 4),
 )
+GEMMA3_CASES = (
+    Case("gemma3", _GEMMA3, 5),
+    Case("gemma3_tight", _GEMMA3_TIGHT, 6),
+)
 
 
 def leaves(tree) -> dict[str, np.ndarray]:
@@ -110,7 +145,7 @@ def random_params(case: Case) -> dict:
     def draw(path, leaf):
         path = "/".join(key.key for key in path)
         x = rng.standard_normal(leaf.shape)
-        if path.startswith("img") and path.endswith("scale"):
+        if path.startswith("img/Transformer") and path.endswith("scale"):
             x = 1 + 0.2 * x
         elif path.endswith("input_embedding"):
             x = x * leaf.shape[-1] ** -0.5
@@ -240,8 +275,9 @@ def assert_same_gradient(ours: dict, theirs: dict) -> None:
         assert error <= 1e-3 * size, (name, error, size)
 
 
-# Gemma 1 and 2 as PaliGemma, and both with actions as the published world model.
-FIXTURES = tuple(zip(CASES, (False, True, True, False)))
+# Gemma 1 and 2 as PaliGemma, and both with actions as the published world model; then
+# Gemma 3.
+FIXTURES = (*zip(CASES, (False, True, True, False)), (GEMMA3_CASES[0], False))
 
 
 def fixture_path(case: Case) -> Path:

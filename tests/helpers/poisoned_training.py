@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from absl import app
 
 from swm_jax import train
-from swm_jax.training.inputs import Inputs
+from swm_jax.training.world_model.inputs import WorldModelInputs
 
-_stream = Inputs.stream
+_stream = WorldModelInputs.stream
 
 
 def _poisoned(steps):
@@ -26,5 +26,7 @@ def _poisoned(steps):
 
 
 if __name__ == "__main__":
-    Inputs.stream = _poisoned({int(step) for step in sys.argv.pop(1).split(",")})
+    WorldModelInputs.stream = _poisoned(
+        {int(step) for step in sys.argv.pop(1).split(",")}
+    )
     app.run(train.main)

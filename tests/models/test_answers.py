@@ -14,6 +14,7 @@ from micro_scoring import (
     LAYOUTS,
     QUESTIONS,
     SCENES,
+    WINDOWED,
     case,
     plain_score,
     world_model,
@@ -102,7 +103,7 @@ def everywhere(ids):
     return np.broadcast_to(ids[:, None, None], shape)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", (*LAYOUTS, *WINDOWED))
 def test_cached_answers_score_as_the_whole_forward_forced_to_say_them(layout):
     model, (observation, questions, actions) = world_model(layout), case()
     questions = dataclasses.replace(questions, answer_ids=IDS)
@@ -123,7 +124,7 @@ def test_cached_answers_score_as_the_whole_forward_forced_to_say_them(layout):
     np.testing.assert_allclose(share, products / total, rtol=1e-4)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", (*LAYOUTS, "gemma3/branched"))
 def test_greedy_text_is_that_of_a_loop_which_runs_everything_again(layout):
     model, inputs = world_model(layout), case()
     copies = (

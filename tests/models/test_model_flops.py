@@ -53,7 +53,7 @@ def scene():
         tokens=ints((1, Q, T)),
         mask=np.ones((1, Q, T), bool),
         type_id=ints((1, Q)),
-        args=ints((1, Q, 2)),
+        args=ints((1, Q, 3)),
         answer_ids=ints((1, Q, 2)),
     )
     return Observation(image=np.zeros((1, 8, 8, 3), np.uint8)), questions

@@ -11,6 +11,7 @@ from micro_models import MICRO, quick_jit
 from micro_scoring import (
     HORIZONS,
     LAYOUTS,
+    WINDOWED,
     case,
     plain_score,
     score,
@@ -29,7 +30,7 @@ from swm_jax.models import (
 from swm_jax.planning import WorldModel
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", (*LAYOUTS, *WINDOWED))
 def test_cached_scoring_equals_the_uncached_forward(layout):
     model, inputs = world_model(layout), case()
     full = uncached_logits(model, *inputs)
@@ -138,7 +139,7 @@ def test_a_person_gets_the_planners_answer():
         tokens=tokens[None],
         mask=mask[None],
         type_id=np.zeros((1, 1), np.int32),
-        args=np.zeros((1, 1, 2), np.int32),
+        args=np.zeros((1, 1, 3), np.int32),
         answer_ids=np.array([[ids]], np.int32),
     )
     one = Observation(image=observation.image[:1])

@@ -56,7 +56,7 @@ def test_planners_read_the_published_probabilities():
         tokens=batch.question_tokens,
         mask=batch.question_mask,
         type_id=np.zeros((scenes, questions), np.int32),
-        args=np.full((scenes, questions, 2), -1, np.int32),
+        args=np.full((scenes, questions, 3), -1, np.int32),
         answer_ids=np.broadcast_to(answers, (scenes, questions, 3)),
     )
     world = VLMWorldModel(random_params(GEMMA2), GEMMA2.config)

@@ -1,4 +1,4 @@
-"""`transformers`' PaliGemma state dict as our parameter tree, for these tests only.
+"""`transformers`' state dict as our parameter tree, for these tests only.
 
 A linear layer of PyTorch stores [out, in], big_vision [in, out] with heads on axes of
 their own and all layers stacked in front.
@@ -13,7 +13,7 @@ _ATTENTION = f"{_SIGLIP}/MultiHeadDotProductAttention_0"
 
 
 def to_tree(state: dict[str, torch.Tensor], c: ModelConfig) -> dict[str, torch.Tensor]:
-    """Our leaves by path, from `PaliGemmaForConditionalGeneration.state_dict()`.
+    """Our leaves by path, from a `state_dict()` of PaliGemma or Gemma 3.
 
     Raises:
       KeyError: a key is missing.
@@ -52,10 +52,15 @@ def to_tree(state: dict[str, torch.Tensor], c: ModelConfig) -> dict[str, torch.T
     put(
         "img/pos_embedding",
         f"{vision}embeddings.position_embedding.weight",
-        (1, c.image_tokens, c.vision_width),
+        (1, c.patches, c.vision_width),
     )
-    put("img/head/kernel", "model.multi_modal_projector.linear.weight", order=(1, 0))
-    put("img/head/bias", "model.multi_modal_projector.linear.bias")
+    projector = "model.multi_modal_projector."
+    if c.backbone == "gemma3":
+        put("img/head/kernel", f"{projector}mm_input_projection_weight")
+        put("img/soft_norm/scale", f"{projector}mm_soft_emb_norm.weight")
+    else:
+        put("img/head/kernel", f"{projector}linear.weight", order=(1, 0))
+        put("img/head/bias", f"{projector}linear.bias")
     norm = {"scale": "weight", "bias": "bias"}
     for ours, theirs in norm.items():
         put(f"img/Transformer/encoder_norm/{ours}", f"{vision}post_layernorm.{theirs}")
@@ -151,6 +156,14 @@ def to_tree(state: dict[str, torch.Tensor], c: ModelConfig) -> dict[str, torch.T
         stack(
             f"llm/layers/{ours}/scale", decoder, [f"{theirs}_layernorm.weight"], c.depth
         )
+    if c.backbone == "gemma3":
+        for name in ("query", "key"):
+            stack(
+                f"llm/layers/attn/{name}_norm/scale",
+                decoder,
+                [f"self_attn.{name[0]}_norm.weight"],
+                c.depth,
+            )
     if state:
         raise ValueError(f"left over: {', '.join(sorted(state))}")
     return tree

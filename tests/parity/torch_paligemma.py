@@ -1,17 +1,23 @@
-"""`transformers`' PaliGemma with a case's weights, and what it makes of a batch."""
+"""`transformers`' model with a case's weights, and what it makes of a batch."""
 
 import numpy as np
 import torch
 from parity_cases import Case, leaves
 from torch_mapping import from_tree, to_tree
-from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
+from transformers import (
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    PaliGemmaConfig,
+    PaliGemmaForConditionalGeneration,
+    PreTrainedModel,
+)
 
 from swm_jax.models import ModelConfig, TrainBatch
 
 torch.set_num_threads(1)  # so small that threads would only wait for one another
 
 
-def torch_config(c: ModelConfig, **text) -> PaliGemmaConfig:
+def torch_config(c: ModelConfig, **text) -> PaliGemmaConfig | Gemma3Config:
     """The config of the same architecture; `text` overrides the decoder's."""
     decoder = dict(
         model_type="gemma",
@@ -30,18 +36,37 @@ def torch_config(c: ModelConfig, **text) -> PaliGemmaConfig:
             final_logit_softcapping=c.final_softcap,
             query_pre_attn_scalar=c.query_width or c.head_dim,
         )
+    vision = dict(
+        model_type="siglip_vision_model",
+        hidden_size=c.vision_width,
+        intermediate_size=c.vision_mlp,
+        num_hidden_layers=c.vision_depth,
+        num_attention_heads=c.vision_heads,
+        image_size=c.image_size,
+        patch_size=c.patch_size,
+        vision_use_head=False,
+    )
+    if c.backbone == "gemma3":
+        decoder |= dict(
+            model_type="gemma3_text",
+            attn_logit_softcapping=None,
+            final_logit_softcapping=None,
+            query_pre_attn_scalar=c.query_width or c.head_dim,
+            sliding_window=c.window,
+            sliding_window_pattern=c.global_every,
+            rope_theta=c.rope_base,
+        )
+        if c.rope_scale != 1:
+            decoder["rope_scaling"] = dict(rope_type="linear", factor=c.rope_scale)
+        return Gemma3Config(
+            text_config={**decoder, **text},
+            vision_config=vision,
+            image_token_index=c.vocab_size,
+            mm_tokens_per_image=c.image_tokens,
+        )
     return PaliGemmaConfig(
         text_config={**decoder, **text},
-        vision_config=dict(
-            model_type="siglip_vision_model",
-            hidden_size=c.vision_width,
-            intermediate_size=c.vision_mlp,
-            num_hidden_layers=c.vision_depth,
-            num_attention_heads=c.vision_heads,
-            image_size=c.image_size,
-            patch_size=c.patch_size,
-            vision_use_head=False,
-        ),
+        vision_config=vision,
         # Behind the vocabulary: no text token can be taken for an image.
         image_token_index=c.vocab_size,
         projection_dim=c.width,
@@ -49,11 +74,19 @@ def torch_config(c: ModelConfig, **text) -> PaliGemmaConfig:
     )
 
 
-def torch_model(case: Case, params: dict, **text) -> PaliGemmaForConditionalGeneration:
+_MODELS = {
+    "paligemma": PaliGemmaForConditionalGeneration,
+    "gemma3": Gemma3ForConditionalGeneration,
+}
+
+
+def torch_model(case: Case, params: dict, **text) -> PreTrainedModel:
     """The model in float32 with our weights."""
-    model = PaliGemmaForConditionalGeneration._from_config(
-        torch_config(case.config, **text), attn_implementation="eager"
-    ).eval()
+    model = (
+        _MODELS[case.config.backbone]
+        ._from_config(torch_config(case.config, **text), attn_implementation="eager")
+        .eval()
+    )
     tree = {name: torch.tensor(leaf) for name, leaf in leaves(params).items()}
     state = from_tree(tree, model.state_dict(), case.config)
     model.load_state_dict(state, strict=True)
@@ -85,6 +118,8 @@ def token_batch(case: Case, batch: TrainBatch) -> dict[str, torch.Tensor]:
         here = slice(before - len(prompt), before + len(answer))
         ids[row, here], mask[row, here] = [*prompt, *answer], 1
     types = np.broadcast_to(np.arange(before + after) >= before, ids.shape)
+    if c.backbone == "gemma3":  # marks image tokens in place of the answer
+        types = ids == c.vocab_size
     return dict(
         input_ids=torch.tensor(ids),
         attention_mask=torch.tensor(mask),

@@ -33,7 +33,7 @@ def asked(scenes=3, count=2):
         tokens=tokens,
         mask=tokens > 0,
         type_id=jnp.zeros((scenes, count), jnp.int32),
-        args=jnp.zeros((scenes, count, 2), jnp.int32),
+        args=jnp.zeros((scenes, count, 3), jnp.int32),
         answer_ids=jnp.broadcast_to(jnp.array([5, 6]), (scenes, count, 2)),
     )
 

@@ -21,7 +21,7 @@ def questions(scenes: int, count: int) -> QuestionBatch:
         tokens=tokens,
         mask=tokens > 0,
         type_id=jnp.zeros((scenes, count), jnp.int32),
-        args=jnp.zeros((scenes, count, 2), jnp.int32),
+        args=jnp.zeros((scenes, count, 3), jnp.int32),
         answer_ids=jnp.broadcast_to(jnp.array([5, 6]), (scenes, count, 2)),
     )
 

@@ -8,12 +8,12 @@ from data_pipelines import train_tokenizer
 from data_pipelines.saqa.tokens import AnswerTokens, QuestionTokens
 from swm_jax import worlds
 from swm_jax.baselines.simulator import SimulatorWorldModel
-from swm_jax.envs import BLOCK_SETS
 from swm_jax.models import Observation, Tokenizer
 from swm_jax.models.ask import read_answers
 from swm_jax.planning.question_batch import goal_batch, question_batch
 from swm_jax.questions import AnswerSet, Arg, QuestionType, bins, expand, make_goal
 from swm_jax.questions.types import number_word
+from swm_jax.worlds.board.scene import BLOCK_SETS
 
 BOARD = worlds.language("board")
 DISTANCES = ("blocks_distance", "peg_distance", "block_moved_distance")

@@ -1,5 +1,6 @@
 """The AOT tool on a small slice: real compiles by libtpu, verdicts, exit status."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -19,12 +20,12 @@ from swm_jax.tools.aot import verdict
 from swm_jax.tools.programs import (
     Program,
     batch_shapes,
-    model_config,
     planner_program,
     train_program,
     train_tokens,
 )
 from swm_jax.tools.topology import find_libtpu, get_slice
+from swm_jax.training import Experiment
 from swm_jax.training.sharding import make_mesh
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +43,7 @@ def a_program(**held):
 
 
 def test_the_last_line_says_what_fits_and_what_to_change():
-    config = board_3b.get_config()
+    config = Experiment.parse(board_3b.get_config())
     good = Analysis(a_program(), True, {}, 6_000_000_000, 16_000_000_000)
     assert verdict([good], config) == "fits: train step 6.00 GB of 16.00 GB per chip"
     bad = Analysis(a_program(state=4), False, {}, 40_000_000_000, 16_000_000_000)
@@ -60,15 +61,17 @@ def test_the_last_line_says_what_fits_and_what_to_change():
     assert advice(full, config, shards=96) == "a slice of more chips"
     much = Analysis(a_program(state=17_000_000_000), False, {}, 10**11, 16 * 10**9)
     assert "split it over more chips (config.mesh.fsdp" in advice(much, config)
-    config.model.overrides.remat = "dots"
-    assert "remat='full'" in advice(bad, config)
+    kept = dataclasses.replace(config.model.overrides, remat="dots")
+    model = dataclasses.replace(config.model, overrides=kept)
+    kept = dataclasses.replace(config, model=model)
+    assert "remat='full'" in advice(bad, kept)
 
 
 @pytest.mark.parametrize("experiment", [board_3b, cube_3b])
 @pytest.mark.parametrize("arg", ["branched", "full", "lora"])
 def test_the_3b_experiments_have_the_papers_settings(experiment, arg):
-    config = experiment.get_config(arg)
-    model = model_config(config)
+    config = Experiment.parse(experiment.get_config(arg))
+    model = config.model.config()
     assert (model.variant, model.dtype) == ("paligemma_3b_224", "bfloat16")
     cube = experiment is cube_3b
     assert model.max_horizon == (20 if cube else 60)
@@ -88,8 +91,8 @@ def test_the_3b_experiments_have_the_papers_settings(experiment, arg):
 
 @pytest.mark.parametrize("experiment", [board_3b, cube_3b])
 def test_programs_of_the_experiments_fit_the_mesh_of_this_machine(experiment):
-    config = experiment.get_config()
-    mesh = make_mesh(config.mesh)
+    config = Experiment.parse(experiment.get_config())
+    mesh = make_mesh(vars(config.mesh))
     train = train_program(config, mesh)
     extra = 3 * 2048 if experiment is cube_3b else 0  # wider actions
     assert train.parameters == 2_923_335_408 + 3 * 2048 + extra
@@ -101,10 +104,21 @@ def test_programs_of_the_experiments_fit_the_mesh_of_this_machine(experiment):
     assert plan.held["parameters"] == 2 * plan.parameters  # bfloat16
 
 
+def test_the_step_that_is_compiled_skips_bad_steps_if_the_one_that_trains_does():
+    checks = {}
+    for on_nan in ("stop", "skip"):
+        config = board_3b.get_config("debug")
+        config.on_nan = on_nan
+        experiment = Experiment.parse(config)
+        program = train_program(experiment, make_mesh(vars(experiment.mesh)))
+        checks[on_nan] = program.lower().as_text().count("is_finite")
+    assert checks["skip"] > checks["stop"]
+
+
 def test_tokens_are_those_that_the_decoder_runs():
-    config = board_3b.get_config("debug")
-    model = model_config(config)
-    shapes = batch_shapes(config, model, make_mesh(config.mesh))
+    config = Experiment.parse(board_3b.get_config("debug"))
+    model = config.model.config()
+    shapes = batch_shapes(config, make_mesh(vars(config.mesh)))
     batch = random_batch(model, *shapes.query_question.shape[:1], 8, 16)
     params = SemanticWorldModel(model).init_params(jax.random.key(0))
 
@@ -213,6 +227,6 @@ def test_the_closed_loop_compiles_for_a_small_slice(libtpu, tmp_path):
     assert "control steps" in result.stdout
     (loop,) = json.loads(report.read_text())["programs"]
     # No weights go round: the model lies whole on every chip.
-    model = model_config(board_3b.get_config("debug"))
+    model = Experiment.parse(board_3b.get_config("debug")).model.config()
     table = 2 * model.vocab_size * model.width
     assert max(each["largest"] for each in loop["collectives"]) < table

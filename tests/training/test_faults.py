@@ -18,7 +18,7 @@ from training_runs import (
 )
 
 from experiments import board_tiny
-from swm_jax.training import loop
+from swm_jax.training import build, loop, train
 from swm_jax.training.metrics import read_metrics
 
 SAVED_OFTEN = ("--config.checkpoint_every=1", "--config.keep_checkpoints=9")
@@ -155,7 +155,7 @@ def test_a_profiler_trace_comes_on_demand(runs, tmp_path):
 def test_the_host_reads_no_result_between_logged_steps(tmp_path, monkeypatch):
     """What a step returns is looked at where something is logged, and nowhere else."""
     results, reads, done = set(), set(), 0
-    make_step, make_counter = loop.make_train_step, loop.make_counter
+    make_step, make_counter = build.make_train_step, loop.make_counter
     value = ArrayImpl._value.fget
 
     def watched(make):
@@ -180,11 +180,11 @@ def test_the_host_reads_no_result_between_logged_steps(tmp_path, monkeypatch):
         return value(array)
 
     kept = []
-    monkeypatch.setattr(loop, "make_train_step", watched(make_step))
+    monkeypatch.setattr(build, "make_train_step", watched(make_step))
     monkeypatch.setattr(loop, "make_counter", watched(make_counter))
     monkeypatch.setattr(ArrayImpl, "_value", property(read))
     config = board_tiny.get_config("pretrain_debug")
     config.steps, config.log_every = 9, 4
     config.checkpoint_every = config.validate_every = 100
-    loop.train(config, tmp_path)
+    train(config, tmp_path)
     assert reads == {4, 8, 9}

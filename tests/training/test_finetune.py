@@ -1,11 +1,11 @@
 """Fine-tuning choices: what moves, at which pace, and what checkpoints make of it."""
 
+import dataclasses
 import functools
 import shutil
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
@@ -24,15 +24,15 @@ from swm_jax.checkpoints.formats.detect import open_source
 from swm_jax.checkpoints.formats.orbax.step_folder import write_model
 from swm_jax.checkpoints.run.manager import FORMAT, FORMAT_VERSION
 from swm_jax.models import SemanticWorldModel, get_config
-from swm_jax.training import TrainingError, train
+from swm_jax.training import Experiment, TrainingError, train
 from swm_jax.training.finetune import Finetune, join
-from swm_jax.training.optimizer import make_optimizer
+from swm_jax.training.optimizer import Optimizer, make_optimizer
 from swm_jax.training.step import TrainState, make_train_step
+from swm_jax.training.world_model.model import TrainableWorldModel
 
 LORA = (("llm/layers/attn/.*", {"rank": 2, "alpha": 4.0}),)
-OPTIMIZER = board_tiny.get_config().optimizer
-OPTIMIZER.update(
-    name="adamw",
+OPTIMIZER = Optimizer(
+    "adamw",
     learning_rate=1e-3,
     warmup_steps=0,
     schedule="constant",
@@ -50,7 +50,7 @@ def model():
 
 
 def finetune_of(**rules):
-    return Finetune.from_config(ml_collections.ConfigDict({"finetune": rules}))
+    return Finetune.from_config(rules)
 
 
 def after_steps(finetune, steps=1, optimizer=OPTIMIZER):
@@ -63,7 +63,8 @@ def after_steps(finetune, steps=1, optimizer=OPTIMIZER):
         jnp.zeros((), jnp.int32), params, transform.init(finetune.split(params)[0])
     )
     before = flat(params)  # copies: the step takes the buffers
-    step = make_train_step(model(), transform, 1, 0.0, finetune)
+    trainable = TrainableWorldModel(model(), finetune)
+    step = make_train_step(trainable, transform, finetune)
     for _ in range(steps):
         state, _ = step(state, batch_of_queries())
     return before, flat(state.params), state.opt_state
@@ -101,8 +102,7 @@ def test_one_rule_for_all_is_full_fine_tuning():
 
 
 def test_muon_moves_parts_too():
-    optimizer = OPTIMIZER.copy_and_resolve_references()
-    optimizer.name = "muon"
+    optimizer = dataclasses.replace(OPTIMIZER, name="muon")
     finetune = finetune_of(schedules=(("img/.*", None), (".*", {})))
     before, after, _ = after_steps(finetune, 1, optimizer)
     for name, old in before.items():
@@ -159,7 +159,7 @@ def debug_config(base):
 
 def write_base(folder, config, seed):
     """A checkpoint of random parameters."""
-    overrides = {"layout": config.model.layout, **config.model.overrides.to_dict()}
+    overrides = Experiment.parse(config).model.settings
     params = SemanticWorldModel(get_config("tiny", **overrides)).init_params
     metadata = {
         "format": FORMAT,

@@ -11,7 +11,8 @@ from training_runs import error_line, free_port, logged_steps, outcomes, wait_un
 
 from data_pipelines.batches.pretraining import make_sampler
 from experiments import board_tiny
-from swm_jax.models import Tokenizer, get_config
+from swm_jax.models import Tokenizer
+from swm_jax.training import Experiment
 from swm_jax.training.distributed import HostsError, connect, detect_cluster
 from swm_jax.training.metrics import read_metrics
 
@@ -113,12 +114,12 @@ def test_when_one_process_is_killed_the_other_ends_and_both_resume(runs, tmp_pat
 
 @pytest.mark.faults
 def test_a_host_builds_its_rows_of_the_same_batch():
-    config = board_tiny.get_config("pretrain_debug")
-    model_config = get_config("tiny", **config.model.overrides)
+    experiment = Experiment.parse(board_tiny.get_config("pretrain_debug"))
+    data, model_config = experiment.data, experiment.model.config()
     tokenizer = Tokenizer.load("tiny")
-    whole = make_sampler(config.data, model_config, tokenizer)(3, 5)
+    whole = make_sampler(data, model_config, tokenizer)(3, 5)
     rows = np.array([0, 3])
-    part = make_sampler(config.data, model_config, tokenizer, rows)(3, 5)
+    part = make_sampler(data, model_config, tokenizer, rows)(3, 5)
     leaves = jax.tree_util.tree_leaves_with_path(jax.tree.map(lambda x: x[rows], whole))
     for (key, expected), got in zip(leaves, jax.tree.leaves(part), strict=True):
         np.testing.assert_array_equal(got, expected, err_msg=str(key))

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipelines.batches.pretraining import make_sampler
-from data_pipelines.batches.query_types import QUERY_TYPES
 from experiments import board_tiny
 from experiments.benchmarks.packing import random_batch
 from swm_jax.checkpoints import CheckpointError, export_model, load_model
@@ -25,22 +24,18 @@ from swm_jax.models import (
     TrainBatch,
     get_config,
 )
-from swm_jax.training.loop import LOGGED
-from swm_jax.training.losses import (
+from swm_jax.training import Experiment, Model
+from swm_jax.training.build import build, initial_state
+from swm_jax.training.optimizer import Optimizer, make_optimizer, make_schedule
+from swm_jax.training.sharding import make_mesh, shard_batch
+from swm_jax.training.step import TrainState, make_train_step
+from swm_jax.training.world_model.losses import (
     answer_loss,
     dense_loss,
     mention_loss,
     place_loss,
 )
-from swm_jax.training.optimizer import MUON_RMS, make_optimizer, make_schedule
-from swm_jax.training.sharding import make_mesh, shard_batch
-from swm_jax.training.state import fresh_params, init_params
-from swm_jax.training.step import (
-    TrainState,
-    init_dense_heads,
-    make_eval_step,
-    make_train_step,
-)
+from swm_jax.training.world_model.model import TrainableWorldModel, load_start
 
 
 def batch_of(logits, targets, mask, types):
@@ -98,12 +93,12 @@ def test_dense_loss_is_zero_for_a_sure_and_right_reader_only():
         centre=jnp.array([[[0, 0], [0.2, 0.4], [0.9, 0.1], [0, 0]]]),
     )
     sure = 40.0 * jax.nn.one_hot(targets.object_id, 22)
-    loss, accuracy = dense_loss(sure, targets.centre, targets)
+    loss, accuracy = dense_loss(sure, targets.centre, targets, 4.0)
     np.testing.assert_allclose([loss, accuracy], [0.0, 1.0], atol=1e-6)
     shifted = targets.centre + jnp.array([0.1, 0.0])
-    loss, _ = dense_loss(sure, shifted, targets)
+    loss, _ = dense_loss(sure, shifted, targets, 4.0)
     np.testing.assert_allclose(loss, 0.4, rtol=1e-5)  # 4 x 0.1 on covered patches
-    _, accuracy = dense_loss(jnp.zeros((1, 4, 22)), targets.centre, targets)
+    _, accuracy = dense_loss(jnp.zeros((1, 4, 22)), targets.centre, targets, 4.0)
     assert accuracy == 0.0
 
 
@@ -139,24 +134,23 @@ def test_read_outs_are_logged_in_units_that_their_names_say(compile_quickly):
     small |= dict(image_size=16, patch_size=8, depth=1, vision_depth=1)
     config = get_config("tiny", **small)
     model = SemanticWorldModel(config)
-    params = dict(model.init_params(jax.random.key(0)))
-    params["dense"] = init_dense_heads(config)
+    trainable = TrainableWorldModel(model, dense_weight=1.0)
+    params = trainable.init(jax.random.key(0))
     drawn = random_batch(config, images=2, questions=2, queries=3)
     mask = np.ones((*drawn.query_type.shape, 3), bool)
     off = np.broadcast_to(np.float32([0.03, -0.04]), (*mask.shape, 2))
     batch = drawn.replace(places=PlaceTargets(mask, off))  # read-outs begin at 0
-    step = make_train_step(model, optax.sgd(0.0), len(QUERY_TYPES))
+    step = make_train_step(trainable, optax.sgd(0.0))
     state = TrainState(jnp.int32(0), params, optax.sgd(0.0).init(params))
     _, metrics = step(state, batch)
-    np.testing.assert_allclose(metrics.place_error_mm, 50.0, rtol=1e-5)
-    np.testing.assert_allclose(metrics.place_loss, 0.07, rtol=1e-5)
-    assert {"place_error_mm", "mention_error_sides"} < {*LOGGED}
-    assert {*LOGGED} < {field.name for field in dataclasses.fields(metrics)}
+    logged = metrics.scalars
+    np.testing.assert_allclose(logged["place_error_mm"], 50.0, rtol=1e-5)
+    np.testing.assert_allclose(logged["place_loss"], 0.07, rtol=1e-5)
+    assert {"mention_error_sides", "dense_loss", "gradient_norm"} < {*logged}
 
 
 def test_muon_moves_every_weight_matrix_by_an_orthogonal_step():
-    config = board_tiny.get_config().optimizer
-    config.update(name="muon", schedule="constant", warmup_steps=0, weight_decay=0.0)
+    config = Optimizer("muon", schedule="constant", warmup_steps=0, weight_decay=0.0)
     optimizer, _ = make_optimizer(config, 10)
     model = SemanticWorldModel(get_config("tiny", depth=1, vision_depth=1))
     shapes = jax.eval_shape(model.init_params, jax.random.key(0))
@@ -178,7 +172,7 @@ def test_muon_moves_every_weight_matrix_by_an_orthogonal_step():
         "vision mlp": np.asarray(img["MlpBlock_0"]["Dense_0"]["kernel"][0]),
     }
     for name, matrix in matrices.items():
-        step = MUON_RMS * config.learning_rate * max(matrix.shape) ** 0.5
+        step = config.muon_rms * config.learning_rate * max(matrix.shape) ** 0.5
         scale = np.linalg.svd(matrix, compute_uv=False) / step
         # A random matrix has values from 0 to 2; the smallest are not reached.
         assert np.quantile(scale, 0.05) > 0.4 and scale.max() < 1.4, (name, scale)
@@ -213,10 +207,8 @@ def test_question_features_are_those_of_the_questions_own_tokens(layout):
 
 
 def test_schedules_warm_up_and_end_where_they_should():
-    config = board_tiny.get_config().optimizer
-    config.warmup_steps = 200
     for name, end in (("linear", 0.05), ("cosine", 0.05), ("constant", 1.0)):
-        config.schedule = name
+        config = Optimizer(warmup_steps=200, schedule=name, final_fraction=0.05)
         schedule = make_schedule(config, 1000)
         assert schedule(0) == 0.0
         np.testing.assert_allclose(schedule(100), config.learning_rate / 2, rtol=1e-5)
@@ -227,10 +219,10 @@ def test_schedules_warm_up_and_end_where_they_should():
 
 
 def test_unknown_names_are_answered_with_the_nearest():
-    config = board_tiny.get_config().optimizer
-    config.name = "adamv"
+    config = board_tiny.get_config()
+    config.optimizer.name = "adamv"
     with pytest.raises(ValueError, match=r"adamv.*did you mean 'adamw'"):
-        make_optimizer(config, 10)
+        Experiment.parse(config)
     with pytest.raises(ValueError, match="did you mean 'pretrain'"):
         board_tiny.get_config("pretrian")
 
@@ -246,30 +238,41 @@ def test_mesh_and_batch_sizes_that_do_not_fit_are_named():
 
 
 def test_a_stage_begins_with_the_backbone_and_read_outs_of_zero(undisturbed):
-    config = board_tiny.get_config("debug")
-    config.init_from = str(undisturbed)
-    sizes = config.model.overrides.to_dict()
-    params = init_params(config, get_config("tiny", **sizes))
+    experiment = Experiment.parse(board_tiny.get_config("debug"))
+    params = begun(experiment, undisturbed)
     backbone = load_model(undisturbed).params
     for part, tree in backbone.items():
         jax.tree.map(np.testing.assert_array_equal, params[part], tree)
     assert set(params) == {*backbone, "dense"}
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(params["dense"]))
     with pytest.raises(CheckpointError, match=r"mlp.* has shape .*, expected"):
-        init_params(config, get_config("tiny", **sizes, mlp=64))
+        sizes = dataclasses.replace(experiment.model.overrides, mlp=64)
+        begun(
+            dataclasses.replace(experiment, model=Model(overrides=sizes)), undisturbed
+        )
+
+
+def begun(experiment, checkpoint):
+    """Parameters of step 0 with a checkpoint to start from."""
+    trainable = TrainableWorldModel.of(experiment)
+    built = build(experiment, trainable, make_mesh({"data": -1}))
+    start = lambda params, shardings: load_start(params, str(checkpoint), shardings)
+    return initial_state(experiment, trainable, built, start).params
 
 
 def test_without_read_outs_the_answers_alone_are_scored():
     config = board_tiny.get_config("pretrain_debug")
     config.dense_weight = 0.0
-    model_config = get_config("tiny", **config.model.overrides)
-    params = fresh_params(config, model_config)
+    experiment = Experiment.parse(config)
+    trainable = TrainableWorldModel.of(experiment)
+    params = trainable.init(jax.random.key(0))
     assert "dense" not in params
-    sample = make_sampler(config.data, model_config, Tokenizer.load("tiny"))
-    evaluate = make_eval_step(SemanticWorldModel(model_config), len(QUERY_TYPES))
-    scores = evaluate(params, sample(0, 0))
-    data = config.data
-    queries = data.detections + data.descriptions + data.present_questions
+    data, model_config = experiment.data, experiment.model.config()
+    sample = make_sampler(data, model_config, Tokenizer.load("tiny"))
+    built = build(experiment, trainable, make_mesh({"data": -1}))
+    scores = built.evaluate(params, sample(0, 0))
+    asked = data.rendered
+    queries = asked.detections + asked.descriptions + asked.present_questions
     assert scores.count.sum() == data.images * queries
     assert np.isfinite(scores.loss).all() and scores.loss.sum() > 0
 

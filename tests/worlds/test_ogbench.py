@@ -10,7 +10,6 @@ from foreign_data import ogbench_file
 
 from data_pipelines.convert import Settings, convert
 from data_pipelines.generate_ogbench import generate
-from data_pipelines.saqa.batch import SaqaConfig
 from data_pipelines.saqa.horizons import Horizons
 from data_pipelines.saqa.sampler import SaqaSampler
 from data_pipelines.schema.read import load_episodes
@@ -128,7 +127,7 @@ def test_episodes_of_its_oracles_ask_every_cube_question(data):
     assert episodes.domain == "cube" and episodes.action.shape[-1] == 5
     assert set(episodes.policies) <= {"play", "noisy"}
     horizons = Horizons(8, (0, 4, 8), (0.4, 0.3, 0.3), (8,))
-    sampler = SaqaSampler(episodes, SaqaConfig(horizons=horizons))
+    sampler = SaqaSampler(episodes, horizons=horizons)
     drawn = sampler.sample_batch(0, 0, 8, 4, 8)
     now = episodes.scene(drawn.episode[:, None], drawn.t[:, None])
     later = episodes.scene(

@@ -161,7 +161,7 @@ def _open_npz(
             values = {**known_fields(found), "vocab_size": vocab, **values}
         if "action/kernel" in shapes:
             values.setdefault("action_size", shapes["action/kernel"][0])
-        if variant.startswith("paligemma"):
+        if variant.startswith(("paligemma", "gemma3")):
             values.setdefault("layout", "full")
         if tokenizer:
             values = {**special_ids(tokenizer), **values}

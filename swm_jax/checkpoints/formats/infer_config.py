@@ -22,6 +22,7 @@ ARCHITECTURE = [
     "kv_heads",
     "head_dim",
     "post_norms",
+    "backbone",
 ]
 _FIELDS = tuple(field.name for field in dataclasses.fields(ModelConfig))
 
@@ -49,11 +50,9 @@ def closest_variant(architecture: Mapping[str, Any]) -> str:
         config = get_config(name)
         if all(getattr(config, field) == value for field, value in wanted.items()):
             return name
-    if not architecture["post_norms"]:
-        return "paligemma_3b_224"
-    if "paligemma2_3b_224" not in VARIANTS:
-        raise CheckpointError("this release has no Gemma 2 decoder")
-    return "paligemma2_3b_224"
+    if architecture["backbone"] == "gemma3":
+        return "gemma3_4b"
+    return "paligemma2_3b_224" if architecture["post_norms"] else "paligemma_3b_224"
 
 
 def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -93,6 +92,9 @@ def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         "kv_heads": kv_heads,
         "head_dim": head_dim,
         "post_norms": "llm/layers/post_ffw_norm/scale" in shapes,
+        "backbone": "gemma3"
+        if "llm/layers/attn/query_norm/scale" in shapes
+        else "paligemma",
         "vocab_size": vocab,
     }
 

@@ -4,6 +4,7 @@ Every finished episode is one line of the journal and one file of poses
 (`episodes/<task>.<method>.<world model>.<seed>.npz`), written the moment it ends.
 """
 
+import functools
 import pathlib
 from collections.abc import Callable, Mapping
 
@@ -27,22 +28,24 @@ Cell = tuple[str, str, str]  # task, method, world model
 
 def make_planner(config: EvalConfig, method: str) -> Planner:
     """The planner of a method, with the numbers the configuration overrides."""
-    make, used = load(config.world).make_planner, used_settings(method)
+    settings = dict(config.planners.get(method, {}))
+    make = functools.partial(load(config.world).make_planner, method)
+    used = used_settings(method, **settings)
     names = ("candidates", "iterations", "execute")
     given = {k: v for k in names if k in used and (v := getattr(config, k))}
     if method in ("best_of_n", "random_shooting") and "iterations" in given:
         # One population of the same size as all rounds of the others together.
         iterations = given.pop("iterations")
-        base = make(method).config.candidates
+        base = make(**settings).config.candidates
         if "candidates" in given:
             base = given["candidates"] * iterations
         given["candidates"] = base
     if few := given.get("candidates"):
-        own = make(method).config
-        used = used_settings(method, **given)
+        own = make(**settings).config
+        used = used_settings(method, **{**settings, **given})
         most = {"keep": few - 1, "elites": few, "carry": few, "refine": few}
         given |= {k: min(getattr(own, k), v) for k, v in most.items() if k in used}
-    return make(method, **given)
+    return make(**{**settings, **given})
 
 
 def remaining(config: EvalConfig, journal: Journal) -> dict[Cell, list[int]]:

@@ -1,8 +1,7 @@
 """The decoder: Gemma's transformer over segments, with big_vision's parameter tree.
 
-Letters of an einsum: those of a segment's axes (see `layout`), s key tokens, K key
-heads, G query heads per key head, N = K x G query heads, H head width, D width,
-F hidden width. Depth is the leading axis of every parameter under `layers`.
+Letters of an einsum: K key heads, N query heads, H head width, D width, F hidden
+width. Depth is the leading axis of every parameter under `layers`.
 Source: "Gemma: Open Models Based on Gemini Research and Technology" and
 "PaliGemma": RMSNorm that multiplies by (1 + scale), split-half RoPE, queries scaled
 by H^-0.5 after RoPE, softmax in float32, gated tanh-GELU, tied embeddings whose
@@ -16,9 +15,6 @@ at any length, and beyond it in sequences of at most 4,096 tokens: only the late
 answer tokens at 896 px (4,096 image tokens and more) may differ from it.
 """
 
-import functools
-import itertools
-import math
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -27,6 +23,16 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from swm_jax.models.backbones.attention import (
+    KeyValues,
+    Near,
+    attend,
+    join,
+    lay,
+    shared_axes,
+    softcap,
+    split,
+)
 from swm_jax.models.backbones.layers import (
     rematerialised,
     rms_norm,
@@ -36,14 +42,8 @@ from swm_jax.models.backbones.layers import (
 )
 from swm_jax.models.backbones.weights import Params, Weight, cast, zeros
 from swm_jax.models.config import ModelConfig
-from swm_jax.models.layout import Layout, Segment
+from swm_jax.models.layout import Layout
 from swm_jax.models.logical_axes import ANY, constrain
-
-_HIDDEN = -2.3819763e38  # logit of a key that must not be seen
-_LOGICAL = {"b": "batch", "c": "candidate"}  # segment axes that a mesh may split
-
-KeyValues = dict[str, tuple[Array, Array]]
-"""Keys and values [..., s, K, H] by segment; with a leading depth axis outside."""
 
 
 class DecoderOutputs(NamedTuple):
@@ -58,6 +58,18 @@ class DecoderOutputs(NamedTuple):
     hidden: dict[str, Float[Array, "... D"]]
     cache: KeyValues
     middle: dict[str, Float[Array, "... D"]]
+
+
+class View(NamedTuple):
+    """How the attention of a layer sees a layout.
+
+    Attributes:
+      tables: sine and cosine of RoPE for every segment, by name.
+      near: for every segment whose sight a window limits, what it leaves.
+    """
+
+    tables: dict[str, tuple[Array, Array]]
+    near: dict[str, Near]
 
 
 class Decoder(nn.Module):
@@ -104,6 +116,30 @@ class Decoder(nn.Module):
             "final_norm": {"scale": Weight((width,), init=zeros)},
         }
 
+    def views(self, layout: Layout) -> tuple[View, ...]:
+        """The view of each kind of layer; here all layers are of one kind."""
+        tables = {
+            name: rope_table(segment.positions, self.config.head_dim)
+            for name, segment in layout.items()
+        }
+        return (View(tables, {}),)
+
+    def kinds(self) -> tuple[int, ...]:
+        """For every layer the index of its view."""
+        return (0,) * self.config.depth
+
+    @staticmethod
+    def turn(attn: dict, name: str, x: Float[Array, "... N H"], table):
+        """Queries or keys, turned to their positions.
+
+        Args:
+          attn: parameters of the attention.
+          name: "query" or "key".
+          x: of one segment.
+          table: RoPE's.
+        """
+        return rope(x, table)
+
     def embed(self, tokens: Int[Array, "..."]) -> Float[Array, "... D"]:
         """Token embeddings, scaled by sqrt(width)."""
         table = self.embedder()["input_embedding"]
@@ -118,7 +154,7 @@ class Decoder(nn.Module):
         table = cast(self.embedder()["input_embedding"], x.dtype)
         logits = jnp.einsum("...d,vd->...v", x, table).astype(jnp.float32)
         logits = constrain(logits, *(ANY,) * (logits.ndim - 1), "vocab")
-        return _softcap(logits, self.config.final_softcap)
+        return softcap(logits, self.config.final_softcap)
 
     def unembed_answers(
         self, x: Float[Array, "b c h q D"], answer_ids: Int[Array, "b q C"]
@@ -126,7 +162,7 @@ class Decoder(nn.Module):
         """Logits of each question's answers only, float32."""
         rows = cast(self.embedder()["input_embedding"][answer_ids], x.dtype)
         logits = jnp.einsum("bchqd,bqCd->bchqC", x, rows).astype(jnp.float32)
-        return _softcap(logits, self.config.final_softcap)
+        return softcap(logits, self.config.final_softcap)
 
     def __call__(
         self,
@@ -148,55 +184,64 @@ class Decoder(nn.Module):
         """
         c, cache = self.config, cache or {}
         params = self.layers()
-        tables = {
-            name: rope_table(segment.positions, c.head_dim)
-            for name, segment in layout.items()
-        }
+        views, kinds = self.views(layout), self.kinds()
 
         def layer(update):
-            def run(params, x, cached):
-                return _layer(params, x, cached, layout, tables, c, update)
+            def run(params, x, cached, kind):
+                view = _choose(views, kind)
+                return _layer(params, x, cached, layout, view, self.turn, c, update)
 
             return rematerialised(run, c.remat)
 
-        shared = _shared_axes(layout)
-        x = _join({name: s.tokens for name, s in layout.items()}, layout, shared)
-        x = _lay(layout, shared, x)
+        shared = shared_axes(layout)
+        x = join({name: s.tokens for name, s in layout.items()}, layout, shared)
+        x = lay(layout, shared, x)
         if c.scan:
             body = layer(tuple(layout))
 
             def step(x, slices):
-                after, keys = body(slices[0], x, slices[1])
-                states = _split(x, layout, shared, middle)
+                params, cached, kind = slices
+                after, keys = body(params, x, cached, kind)
+                states = split(x, layout, shared, middle)
                 return after, ({name: keys[name] for name in keep}, states)
 
-            x, (kept, states) = lax.scan(step, x, (params, cache))
+            xs = (params, cache, jnp.array(kinds))
+            x, (kept, states) = lax.scan(step, x, xs)
             states = jax.tree.map(lambda s: s[c.depth // 2], states)
         else:
             kept, caches = [], split_layers(cache) if cache else [{}] * c.depth
             for i, (slice_, cached) in enumerate(zip(split_layers(params), caches)):
                 if i == c.depth // 2:
-                    states = _split(x, layout, shared, middle)
+                    states = split(x, layout, shared, middle)
                 # What nobody reads needs no state after the last layer.
                 update = read if i == c.depth - 1 else tuple(layout)
-                x, keys = layer(update)(slice_, x, cached)
+                x, keys = layer(update)(slice_, x, cached, kinds[i])
                 kept.append({name: keys[name] for name in keep})
             kept = jax.tree.map(lambda *k: jnp.stack(k), *kept)
             layout = {name: layout[name] for name in read}
         scale = self.final_norm()["scale"]
-        last = _split(x, layout, shared, read) if read else {}
+        last = split(x, layout, shared, read) if read else {}
         hidden = {name: rms_norm(scale, state) for name, state in last.items()}
         return DecoderOutputs(hidden, kept, states)
 
 
-def _layer(params, x, cached, layout: Layout, tables, c: ModelConfig, update):
+def _choose(views: tuple[View, ...], kind: int | Int[Array, ""]) -> View:
+    """The view of a kind of layer, which is only known at run time in a scan."""
+    if len(views) == 1 or isinstance(kind, int):
+        return views[0 if len(views) == 1 else kind]
+    pick = lambda *each: jnp.stack(jnp.broadcast_arrays(*each))[kind]
+    return jax.tree.map(pick, *views)
+
+
+def _layer(params, x, cached, layout: Layout, view: View, turn, c: ModelConfig, update):
     """One layer; every product with a weight runs over all segments at once.
 
     Args:
       params: of the layer.
       x: states of all segments, joined.
       cached: keys and values of segments that ran before.
-      layout, tables: the segments, and RoPE's for each.
+      layout, view: the segments, and how this layer sees them.
+      turn: puts queries and keys at their positions (`Decoder.turn`).
       c: the model's sizes.
       update: segments that get new states.
 
@@ -204,131 +249,38 @@ def _layer(params, x, cached, layout: Layout, tables, c: ModelConfig, update):
       The joined states of `update`, and the keys and values of all segments.
     """
     attn, mlp = cast(params["attn"], c.dtype), cast(params["mlp"], c.dtype)
-    shared = _shared_axes(layout)
+    shared = shared_axes(layout)
     normed = rms_norm(params["pre_attention_norm"]["scale"], x)
     key, value = (
-        _lay(layout, shared, jnp.einsum("...D,KDH->...KH", normed, w), "kv_heads")
+        lay(layout, shared, jnp.einsum("...D,KDH->...KH", normed, w), "kv_heads")
         for w in attn["kv_einsum"]["w"]
     )
-    key, value = (_split(each, layout, shared) for each in (key, value))
-    keys = {name: (rope(key[name], tables[name]), value[name]) for name in layout}
+    key, value = (split(each, layout, shared) for each in (key, value))
+    turned = lambda name, which, x: turn(params["attn"], which, x, view.tables[name])
+    keys = {name: (turned(name, "key", key[name]), value[name]) for name in layout}
     keys = {**cached, **keys}
     if len(update) < len(layout):
         if not update:
             return None, keys
         x, normed = (
-            _join(_split(s, layout, shared, update), layout, shared)
-            for s in (x, normed)
+            join(split(s, layout, shared, update), layout, shared) for s in (x, normed)
         )
         layout = {name: layout[name] for name in update}
     query = jnp.einsum("...D,NDH->...NH", normed, attn["q_einsum"]["w"])
-    query = _lay(layout, shared, query, "heads")
+    query = lay(layout, shared, query, "heads")
     seen = {}
-    for name, rows in _split(query, layout, shared).items():
-        rows = rope(rows, tables[name]) * (c.query_width or c.head_dim) ** -0.5
-        seen[name] = _attend(layout[name], rows, keys, c.attention_softcap)
+    for name, rows in split(query, layout, shared).items():
+        rows = turned(name, "query", rows) * (c.query_width or c.head_dim) ** -0.5
+        near = view.near.get(name)
+        seen[name] = attend(layout[name], rows, keys, c.attention_softcap, near)
     weight = attn["attn_vec_einsum"]["w"]
-    added = jnp.einsum("...NH,NHD->...D", _join(seen, layout, shared), weight)
+    added = jnp.einsum("...NH,NHD->...D", join(seen, layout, shared), weight)
     if c.post_norms:
         added = rms_norm(params["post_attention_norm"]["scale"], added)
     y = x + added
     z = rms_norm(params["pre_ffw_norm"]["scale"], y)
-    gate, up = (_lay(layout, shared, z @ w, "mlp") for w in mlp["gating_einsum"])
+    gate, up = (lay(layout, shared, z @ w, "mlp") for w in mlp["gating_einsum"])
     added = (jax.nn.gelu(gate) * up) @ mlp["linear"]
     if c.post_norms:
         added = rms_norm(params["post_ffw_norm"]["scale"], added)
-    return _lay(layout, shared, y + added), keys
-
-
-def _lay(layout: Layout, shared: int, x: Array, *last: str | None) -> Array:
-    """Joined segments, laid out on the mesh there is, if any."""
-    axes = next(iter(layout.values())).axes[:shared]
-    return constrain(x, *map(_LOGICAL.get, axes), None, *last)
-
-
-def _shared_axes(layout: Layout) -> int:
-    """How many leading axes all segments have in common."""
-    columns = zip(*(segment.axes[:-1] for segment in layout.values()))
-    return len(
-        list(itertools.takewhile(lambda letters: len(set(letters)) == 1, columns))
-    )
-
-
-def _join(parts: dict[str, Array], layout: Layout, shared: int) -> Array:
-    """Segments' tokens side by side, behind the axes that all of them have."""
-
-    def flat(name, x):
-        return x.reshape(*x.shape[:shared], -1, *x.shape[len(layout[name].axes) :])
-
-    return jnp.concatenate([flat(name, x) for name, x in parts.items()], shared)
-
-
-def _split(
-    x: Array, layout: Layout, shared: int, names: tuple[str, ...] | None = None
-) -> dict[str, Array]:
-    """The way back, for the segments asked for (None: all), each with its axes."""
-    shapes = {name: segment.tokens.shape[:-1] for name, segment in layout.items()}
-    sizes = [math.prod(shape[shared:]) for shape in shapes.values()]
-    rest = x.shape[shared + 1 :]
-    parts = zip(shapes.items(), lax.split(x, sizes, shared))
-    return {
-        name: part.reshape(*shape, *rest)
-        for (name, shape), part in parts
-        if names is None or name in names
-    }
-
-
-def _softcap(logits: Float[Array, "..."], cap: float) -> Float[Array, "..."]:
-    """Squashes logits into (-cap, cap); a cap of 0 leaves them alone."""
-    return cap * jnp.tanh(logits / cap) if cap else logits
-
-
-def _attend(
-    segment: Segment, query: Float[Array, "... N H"], keys: KeyValues, cap: float
-) -> Float[Array, "... N H"]:
-    """One softmax over all keys in sight, each set read where it lies.
-
-    Exponentials of all sets share one maximum and are normalised after the values
-    are summed, so that no set is copied into a common array.
-    """
-    kv_heads = next(iter(keys.values()))[0].shape[-2]
-    # A single key head is dropped from the products: batch axes then come first
-    # on both sides, and no product has to be transposed.
-    head = "K" if kv_heads > 1 else ""
-    split = (kv_heads, -1) if kv_heads > 1 else (-1,)
-    rows = query.reshape(*query.shape[:-2], *split, query.shape[-1])
-    logits, values = [], []
-    for sight in segment.sight:
-        key, value = keys[sight.source]
-        if sight.select is not None:
-            # One-hot products instead of a gather: their gradient is no scatter.
-            select = sight.select.astype(query.dtype)
-            key, value = (
-                jnp.einsum("brq,bqsKH->brsKH", select, x) for x in (key, value)
-            )
-        if kv_heads == 1:
-            key, value = key[..., 0, :], value[..., 0, :]
-        product = jnp.einsum(
-            f"{segment.axes}{head}GH,{sight.axes}s{head}H->{segment.axes}{head}Gs",
-            rows,
-            key,
-        ).astype(jnp.float32)
-        product = _softcap(product, cap)
-        if sight.mask is not None:
-            mask = sight.mask[(..., *(None,) * len(split), slice(None))]
-            product = jnp.where(mask, product, _HIDDEN)
-        logits.append(product)
-        values.append(value)
-    peak = functools.reduce(jnp.maximum, [x.max(-1, keepdims=True) for x in logits])
-    weights = [jnp.exp(x - lax.stop_gradient(peak)) for x in logits]
-    total = sum(w.sum(-1, keepdims=True) for w in weights)
-    seen = sum(
-        jnp.einsum(
-            f"{segment.axes}{head}Gs,{sight.axes}s{head}H->{segment.axes}{head}GH",
-            weight.astype(query.dtype),
-            value,
-            preferred_element_type=jnp.float32,
-        )
-        for sight, weight, value in zip(segment.sight, weights, values)
-    )
-    return (seen / total).astype(query.dtype).reshape(query.shape)
+    return lay(layout, shared, y + added), keys

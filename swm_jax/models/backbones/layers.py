@@ -36,10 +36,20 @@ def rms_norm(scale: Float[Array, " D"], x: Float[Array, "... D"]):
 
 
 def rope_table(
-    positions: Int[Array, "..."], width: int
+    positions: Int[Array, "..."],
+    width: int,
+    base: float = 10_000.0,
+    scale: float = 1.0,
 ) -> tuple[Float[Array, "... 1 h"], Float[Array, "... 1 h"]]:
-    """Sine and cosine of split-half RoPE with base 10,000 for heads of `width`."""
-    frequency = 10_000.0 ** -(jnp.arange(width // 2) * (2.0 / width))
+    """Sine and cosine of split-half RoPE for heads of `width`.
+
+    Args:
+      positions: of the tokens.
+      width: of a head.
+      base: the slowest pair turns by about 1 / base per position.
+      scale: positions are divided by it (linear scaling to longer contexts).
+    """
+    frequency = base ** -(jnp.arange(width // 2) * (2.0 / width)) / scale
     angle = positions[..., None, None].astype(jnp.float32) * frequency
     return jnp.sin(angle), jnp.cos(angle)
 

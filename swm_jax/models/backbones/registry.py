@@ -12,7 +12,7 @@ from typing import NamedTuple
 import flax.linen as nn
 from flax.traverse_util import flatten_dict
 
-from swm_jax.models.backbones import gemma, siglip
+from swm_jax.models.backbones import gemma, gemma3, siglip
 from swm_jax.models.backbones.weights import Weight, zeros
 from swm_jax.models.config import get_config
 
@@ -31,6 +31,7 @@ class Backbone(NamedTuple):
 
 BACKBONES: dict[str, Backbone] = {
     "paligemma": Backbone(siglip.ImageTower, gemma.Decoder),
+    "gemma3": Backbone(gemma3.ImageTower, gemma3.Decoder),
 }
 
 

@@ -45,9 +45,7 @@ class ImageTower(nn.Module):
         )
         return {
             "embedding": {"kernel": kernel, "bias": Weight((width,), init=zeros)},
-            "pos_embedding": Weight(
-                (1, c.image_tokens, width), init=normal(width**-0.5)
-            ),
+            "pos_embedding": Weight((1, c.patches, width), init=normal(width**-0.5)),
             "Transformer": {
                 "encoderblock": _block_weights(c),
                 "encoder_norm": _norm_weights((width,)),
@@ -67,8 +65,7 @@ class ImageTower(nn.Module):
           Decoder inputs (width W of the decoder) and the normed patch features.
         """
         c = self.config
-        embedding, head = cast(self.embedding(), c.dtype), cast(self.head(), c.dtype)
-        transformer = self.Transformer()
+        embedding, transformer = cast(self.embedding(), c.dtype), self.Transformer()
         # A convolution whose stride is its size is a matrix product over patches.
         patches = _to_patches(image, c.patch_size).astype(c.dtype)
         kernel = embedding["kernel"].reshape(-1, c.vision_width)
@@ -77,7 +74,12 @@ class ImageTower(nn.Module):
         block = lambda params, x: _block(params, x, c.vision_heads)
         x = run_layers(block, transformer["encoderblock"], x, c)
         features = layer_norm(transformer["encoder_norm"], x)
-        return features @ head["kernel"] + head["bias"], features
+        return self.project(features), features
+
+    def project(self, features: Float[Array, "B P D"]) -> Float[Array, "B P W"]:
+        """Decoder inputs of normed patch features."""
+        head = cast(self.head(), features.dtype)
+        return features @ head["kernel"] + head["bias"]
 
 
 def _block(params, x: Float[Array, "B P D"], heads: int) -> Float[Array, "B P D"]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from swm_jax.checkpoints.errors import CheckpointError
+from swm_jax.checkpoints.formats.huggingface import gemma3
 from swm_jax.checkpoints.formats.infer_config import (
     closest_variant,
     known_fields,
@@ -17,7 +18,13 @@ from swm_jax.checkpoints.formats.infer_config import (
 )
 from swm_jax.models import ModelConfig, Tokenizer, get_config
 
-PALIGEMMA, SWM = "paligemma", "paligemma_wm"
+# model_type -> model types of its decoder, the first of which is the default
+_DECODERS = {"paligemma": ("gemma", "gemma2"), "gemma3": ("gemma3_text",)}
+_ARCHITECTURES = {
+    "paligemma": "PaliGemmaForConditionalGeneration",
+    "gemma3": "Gemma3ForConditionalGeneration",
+}
+_ACTS = "_wm"  # behind the model_type of a world model: it has an action projector
 OWN = "swm_jax"  # our key in config.json: layout, step and the like
 
 # ours: (theirs, default)
@@ -49,7 +56,19 @@ _TEXT = {
         "attention_softcap": ("attn_logit_softcapping", 50.0),
         "final_softcap": ("final_logit_softcapping", 30.0),
     },
+    "gemma3_text": {
+        "width": ("hidden_size", 2304),
+        "depth": ("num_hidden_layers", 26),
+        "mlp": ("intermediate_size", 9216),
+        "heads": ("num_attention_heads", 8),
+        "kv_heads": ("num_key_value_heads", 4),
+        "head_dim": ("head_dim", 256),
+        "query_width": ("query_pre_attn_scalar", 256),
+        "window": ("sliding_window", 4096),
+    },
 }
+# What null, which switches a thing off, is in our config.
+_NULL = {"attention_softcap": 0.0, "final_softcap": 0.0, "window": 0}
 # Values that the towers have built in; absent ones are the defaults.
 _BUILT_IN = {
     "text_config": {
@@ -70,17 +89,20 @@ class FolderFacts:
     """What a config.json says beyond the architecture.
 
     Attributes:
-      kind: `PALIGEMMA` or `SWM`.
+      backbone: name in our registry.
+      acts: whether there is an action projector.
       image_id, action_id: ids of the placeholder tokens; the latter may be None.
       rows: of the stored embedding, padding included; None if not said.
       eos, bos: None if not said.
     """
 
     def __init__(self, found: Mapping[str, Any], where: str):
-        self.kind = found.get("model_type")
-        if self.kind not in (PALIGEMMA, SWM):
+        kind = str(found.get("model_type"))
+        self.backbone, self.acts = kind.removesuffix(_ACTS), kind.endswith(_ACTS)
+        if self.backbone not in _DECODERS:
             raise CheckpointError(
-                f"{where} has model_type {self.kind!r}, expected {PALIGEMMA} or {SWM}"
+                f"{where} has model_type {found.get('model_type')!r}, expected "
+                f"{' or '.join(_DECODERS)}, {_ACTS} behind it for a world model"
             )
         if found.get("quantization_config"):
             raise CheckpointError(
@@ -132,22 +154,25 @@ def read_config(
     facts = FolderFacts(found, where)
     text = found.get("text_config") or {}
     vision = found.get("vision_config") or {}
-    kind = text.get("model_type", "gemma")
-    if kind not in _TEXT:
+    kinds = _DECODERS[facts.backbone]
+    kind = text.get("model_type", kinds[0])
+    if kind not in kinds:
         raise CheckpointError(
-            f"{where} has a text model of type {kind!r}, expected {', '.join(_TEXT)}"
+            f"{where} has a text model of type {kind!r}, expected {', '.join(kinds)}"
         )
     _check_built_in(found, where)
     sizes = {
+        "backbone": facts.backbone,
         **{ours: vision.get(*theirs) for ours, theirs in _VISION.items()},
         **{ours: text.get(*theirs) for ours, theirs in _TEXT[kind].items()},
-        "post_norms": kind == "gemma2",
+        "post_norms": kind != "gemma",
     }
+    if facts.backbone == "gemma3":
+        sizes |= gemma3.read(found, sizes, where)
     if sizes.get("query_width") == sizes["head_dim"]:
         sizes["query_width"] = 0
-    for name in ("attention_softcap", "final_softcap"):
-        if kind == "gemma2":
-            sizes[name] = sizes[name] or 0.0  # null switches them off
+    for name in _NULL.keys() & sizes.keys():
+        sizes[name] = sizes[name] or _NULL[name]
     own = (found.get(OWN) or {}).get("model", {})
     variant = own.get("variant") or closest_variant(sizes)
     values = {
@@ -156,7 +181,7 @@ def read_config(
         **known_fields(sizes),
         "vocab_size": facts.vocab_size(tokenizer),
     }
-    if facts.kind == SWM:
+    if facts.acts:
         if not isinstance(found.get("action_input_dim"), int):
             raise CheckpointError(f"{where} has no action_input_dim")
         values["action_size"] = found["action_input_dim"]
@@ -196,6 +221,8 @@ def check_tokenizer(facts: FolderFacts, tokenizer: Tokenizer, where: str) -> Non
 def _check_built_in(found: Mapping[str, Any], where: str) -> None:
     for part, constants in _BUILT_IN.items():
         given = dict(found.get(part) or {})
+        if found["model_type"].startswith("gemma3"):  # has RoPE of its own
+            given = {k: v for k, v in given.items() if not k.startswith("rope_")}
         for rope in ("rope_parameters", "rope_scaling"):
             nested = given.get(rope) or {}
             given.setdefault("rope_theta", nested.get("rope_theta", 10_000.0))
@@ -223,14 +250,15 @@ def write_config(
       dtype: of most tensors.
     """
     fields = dataclasses.asdict(config)
-    kind = "gemma2" if fields.get("post_norms") else "gemma"
-    if kind == "gemma2" and not fields["query_width"]:
-        fields["query_width"] = config.head_dim
+    kind = _DECODERS[config.backbone][-1 if config.post_norms else 0]
+    fields["query_width"] = config.query_width or config.head_dim
+    for name in _NULL:
+        fields[name] = fields[name] or None
     image, actions = placeholder_ids(config, metadata)
     text = {theirs: fields[ours] for ours, (theirs, _) in _TEXT[kind].items()}
     vision = {theirs: fields[ours] for ours, (theirs, _) in _VISION.items()}
     found = {
-        "model_type": SWM if action else PALIGEMMA,
+        "model_type": config.backbone + (_ACTS if action else ""),
         "image_token_index": image,
         "projection_dim": config.width,
         "hidden_size": config.width,
@@ -258,10 +286,12 @@ def write_config(
             "model": {"variant": config.variant, "overrides": overrides_of(config)},
         },
     }
+    if config.backbone == "gemma3":
+        gemma3.write(config, found)
     if action:
         found |= {"action_input_dim": config.action_size, "action_token_index": actions}
     else:
-        found["architectures"] = ["PaliGemmaForConditionalGeneration"]
+        found["architectures"] = [_ARCHITECTURES[config.backbone]]
     return found
 
 

@@ -1,7 +1,8 @@
 """Hugging Face folders: config.json, safetensors and a SentencePiece model.
 
-PaliGemma 1 and 2 (`model_type` paligemma) and the published semantic world models
-(`paligemma_wm`, the same with an action projector).
+PaliGemma 1 and 2 (`model_type` paligemma), Gemma 3 (gemma3) and the published semantic
+world models (`paligemma_wm`, PaliGemma with an action projector; ours on Gemma 3 have
+`gemma3_wm`).
 """
 
 import json
@@ -14,7 +15,6 @@ import numpy as np
 from swm_jax.checkpoints.errors import CheckpointError
 from swm_jax.checkpoints.formats.huggingface.config import (
     OWN,
-    PALIGEMMA,
     FolderFacts,
     check_tokenizer,
     embedding_rows,
@@ -22,13 +22,12 @@ from swm_jax.checkpoints.formats.huggingface.config import (
     read_config,
     write_config,
 )
-from swm_jax.checkpoints.formats.huggingface.keys import (
+from swm_jax.checkpoints.formats.huggingface.keys import their_pieces, to_leaves
+from swm_jax.checkpoints.formats.huggingface.table import (
     EMBED_NAME,
     EMBEDDING,
     canonical,
     rules_for,
-    their_pieces,
-    to_leaves,
 )
 from swm_jax.checkpoints.formats.infer_config import overrides_of
 from swm_jax.checkpoints.formats.lazy_arrays import Source, model_shapes
@@ -83,7 +82,7 @@ def open_folder(
     stored = list_tensors(folder)
     config = read_config(found, where, tokenizer, overrides)
     shapes = model_shapes(config)
-    if facts.kind == PALIGEMMA:
+    if not facts.acts:
         shapes = {k: s for k, s in shapes.items() if not k.startswith("action/")}
         notes.append("no action projector: a fresh one is drawn when it is loaded")
     leaves = to_leaves(shapes, stored, str(folder), check)

@@ -1,10 +1,11 @@
-"""Losses: the answer's cross-entropy and the dense loss of pre-training.
+"""Losses: the answers' cross-entropy, and those of the read-outs.
 
 Axes: B images, R queries, L answer tokens, V vocabulary, P patches, D width,
 O object classes (background, peg, blocks).
 Source: Semantic World Models train on the answer (and its eos) alone, each query
 normalised over its own tokens; the dense, mention and place losses are ours (they bind
-names to places before the questions do).
+names to places before the questions do). Losses of parts of a batch, divided by the
+totals of the whole, add up to the whole's loss.
 """
 
 import jax
@@ -31,48 +32,11 @@ class Scores:
     count: Float[Array, " N"]
 
 
-@struct.dataclass
-class Totals:
-    """What the losses of a batch are divided by, counted over all of it.
-
-    Losses of parts of a batch, divided by the totals of the whole, add up to the
-    whole's loss, and their gradients to its gradient.
-
-    Attributes:
-      queries: with at least one answer token.
-      covered, bare: patches that show an object, and others.
-      mentions, places: targets that count.
-    """
-
-    queries: Float[Array, ""]
-    covered: Float[Array, ""]
-    bare: Float[Array, ""]
-    mentions: Float[Array, ""]
-    places: Float[Array, ""]
-
-
-def totals_of(batch: TrainBatch) -> Totals:
-    """Counts of a whole batch; zero where it has no such targets."""
-    count = lambda x: jnp.sum(x, dtype=jnp.float32)
-    zero = jnp.zeros(())
-    covered = bare = zero
-    if batch.dense is not None:
-        on = batch.dense.object_id > 0
-        covered, bare = count(on), count(~on)
-    return Totals(
-        queries=count(batch.answer_mask.any(-1)),
-        covered=covered,
-        bare=bare,
-        mentions=zero if batch.mentions is None else count(batch.mentions.mask),
-        places=zero if batch.places is None else count(batch.places.mask),
-    )
-
-
 def answer_loss(
     logits: Float[Array, "B R L V"],
     batch: TrainBatch,
     num_types: int,
-    totals: Totals | None = None,
+    total: Float[Array, ""] | None = None,
 ) -> tuple[Float[Array, ""], Scores]:
     """Mean over queries of the mean cross-entropy of each query's answer tokens.
 
@@ -81,7 +45,8 @@ def answer_loss(
       batch: answer_tokens and answer_mask say what and where; a query without any
         answer token is padding.
       num_types: N, number of query types for the scores.
-      totals: of the batch that this is a part of; None: this is all of it.
+      total: queries with an answer in the batch that this is a part of; None: this is
+        all of it.
 
     Returns:
       The scalar loss and the sums by type.
@@ -96,13 +61,13 @@ def answer_loss(
     query_loss = (token_loss * mask).sum(-1) / jnp.maximum(length, 1.0)
     right = (logits.argmax(-1) == batch.answer_tokens) | ~batch.answer_mask
     by_type = jax.nn.one_hot(batch.query_type, num_types) * valid[..., None]
-    total = lambda x: jnp.einsum("brn,br->n", by_type, x)
+    add = lambda x: jnp.einsum("brn,br->n", by_type, x)
     scores = Scores(
-        loss=total(query_loss),
-        correct=total(right.all(-1).astype(jnp.float32)),
-        count=total(valid),
+        loss=add(query_loss),
+        correct=add(right.all(-1).astype(jnp.float32)),
+        count=add(valid),
     )
-    count = valid.sum() if totals is None else totals.queries
+    count = valid.sum() if total is None else total
     return (query_loss * valid).sum() / jnp.maximum(count, 1.0), scores
 
 
@@ -110,18 +75,24 @@ def dense_loss(
     class_logits: Float[Array, "B P O"],
     centres: Float[Array, "B P 2"],
     targets: DenseTargets,
-    totals: Totals | None = None,
+    centre_weight: float,
+    totals: tuple[Float[Array, ""], Float[Array, ""]] | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Which object covers each patch (cross-entropy) and where its centre lies (L1).
 
     Covered patches are rare and weigh as much, in sum, as the bare ones.
+
+    Args:
+      centre_weight: of an image side that a centre is away, beside the cross-entropy.
+      totals: covered and bare patches of the batch that this is a part of; None: this
+        is all of it.
 
     Returns:
       The loss, and the accuracy over covered patches.
     """
     covered = (targets.object_id > 0).astype(jnp.float32)
     counts = covered.sum(), (1.0 - covered).sum()
-    counts = counts if totals is None else (totals.covered, totals.bare)
+    counts = counts if totals is None else totals
     shares, rest = covered / jnp.maximum(counts[0], 1.0), 1.0 - covered
     weight = 0.5 * shares + 0.5 * rest / jnp.maximum(counts[1], 1.0)
     loss = optax.softmax_cross_entropy_with_integer_labels(
@@ -129,15 +100,14 @@ def dense_loss(
     )
     right = (class_logits.argmax(-1) == targets.object_id).astype(jnp.float32)
     distance = jnp.abs(centres - targets.centre).sum(-1)
-    return (loss * weight).sum() + 4.0 * (distance * shares).sum(), (
-        right * shares
-    ).sum()
+    centre = centre_weight * (distance * shares).sum()
+    return (loss * weight).sum() + centre, (right * shares).sum()
 
 
 def mention_loss(
     centres: Float[Array, "B R T 2"],
     targets: MentionTargets,
-    totals: Totals | None = None,
+    total: Float[Array, ""] | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Where the named objects lie: mean L1 and Euclidean distance, in image sides.
 
@@ -147,26 +117,25 @@ def mention_loss(
     Returns:
       The loss (L1), and the error (Euclidean).
     """
-    count = targets.mask.sum() if totals is None else totals.mentions
-    return _mean_distances(centres, targets.centre, targets.mask, count)
+    return _mean_distances(centres, targets.centre, targets.mask, total)
 
 
 def place_loss(
     places: Float[Array, "B R 3 2"],
     targets: PlaceTargets,
-    totals: Totals | None = None,
+    total: Float[Array, ""] | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Where what a query asks about will be: mean L1 and Euclidean distance in metres.
 
     Returns:
       The loss (L1), and the error (Euclidean).
     """
-    count = targets.mask.sum() if totals is None else totals.places
-    return _mean_distances(places, targets.place, targets.mask, count)
+    return _mean_distances(places, targets.place, targets.mask, total)
 
 
-def _mean_distances(points, targets, mask, count):
+def _mean_distances(points, targets, mask, total):
     """L1 and Euclidean distance where the mask is True; 0 if it is nowhere."""
+    count = mask.sum() if total is None else total
     mean = lambda distance: (distance * mask).sum() / jnp.maximum(count, 1.0)
     away = points - targets
     # The second is measured only: a length has no gradient at 0.

@@ -1,0 +1,234 @@
+"""Settings as frozen dataclasses, read once from a config and checked on the way.
+
+    @dataclasses.dataclass(frozen=True)
+    class Optimizer:
+        name: Literal["adamw", "muon"] = "muon"
+        learning_rate: Positive = 1e-3
+
+    config = to_config(Optimizer())          # a ConfigDict, for `--config.name=adamw`
+    parse(Optimizer, config)                 # Optimizer("adamw", 0.001)
+
+A field's annotation says what it may hold: `int`, `float`, `bool`, `str`, `Literal`,
+tuples, mappings, other records, unions of these, and `Annotated` with a `Range`. A
+record may check how its fields fit together in `__post_init__` (ValueError), and may
+read another form of itself with a class method `from_config`.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
+from typing import Annotated, Any, Literal, TypeVar
+
+import ml_collections
+from ml_collections import config_dict
+
+from swm_jax import choices
+
+Record = TypeVar("Record")
+_NO = object()  # a value that an annotation does not allow
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Bounds of a number: `Annotated[float, Range(0, 1)]`.
+
+    Attributes:
+      least, most: the smallest and the largest value allowed.
+      above: every value must be larger than this.
+    """
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: float = -math.inf
+
+    def __contains__(self, value: float) -> bool:
+        return math.isfinite(value) and (
+            self.least <= value <= self.most and value > self.above
+        )
+
+    def __str__(self) -> str:
+        if self.above > -math.inf:
+            return f" above {self.above:g}"
+        if self.most < math.inf:
+            return f" from {self.least:g} to {self.most:g}"
+        return f" from {self.least:g} on"
+
+
+Count = Annotated[int, Range(1)]
+Size = Annotated[int, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+Positive = Annotated[float, Range(above=0)]
+NonNegative = Annotated[float, Range(0)]
+
+
+def parse(cls: type[Record], values: Any, where: str = "config") -> Record:
+    """A record from a config: fields that are missing take their defaults.
+
+    Args:
+      cls: a dataclass.
+      values: ConfigDict or mapping of its fields, or such a record.
+      where: name of the config, for messages.
+
+    Raises:
+      ValueError: an unknown field, or a value of another type, out of its range or of
+        no known choice; one line that names field, value and what is expected.
+    """
+    if isinstance(values, cls):
+        return values
+    if isinstance(values, ml_collections.ConfigDict):
+        values = values.to_dict()
+    kinds = typing.get_type_hints(cls, include_extras=True)
+    known = [field.name for field in dataclasses.fields(cls)]
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where} is {values!r}, expected some of {', '.join(known)}")
+    given = {}
+    for name, value in values.items():
+        choices.known(f"field of {where}", name, known)
+        given[name] = _read(kinds[name], value, f"{where}.{name}")
+    try:
+        return cls(**given)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def to_config(record: Any) -> ml_collections.ConfigDict:
+    """All fields as a ConfigDict, which flags and experiments may change.
+
+    A field that is None takes the type that it may have beside None.
+    """
+    kinds = typing.get_type_hints(type(record), include_extras=True)
+    values = {
+        field.name: _plain(getattr(record, field.name), kinds[field.name])
+        for field in dataclasses.fields(record)
+    }
+    return ml_collections.ConfigDict(values)
+
+
+def given(record: Any) -> dict[str, Any]:
+    """The fields of a record that are not None."""
+    values = vars(record).items()
+    return {name: value for name, value in values if value is not None}
+
+
+def optional(
+    name: str, cls: type, /, without: Iterable[str] = (), **more: tuple[Any, Any]
+) -> Any:
+    """A record of what may differ from another one: its fields, None by default.
+
+    Args:
+      name: of the new class.
+      cls: the record whose fields it has.
+      without: fields to leave out.
+      more: fields that come first, as (annotation, default).
+    """
+    kinds = typing.get_type_hints(cls, include_extras=True)
+    fields = [(key, kind, default) for key, (kind, default) in more.items()]
+    fields += [
+        (field.name, kinds[field.name] | None, None)
+        for field in dataclasses.fields(cls)
+        if field.name not in without
+    ]
+    words = {"__doc__": f"Fields of `{cls.__name__}` that differ from a preset's."}
+    return dataclasses.make_dataclass(name, fields, frozen=True, namespace=words)
+
+
+def _read(kind: Any, value: Any, where: str) -> Any:
+    found = _as(kind, value, where)
+    if found is _NO:
+        names = [x for arm in _arms(kind) for x in _choices(arm)]
+        if names and isinstance(value, str):
+            choices.known(where, value, names)
+        raise ValueError(f"{where} is {value!r}, expected {_words(kind)}")
+    return found
+
+
+def _as(kind: Any, value: Any, where: str) -> Any:
+    """The value as the annotation has it, or `_NO`."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        found = (_as(arm, value, where) for arm in args)
+        return next((each for each in found if each is not _NO), _NO)
+    if origin is Annotated:
+        found = _as(args[0], value, where)
+        return _NO if found is _NO or any(found not in r for r in args[1:]) else found
+    if origin is Literal:
+        return value if value in args else _NO
+    if kind is Any:
+        return value
+    if dataclasses.is_dataclass(kind):
+        if isinstance(value, kind) or value is None:
+            return _NO if value is None else value
+        return getattr(kind, "from_config", _parser(kind))(value, where)
+    if kind is tuple or origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            return _NO
+        items = enumerate(value)
+        return tuple(
+            _read(args[0] if args else Any, x, f"{where}[{i}]") for i, x in items
+        )
+    if kind is bool:
+        return value if isinstance(value, bool) else _NO
+    if kind in (int, float):
+        wanted = Integral if kind is int else Real
+        fits = isinstance(value, wanted) and not isinstance(value, bool)
+        return kind(value) if fits else _NO
+    if (origin or kind) is Mapping:
+        return dict(value) if isinstance(value, Mapping) else _NO
+    return value if isinstance(value, kind) else _NO
+
+
+def _parser(cls: type) -> Any:
+    return lambda value, where: parse(cls, value, where)
+
+
+def _plain(value: Any, kind: Any) -> Any:
+    """A field's value as it stands in a ConfigDict."""
+    if value is None:
+        bases = [_base(arm) for arm in _arms(kind) if arm is not type(None)]
+        typed = bases and bases[0] in (bool, int, float, str, tuple)
+        return config_dict.placeholder(bases[0]) if typed else None
+    if dataclasses.is_dataclass(value):
+        return value.to_config() if hasattr(value, "to_config") else to_config(value)
+    if isinstance(value, Mapping):
+        return ml_collections.ConfigDict(dict(value))
+    return value
+
+
+def _arms(kind: Any) -> tuple[Any, ...]:
+    union = typing.get_origin(kind) in (typing.Union, types.UnionType)
+    return typing.get_args(kind) if union else (kind,)
+
+
+def _base(kind: Any) -> Any:
+    """The plain type of an annotation."""
+    origin = typing.get_origin(kind)
+    if origin is Annotated:
+        return _base(typing.get_args(kind)[0])
+    return type(typing.get_args(kind)[0]) if origin is Literal else origin or kind
+
+
+def _choices(kind: Any) -> tuple[Any, ...]:
+    return typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+
+
+def _words(kind: Any) -> str:
+    """What an annotation allows, for messages."""
+    words = {
+        int: "a whole number",
+        float: "a number",
+        bool: "True or False",
+        str: "a text",
+        tuple: "a tuple",
+        Mapping: "a mapping",
+        type(None): "None",
+    }
+    bounds = "".join(map(str, getattr(kind, "__metadata__", ())))
+    parts = [
+        ", ".join(map(str, _choices(arm)))
+        or words.get(_base(arm), getattr(arm, "__name__", str(arm))) + bounds
+        for arm in _arms(kind)
+    ]
+    return " or ".join(" or ".join(parts).rsplit(", ", 1))

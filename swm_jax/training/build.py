@@ -1,0 +1,120 @@
+"""What a run is made of: optimizer, shapes of its state, steps, the state of step 0.
+
+The loop, the AOT tool and the benchmarks build theirs here, so that what is compiled
+ahead or measured is what trains.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from swm_jax.training.experiment import Training
+from swm_jax.training.optimizer import make_optimizer
+from swm_jax.training.sharding import state_shardings, with_shardings
+from swm_jax.training.step import (
+    StepMetrics,
+    TrainState,
+    make_eval_step,
+    make_train_step,
+)
+from swm_jax.training.trainable import Trainable
+
+Start = Callable[[dict[str, Any], Any], dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+    """The parts of a run on a mesh.
+
+    Attributes:
+      optimizer: of what moves.
+      schedule: the learning rate of every step.
+      paces: by pattern, the learning rate of every part with its own.
+      state: shapes, dtypes and shardings; nothing is computed.
+      step: jitted (state, batch) -> (state, metrics); the state's buffers are donated.
+      evaluate: jitted (params, batch) -> sums.
+    """
+
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule
+    paces: dict[str, optax.Schedule]
+    state: TrainState
+    step: Callable[[TrainState, Any], tuple[TrainState, StepMetrics]]
+    evaluate: Callable[[Any, Any], Any]
+
+
+def build(training: Training, trainable: Trainable, mesh: Mesh) -> Built:
+    """The parts of a run, as its settings have them.
+
+    Args:
+      training: optimizer, what moves, sharding, accumulation, bad steps.
+      trainable: model and loss.
+      mesh: of the run, or of a topology to compile for.
+
+    Raises:
+      ValueError: sharding or fine-tuning rules that do not fit the parameters.
+    """
+    finetune, steps, pace = training.finetune, training.steps, None
+    if finetune.schedules:
+        pace = finetune.scale_by_pace(training.optimizer, steps)
+    optimizer, schedule = make_optimizer(training.optimizer, steps, pace)
+    state = _abstract_state(training, trainable, optimizer, mesh)
+    step = make_train_step(
+        trainable,
+        optimizer,
+        finetune,
+        shardings=_places(state),
+        accumulate=training.accumulate,
+        skip_bad=training.on_nan == "skip",
+    )
+    return Built(
+        optimizer,
+        schedule,
+        finetune.pace(training.optimizer, steps),
+        state,
+        step,
+        make_eval_step(trainable, mesh),
+    )
+
+
+def initial_state(
+    training: Training, trainable: Trainable, built: Built, start: Start | None = None
+) -> TrainState:
+    """The state of step 0, each part made or read where it is to lie.
+
+    Args:
+      training: whose seed draws parameters.
+      trainable: whose parameters they are.
+      built: from `build`.
+      start: (fresh parameters, their shardings) -> those to start from.
+
+    Raises:
+      CheckpointError: parameters to start from that cannot be read.
+    """
+    place, key = _places(built.state), jax.random.key(training.seed)
+    params = jax.jit(lambda: trainable.init(key), out_shardings=place.params)()
+    if start is not None:
+        params = start(params, place.params)
+    moving = training.finetune.split(params)[0]
+    opt_state = jax.jit(built.optimizer.init, out_shardings=place.opt_state)(moving)
+    step = jax.device_put(jnp.zeros((), jnp.int32), place.step)
+    return TrainState(step, params, opt_state)
+
+
+def _abstract_state(training, trainable, optimizer, mesh) -> TrainState:
+    def make():
+        params = trainable.init(jax.random.key(training.seed))
+        opt_state = optimizer.init(training.finetune.split(params)[0])
+        return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
+
+    shapes = jax.eval_shape(make)
+    return with_shardings(shapes, state_shardings(shapes, training.sharding, mesh))
+
+
+def _places(shapes: TrainState) -> TrainState:
+    return jax.tree.map(lambda leaf: leaf.sharding, shapes)

@@ -1,0 +1,157 @@
+"""Batches of an experiment, by `data.source`.
+
+    rendered    scenes without any action (pre-training), made on the device
+    episodes    stored episodes, with their frames or labels
+    simulated   poses that were simulated once; all else is made on the device
+
+The SWM stage may keep every n-th step for rendered scenes (`rendered_every`), so that
+names stay bound to places while the model learns what actions do.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import ml_collections
+import numpy as np
+from jaxtyping import Int
+
+from data_pipelines.batches import pretraining
+from swm_jax import worlds
+from swm_jax.models import Tokenizer, TrainBatch
+from swm_jax.training.experiment import Experiment
+
+_HELD_OUT = 1_000_003  # added to the seed: another stream of scenes
+
+
+def action_metadata(experiment: Experiment) -> dict[str, Any]:
+    """What a checkpoint says of its actions, by domain; empty for rendered scenes.
+
+    Raises:
+      ValueError: data that cannot be read.
+    """
+    data = experiment.data
+    if data.source == "rendered":
+        return {}
+    if data.source == "simulated":
+        world = worlds.load(data.simulated.generation["world"])
+        return {world.scene.domain: {"kind": "raw", "size": world.env.action_size}}
+    from data_pipelines.batches import stream as batches
+
+    return batches.stored_action_entries(data.dir, data.actions)
+
+
+class WorldModelInputs:
+    """The batches of an experiment, as numpy or single-device arrays.
+
+    Args:
+      experiment: seed, data, number of held-out batches.
+      tokenizer: of the model.
+      rows: of the batch that this process needs (`process_rows`); all by default.
+
+    Raises:
+      ValueError: data that cannot be read, or sizes that cannot work.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        tokenizer: Tokenizer,
+        rows: Int[np.ndarray, " n"] | None = None,
+    ):
+        data = experiment.data
+        self.images = data.images
+        self._experiment, self._rows = experiment, rows
+        self._parts = (experiment.model.config(), tokenizer)
+        self._rendered = data.source == "rendered"
+        self._every = 0 if self._rendered else data.rendered_every
+        self._sample, self._episodes = None, None
+        if self._rendered or self._every:
+            if data.rendered_images != data.images and rows is not None:
+                raise ValueError(
+                    f"data.rendered.images is {data.rendered_images}, on several hosts "
+                    f"it must be data.images, {data.images}"
+                )
+            self._sample = pretraining.make_sampler(data, *self._parts, rows=rows)
+        if not self._rendered:
+            self._episodes = self._stored("train")
+
+    def stream(self, start_step: int) -> Iterator[TrainBatch]:
+        """See `Inputs`."""
+        if self._rendered:
+            return (
+                self._sample(self._experiment.seed, step) for step in _count(start_step)
+            )
+        stream = self._episodes.stream(start_step)
+        if not self._every:
+            return stream
+        return (
+            self._sample(self._experiment.seed, step) if self._renders(step) else batch
+            for step, batch in zip(_count(start_step), stream)
+        )
+
+    def validation(self) -> list[TrainBatch]:
+        """`validation_batches` batches that training never sees."""
+        count = self._experiment.validation_batches
+        if self._rendered:
+            seed = self._experiment.seed + _HELD_OUT
+            return [self._sample(seed, step) for step in range(count)]
+        held_out = self._stored("val")
+        return [held_out(step) for step in range(count)]
+
+    def examples(self, step: int) -> dict[str, Any]:
+        """What makes the batch of `step` (steps done before it), as JSON.
+
+        Returns:
+          The seed and step, which are enough to build it again, and the episode and
+          frame of every row where there is one.
+        """
+        found = {
+            "source": "rendered",
+            "seed": self._experiment.seed,
+            "stream_step": step,
+        }
+        if self._episodes is not None and not self._renders(step):
+            source = self._experiment.data.source
+            found |= {"source": source, "examples": self._episodes.examples(step)}
+        return found
+
+    def _renders(self, step: int) -> bool:
+        return bool(self._every) and step % self._every == self._every - 1
+
+    def _stored(self, split: str) -> Any:
+        """Batches by step of a split, with `stream` and `examples`."""
+        experiment, (model_config, tokenizer) = self._experiment, self._parts
+        data = experiment.data
+        if data.source == "simulated":
+            from data_pipelines.generate import pose_cache as poses
+            from data_pipelines.saqa import device_batches as device_saqa
+
+            generation = ml_collections.ConfigDict(dict(data.simulated.generation))
+            episodes = poses.simulated_episodes(generation, data.dir, split)
+            return device_saqa.DeviceBatches.make(
+                episodes,
+                data,
+                tokenizer,
+                model_config,
+                seed=experiment.seed,
+                split=split,
+                rows=self._rows,
+            )
+        from data_pipelines.batches import stream as batches
+
+        return batches.StepBatches.make(
+            data.dir,
+            data,
+            tokenizer,
+            model_config,
+            seed=experiment.seed,
+            split=split,
+            rows=self._rows,
+        )
+
+
+def _count(start: int) -> Iterator[int]:
+    step = start
+    while True:
+        yield step
+        step += 1

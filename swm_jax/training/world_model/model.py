@@ -1,0 +1,122 @@
+"""The semantic world model as a `Trainable`: answers, read-outs beside them, adapters.
+
+The read-outs' parameters lie beside the model's own under the key `dense`, adapters
+under `lora`, so that the model's tree stays big_vision's.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from data_pipelines.batches.query_types import QUERY_TYPES
+from swm_jax.checkpoints import check_tree, load_model
+from swm_jax.models import SemanticWorldModel, TrainBatch
+from swm_jax.training.experiment import Experiment
+from swm_jax.training.finetune import Finetune, model_params
+from swm_jax.training.trainable import Measures
+from swm_jax.training.world_model.heads import (
+    HeadWeights,
+    head_losses,
+    head_totals,
+    init_heads,
+)
+from swm_jax.training.world_model.losses import Scores, answer_loss
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainableWorldModel:
+    """The semantic world model with what helps its training.
+
+    Attributes:
+      model: the network.
+      finetune: its adapters.
+      dense_weight: of all read-outs together; 0: there are none.
+      weights: of each among them.
+    """
+
+    model: SemanticWorldModel
+    finetune: Finetune = dataclasses.field(default_factory=Finetune)
+    dense_weight: float = 0.0
+    weights: HeadWeights = dataclasses.field(default_factory=HeadWeights)
+
+    metrics = ("loss", "accuracy", *(f"accuracy/{n}" for n in QUERY_TYPES if n))
+    shown = ("loss", "accuracy", "place_error_mm")
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> "TrainableWorldModel":
+        """That of an experiment."""
+        return cls(
+            SemanticWorldModel(experiment.model.config()),
+            experiment.finetune,
+            experiment.dense_weight,
+            experiment.head_weights,
+        )
+
+    def init(self, key: PRNGKeyArray) -> dict[str, Any]:
+        """Random parameters; read-outs and adapters beside them, if trained."""
+        params = dict(self.model.init_params(key))
+        if self.dense_weight:
+            params["dense"] = init_heads(self.model.config)
+        return self.finetune.with_adapters(jax.random.fold_in(key, 2), params)
+
+    def totals(self, batch: TrainBatch) -> dict[str, Any]:
+        """Queries with an answer, and the targets of every head."""
+        queries = jnp.sum(batch.answer_mask.any(-1), dtype=jnp.float32)
+        return {"queries": queries, "heads": head_totals(batch)}
+
+    def loss(
+        self, params: Mapping[str, Any], batch: TrainBatch, totals: Any = None
+    ) -> tuple[Float[Array, ""], Measures]:
+        """Cross-entropy of the answers, and the read-outs' losses."""
+        totals = self.totals(batch) if totals is None else totals
+        outputs = self.model.apply(self.finetune.variables(params), batch)
+        answers, scores = answer_loss(
+            outputs.logits, batch, len(QUERY_TYPES), totals["queries"]
+        )
+        beside, measured = head_losses(
+            params.get("dense"), outputs, batch, totals["heads"], self.weights
+        )
+        scalars = {"loss": answers, **measured}
+        return answers + self.dense_weight * beside, Measures(scalars, scores)
+
+    def report(self, sums: Scores) -> dict[str, float]:
+        """Mean loss and accuracy over all queries, and accuracy by type seen."""
+        correct, count = np.asarray(sums.correct), np.asarray(sums.count)
+        rates = {
+            f"accuracy/{name}": correct[i] / count[i]
+            for i, name in enumerate(QUERY_TYPES)
+            if count[i]
+        }
+        total = max(count.sum(), 1.0)
+        return {
+            "loss": float(np.asarray(sums.loss).sum() / total),
+            "accuracy": float(correct.sum() / total),
+            **rates,
+        }
+
+
+def load_start(
+    params: dict[str, Any], path: str, shardings: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The parameters, the model's own replaced by those of a checkpoint.
+
+    Args:
+      params: fresh ones.
+      path: a run, model, Hugging Face folder or .npz.
+      shardings: a tree of where each parameter is to lie; None puts all on the first
+        local device.
+
+    Raises:
+      CheckpointError: no checkpoint, or of another model.
+    """
+    flat = flatten_dict(shardings, sep="/") if shardings else None
+    place = flat and (lambda key, struct: flat[key])
+    loaded = load_model(path, param_dtype="float32", sharding=place)
+    check_tree(model_params(params), loaded.params, path)
+    return {**params, **loaded.params}

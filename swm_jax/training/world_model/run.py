@@ -1,0 +1,73 @@
+"""Trains the semantic world model of a config."""
+
+from typing import Any
+
+import ml_collections
+from etils import epath
+
+from swm_jax.models import Tokenizer
+from swm_jax.training.experiment import Experiment
+from swm_jax.training.inputs import process_rows
+from swm_jax.training.loop import fit
+from swm_jax.training.world_model.inputs import WorldModelInputs, action_metadata
+from swm_jax.training.world_model.model import TrainableWorldModel, load_start
+
+
+def train(
+    config: ml_collections.ConfigDict | Experiment,
+    workdir: epath.PathLike,
+    profile_steps: tuple[int, int] | None = None,
+) -> dict[str, float]:
+    """Runs an experiment's steps, resuming what `workdir` holds.
+
+    On several hosts every process calls this, after `distributed.connect`.
+
+    Args:
+      config: of an experiment, for example `experiments/board_tiny.py`.
+      workdir: logs, metrics and checkpoints; the same for all processes.
+      profile_steps: steps done before and after a profiler trace.
+
+    Returns:
+      The last validation scalars.
+
+    Raises:
+      TrainingError: the loss is not finite, the workdir belongs to another model, or
+        the last state could not be saved.
+      CheckpointError: there are checkpoints, and none can be read.
+      ValueError: the config holds what cannot be.
+    """
+    experiment = Experiment.parse(config)
+    tokenizer = Tokenizer.load(experiment.model.tokenizer)
+    tokenizer.check(experiment.model.config())
+
+    def inputs(mesh):
+        rows = process_rows(mesh, experiment.data.images)
+        return WorldModelInputs(experiment, tokenizer, rows)
+
+    def start(params, shardings):
+        return load_start(params, experiment.init_from, shardings)
+
+    return fit(
+        experiment,
+        TrainableWorldModel.of(experiment),
+        inputs,
+        workdir,
+        metadata=_metadata(experiment),
+        start=start if experiment.init_from else None,
+        profile_steps=profile_steps,
+    )
+
+
+def _metadata(experiment: Experiment) -> dict[str, Any]:
+    """What checkpoints say of the model and of its actions."""
+    metadata = {
+        "stage": experiment.stage,
+        "model": {
+            "variant": experiment.model.variant,
+            "overrides": experiment.model.settings,
+            "tokenizer": experiment.model.tokenizer,
+        },
+    }
+    if actions := action_metadata(experiment):
+        metadata["actions"] = actions
+    return metadata
