@@ -1,9 +1,9 @@
 """What scenes of all worlds share: block names, colours, and how a scene is stored.
 
 A scene holds the poses of one world as arrays, in metres and radians, with any leading
-axes; its struct is in the world's own folder (`worlds/<world>/scene.py`). A block id
-indexes `BLOCK_NAMES` in every world. Names follow Language-Table and the Semantic World
-Models paper.
+axes; its struct is in the world's own folder (`worlds/<world>/scene.py`). An object's
+id indexes the object names of the world's language: where these are blocks, in every
+world `BLOCK_NAMES`, which follow Language-Table and the Semantic World Models paper.
 """
 
 import dataclasses

@@ -21,7 +21,11 @@ def read(
     spoken = " ".join(text.lower().replace("?", " ").split())
     for kind, phrasing, pattern in _patterns(types, strict=True):
         if found := pattern.fullmatch(spoken):
-            return kind, _in_order(found), phrasing
+            names = [
+                next(each for each in arg.names if each.lower() == name)
+                for arg, name in zip(kind.args, _in_order(found))
+            ]
+            return kind, names, phrasing
     for kind, _, pattern in _patterns(types, strict=False):
         if found := pattern.fullmatch(spoken):
             for arg, name in zip(kind.args, _in_order(found)):
@@ -113,7 +117,8 @@ def _patterns(types, strict):
             for letter, arg in zip(LETTERS, kind.args):
                 some = r"[\w-]+ [\w-]+" if arg.is_object else r"[\w-]+(?: [\w-]+)?"
                 if strict:
-                    some = "|".join(sorted(arg.names, key=len, reverse=True))
+                    names = sorted(arg.names, key=len, reverse=True)
+                    some = "|".join(names).lower()
                 pattern = pattern.replace(f"{{{letter}}}", f"(?P<{letter}>{some})")
             result.append((kind, i, re.compile(pattern)))
     return result

@@ -22,6 +22,7 @@ DEFAULT = "board"  # the world of the model that ships with the package
 _FOLDERS = {  # name -> the package that exposes `WORLD`
     "board": "swm_jax.worlds.board",
     "cube": "swm_jax.worlds.cube",
+    "pusht": "swm_jax.worlds.pusht",
     "ogbench": "swm_jax.worlds.ogbench",
     "language_table": "swm_jax.worlds.language_table",
 }

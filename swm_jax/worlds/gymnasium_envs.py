@@ -8,7 +8,8 @@ itself when the id names the module:
 
 Observation: `image` uint8[h, w, 3] (left out when `image_size` is None), the arrays of
 the world's scene (positions in metres, angles in -pi..pi, `block_id` as int64), and
-`goal_blocks` int64[n] (indices into `BLOCK_NAMES`; the blocks the task is about).
+`goal_blocks` int64[n] (ids of the blocks the task is about; like `block_id` they index
+the object names of the world's language).
 Action: float32[A], the world's own. Reward: 1 on the step that wins, which ends the
 episode, else 0. A reset with a seed is the benchmark's episode of that seed.
 """
@@ -25,7 +26,6 @@ from gymnasium.vector.utils import batch_space
 
 from swm_jax import worlds
 from swm_jax.envs import AnyScene
-from swm_jax.envs.scene import BLOCK_NAMES
 from swm_jax.worlds.world import Task
 
 _SEEDS = 2**31 - 1
@@ -194,7 +194,8 @@ class _Desk:
         limit = np.float32(self.env.action_limit)
         size = (self.env.action_size,)
         self.action_space = spaces.Box(-limit, limit, size, np.float32)
-        blocks = lambda count: spaces.MultiDiscrete([len(BLOCK_NAMES)] * count)
+        ids = 1 + max(world.language.objects)
+        blocks = lambda count: spaces.MultiDiscrete([ids] * count)
         count = len(self.env.block_ids)
         parts = {"goal_blocks": blocks(len(example.names))}
         for field, spec in world.scene.state.items():
@@ -224,7 +225,7 @@ class _Desk:
     def observe(self, states: Any, tasks: list[Task]) -> dict[str, np.ndarray]:
         """Observations of states with one leading axis."""
         scene = jax.tree.map(np.asarray, self.env.scene(states))
-        goal = [[BLOCK_NAMES.index(name) for name in task.names] for task in tasks]
+        goal = [[self.env.block_ids[slot] for slot in task.slots] for task in tasks]
         observation = {"goal_blocks": np.array(goal, np.int64)}
         for field in self._world.scene.state:
             value = np.array(getattr(scene, field))

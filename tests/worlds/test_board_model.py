@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from swm_jax.envs import BLOCK_NAMES
+from swm_jax.envs.pushing import servo_gains
 from swm_jax.worlds.board import geometry as board_geometry
 from swm_jax.worlds.board.model import (
     board_model,
     collision_capsules,
     outline_triangles,
-    peg_gains,
 )
 from swm_jax.worlds.board.scene import BLOCK_SETS, SLOT_SHAPES
 
@@ -102,7 +102,7 @@ def test_inertia_of_the_cube_is_the_textbook_one():
 @pytest.mark.parametrize("steps", [5, 10, 20])
 def test_servo_covers_91_percent_at_any_physics_step(steps):
     dt = board_geometry.CONTROL_PERIOD / steps
-    stiffness, damping = peg_gains(dt, steps)
+    stiffness, damping = servo_gains(dt, steps, 0.91)
     x = v = 0.0
     for _ in range(steps):
         v += dt * (stiffness * (1.0 - x) - damping * v)

@@ -22,13 +22,14 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from swm_jax.choices import known
 from swm_jax.envs.env import MjcfEnv, check_physics_step
+from swm_jax.envs.pushing import GRAVITY
 from swm_jax.envs.scene import array_namespace
 from swm_jax.worlds.board import geometry as geometry
 from swm_jax.worlds.board.looks import LOOKS
 from swm_jax.worlds.board.model import (
     BLOCK_BOUNDS,
     BLOCK_DOFS,
-    GRAVITY,
+    FRICTION_RADIUS,
     NUM_BLOCKS,
     block_radius,
     board_model,
@@ -92,14 +93,15 @@ class BoardEnv(MjcfEnv[State, Scene]):
     world = "board"
     action_size = 2
     action_names = "the peg's displacement (x, y) in metres"
+    num_blocks = NUM_BLOCKS
+    friction_radius = FRICTION_RADIUS
 
     def __init__(self, config: ml_collections.ConfigDict):
         self.config = config
         self.action_limit = float(config.action_limit)
         self.block_ids = BLOCK_SETS[config.block_set]
         self.physics_steps = round(geometry.CONTROL_PERIOD / config.physics_dt)
-        # metres per second that friction takes in a physics step
-        self._slowdown = config.friction * GRAVITY * config.physics_dt
+        self.slowdown = config.friction * GRAVITY * config.physics_dt
 
     def physics_model(self) -> mujoco.MjModel:
         return board_model(

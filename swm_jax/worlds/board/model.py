@@ -10,13 +10,14 @@ pentagon 0.1 mm, star and moon 0.7 mm; at most 2.1 mm (rounded corners).
 
 Joint order: x, y, yaw of slots 0..7, then peg x, y. There is no gravity and no joint
 friction: the table's friction is a projection of the velocities after every step
-(`friction_scale`), which couples sliding and spinning as real dry friction does.
+(`envs/pushing.py`), which couples sliding and spinning as real dry friction does.
 """
 
 import mujoco
 import numpy as np
 from jaxtyping import Float
 
+from swm_jax.envs.pushing import servo_gains
 from swm_jax.envs.scene import BLOCK_NAMES
 from swm_jax.worlds.board import geometry as geometry
 from swm_jax.worlds.board.scene import BLOCK_SETS, SLOT_SHAPES
@@ -37,7 +38,6 @@ PEG_COVERAGE = 0.91  # of a step within one control period, from rest
 # much more inertia (blocks have 1.4 to 2.6e-6) brings turns near the reference.
 TURN_INERTIA = 1e-6  # kg m^2
 FRICTION_RADIUS = 0.0135  # metres, weighs spin against slide in the table's friction
-GRAVITY = 9.81
 # MJX has fixed sizes: pairs of collision shapes it looks at (the nearest) and contacts
 # it solves for (the deepest). Fast random pushing never met more than 7 contacts.
 MAX_GEOM_PAIRS = 48
@@ -87,23 +87,6 @@ def outline_triangles(outline: Float[np.ndarray, "n 2"]) -> list[tuple[int, int,
     return [*triangles, tuple(left)]
 
 
-def peg_gains(physics_dt: float, steps: int) -> tuple[float, float]:
-    """Servo gains per unit of mass, critically damped in discrete time.
-
-    With a double pole p the distance left after n steps from rest is
-    (1 + n (1 - p)) p^n; p is solved for `PEG_COVERAGE`.
-
-    Returns:
-      Stiffness in 1/s^2 and damping in 1/s.
-    """
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        pole = 0.5 * (low + high)
-        left = (1.0 + steps * (1.0 - pole)) * pole**steps
-        low, high = (pole, high) if left < 1.0 - PEG_COVERAGE else (low, pole)
-    return ((1.0 - pole) / physics_dt) ** 2, (1.0 - pole**2) / physics_dt
-
-
 def board_mjcf(
     block_set: str = "standard",
     physics_dt: float = 0.01,
@@ -119,7 +102,7 @@ def board_mjcf(
       visuals: whether to add prisms, board, light and sky.
     """
     steps = round(geometry.CONTROL_PERIOD / physics_dt)
-    stiffness, damping = peg_gains(physics_dt, steps)
+    stiffness, damping = servo_gains(physics_dt, steps, PEG_COVERAGE)
     bodies = "".join(
         _block_xml(slot, BLOCK_NAMES[BLOCK_SETS[block_set][slot]], visuals)
         for slot in range(NUM_BLOCKS)

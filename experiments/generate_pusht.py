@@ -1,0 +1,25 @@
+"""Push-T's data set: what `python -m data_pipelines.generate` makes.
+
+generate_pusht.py           2,000 episodes of about 40 frames, minutes on a laptop
+generate_pusht.py:debug     4 short episodes, for tests
+"""
+
+import ml_collections
+
+from data_pipelines.generate.config import default_config
+from swm_jax.choices import known
+
+ARGS = ("default", "debug")
+
+
+def get_config(arg: str = "default") -> ml_collections.ConfigDict:
+    """The config of a size; unknown names are refused."""
+    arg = known("variant of generate_pusht.py", arg or "default", ARGS)
+    config = default_config("pusht")
+    config.episodes, config.episodes_per_shard = 2000, 60
+    if arg == "debug":
+        config.episodes, config.val_share, config.episodes_per_shard = 4, 0.25, 2
+        config.min_steps, config.max_steps = 16, 20
+        config.height = config.width = 32
+        config.supersample = 1
+    return config

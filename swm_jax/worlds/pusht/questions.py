@@ -1,0 +1,260 @@
+"""What can be asked about Push-T: one rule in metres per question type.
+
+A margin is > 0 exactly when the answer is yes. The words are the board's where it has
+them; "T" and "goal", "turn" are new. Turns count as the way of a point one radius of
+gyration from the centroid. Where "at the goal" is false its margin is minus the
+distance to the goal (`overlap.goal_distance`), so that it says which way to go; where
+it is true, the coverage beyond the threshold.
+
+Axes: ... batch axes (scenes, horizons and questions broadcast). Numpy arrays and JAX
+arrays alike: whichever comes in goes out.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from swm_jax.envs.scene import array_namespace
+from swm_jax.questions.language import Language
+from swm_jax.questions.types import Arg, QuestionType, bins, length
+from swm_jax.worlds.pusht.geometry import GYRATION, PEG_RADIUS
+from swm_jax.worlds.pusht.overlap import (
+    coverage,
+    goal_distance,
+    t_gap,
+    turn_left,
+)
+from swm_jax.worlds.pusht.scene import OBJECT_NAMES
+from swm_jax.worlds.pusht.tasks import COVERED
+
+TOUCH = 0.005  # metres between peg and T that count as touching
+CHANGE = 0.01  # metres, a smaller way is none
+TURNED = float(np.deg2rad(10.0))  # radians, a smaller turn is none
+TOLERANCE = float(np.deg2rad(30.0))  # on each side of a direction
+
+# Clockwise from up, as the picture shows them: x right, y up.
+DIRECTIONS = (
+    "up", "up right", "right", "down right", "down", "down left", "left", "up left",
+)  # fmt: skip
+SIDES = tuple(d.replace("up", "top").replace("down", "bottom") for d in DIRECTIONS)
+_ANGLES = np.pi / 4 * np.arange(8)
+VECTORS = np.stack([np.sin(_ANGLES), np.cos(_ANGLES)], -1).astype(np.float32)
+TURNS = ("left", "right")  # counter-clockwise, clockwise
+
+T = Arg("block", OBJECT_NAMES)
+DIRECTION = Arg("direction", DIRECTIONS)  # of a motion
+SIDE = Arg("direction", SIDES)  # of something
+TURN = Arg("turn", TURNS)
+
+
+class Poses(NamedTuple):
+    """Where the things are.
+
+    Attributes:
+      t: float32[..., 3].
+      peg: float32[..., 2].
+    """
+
+    t: Float[Array, "... 3"]
+    peg: Float[Array, "... 2"]
+
+
+def _poses(objects, peg) -> Poses:
+    return Poses(objects[0], peg)
+
+
+def _gap(p: Poses):
+    return t_gap(p.t, p.peg) - PEG_RADIUS
+
+
+def _in_cone(v, direction, least):
+    """Signed distance of a vector to the edge of "that way, and far enough".
+
+    The yes region is a cone without its tip, angle within `TOLERANCE` and length over
+    `least`. Outside of it the exact distance grows in every wrong direction, where the
+    smaller of "too short" and "off the cone" would reward a way back.
+    """
+    xp = array_namespace(v, direction)
+    d = xp.asarray(VECTORS)[direction]
+    along = (v * d).sum(-1)
+    across = xp.abs(v[..., 0] * d[..., 1] - v[..., 1] * d[..., 0])
+    cos, sin = float(np.cos(TOLERANCE)), float(np.sin(TOLERANCE))
+    inside = sin * along - cos * across
+    edge = xp.maximum(cos * along + sin * across, least)
+    outside = -length(xp.stack([along - edge * cos, across - edge * sin], -1))
+    return xp.where(inside > 0, xp.minimum(length(v) - least, inside), outside)
+
+
+def _turned(now, then, way):
+    """How much further than `TURNED` the T turned that way, at the gyration radius."""
+    xp = array_namespace(now.t, then.t, way)
+    turn = turn_left(now.t, then.t)
+    return GYRATION * (xp.where(way == 0, turn, -turn) - TURNED)
+
+
+def _turned_to_goal(now, then):
+    xp = array_namespace(now.t, then.t)
+    before, after = (xp.abs(turn_left(each.t)) for each in (now, then))
+    return GYRATION * (before - after - TURNED)
+
+
+def _at_goal(now, then):
+    del now  # about a state
+    xp = array_namespace(then.t)
+    beyond = coverage(then.t) - COVERED
+    return xp.where(beyond > 0, beyond, -goal_distance(then.t))
+
+
+TYPES = (
+    QuestionType(
+        name="t_touching",
+        id=40,
+        args=(T,),
+        rule=lambda now, then: TOUCH - _gap(then),
+        wordings=(
+            "Is the peg touching the {a}?",
+            "Does the peg touch the {a}?",
+            "Are the peg and the {a} touching?",
+            "Is the peg in contact with the {a}?",
+            "Is the peg next to the {a}?",
+        ),
+    ),
+    QuestionType(
+        name="t_side",
+        id=41,
+        args=(T, SIDE),
+        rule=lambda now, then, side: _in_cone(then.peg - then.t[..., :2], side, 0.0),
+        wordings=(
+            "Is the peg on the {b} side of the {a}?",
+            "Does the peg lie on the {b} side of the {a}?",
+            "Is the peg at the {b} of the {a}?",
+            "Is the peg to the {b} of the {a}?",
+            "Is the {b} side of the {a} where the peg is?",
+        ),
+    ),
+    QuestionType(
+        name="t_approached",
+        id=42,
+        args=(T,),
+        rule=lambda now, then: _gap(now) - _gap(then) - CHANGE,
+        wordings=(
+            "Did the peg get closer to the {a}?",
+            "Did the peg come closer to the {a}?",
+            "Did the peg approach the {a}?",
+            "Is the peg closer to the {a}?",
+            "Are the peg and the {a} closer together?",
+        ),
+        about_change=True,
+    ),
+    QuestionType(
+        name="t_moved",
+        id=43,
+        args=(T,),
+        rule=lambda now, then: length(then.t[..., :2] - now.t[..., :2]) - CHANGE,
+        wordings=(
+            "Did the {a} move?",
+            "Was the {a} moved?",
+            "Has the {a} moved?",
+            "Did the {a} change place?",
+            "Is the {a} in another place?",
+        ),
+        about_change=True,
+    ),
+    QuestionType(
+        name="t_moved_direction",
+        id=44,
+        args=(T, DIRECTION),
+        rule=lambda now, then, way: _in_cone(
+            then.t[..., :2] - now.t[..., :2], way, CHANGE
+        ),
+        wordings=(
+            "Did the {a} move {b}?",
+            "Was the {a} moved {b}?",
+            "Has the {a} moved {b}?",
+            "Did the {a} go {b}?",
+            "Did the {a} get pushed {b}?",
+        ),
+        about_change=True,
+    ),
+    QuestionType(
+        name="t_turned",
+        id=45,
+        args=(T, TURN),
+        rule=_turned,
+        wordings=(
+            "Did the {a} turn {b}?",
+            "Was the {a} turned {b}?",
+            "Has the {a} turned {b}?",
+            "Did the {a} get turned {b}?",
+            "Is the {a} turned {b}?",
+        ),
+        about_change=True,
+    ),
+    QuestionType(
+        name="t_turned_to_goal",
+        id=46,
+        args=(T,),
+        rule=_turned_to_goal,
+        wordings=(
+            "Did the {a} turn to the goal?",
+            "Was the {a} turned to the goal?",
+            "Has the {a} turned to the goal?",
+            "Did the {a} get turned to the goal?",
+            "Is the {a} turned to the goal?",
+        ),
+        about_change=True,
+    ),
+    QuestionType(
+        name="t_closer",
+        id=47,
+        args=(T,),
+        rule=lambda now, then: goal_distance(now.t) - goal_distance(then.t) - CHANGE,
+        wordings=(
+            "Did the {a} get closer to the goal?",
+            "Did the {a} come closer to the goal?",
+            "Did the {a} approach the goal?",
+            "Is the {a} closer to the goal?",
+            "Are the {a} and the goal closer together?",
+        ),
+        about_change=True,
+    ),
+    QuestionType(
+        name="t_at_goal",
+        id=48,
+        args=(T,),
+        rule=_at_goal,
+        wordings=(
+            "Is the {a} at the goal?",
+            "Is the {a} in the goal?",
+            "Is the {a} on the goal?",
+            "Does the {a} lie in the goal?",
+            "Is the goal where the {a} is?",
+        ),
+    ),
+    # A distance, asked only where it is named.
+    QuestionType(
+        name="t_goal_distance",
+        id=49,
+        args=(T,),
+        rule=lambda now, then: goal_distance(then.t),
+        wordings=(
+            "How far is the {a} from the goal?",
+            "How far apart are the {a} and the goal?",
+            "How far from the goal is the {a}?",
+            "How far from the goal does the {a} lie?",
+            "How far does the {a} lie from the goal?",
+        ),
+        answers=bins(0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30),
+    ),
+)
+
+LANGUAGE = Language(
+    name="pusht",
+    types=TYPES,
+    points=_poses,
+    robot="peg",
+    pose=3,
+    axes=2,
+    objects=tuple(range(len(OBJECT_NAMES))),
+)
