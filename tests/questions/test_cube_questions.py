@@ -243,7 +243,7 @@ def test_goals_of_the_tasks_are_those_of_the_paper():
     assert present_of(stack) == (CUBE.question("cube_grasped", "blue cube"),)
     shaped = goal_for_task("stack", names, "shaped")
     assert ("gripper_touching", "no", 0.3) in told(options_of(shaped)[1])
-    with pytest.raises(ValueError, match="unknown task 'stak' .did you mean 'stack'"):
+    with pytest.raises(ValueError, match=r"unknown task 'stak' .did you mean 'stack'"):
         goal_for_task("stak", names)
     with pytest.raises(ValueError, match="stack takes 2 names, got 1"):
         goal_for_task("stack", names[:1])
