@@ -284,7 +284,7 @@ def episode(steps: int) -> Episode:
         ("peg", np.full((4, 2), np.nan, np.float32), "peg is not finite"),
         ("action", np.full((3, 2), 0.2, np.float32), "largest action is 0.2"),
         ("action", np.zeros((3, 2)), "type of action is float64"),
-        ("block_id", np.zeros(8, np.int32), "expected 8 different blocks"),
+        ("block_id", np.zeros(8, np.int32), "expected different blocks"),
         ("block_id", np.arange(8, dtype=np.int32) + 90, "expected ids below 20"),
         ("policy", "genius", "policy is 'genius'"),
         ("image", [b"GIF89a.."] * 4, "frame 0 is .* expected a PNG or JPEG"),

@@ -31,7 +31,7 @@ def by_hand(goal, margins, stage=0):
         inner = goal.stages[stage].goal
         return by_hand(inner, margins[before : before + len(_present(inner))])[0], stage
     if isinstance(goal, ConditionalGoal):
-        return goal.options[side(margins)], 0
+        return goal.options[side(margins[: len(goal.present)])], 0
     return goal, 0
 
 

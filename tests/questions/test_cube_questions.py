@@ -24,7 +24,7 @@ from swm_jax.worlds.cube.goals import goal_for_task
 from swm_jax.worlds.cube.overlap import box_gap, finger_boxes
 from swm_jax.worlds.cube.scene import CUBES, CubeScene
 
-BOARD, CUBE = worlds.languages()
+BOARD, CUBE = worlds.language("board"), worlds.language("cube")
 TABLE = CUBE.table(CUBES)
 
 
