@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swm_jax import worlds
+from swm_jax.worlds.board import geometry
 from swm_jax.worlds.board.model import BLOCK_BOUNDS, block_radius, collision_capsules
 from swm_jax.worlds.board.overlap import block_gap
 from swm_jax.worlds.board.scene import BLOCK_SETS, SLOT_SHAPES, Scene
@@ -46,7 +47,7 @@ def peg_gap(block_pose, peg):
             share = np.linspace(0.0, 1.0, 50)[:, None]
             axis = np.array([x0, y0]) * (1 - share) + np.array([x1, y1]) * share
             gaps.append(np.linalg.norm(axis - local, axis=-1).min() - radius)
-    return min(gaps) - worlds.board_geometry.PEG_RADIUS
+    return min(gaps) - geometry.PEG_RADIUS
 
 
 def test_peg_covers_91_percent_of_a_step_and_the_rest_in_the_next():
@@ -72,7 +73,7 @@ def test_off_centre_push_turns_the_block_as_a_free_rigid_cube_does():
 def test_push_through_the_centre_carries_the_block_along():
     state = play(alone((0.3, 0.0), (0.25, 0.0)), *[(0.02, 0.0)] * 8)
     pose, peg = ENV.scene(state).block_pose[CUBE], ENV.scene(state).peg
-    gap = pose[0] - peg[0] - 0.01985 - worlds.board_geometry.PEG_RADIUS
+    gap = pose[0] - peg[0] - 0.01985 - geometry.PEG_RADIUS
     assert pose[0] > 0.4 and -0.002 < gap < 0.01
 
 
