@@ -32,9 +32,10 @@ from experiments import board_tiny
 from experiments.benchmarks.timing import machine
 from swm_jax import worlds
 from swm_jax.eval.config import parse_seeds, preset
-from swm_jax.eval.journal import read_json, write_json, write_text
+from swm_jax.eval.journal import read_json, write_json
 from swm_jax.eval.report import charts
 from swm_jax.eval.sweep import evaluate
+from swm_jax.files import write_whole
 from swm_jax.models.config import LAYOUTS
 from swm_jax.training import train
 from swm_jax.training.metrics import read_metrics
@@ -211,8 +212,8 @@ def publish(workdir: Path, rows: list[dict]) -> None:
     asked = (_PRETRAIN, _STEPS, _IMAGES, _QUERIES, _TASKS, _CANDIDATES, _EPISODES)
     settings = {flag.name: flag.value for flag in asked} | {"machine": machine()}
     write_json(workdir / "study.json", {"settings": settings, "runs": rows})
-    write_text(workdir / "table.md", table + "\n")
-    write_text(workdir / "curves.html", curves(rows))
+    write_whole(workdir / "table.md", table + "\n")
+    write_whole(workdir / "curves.html", curves(rows))
     print(f"\n{table}\n\n± is the standard deviation over seeds; all in {workdir}")
 
 
