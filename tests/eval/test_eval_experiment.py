@@ -30,7 +30,7 @@ def test_the_planner_is_the_experiments():
     assert config.methods == ("mppi_published",)
     assert make_planner(config, "mppi_published") == get_planner("mppi_published")
     config = config_of(cube_3b)
-    assert config.env == "cube" and config.tasks == ("reach", "lift", "stack")
+    assert config.world == "cube" and config.tasks == ("reach", "lift", "stack")
     assert make_planner(config, "mppi_published").config.action_size == 5
 
 

@@ -8,7 +8,7 @@ import pytest
 
 COMMAND = """
 from absl import app
-from swm_jax.config_flag import define_config, read_flags
+from swm_jax.cli import define_config, read_flags
 chosen = define_config({default!r}, "A config.")
 app.run(lambda argv: print(chosen.value.name, argv[1:]), flags_parser=read_flags)
 """
