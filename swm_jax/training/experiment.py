@@ -149,6 +149,7 @@ class Evaluation:
     on_device: bool | None = None
     qa_episodes: Count | None = None
     qa_queries: Count | None = None
+    numbers: tuple[str, ...] | None = None
     sensitivity_scenes: Count | None = None
     sensitivity_candidates: Count | None = None
     video: bool | None = None
