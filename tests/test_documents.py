@@ -1,0 +1,74 @@
+"""What the documents show is run, and the commands and flags they name exist."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Code blocks of a language, indentation of lists taken off."""
+    found = re.findall(
+        rf"^( *)```{language}\n(.*?)^ *```", page.read_text(), re.M | re.S
+    )
+    return [re.sub(rf"^{pad}", "", text, flags=re.M) for pad, text in found]
+
+
+def test_the_readmes_python_runs_from_top_to_bottom(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    names, run = {}, 0
+    for text in blocks(ROOT / "README.md", "python"):
+        if any(path in text for path in ("downloads/", "runs/")):
+            continue
+        exec(compile(text, "README.md", "exec"), names)
+        run += 1
+    assert run >= 3
+    assert names["log_probs"].shape == (1, 1, 2, 1, 2)
+    assert "Did the peg move? yes" in capsys.readouterr().out
+    assert set(names["told"].alternatives) == set(names["choices"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_in_the_documents_is_python(page):
+    for text in blocks(page, "python"):
+        compile(text, page.name, "exec")
+
+
+def commands() -> dict[str, set[str]]:
+    """Module of every `python -m` in the documents -> flags it is shown with."""
+    found: dict[str, set[str]] = {}
+    for page in PAGES:
+        text = page.read_text().replace("\\\n", " ")
+        for module, rest in re.findall(r"python -m ([a-z_.0-9]+)([^`\n]*)", text):
+            if module.split(".")[0] in ("swm_jax", "data_pipelines", "experiments"):
+                flags = re.findall(r"(?<![\w-])--([a-z][\w-]*)", rest)
+                found.setdefault(module.rstrip("."), set()).update(flags)
+    return found
+
+
+COMMANDS = commands()
+
+
+@pytest.mark.parametrize("module", sorted(COMMANDS))
+def test_commands_of_the_documents_have_the_flags_they_are_shown_with(module):
+    assert importlib.util.find_spec(module), f"no module {module}"
+    if not COMMANDS[module]:
+        return
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--helpfull"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    told = set(re.findall(r"--(?:\[no\])?([\w-]+)", done.stdout))
+    shown = {
+        flag.removeprefix("no") if flag not in told else flag
+        for flag in COMMANDS[module]
+    }
+    assert shown - {"config"} <= told | {"config"}, shown - told
