@@ -111,13 +111,13 @@ def _experiment():
 
 
 def main(argv: list[str]) -> None:
+    logging.set_verbosity(logging.ERROR)  # what worlds import tells of itself
     try:
         if len(argv) > 1:
             raise UserError(f"unexpected argument {argv[1]!r}: flags begin with --")
         config = config_from_flags()
         name = config.preset if _CONFIG.value is None else _CONFIG.value.name
         folder = pathlib.Path(_OUTPUT.value or f"results/{name}")
-        logging.set_verbosity(logging.ERROR)
         from swm_jax.eval.sweep import evaluate  # late: mistakes above cost no start-up
 
         evaluate(config, folder, _RESTART.value)

@@ -41,7 +41,8 @@ def test_the_truth_is_exact_and_needs_image_and_actions(env, drawn):
     found = examine_numbers(drawn, accuracy.answer(truth, drawn), "a test")["per_type"]
     for name in DISTANCES:
         row = found[name]
-        assert row["model"]["exact"] > 0.95 and row["model"]["near"] > 0.99
+        # It begins at rest, the data in motion: some end in the bin beside.
+        assert row["model"]["exact"] > 0.9 and row["model"]["near"] > 0.99
         # What a bin rounds away is all that is left.
         assert row["model"]["error"] < 0.4 * row["median_error"]
         assert row["other_image"]["exact"] < 0.7

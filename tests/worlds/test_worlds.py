@@ -50,7 +50,7 @@ def test_the_c_engine_goes_without_mjx():
         (lambda: worlds.load_env("cub"), "unknown world 'cub' .did you mean 'cube'"),
         (
             lambda: WORLDS[0].make_env("mjc"),
-            "unknown backend 'mjc' .did you mean 'mjx'",
+            "unknown backend 'mjc' .did you mean 'mujoco'",
         ),
         (lambda: WORLDS[0].look("defalt"), "unknown look 'defalt' .did you mean"),
     ],

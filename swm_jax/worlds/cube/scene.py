@@ -14,6 +14,7 @@ from swm_jax.envs.scene import (
     check_block_ids,
     check_reach,
 )
+from swm_jax.worlds.cube import geometry
 
 # What lies on the cube arm's table, in this order; the first n of them for n cubes.
 # (The paper's "yellow" cube is the one that OGBench paints orange.)
@@ -55,6 +56,10 @@ def check(state: Mapping[str, np.ndarray], need: Need) -> None:
     need(unit, "length of a quaternion", size.reshape(-1)[size.argmax()], "1")
 
 
+# Bounds of observations: what servos overshoot and contacts give way, in metres.
+_SLACK = 0.03
+_TOP = geometry.WORKSPACE_HIGH[2] + 0.05  # of the centre of a cube that is held
+
 FORMAT = SceneFormat(
     kind=CubeScene,
     domain="cube",
@@ -64,6 +69,19 @@ FORMAT = SceneFormat(
         "block_id": StoredField((None,), "int32", per_frame=False),
     },
     angles={"gripper": (3,)},
-    bounds={},
+    bounds={
+        "block_pose": (
+            (*geometry.WALLS_LOW, -_SLACK, *[-1.0 - _SLACK] * 4),
+            (*geometry.WALLS_HIGH, _TOP, *[1.0 + _SLACK] * 4),
+        ),
+        "gripper": (
+            (*(x - _SLACK for x in geometry.WORKSPACE_LOW), -np.pi, -_SLACK, -_SLACK),
+            (
+                *(x + _SLACK for x in geometry.WORKSPACE_HIGH),
+                np.pi,
+                *[geometry.MAX_GAP + _SLACK] * 2,
+            ),
+        ),
+    },
     check=check,
 )
