@@ -146,10 +146,10 @@ import sys
 import jax, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec as P
 import swm_jax
-from swm_jax.checkpoints import leaves
+from swm_jax.checkpoints.formats import lazy_arrays
 
 mesh = jax.make_mesh((4,), ("fsdp",))
-read, most = leaves.Leaf.read, {}
+read, most = lazy_arrays.Leaf.read, {}
 
 def spy(self, index=None, dtype=None):
     out = read(self, index, dtype)
@@ -163,7 +163,7 @@ def place(key, struct):
         spec[axes[-1]] = "fsdp"
     return NamedSharding(mesh, P(*spec))
 
-leaves.Leaf.read = spy
+lazy_arrays.Leaf.read = spy
 for path in sys.argv[1:]:
     most.clear()
     sharded = swm_jax.load(path, sharding=place).params
