@@ -43,6 +43,18 @@ def test_the_c_engine_goes_without_mjx():
     assert said == ["False"]
 
 
+def test_importing_worlds_and_reading_a_config_starts_no_backend():
+    """`jax.distributed.initialize` comes after both, and must find JAX unused."""
+    said = run(
+        "import swm_jax.train; from swm_jax import worlds;"
+        "from experiments import board_tiny; from swm_jax.training import Experiment;"
+        "[worlds.load(name) for name in worlds.names()];"
+        "Experiment.parse(board_tiny.get_config('debug'));"
+        "from jax._src import xla_bridge; print(xla_bridge.backends_are_initialized())"
+    )
+    assert said == ["False"]
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -8,6 +8,7 @@ a little action noise that is the "play" of OGBench. Plain jnp: jit it, vmap it.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
@@ -20,7 +21,7 @@ ALIGNED = 0.012  # metres aside within which the hand goes straight down
 ARRIVED = 0.012  # metres from the goal at which a cube is let go
 TRAVEL = 0.09  # metres above grasp or goal that the hand travels at
 ON_TOP_SHARE = 0.5  # of goals that are on another cube
-_SCALE = jnp.asarray(geometry.ACTION_SCALE)
+_SCALE = np.asarray(geometry.ACTION_SCALE, np.float32)  # importing starts no backend
 _FRAMES = 11  # keyframes of a plan
 
 
