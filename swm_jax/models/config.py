@@ -43,6 +43,9 @@ class ModelConfig:
         published model. Decoder layers begin with a norm that forgets magnitudes, so
         a small model learns sooner when a usual action has a length near 1.
       action_init_std, action_bias_std: initial projector kernel and bias.
+      action_sum: the projector reads, beside each action, the sum of the chunk's
+        actions up to it (scaled by max_horizon^-0.5), so that no layer has to add
+        actions up to know where they lead; False is the published model.
       dtype: of activations and matrix products; parameters, norms, RoPE and
         softmax stay float32.
       scan: `lax.scan` over layers (one compiled layer; right for deep models)
@@ -82,6 +85,7 @@ class ModelConfig:
     action_scale: float = 1.0
     action_init_std: float = 0.02
     action_bias_std: float = 0.0
+    action_sum: bool = False
     dtype: str = "float32"
     scan: bool = True
     remat: str = "none"

@@ -87,9 +87,10 @@ class SemanticWorldModel(nn.Module):
         self.img = ImageTower(c)
         self.llm = Decoder(c)
         normal = nn.initializers.normal
+        inputs = c.action_size * (2 if c.action_sum else 1)
         self.action = Params(
             {
-                "kernel": ((c.action_size, c.width), normal(c.action_init_std)),
+                "kernel": ((inputs, c.width), normal(c.action_init_std)),
                 "bias": ((c.width,), normal(c.action_bias_std)),
             }
         )
@@ -261,9 +262,14 @@ class SemanticWorldModel(nn.Module):
         c = self.config
         return self.img(preprocess_image(image, c.image_size, c.resize))
 
-    def embed_actions(self, actions: Float[Array, "... A"]) -> Float[Array, "... W"]:
-        """Projected actions, scaled like text by sqrt(width)."""
+    def embed_actions(
+        self, actions: Float[Array, "... H A"]
+    ) -> Float[Array, "... H W"]:
+        """Projected actions of whole chunks, scaled like text by sqrt(width)."""
         c, params = self.config, self.action()
+        if c.action_sum:
+            so_far = jnp.cumsum(actions, -2) * c.max_horizon**-0.5
+            actions = jnp.concatenate([actions, so_far], -1)
         x = (actions * c.action_scale) @ params["kernel"] + params["bias"]
         return (x * c.width**0.5).astype(c.dtype)
 
