@@ -47,8 +47,8 @@ def make_config() -> ml_collections.ConfigDict:
     """The recipe."""
     return ml_collections.ConfigDict(
         {
-            "starts": 16,
-            "chunks": 8,
+            "starts": 12,
+            "chunks": 12,
             "questions": 5,
             "objects": 5,
             "proposed": 48,  # questions per start of which the best are asked
@@ -58,7 +58,7 @@ def make_config() -> ml_collections.ConfigDict:
             "weights": {"answer": 1.0, "margin": 1.0, "object": 2.0, "action": 1.0},
             "optimizer": {
                 "name": "muon",
-                "learning_rate": 2e-3,
+                "learning_rate": 1.5e-3,
                 "warmup_steps": 100,
                 "schedule": "cosine",
                 "final_fraction": 0.02,
