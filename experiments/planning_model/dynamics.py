@@ -127,7 +127,9 @@ def make_features(eyes: Path, cache: Path):
             return np.load(kept)
         with np.load(path) as file:
             image = file["image"]
-        found = np.concatenate([see(image[i : i + 64]) for i in range(0, len(image), 64)])
+        found = np.concatenate(
+            [see(image[i : i + 64]) for i in range(0, len(image), 64)]
+        )
         partial = kept.with_suffix(".partial")
         with open(partial, "wb") as file:
             np.save(file, found)
@@ -337,9 +339,7 @@ def losses(module, params, batch: Batch, words: Words, config):
     logits = asked @ rows.T
     yes = (batch.margin > 0).astype(jnp.int32)
     weight = answer_weights(batch.type_id, yes)
-    entropy = optax.softmax_cross_entropy_with_integer_labels(
-        logits, words.yes_no[yes]
-    )
+    entropy = optax.softmax_cross_entropy_with_integer_labels(logits, words.yes_no[yes])
     answer = (entropy * weight).sum()
     right = logits[..., words.yes_no].argmax(-1) == yes
     bounded = jnp.clip(batch.margin, -MARGIN_LIMIT, MARGIN_LIMIT)
@@ -390,7 +390,9 @@ def make_steps(config, words: Words, seed: int):
     @jax.jit
     def step(state, data, number):
         params, opt_state = state
-        batch = make_batch(jax.random.fold_in(jax.random.key(seed), number), data, words, config)
+        batch = make_batch(
+            jax.random.fold_in(jax.random.key(seed), number), data, words, config
+        )
 
         def loss_fn(moving):
             return losses(module, _join(moving, params), batch, words, config)
@@ -452,7 +454,9 @@ def main() -> None:
     features = make_features(options.eyes, options.workdir / "features")
     data = load_data(options.data, options.shards, features)
     held = 256 * config.held_out
-    test, data = (jax.tree.map(lambda x: x[s], data) for s in (slice(held), slice(held, None)))
+    test, data = (
+        jax.tree.map(lambda x: x[s], data) for s in (slice(held), slice(held, None))
+    )
     count = len(data.peg)
     print(f"{count} starts, {count * CHUNKS} chunks", flush=True)
     init, step, held_out = make_steps(config, words, options.seed)
@@ -468,7 +472,11 @@ def main() -> None:
         number += 1
         if number % 20 == 0:
             rate = (number - first) * config.starts * config.chunks
-            row = {"step": number, **parts, "chunks_per_second": rate / (time.time() - began)}
+            row = {
+                "step": number,
+                **parts,
+                "chunks_per_second": rate / (time.time() - began),
+            }
             if number % 200 == 0 or number == config.steps:
                 row |= validate(held_out, state[0], test, config)
             write_row(options.workdir, row)
@@ -480,7 +488,10 @@ def validate(held_out, params, test: Data, config) -> dict[str, float]:
     """Means over the held-out starts."""
     size = config.starts
     rows = [slice(i, i + size) for i in range(0, len(test.peg), size)]
-    parts = [held_out(params, jax.tree.map(lambda x: x[r], test), i) for i, r in enumerate(rows)]
+    parts = [
+        held_out(params, jax.tree.map(lambda x: x[r], test), i)
+        for i, r in enumerate(rows)
+    ]
     mean = jax.tree.map(lambda *x: float(np.mean(x)), *parts)
     return {f"held_{k}": v for k, v in mean.items()}
 

@@ -116,7 +116,12 @@ def eyes_loss(logits, place, votes, owner, places, twin_weight):
     confused = jax.nn.softplus(of(jnp.asarray(TWIN)[who]) - of(who))
     twin = (confused * is_block).sum() / jnp.maximum(is_block.sum(), 1.0)
     loss = classes + own_place + vote + twin_weight * twin
-    return loss, {"classes": classes, "own_place": own_place, "vote": vote, "twin": twin}
+    return loss, {
+        "classes": classes,
+        "own_place": own_place,
+        "vote": vote,
+        "twin": twin,
+    }
 
 
 def measure(votes, places) -> dict[str, float]:

@@ -53,9 +53,13 @@ def make_scenes() -> dict[str, np.ndarray]:
     for t in range(31):
         here = stop == t
         kept = jax.tree.map(
-            lambda a, b: np.where(here.reshape(-1, *[1] * (a.ndim - 1)), b, a), kept, states
+            lambda a, b: np.where(here.reshape(-1, *[1] * (a.ndim - 1)), b, a),
+            kept,
+            states,
         )
-        keys = jax.random.split(jax.random.fold_in(jax.random.key(FIRST_SEED), t), SCENES)
+        keys = jax.random.split(
+            jax.random.fold_in(jax.random.key(FIRST_SEED), t), SCENES
+        )
         scene = jax.tree.map(jnp.asarray, env.scene(states))
         action = np.asarray(act(scene, pairs[:, 0], pairs[:, 1], keys))
         states = env.step_batch(states, action)
@@ -116,7 +120,10 @@ def figures(score, margin) -> dict[str, float]:
 
 def scores(world, tokenizer, length, data) -> np.ndarray:
     """float[S, N, K]: margin of yes over no."""
-    names = [[question("blocks_closer", BLOCK_NAMES[a], BLOCK_NAMES[b])] for a, b in data["pairs"]]
+    names = [
+        [question("blocks_closer", BLOCK_NAMES[a], BLOCK_NAMES[b])]
+        for a, b in data["pairs"]
+    ]
     batch = question_batch(names, tokenizer, length)
     scene = Scene(
         block_pose=jnp.asarray(data["pose"]),
