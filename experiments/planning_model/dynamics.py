@@ -1,6 +1,6 @@
 """Dynamics in metres: the decoder trained on branches, eyes frozen and cached.
 
-    python -m experiments.planning_model.dynamics --workdir DIR --eyes DIR --data DIR ...
+    python -m experiments.planning_model.dynamics --workdir RUN --eyes EYES --data ..
 
 For one picture the image, the questions and eight "detect the red moon" prompts run
 once; chunks branch off as in planning. Every answer is a target in words (yes or no,
@@ -33,8 +33,13 @@ from swm_jax.models import SemanticWorldModel, Tokenizer, get_config
 from swm_jax.models.preprocess import preprocess_image
 from swm_jax.models.siglip import ImageTower
 from swm_jax.models.swm import Context
-from swm_jax.questions import ANSWERS, NUM_PHRASINGS, detection_prompt, question_table
-from swm_jax.questions import predicates
+from swm_jax.questions import (
+    ANSWERS,
+    NUM_PHRASINGS,
+    detection_prompt,
+    predicates,
+    question_table,
+)
 from swm_jax.training.optimizer import make_optimizer
 
 MOVED = 0.005  # metres beyond which a block counts as moved
@@ -423,6 +428,10 @@ def _join(moving, params):
     return {**moving, "model": {**moving["model"], "img": img}}
 
 
+def _rows(data: Data, rows) -> Data:
+    return jax.tree.map(lambda x: x[rows], data)
+
+
 def starts_of(seed: int, number: int, count: int, starts: int) -> np.ndarray:
     """Rows of step `number`: every epoch a new order."""
     place = number * starts + np.arange(starts)
@@ -454,9 +463,7 @@ def main() -> None:
     features = make_features(options.eyes, options.workdir / "features")
     data = load_data(options.data, options.shards, features)
     held = 256 * config.held_out
-    test, data = (
-        jax.tree.map(lambda x: x[s], data) for s in (slice(held), slice(held, None))
-    )
+    test, data = _rows(data, slice(held)), _rows(data, slice(held, None))
     count = len(data.peg)
     print(f"{count} starts, {count * CHUNKS} chunks", flush=True)
     init, step, held_out = make_steps(config, words, options.seed)
@@ -468,15 +475,12 @@ def main() -> None:
     began, first = time.time(), number
     while number < config.steps:
         rows = starts_of(options.seed, number, count, config.starts)
-        state, parts = step(state, jax.tree.map(lambda x: x[rows], data), number)
+        state, parts = step(state, _rows(data, rows), number)
         number += 1
         if number % 20 == 0:
-            rate = (number - first) * config.starts * config.chunks
-            row = {
-                "step": number,
-                **parts,
-                "chunks_per_second": rate / (time.time() - began),
-            }
+            done = (number - first) * config.starts * config.chunks
+            rate = done / (time.time() - began)
+            row = {"step": number, **parts, "chunks_per_second": rate}
             if number % 200 == 0 or number == config.steps:
                 row |= validate(held_out, state[0], test, config)
             write_row(options.workdir, row)
@@ -488,10 +492,7 @@ def validate(held_out, params, test: Data, config) -> dict[str, float]:
     """Means over the held-out starts."""
     size = config.starts
     rows = [slice(i, i + size) for i in range(0, len(test.peg), size)]
-    parts = [
-        held_out(params, jax.tree.map(lambda x: x[r], test), i)
-        for i, r in enumerate(rows)
-    ]
+    parts = [held_out(params, _rows(test, r), i) for i, r in enumerate(rows)]
     mean = jax.tree.map(lambda *x: float(np.mean(x)), *parts)
     return {f"held_{k}": v for k, v in mean.items()}
 

@@ -69,9 +69,8 @@ class MetricWorldModel:
         length = self.prompt.shape[-1]
         asked = questions.tokens
         wide = max(length, asked.shape[-1])
-        pad = lambda x: jnp.pad(
-            x, ((0, 0),) * (x.ndim - 1) + ((0, wide - x.shape[-1]),)
-        )
+        more = lambda x: ((0, 0),) * (x.ndim - 1) + ((0, wide - x.shape[-1]),)
+        pad = lambda x: jnp.pad(x, more(x))
         prompt = jnp.broadcast_to(pad(self.prompt), (len(image), len(BLOCKS), wide))
         tokens_in = prompt  # predicates need no words
         if self.judge != "poses":

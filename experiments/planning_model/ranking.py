@@ -12,6 +12,8 @@ Axes: S scenes, N chunks, K horizons.
 """
 
 import argparse
+import functools
+import operator
 from pathlib import Path
 
 import jax
@@ -49,17 +51,13 @@ def make_scenes() -> dict[str, np.ndarray]:
     states = jax.tree.map(lambda *x: np.stack(x), *states)
     pairs = np.array(pairs)
     stop = np.random.default_rng(FIRST_SEED).integers(6, 31, SCENES)
-    kept = states
+    kept = jax.tree.map(np.copy, states)
     for t in range(31):
-        here = stop == t
-        kept = jax.tree.map(
-            lambda a, b: np.where(here.reshape(-1, *[1] * (a.ndim - 1)), b, a),
-            kept,
-            states,
-        )
-        keys = jax.random.split(
-            jax.random.fold_in(jax.random.key(FIRST_SEED), t), SCENES
-        )
+        here = np.flatnonzero(stop == t)
+        for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(states)):
+            a[here] = b[here]
+        key = jax.random.fold_in(jax.random.key(FIRST_SEED), t)
+        keys = jax.random.split(key, SCENES)
         scene = jax.tree.map(jnp.asarray, env.scene(states))
         action = np.asarray(act(scene, pairs[:, 0], pairs[:, 1], keys))
         states = env.step_batch(states, action)
@@ -120,10 +118,8 @@ def figures(score, margin) -> dict[str, float]:
 
 def scores(world, tokenizer, length, data) -> np.ndarray:
     """float[S, N, K]: margin of yes over no."""
-    names = [
-        [question("blocks_closer", BLOCK_NAMES[a], BLOCK_NAMES[b])]
-        for a, b in data["pairs"]
-    ]
+    ask_about = lambda a, b: question("blocks_closer", BLOCK_NAMES[a], BLOCK_NAMES[b])
+    names = [[ask_about(a, b)] for a, b in data["pairs"]]
     batch = question_batch(names, tokenizer, length)
     scene = Scene(
         block_pose=jnp.asarray(data["pose"]),
@@ -138,7 +134,8 @@ def scores(world, tokenizer, length, data) -> np.ndarray:
 
     parts = []
     for i in range(0, SCENES, 10):
-        cut = lambda x: jax.tree.map(lambda y: y[i : i + 10], x)
+        rows = slice(i, i + 10)
+        cut = functools.partial(jax.tree.map, operator.itemgetter(rows))
         observation = Observation(image=cut(data["image"]), scene=cut(scene))
         parts.append(ask(world, observation, cut(batch), cut(data["chunk"])))
     return np.concatenate(parts)

@@ -22,8 +22,8 @@ from experiments.planning_model.branches import (
     CHUNKS,
     STARTS,
     draw,
-    play,
     planner_chunks,
+    play,
     shard_path,
     write_shard,
 )
@@ -80,9 +80,8 @@ def make_shard(env, controller: Controller, number: int) -> dict[str, np.ndarray
         key = jax.random.fold_in(jax.random.key(ROUND_SEED + number), turn)
         scene = env.scene(states)
         image = draw(jax.tree.map(jnp.asarray, scene))
-        plan, plans, info = controller.replan(
-            Observation(image=image), goals, plans, key
-        )
+        seen = Observation(image=image)
+        plan, plans, info = controller.replan(seen, goals, plans, key)
         candidates, values = np.asarray(info.candidates), np.asarray(info.values)
         chunks, _ = choose_chunks(rng, key, candidates, values)
         still = env.state_from_scene(scene)
@@ -115,8 +114,8 @@ def main() -> None:
         write_shard(path, arrays)
         far = np.linalg.norm(arrays["moved"][:, :, -1, :, :2].astype(float), axis=-1)
         print(
-            f"round shard {number}: {time.time() - began:.1f} s, blocks moved over 4 cm "
-            f"per chunk {(far > 0.04).sum(-1).mean():.3f}",
+            f"round shard {number}: {time.time() - began:.1f} s, blocks moved over "
+            f"4 cm per chunk {(far > 0.04).sum(-1).mean():.3f}",
             flush=True,
         )
 
