@@ -25,7 +25,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from data_pipelines.question_tokens import QuestionTokens
-from experiments.planning_model.branches import CHUNKS, HORIZON, shard_path
+from experiments.planning_model.branches import CHUNKS, HORIZON
 from experiments.planning_model.eyes import BLOCKS, ORIGIN, UNIT
 from experiments.planning_model.run_folder import load_state, save_state, write_row
 from swm_jax.envs import Scene
@@ -102,10 +102,7 @@ def load_data(folders, shards: int, features) -> Data:
     """
     parts = []
     for folder in folders:
-        for number in range(shards):
-            path = shard_path(Path(folder), number)
-            if not path.exists():
-                break
+        for path in sorted(Path(folder).glob("branches-*.npz"))[:shards]:
             with np.load(path) as file:
                 fields = {k: file[k] for k in file.files if k != "image"}
             parts.append(Data(feature=features(path), **fields))
