@@ -6,7 +6,9 @@ For one picture the image, the questions and eight "detect the red moon" prompts
 once; chunks branch off as in planning. Every answer is a target in words (yes or no,
 half the weight on each per type) and in metres (its margin); every prompt's answer says
 how far its block moves by the horizon, every action token how far each block and the
-peg have moved by then. A step is a function of (seed, step); a killed run goes on.
+peg have moved by then. Half way up, the last token of a name says where its object is:
+without that names stay unbound for hundreds of steps, so a short stage (`names`)
+teaches it alone first. A step is a function of (seed, step); a killed run goes on.
 
 Axes: S starts, N chunks, H steps, K horizons, Q questions, O objects asked about.
 """
@@ -24,18 +26,22 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from data_pipelines.pretraining import named_objects
 from data_pipelines.question_tokens import QuestionTokens
 from experiments.planning_model.branches import CHUNKS, HORIZON
 from experiments.planning_model.eyes import BLOCKS, ORIGIN, UNIT
 from experiments.planning_model.run_folder import load_state, save_state, write_row
 from swm_jax.envs import Scene
 from swm_jax.models import SemanticWorldModel, Tokenizer, get_config
+from swm_jax.models import layout as layouts
+from swm_jax.models.layers import rms_norm
 from swm_jax.models.preprocess import preprocess_image
 from swm_jax.models.siglip import ImageTower
 from swm_jax.models.swm import Context
 from swm_jax.questions import (
     ANSWERS,
     NUM_PHRASINGS,
+    OBJECT_NAMES,
     detection_prompt,
     predicates,
     question_table,
@@ -60,7 +66,14 @@ def make_config() -> ml_collections.ConfigDict:
             "steps": 2500,
             "held_out": 2,  # shards, the first ones
             "planner_horizons": 0.7,  # share of steps that ask after 8 and 16
-            "weights": {"answer": 1.0, "margin": 1.0, "object": 2.0, "action": 1.0},
+            "weights": {
+                "answer": 1.0,
+                "margin": 1.0,
+                "object": 2.0,
+                "action": 1.0,
+                "mention": 1.0,
+            },
+            "names": {"steps": 300, "starts": 64, "learning_rate": 2e-3},
             "optimizer": {
                 "name": "muon",
                 "learning_rate": 1.5e-3,
@@ -159,6 +172,7 @@ def init_heads(width: int) -> dict[str, Any]:
         "object": head(5),  # place (x, y), displacement (x, y, yaw)
         "margin": head(1),
         "action": head(2 * len(BLOCKS) + 2),
+        "mention": head(2),
     }
 
 
@@ -175,35 +189,60 @@ def imagine(
     chunks: Float[Array, "S N H A"],
     horizons: Int[Array, " K"],
 ):
-    """Hidden states of answers [S, N, K, Q, W] and of action tokens [S, N, H, W]."""
-    head = module.img.head()
-    image = feature.astype(jnp.float32) @ head["kernel"] + head["bias"]
-    context = encode_tokens(module, image, tokens, mask)
+    """Hidden states of answers [S, N, K, Q, W] and of action tokens [S, N, H, W].
+
+    Third, the states of the questions [S, Q, T, W] half way up.
+    """
+    image = project_image(module, feature)
+    context, middle = encode_with_middle(module, image, tokens, mask)
     layout = module.query_layout(context, chunks, horizons)
     out = module.llm(layout, context.cache, read=("answer", "action"))
-    return out.hidden["answer"][..., -1, :], out.hidden["action"]
+    return out.hidden["answer"][..., -1, :], out.hidden["action"], middle
+
+
+def project_image(module: SemanticWorldModel, feature):
+    """Image tokens of cached features."""
+    head = module.img.head()
+    return feature.astype(jnp.float32) @ head["kernel"] + head["bias"]
+
+
+def look_up(module: SemanticWorldModel, feature, tokens, mask):
+    """States of the questions half way up."""
+    image = project_image(module, feature)
+    return encode_with_middle(module, image, tokens, mask)[1]
 
 
 def encode_tokens(module, image, tokens, mask) -> Context:
     """`SemanticWorldModel.encode` behind the tower."""
-    from swm_jax.models import layout as layouts
+    return encode_with_middle(module, image, tokens, mask)[0]
 
+
+def encode_with_middle(module, image, tokens, mask):
+    """The same, and the states of the questions half way up."""
     rule, questions = module.config.positions, module.llm.embed(tokens)
     layout = {
         "image": layouts.image_segment(rule, image),
         "question": layouts.question_segment(rule, questions, mask),
     }
-    cache = module.llm(layout, read=(), keep=tuple(layout)).cache
-    return Context(None, questions, mask, jnp.zeros((*tokens.shape[:2], 2), int), cache)
+    out = module.llm(layout, read=(), keep=tuple(layout), middle=("question",))
+    answers = jnp.zeros((*tokens.shape[:2], 2), int)
+    context = Context(None, questions, mask, answers, out.cache)
+    return context, out.middle["question"]
 
 
 @struct.dataclass
 class Words:
-    """Tokens of questions [NQ, phrasings, T] and prompts [8, T], yes and no."""
+    """Tokens of questions [NQ, phrasings, T] and prompts [8, T], yes and no.
+
+    `question_names` and `prompt_names` have the slot (8: the peg) of the object whose
+    name ends at each token, -1 elsewhere.
+    """
 
     question: Any
     prompt: Any
     yes_no: Any
+    question_names: Any
+    prompt_names: Any
 
     @classmethod
     def make(cls, tokenizer: Tokenizer, config) -> "Words":
@@ -211,7 +250,18 @@ class Words:
         texts = [detection_prompt(int(i)) for i in BLOCKS]
         prompt, _ = tokenizer.encode_batch(texts, made.tokens.shape[-1])
         yes_no = [tokenizer.answer_id(answer) for answer in ANSWERS]
-        arrays = made.tokens, np.asarray(prompt), np.array(yes_no)
+        slots = np.full(len(OBJECT_NAMES) + 1, -1)  # the last one: no name
+        slots[[*BLOCKS, OBJECT_NAMES.index("peg")]] = np.arange(len(BLOCKS) + 1)
+        length = made.tokens.shape[-1]
+        named = lambda texts: slots[named_objects(texts, tokenizer, length)]
+        table = question_table(BLOCKS)
+        spoken = [
+            table.question(i, phrasing).text
+            for i in range(len(table))
+            for phrasing in range(NUM_PHRASINGS)
+        ]
+        names = named(spoken).reshape(made.tokens.shape)
+        arrays = made.tokens, np.asarray(prompt), np.array(yes_no), names, named(texts)
         return cls(*(jnp.asarray(x, jnp.int32) for x in arrays))
 
 
@@ -220,7 +270,8 @@ class Batch:
     """What a step is about.
 
     Attributes:
-      tokens: int32[S, Q + O, T], questions, then prompts.
+      tokens: int32[S, Q + O, T], questions, then prompts; `names` as in `Words`.
+      present: float32[S, 9, 2], where blocks and peg are, in `UNIT`s.
       margin: float32[S, N, K, Q], metres.
       type_id: int32[S, Q].
       place, moved: float32[S, N, K, O, ...], of the blocks asked about.
@@ -228,6 +279,8 @@ class Batch:
     """
 
     tokens: Any
+    names: Any
+    present: Any
     margin: Any
     type_id: Any
     place: Any
@@ -282,6 +335,7 @@ def make_batch(key, data: Data, words: Words, config) -> Batch:
     spoken = jax.random.randint(keys[6], chosen.shape, 0, NUM_PHRASINGS)
     spoken = jnp.where(jax.random.uniform(keys[6], chosen.shape) < 0.5, 0, spoken)
     tokens = words.question[pick(row), spoken]
+    names = words.question_names[pick(row), spoken]
     # Objects: those that some chunk moves come first.
     length = jnp.linalg.norm(data.moved[..., -1, :, :2].astype(jnp.float32), axis=-1)
     moves = (length > MOVED).any(1)
@@ -294,6 +348,8 @@ def make_batch(key, data: Data, words: Words, config) -> Batch:
     steps = steps.reshape(*steps.shape[:3], -1)
     return Batch(
         tokens=jnp.concatenate([tokens, words.prompt[objects]], 1),
+        names=jnp.concatenate([names, words.prompt_names[objects]], 1),
+        present=present_places(data),
         margin=jnp.take_along_axis(margin, at(chosen), 3),
         type_id=pick(kind),
         place=(place[..., :2] - ORIGIN) / UNIT,
@@ -303,6 +359,21 @@ def make_batch(key, data: Data, words: Words, config) -> Batch:
         horizons=horizons,
         feature=data.feature,
     )
+
+
+def present_places(data: Data):
+    """Where blocks and peg are, [S, 9, 2] in `UNIT`s."""
+    places = jnp.concatenate([data.pose[..., :2], data.peg[:, None]], 1)
+    return (places - ORIGIN) / UNIT
+
+
+def mention_loss(head, states, names, present):
+    """Mean L1 distance, in `UNIT`s, of where the named objects are."""
+    out = read(head, rms_norm(0.0, states))
+    target = jax.vmap(lambda places, i: places[i])(present, jnp.maximum(names, 0))
+    there = (names >= 0).astype(jnp.float32)
+    distance = jnp.abs(out - target).sum(-1)
+    return (distance * there).sum() / jnp.maximum(there.sum(), 1.0)
 
 
 def huber(error):
@@ -330,7 +401,7 @@ def answer_weights(type_id, yes):
 def losses(module, params, batch: Batch, words: Words, config):
     """The loss, and what is logged."""
     mask = batch.tokens > 0
-    answers, actions = module.apply(
+    answers, actions, middle = module.apply(
         {"params": params["model"]},
         *(batch.feature, batch.tokens, mask, batch.chunk, batch.horizons),
         method=imagine,
@@ -360,7 +431,8 @@ def losses(module, params, batch: Batch, words: Words, config):
     action = halves(huber(pairs).sum(-1), jnp.linalg.norm(size, axis=-1) > MOVED)
     w = config.weights
     loss = w.answer * answer + w.margin * margin + w.action * action
-    loss += w.object * (object_ + place)
+    mention = mention_loss(heads["mention"], middle, batch.names, batch.present)
+    loss += w.object * (object_ + place) + w.mention * mention
     euclid = jnp.linalg.norm(error, axis=-1) * STEP_UNIT * 1e3
     is_moved = length > MOVED
     mean = lambda x, m: (x * m).sum() / jnp.maximum(m.sum(), 1)
@@ -370,6 +442,7 @@ def losses(module, params, batch: Batch, words: Words, config):
         "margin": margin,
         "object": object_,
         "action": action,
+        "mention_mm": mention * UNIT * 1e3,
         "place_mm": place * UNIT * 1e3,
         "moved_mm": mean(euclid, is_moved),
         "of_mm": mean(length, is_moved) * 1e3,
@@ -383,9 +456,15 @@ def make_steps(config, words: Words, seed: int):
     module = SemanticWorldModel(shape)
     optimizer, _ = make_optimizer(config.optimizer, config.steps)
 
-    def init(eyes):
+    def init(found):
+        """From an eyes run; image tokens begin with what its read-outs say."""
         params = dict(module.init_params(jax.random.key(seed)))
-        params["img"] = {**params["img"], **{k: v for k, v in eyes.items()}}
+        known = found["eyes"]["kernel"].shape[1]
+        kernel = (
+            params["img"]["head"]["kernel"].at[:, :known].set(found["eyes"]["kernel"])
+        )
+        bias = params["img"]["head"]["bias"].at[:known].set(found["eyes"]["bias"])
+        params["img"] = {**found["img"], "head": {"kernel": kernel, "bias": bias}}
         params = {"model": params, "heads": init_heads(shape.width)}
         return params, optimizer.init(_moving(params))
 
@@ -464,11 +543,14 @@ def main() -> None:
     count = len(data.peg)
     print(f"{count} starts, {count * CHUNKS} chunks", flush=True)
     init, step, held_out = make_steps(config, words, options.seed)
-    state, number = init(load_eyes(options.eyes)["img"]), 0
+    state, number = init(load_eyes(options.eyes)), 0
     checkpoint = options.workdir / "state.npz"
     if checkpoint.exists():
         number, state = load_state(checkpoint, state)
         print(f"resumed at step {number}", flush=True)
+    else:
+        params = teach_names(state[0], data, words, config, options)
+        state = params, state[1]
     began, first = time.time(), number
     while number < config.steps:
         rows = starts_of(options.seed, number, count, config.starts)
@@ -483,6 +565,53 @@ def main() -> None:
             write_row(options.workdir, row)
         if number % 200 == 0 or number == config.steps:
             save_state(checkpoint, number, state)
+
+
+def teach_names(params, data: Data, words: Words, config, options):
+    """The stage before: where the named objects are, read half way up."""
+    settings, kept = config.names, options.workdir / "names.npz"
+    if kept.exists():
+        return load_state(kept, params)[1]
+    module = SemanticWorldModel(model_config())
+    rate = {"learning_rate": settings.learning_rate, "final_fraction": 0.1}
+    optimizer, _ = make_optimizer(
+        ml_collections.ConfigDict({**config.optimizer, **rate}), settings.steps
+    )
+    length = int((words.prompt > 0).sum(1).max())
+    tokens, names = words.prompt[:, :length], words.prompt_names[:, :length]
+
+    @jax.jit
+    def step(params, opt_state, feature, present):
+        wide = lambda x: jnp.broadcast_to(x, (len(feature), *x.shape))
+
+        def loss_fn(moving):
+            joined = _join(moving, params)
+            states = module.apply(
+                {"params": joined["model"]},
+                *(feature, wide(tokens), wide(tokens > 0)),
+                method=look_up,
+            )
+            head = joined["heads"]["mention"]
+            return mention_loss(head, states, wide(names), present)
+
+        moving = _moving(params)
+        loss, gradient = jax.value_and_grad(loss_fn)(moving)
+        updates, opt_state = optimizer.update(gradient, opt_state, moving)
+        return _join(optax.apply_updates(moving, updates), params), opt_state, loss
+
+    opt_state, began = optimizer.init(_moving(params)), time.time()
+    for number in range(settings.steps):
+        rows = starts_of(options.seed + 1, number, len(data.peg), settings.starts)
+        some = _rows(data, rows)
+        params, opt_state, loss = step(
+            params, opt_state, some.feature, present_places(some)
+        )
+        if (number + 1) % 20 == 0:
+            seconds = time.time() - began
+            row = {"names_step": number + 1, "mention_mm": loss * UNIT * 1e3}
+            write_row(options.workdir, row | {"seconds": seconds})
+    save_state(kept, settings.steps, params)
+    return params
 
 
 def validate(held_out, params, test: Data, config) -> dict[str, float]:
