@@ -60,7 +60,7 @@ def make_config() -> ml_collections.ConfigDict:
         {
             "starts": 12,
             "chunks": 12,
-            "questions": 5,
+            "questions": 2,
             "objects": 5,
             "proposed": 48,  # questions per start of which the best are asked
             "steps": 2500,
@@ -74,6 +74,7 @@ def make_config() -> ml_collections.ConfigDict:
                 "mention": 1.0,
             },
             "names": {"steps": 300, "starts": 64, "learning_rate": 2e-3},
+            "places": {"steps": 100, "starts": 64, "learning_rate": 2e-3},
             "optimizer": {
                 "name": "muon",
                 "learning_rate": 1.5e-3,
@@ -549,7 +550,9 @@ def main() -> None:
         number, state = load_state(checkpoint, state)
         print(f"resumed at step {number}", flush=True)
     else:
-        params = teach_names(state[0], data, words, config, options)
+        params = state[0]
+        for stage in ("names", "places"):
+            params = teach_names(params, data, words, config, options, stage)
         state = params, state[1]
     began, first = time.time(), number
     while number < config.steps:
@@ -567,13 +570,21 @@ def main() -> None:
             save_state(checkpoint, number, state)
 
 
-def teach_names(params, data: Data, words: Words, config, options):
-    """The stage before: where the named objects are, read half way up."""
-    settings, kept = config.names, options.workdir / "names.npz"
+def teach_names(params, data: Data, words: Words, config, options, stage: str):
+    """The stages before: where the named objects are.
+
+    `names` reads it off the name's last token half way up, `places` off the answer to
+    the prompt as well.
+    """
+    settings, kept = config[stage], options.workdir / f"{stage}.npz"
     if kept.exists():
         return load_state(kept, params)[1]
     module = SemanticWorldModel(model_config())
-    rate = {"learning_rate": settings.learning_rate, "final_fraction": 0.1}
+    rate = {
+        "learning_rate": settings.learning_rate,
+        "final_fraction": 0.1,
+        "warmup_steps": 20 if stage == "places" else 100,
+    }
     optimizer, _ = make_optimizer(
         ml_collections.ConfigDict({**config.optimizer, **rate}), settings.steps
     )
@@ -583,33 +594,37 @@ def teach_names(params, data: Data, words: Words, config, options):
     @jax.jit
     def step(params, opt_state, feature, present):
         wide = lambda x: jnp.broadcast_to(x, (len(feature), *x.shape))
+        asked = feature, wide(tokens), wide(tokens > 0)
 
         def loss_fn(moving):
             joined = _join(moving, params)
-            states = module.apply(
-                {"params": joined["model"]},
-                *(feature, wide(tokens), wide(tokens > 0)),
-                method=look_up,
-            )
-            head = joined["heads"]["mention"]
-            return mention_loss(head, states, wide(names), present)
+            model, heads = {"params": joined["model"]}, joined["heads"]
+            if stage == "names":
+                states, place = module.apply(model, *asked, method=look_up), 0.0
+            else:
+                still = jnp.zeros((len(feature), 1, 1, 2)), jnp.zeros(1, int)
+                answers, _, states = module.apply(model, *asked, *still, method=imagine)
+                out = read(heads["object"], answers[:, 0, 0])[..., :2]
+                place = jnp.abs(out - present[:, : len(BLOCKS)]).sum(-1).mean()
+            mention = mention_loss(heads["mention"], states, wide(names), present)
+            return mention + place, (mention, place)
 
         moving = _moving(params)
-        loss, gradient = jax.value_and_grad(loss_fn)(moving)
+        gradient, parts = jax.grad(loss_fn, has_aux=True)(moving)
         updates, opt_state = optimizer.update(gradient, opt_state, moving)
-        return _join(optax.apply_updates(moving, updates), params), opt_state, loss
+        return _join(optax.apply_updates(moving, updates), params), opt_state, parts
 
     opt_state, began = optimizer.init(_moving(params)), time.time()
     for number in range(settings.steps):
         rows = starts_of(options.seed + 1, number, len(data.peg), settings.starts)
         some = _rows(data, rows)
-        params, opt_state, loss = step(
-            params, opt_state, some.feature, present_places(some)
-        )
+        present = present_places(some)
+        params, opt_state, parts = step(params, opt_state, some.feature, present)
         if (number + 1) % 20 == 0:
-            seconds = time.time() - began
-            row = {"names_step": number + 1, "mention_mm": loss * UNIT * 1e3}
-            write_row(options.workdir, row | {"seconds": seconds})
+            mention, place = (x * UNIT * 1e3 for x in parts)
+            row = {f"{stage}_step": number + 1, "mention_mm": mention}
+            row |= {"place_mm": place, "seconds": time.time() - began}
+            write_row(options.workdir, row)
     save_state(kept, settings.steps, params)
     return params
 
