@@ -566,7 +566,7 @@ def main() -> None:
             if number % 200 == 0 or number == config.steps:
                 row |= validate(held_out, state[0], test, config)
             write_row(options.workdir, row)
-        if number % 200 == 0 or number == config.steps:
+        if number % 100 == 0 or number == config.steps:
             save_state(checkpoint, number, state)
 
 

@@ -2,8 +2,9 @@
 
 `words`    the model's yes and no
 `margin`   the read-out of each question's margin, as a logit
-`poses`    the read-outs of where every block is and goes; predicates of the scene that
-           they predict, as the simulator's answers are
+`poses`    the read-outs of where every block is and goes (the peg: the eyes' vote, and
+           the sum of the actions); predicates of the scene that they predict, as the
+           simulator's answers are
 
 Axes: S scenes, N candidates, H actions, K horizons, Q questions, C = 2 answers.
 """
@@ -80,7 +81,14 @@ class MetricWorldModel:
             *(tokens, tokens_in, tokens_in > 0),
             method=dynamics.encode_tokens,
         )
-        pose = jnp.concatenate([votes[:, 1:], jnp.zeros_like(votes[:, 1:, :1])], -1)
+        still = jnp.zeros((len(image), 1, 1, 2)), jnp.zeros(1, int)
+        now = SemanticWorldModel(config).apply(
+            {"params": model}, context, *still, method=SemanticWorldModel.imagine
+        )
+        prompts = now[:, 0, 0, -len(BLOCKS) :]
+        place = dynamics.read(self.params["heads"]["object"], prompts)[..., :2]
+        place = place * UNIT + ORIGIN
+        pose = jnp.concatenate([place, jnp.zeros_like(place[..., :1])], -1)
         ids = jnp.broadcast_to(jnp.asarray(BLOCKS), pose.shape[:2])
         scene = Scene(block_pose=pose, block_id=ids, peg=votes[:, 0])
         return MetricContext(context, scene, questions.type_id, questions.args)
@@ -119,7 +127,7 @@ class MetricWorldModel:
         return jax.nn.log_softmax(self.answer_logits(context, actions, horizons))
 
     def scene_after(self, scene: Scene, prompts, actions, horizons) -> Scene:
-        """Scenes [S, N, K]: where the eyes see the blocks, plus what they will move."""
+        """Scenes [S, N, K]: where the blocks are, plus what they will move."""
         out = dynamics.read(self.params["heads"]["object"], prompts)
         moved = out[..., 2:4] * dynamics.STEP_UNIT
         moved = jnp.where(horizons[:, None, None] > 0, moved, 0.0)
