@@ -58,8 +58,8 @@ def make_config() -> ml_collections.ConfigDict:
     """The recipe."""
     return ml_collections.ConfigDict(
         {
-            "starts": 12,
-            "chunks": 12,
+            "starts": 20,
+            "chunks": 6,
             "questions": 2,
             "objects": 5,
             "proposed": 48,  # questions per start of which the best are asked
@@ -77,8 +77,8 @@ def make_config() -> ml_collections.ConfigDict:
             "places": {"steps": 100, "starts": 64, "learning_rate": 2e-3},
             "optimizer": {
                 "name": "muon",
-                "learning_rate": 1.5e-3,
-                "warmup_steps": 100,
+                "learning_rate": 5e-4,
+                "warmup_steps": 20,
                 "schedule": "cosine",
                 "final_fraction": 0.02,
                 "b1": 0.9,
@@ -244,6 +244,7 @@ class Words:
     yes_no: Any
     question_names: Any
     prompt_names: Any
+    prompt_length: int = struct.field(pytree_node=False, default=0)
 
     @classmethod
     def make(cls, tokenizer: Tokenizer, config) -> "Words":
@@ -263,7 +264,8 @@ class Words:
         ]
         names = named(spoken).reshape(made.tokens.shape)
         arrays = made.tokens, np.asarray(prompt), np.array(yes_no), names, named(texts)
-        return cls(*(jnp.asarray(x, jnp.int32) for x in arrays))
+        longest = int((np.asarray(prompt) > 0).sum(1).max())
+        return cls(*(jnp.asarray(x, jnp.int32) for x in arrays), longest)
 
 
 @struct.dataclass
@@ -337,19 +339,24 @@ def make_batch(key, data: Data, words: Words, config) -> Batch:
     spoken = jnp.where(jax.random.uniform(keys[6], chosen.shape) < 0.5, 0, spoken)
     tokens = words.question[pick(row), spoken]
     names = words.question_names[pick(row), spoken]
+    if not config.questions:  # the prompts are shorter
+        tokens, names = (x[..., : words.prompt_length] for x in (tokens, names))
     # Objects: those that some chunk moves come first.
     length = jnp.linalg.norm(data.moved[..., -1, :, :2].astype(jnp.float32), axis=-1)
     moves = (length > MOVED).any(1)
     rank = 3.0 * moves + jax.random.gumbel(keys[7], moves.shape)
     _, objects = jax.lax.top_k(rank, config.objects)
+    wide = lambda x: x[objects][..., : tokens.shape[-1]]
+    tokens = jnp.concatenate([tokens, wide(words.prompt)], 1)
+    names = jnp.concatenate([names, wide(words.prompt_names)], 1)
     of = lambda x: jnp.take_along_axis(x, at(objects)[..., None], 3)
     place = of(after.block_pose)
     moved = place - of(now.block_pose)
     steps = data.moved[..., :2].astype(jnp.float32)
     steps = steps.reshape(*steps.shape[:3], -1)
     return Batch(
-        tokens=jnp.concatenate([tokens, words.prompt[objects]], 1),
-        names=jnp.concatenate([names, words.prompt_names[objects]], 1),
+        tokens=tokens,
+        names=names,
         present=present_places(data),
         margin=jnp.take_along_axis(margin, at(chosen), 3),
         type_id=pick(kind),
@@ -396,7 +403,7 @@ def answer_weights(type_id, yes):
     hot = jax.nn.one_hot(cell, 2 * TYPES)
     count = hot.sum((0, 1, 2, 3))
     weight = (hot / jnp.maximum(count, 8.0)).sum(-1)  # of few, none weighs too much
-    return weight / weight.sum()
+    return weight / jnp.maximum(weight.sum(), 1e-6)
 
 
 def losses(module, params, batch: Batch, words: Words, config):
@@ -529,8 +536,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning_rate", type=float)
+    parser.add_argument("--init", type=Path, help="parameters of an earlier stage")
+    sizes = ("starts", "chunks", "questions", "objects")
+    for name in sizes:
+        parser.add_argument(f"--{name}", type=int)
     options = parser.parse_args()
     config = make_config()
+    for name in sizes:
+        if getattr(options, name) is not None:
+            config[name] = getattr(options, name)
     config.steps = options.steps or config.steps
     if options.learning_rate:
         config.optimizer.learning_rate = options.learning_rate
@@ -549,6 +563,8 @@ def main() -> None:
     if checkpoint.exists():
         number, state = load_state(checkpoint, state)
         print(f"resumed at step {number}", flush=True)
+    elif options.init:
+        state = load_state(options.init, state[0])[1], state[1]
     else:
         params = state[0]
         for stage in ("names", "places"):
@@ -588,7 +604,7 @@ def teach_names(params, data: Data, words: Words, config, options, stage: str):
     optimizer, _ = make_optimizer(
         ml_collections.ConfigDict({**config.optimizer, **rate}), settings.steps
     )
-    length = int((words.prompt > 0).sum(1).max())
+    length = words.prompt_length
     tokens, names = words.prompt[:, :length], words.prompt_names[:, :length]
 
     @jax.jit
