@@ -536,7 +536,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning_rate", type=float)
-    parser.add_argument("--init", type=Path, help="parameters of an earlier stage")
+    parser.add_argument("--init", type=Path, help="an earlier run or stage")
     sizes = ("starts", "chunks", "questions", "objects")
     for name in sizes:
         parser.add_argument(f"--{name}", type=int)
@@ -564,7 +564,8 @@ def main() -> None:
         number, state = load_state(checkpoint, state)
         print(f"resumed at step {number}", flush=True)
     elif options.init:
-        state = load_state(options.init, state[0])[1], state[1]
+        found = load_initial(options.init, state)
+        state = found, state[1]
     else:
         params = state[0]
         for stage in ("names", "places"):
@@ -584,6 +585,13 @@ def main() -> None:
             write_row(options.workdir, row)
         if number % 100 == 0 or number == config.steps:
             save_state(checkpoint, number, state)
+
+
+def load_initial(path: Path, state):
+    """Parameters of another run (its folder) or of a stage (its file)."""
+    if path.is_dir():
+        return load_state(path / "state.npz", state)[1][0]
+    return load_state(path, state[0])[1]
 
 
 def teach_names(params, data: Data, words: Words, config, options, stage: str):
