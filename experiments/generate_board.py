@@ -7,11 +7,10 @@ generate_board.py:paper     what board_3b trains on: 5,000 episodes of the oracl
 generate_board.py:debug     4 short episodes, for tests
 """
 
-import difflib
-
 import ml_collections
 
 from data_pipelines.generate.config import default_config
+from swm_jax.choices import did_you_mean
 
 ARGS = ("default", "large", "paper", "debug")
 
@@ -20,8 +19,7 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     """The config of a size; unknown names are refused."""
     arg = arg or "default"
     if arg not in ARGS:
-        close = difflib.get_close_matches(arg, ARGS, 1)
-        hint = f" (did you mean '{close[0]}'?)" if close else ""
+        hint = did_you_mean(arg, ARGS)
         raise ValueError(
             f"generate_board.py has no variant '{arg}'{hint}; known: {', '.join(ARGS)}"
         )

@@ -7,9 +7,9 @@ OGBench's renderer gives a few frames per second: several processes with seeds a
 folders of their own share the work, and a mixture joins the folders.
 """
 
-import difflib
-
 import ml_collections
+
+from swm_jax.choices import did_you_mean
 
 ARGS = ("default", "debug")
 
@@ -18,8 +18,7 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     """The config of a size; unknown names are refused."""
     arg = arg or "default"
     if arg not in ARGS:
-        close = difflib.get_close_matches(arg, ARGS, 1)
-        hint = f" (did you mean '{close[0]}'?)" if close else ""
+        hint = did_you_mean(arg, ARGS)
         raise ValueError(
             f"generate_ogbench.py has no variant '{arg}'{hint}; known: "
             f"{', '.join(ARGS)}"

@@ -8,9 +8,9 @@ Versatile VLMs for Transfer" and "Gemma 3 Technical Report".
 """
 
 import dataclasses
-import difflib
 from typing import Any
 
+from swm_jax.choices import did_you_mean
 from swm_jax.models.positions import PositionRule
 
 LAYOUTS = ("branched", "block", "full")
@@ -278,6 +278,5 @@ def get_config(variant: str, **overrides: Any) -> ModelConfig:
 
 def _check_choice(what: str, value: str, known) -> None:
     if value not in known:
-        close = difflib.get_close_matches(str(value), known, 1, 0.4)
-        hint = f" (did you mean '{close[0]}'?)" if close else ""
+        hint = did_you_mean(value, known)
         raise ValueError(f"unknown {what} '{value}'{hint}; known: {', '.join(known)}")

@@ -7,7 +7,6 @@ other words fall back to letters. Newline is tokenised on its own and never by
 `encode`: the model puts it between question and answer.
 """
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 import sentencepiece
 from jaxtyping import Bool, Int
 
+from swm_jax.choices import did_you_mean
 from swm_jax.models.config import ModelConfig
 from swm_jax.models.types import PAD_TOKEN
 
@@ -64,8 +64,7 @@ class Tokenizer:
         if not path.is_file():
             known = shipped_tokenizers()
             if str(name_or_path) not in known:
-                close = difflib.get_close_matches(str(name_or_path), known, 1)
-                hint = f" (did you mean '{close[0]}'?)" if close else ""
+                hint = did_you_mean(str(name_or_path), known)
                 raise ValueError(
                     f"no tokenizer '{name_or_path}'{hint}: expected the path of a "
                     f"SentencePiece model or one of {', '.join(known)}"

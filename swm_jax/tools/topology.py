@@ -16,7 +16,6 @@ it keeps some of a chip's for itself.
 """
 
 import dataclasses
-import difflib
 import importlib.util
 import math
 import os
@@ -24,6 +23,8 @@ import re
 import sys
 from pathlib import Path
 from typing import Any
+
+from swm_jax.choices import did_you_mean
 
 LIBTPU = "libtpu==0.0.42.1"  # the release that compiles for the tested jax
 GB, GIB = 1e9, 2**30
@@ -117,8 +118,7 @@ def parse_slice(name: str) -> tuple[Chip, tuple[int, ...]]:
     """
     kind, _, shape = name.partition(":")
     if kind not in CHIPS:
-        close = difflib.get_close_matches(kind, CHIPS, 1)
-        hint = f" (did you mean '{close[0]}'?)" if close else ""
+        hint = did_you_mean(kind, CHIPS)
         raise TopologyError(
             f"unknown TPU '{kind}'{hint} in topology '{name}'; known: "
             f"{', '.join(CHIPS)}, as in v5e:4x4 or v5p:2x2x4"
