@@ -27,7 +27,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from swm_jax.choices import known
-from swm_jax.models.lora import (
+from swm_jax.models.backbones.lora import (
     LoraRule,
     check_patterns,
     first_match,

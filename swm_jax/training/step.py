@@ -14,7 +14,7 @@ from flax import struct
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from swm_jax.models.logical_axes import constrain
+from swm_jax.models.backbones.logical_axes import constrain
 from swm_jax.training.finetune import Finetune, join
 from swm_jax.training.sharding import batch_shards, replicated
 from swm_jax.training.trainable import Trainable

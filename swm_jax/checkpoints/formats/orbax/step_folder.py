@@ -26,7 +26,12 @@ from swm_jax.checkpoints.run.manager import (
     warn,
 )
 from swm_jax.models import Tokenizer
-from swm_jax.models.lora import LoraRule, init_adapters, lora_rules, merge_adapters
+from swm_jax.models.backbones.lora import (
+    LoraRule,
+    init_adapters,
+    lora_rules,
+    merge_adapters,
+)
 from swm_jax.models.tokenizer import TOKENIZER_FILE
 
 

@@ -21,8 +21,8 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from swm_jax.models import QuestionBatch
-from swm_jax.planning.question_batch import Tokenizes, goal_batch, question_batch
-from swm_jax.planning.value import GoalArrays
+from swm_jax.planning.goals.question_batch import Tokenizes, goal_batch, question_batch
+from swm_jax.planning.goals.value import GoalArrays
 from swm_jax.questions.conditional_goals import (
     AnyGoal,
     ConditionalGoal,
