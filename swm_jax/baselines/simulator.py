@@ -15,6 +15,7 @@ Axes: S scenes, N candidates, H actions of a chunk, A action width, K horizons,
 Q questions, C answers.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -24,7 +25,8 @@ from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
 from swm_jax import worlds
-from swm_jax.envs import AnyScene
+from swm_jax.baselines.answerer import Answerer, Baseline
+from swm_jax.envs import AnyScene, Env
 from swm_jax.models import Observation, QuestionBatch
 from swm_jax.planning import Normalise
 from swm_jax.planning.noise import fold_in_each, split_each
@@ -198,3 +200,23 @@ def _bits(x: Float[Array, "S ..."]) -> Int[Array, " S"]:
 
 def _normal(keys: Key[Array, " S"], shape: tuple[int, ...]) -> Float[Array, "S ..."]:
     return jax.vmap(lambda key: jax.random.normal(key, shape[1:]))(keys)
+
+
+def _about(name: str, env: Env) -> Answerer:
+    """The simulator of an env's scenes.
+
+    An env of somebody else's physics, which cannot be set to a scene, is simulated by
+    our env of the same scenes.
+    """
+    if hasattr(env, "pictures"):
+        ours = worlds.load(worlds.load(env.world).scene.domain)
+        same = {k: env.config[k] for k in ours.policies.settings if k in env.config}
+        env = ours.make_env(**same)
+    return Answerer(name, env.world, SimulatorWorldModel(env))
+
+
+BASELINES = {
+    "simulator": Baseline(functools.partial(_about, "simulator"), differentiable=False),
+    # Never asked: whatever plans with it draws its actions at random.
+    "random": Baseline(functools.partial(_about, "random")),
+}
