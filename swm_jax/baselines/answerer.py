@@ -44,6 +44,19 @@ class Answerer:
         return Observation(image=painter(self.world, *self.image_size)(scene))
 
 
+def scene_of(env: Env, observation: Observation) -> AnyScene:
+    """The scenes of an observation, whether it holds scenes or whole states of an env.
+
+    Raises:
+      ValueError: it holds neither: whoever looks was promised pictures alone.
+    """
+    seen = observation.scene
+    if seen is None:
+        raise ValueError("a world model that is told the truth needs observation.scene")
+    kind = worlds.load(env.world).scene.kind
+    return seen if isinstance(seen, kind) else env.scene(seen)
+
+
 @functools.cache
 def painter(world: str, height: int, width: int) -> Callable[[AnyScene], jax.Array]:
     """Scene of a world -> uint8[S, height, width, 3], compiled once per size."""
