@@ -23,8 +23,7 @@ from swm_jax.models import PAD_TOKEN, Tokenizer, TrainBatch
 from swm_jax.models.ask import encode_answers
 
 
-@struct.dataclass
-class LabelBatch:
+class LabelBatch(struct.PyTreeNode):
     """Rows of labels for B starts.
 
     Attributes:

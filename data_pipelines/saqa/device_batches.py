@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Int, Key
 
 from data_pipelines.batches.config import Data
 from data_pipelines.saqa.balance import Balance
@@ -29,6 +29,7 @@ from data_pipelines.saqa.sampler import SaqaSampler
 from data_pipelines.saqa.slots import slot_questions
 from data_pipelines.saqa.tokens import AnswerTokens, QuestionTokens
 from swm_jax import worlds
+from swm_jax.arrays import Array
 from swm_jax.models import ModelConfig, Tokenizer, TrainBatch
 
 

@@ -16,20 +16,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Bool, Float, Int, Key
 
 from data_pipelines.saqa.balance import KEEP_STILL
 from data_pipelines.saqa.batch import PLANE
 from data_pipelines.saqa.sampler import SPARE, wanted_answer
 from data_pipelines.saqa.slots import name_objects
+from swm_jax.arrays import Array
 from swm_jax.envs import SceneFormat
 from swm_jax.models import PAD_TOKEN, PlaceTargets
 from swm_jax.questions import Language
 from swm_jax.questions.types import answer_index
 
 
-@struct.dataclass
-class Tables:
+class Tables(struct.PyTreeNode):
     """What batches are drawn from, on the device.
 
     Attributes:

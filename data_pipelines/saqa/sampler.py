@@ -20,7 +20,7 @@ C answers of the type that has most.
 """
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from data_pipelines.saqa import balance as saqa_balance
 from data_pipelines.saqa.batch import SaqaBatch, SaqaConfig
@@ -34,6 +34,7 @@ from data_pipelines.saqa.slots import (
     slot_questions,
     with_tables,
 )
+from swm_jax.arrays import Array
 from swm_jax.envs.scene import array_namespace
 from swm_jax.models import MAX_ARGS
 from swm_jax.questions.types import answer_index

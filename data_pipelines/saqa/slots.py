@@ -12,9 +12,10 @@ import types
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from swm_jax import worlds
+from swm_jax.arrays import Array
 from swm_jax.envs.scene import array_namespace
 from swm_jax.questions import Language, QuestionType
 from swm_jax.questions.language import choices

@@ -21,9 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Float, Int, Key
 
 from swm_jax import worlds
+from swm_jax.arrays import Array
 from swm_jax.envs import AnyScene
 from swm_jax.models import Observation, QuestionBatch
 from swm_jax.planning import Normalise
@@ -33,8 +34,7 @@ from swm_jax.questions import Language, expand
 LOGIT_METRES = 0.02  # margin that makes one logit
 
 
-@struct.dataclass
-class SimulatorContext:
+class SimulatorContext(struct.PyTreeNode):
     """What `encode` keeps.
 
     Attributes:
@@ -53,8 +53,7 @@ class SimulatorContext:
     answers: int = struct.field(pytree_node=False)
 
 
-@struct.dataclass
-class SimulatorWorldModel:
+class SimulatorWorldModel(struct.PyTreeNode):
     """World model that is told the truth.
 
     Attributes:

@@ -19,8 +19,9 @@ import jax
 import ml_collections
 import mujoco
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Float, Key
 
+from swm_jax.arrays import Array
 from swm_jax.choices import known
 from swm_jax.envs.scene import AnyScene
 

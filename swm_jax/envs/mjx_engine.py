@@ -14,8 +14,9 @@ import functools
 import jax
 import jax.numpy as jnp
 import ml_collections
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from swm_jax.arrays import Array
 from swm_jax.envs.env import MjcfEnv, Scene, State
 
 

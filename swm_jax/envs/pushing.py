@@ -10,9 +10,10 @@ applies it to all of them in one operation.
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from mujoco import batch
 
+from swm_jax.arrays import Array
 from swm_jax.envs.env import Scene, State
 from swm_jax.envs.mjx_engine import MjxEngine
 from swm_jax.envs.mujoco_engine import MujocoEngine

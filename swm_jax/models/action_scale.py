@@ -16,14 +16,15 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Float
+
+from swm_jax.arrays import Array
 
 KINDS = ("raw", "quantile")
 _FLAT = 1e-6  # a range smaller than this is no range: the number never changes
 
 
-@struct.dataclass
-class ActionScale:
+class ActionScale(struct.PyTreeNode):
     """scaled = (raw - middle) / half, then zeros up to the model's width.
 
     Attributes:

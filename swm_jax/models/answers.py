@@ -20,8 +20,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
+from swm_jax.arrays import Array
 from swm_jax.models import layout as layouts
 from swm_jax.models.backbones.attention import KeyValues
 from swm_jax.models.config import ModelConfig
@@ -47,8 +48,7 @@ class Prompt(NamedTuple):
     cache: KeyValues
 
 
-@struct.dataclass
-class Written:
+class Written(struct.PyTreeNode):
     """Texts that the model wrote.
 
     Attributes:

@@ -17,8 +17,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Float, Int, PRNGKeyArray, UInt8
 
+from swm_jax.arrays import Array
 from swm_jax.models.tokenizer import Tokenizer
 from swm_jax.models.types import MAX_ARGS, PAD_TOKEN, Observation, QuestionBatch
 

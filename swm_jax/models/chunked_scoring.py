@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
 
+from swm_jax.arrays import Array
 from swm_jax.models.config import ModelConfig
 from swm_jax.models.flops import scoring_runs
 

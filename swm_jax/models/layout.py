@@ -22,8 +22,9 @@ first), j alternative answers to one query, s key tokens.
 import dataclasses
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
+from swm_jax.arrays import Array
 from swm_jax.models.positions import PositionRule
 
 

@@ -17,7 +17,9 @@ the newline of horizon h stands right behind action h - 1.
 import dataclasses
 
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Int
+
+from swm_jax.arrays import Array
 
 
 @dataclasses.dataclass(frozen=True)

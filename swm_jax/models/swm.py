@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Bool, Float, Int, PRNGKeyArray, UInt8
 
+from swm_jax.arrays import Array
 from swm_jax.models import layout as layouts
 from swm_jax.models.backbones.attention import KeyValues
 from swm_jax.models.backbones.registry import BACKBONES
@@ -27,8 +28,7 @@ from swm_jax.models.preprocess import preprocess_image
 from swm_jax.models.types import TrainBatch
 
 
-@struct.dataclass
-class Outputs:
+class Outputs(struct.PyTreeNode):
     """What a training forward returns.
 
     Attributes:
@@ -46,8 +46,7 @@ class Outputs:
     question_features: Float[Array, "B R T W"] | None = None
 
 
-@struct.dataclass
-class Context:
+class Context(struct.PyTreeNode):
     """What no candidate changes.
 
     Attributes:

@@ -3,8 +3,9 @@
 Axes: S scenes, N candidates, H actions of a chunk, A action width.
 """
 
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from swm_jax.arrays import Array
 from swm_jax.planning.config import PlannerConfig
 
 

@@ -9,8 +9,9 @@ Axes: S scenes, N candidates, E elites, H actions of a chunk, A action width.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from swm_jax.arrays import Array
 from swm_jax.planning.config import PlannerConfig
 
 

@@ -18,8 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Float, Int, Key
 
+from swm_jax.arrays import Array
 from swm_jax.models import Observation, QuestionBatch
 from swm_jax.models.ask import read_answers
 from swm_jax.planning.goal_table import CompiledGoals, aim, choose, compile_goals

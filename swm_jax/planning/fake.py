@@ -7,11 +7,12 @@ so that the best chunk ends at `goal`, and closed forms exist for everything.
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Float
+
+from swm_jax.arrays import Array
 
 
-@struct.dataclass
-class FakeWorldModel:
+class FakeWorldModel(struct.PyTreeNode):
     """Answers (no, yes) to "do the first h actions add up to the goal?"
 
     Attributes:

@@ -18,8 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
+from swm_jax.arrays import Array
 from swm_jax.models import QuestionBatch
 from swm_jax.planning.question_batch import Tokenizes, goal_batch, question_batch
 from swm_jax.planning.value import GoalArrays
@@ -33,8 +34,7 @@ from swm_jax.questions.conditional_goals import (
 from swm_jax.questions.goal import Goal
 
 
-@struct.dataclass
-class GoalTable:
+class GoalTable(struct.PyTreeNode):
     """Everything that S scenes may come to aim at.
 
     Attributes:

@@ -12,8 +12,9 @@ Q questions, I steps.
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Float, Int, Key
 
+from swm_jax.arrays import Array
 from swm_jax.planning.config import PlannerConfig
 from swm_jax.planning.population import first_population
 from swm_jax.planning.search import (

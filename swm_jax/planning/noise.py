@@ -17,7 +17,9 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Float, Int, Key
+
+from swm_jax.arrays import Array
 
 
 @jax.jit

@@ -20,8 +20,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Key
+from jaxtyping import Float, Key
 
+from swm_jax.arrays import Array
 from swm_jax.models import Observation, QuestionBatch
 from swm_jax.models.logical_axes import constrain, partition_spec
 from swm_jax.planning.config import PlannerConfig

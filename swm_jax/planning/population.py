@@ -6,8 +6,9 @@ base policy, E candidates kept.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Bool, Float, Key
 
+from swm_jax.arrays import Array
 from swm_jax.planning.config import PlannerConfig
 from swm_jax.planning.noise import coloured_noise, split_each, strokes
 from swm_jax.planning.state import PlannerState

@@ -14,8 +14,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Float, Int, Key
 
+from swm_jax.arrays import Array
 from swm_jax.models import Observation
 from swm_jax.planning.config import PlannerConfig
 from swm_jax.planning.noise import fold_in_each

@@ -9,8 +9,9 @@ Q questions, C answers of the answer set.
 
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from swm_jax.arrays import Array
 from swm_jax.models import Observation, QuestionBatch
 
 Normalise = Literal["vocabulary", "answers"]

@@ -13,8 +13,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Bool, Float, Int, Key
 
+from swm_jax.arrays import Array
 from swm_jax.planning.config import PlannerConfig
 from swm_jax.planning.noise import split_each
 from swm_jax.planning.population import first_population, next_population

@@ -21,16 +21,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
+from swm_jax.arrays import Array
 from swm_jax.planning.protocol import Normalise, WorldModel
 
 Score = Literal["probability", "log_probability", "margin", "tanh_margin"]
 SCORES: tuple[str, ...] = get_args(Score)
 
 
-@struct.dataclass
-class GoalArrays:
+class GoalArrays(struct.PyTreeNode):
     """What the planner wants to hear, one row per scene.
 
     Attributes:

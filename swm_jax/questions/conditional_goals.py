@@ -20,8 +20,9 @@ Axes: P questions about the present, O options.
 import dataclasses
 from collections.abc import Callable
 
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from swm_jax.arrays import Array
 from swm_jax.questions.goal import Goal
 from swm_jax.questions.question import Question
 

@@ -22,8 +22,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
+from swm_jax.arrays import Array
 from swm_jax.envs.scene import array_namespace
 from swm_jax.models.types import MAX_ARGS
 

@@ -24,8 +24,9 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Int, PRNGKeyArray
 
+from swm_jax.arrays import Array
 from swm_jax.choices import known
 from swm_jax.models.lora import (
     LoraRule,

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
+from swm_jax.arrays import Array
 from swm_jax.models.logical_axes import constrain
 from swm_jax.training.finetune import Finetune, join
 from swm_jax.training.sharding import batch_shards, replicated
@@ -22,8 +23,7 @@ from swm_jax.training.trainable import Trainable
 FULL = Finetune()
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """Everything a step changes.
 
     Attributes:
@@ -37,8 +37,7 @@ class TrainState:
     opt_state: Any
 
 
-@struct.dataclass
-class StepMetrics:
+class StepMetrics(struct.PyTreeNode):
     """What a step measured.
 
     Attributes:

@@ -26,11 +26,12 @@ accumulation, held-out batches and logs.
 from typing import Any, Protocol
 
 from flax import struct
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray
+
+from swm_jax.arrays import Array
 
 
-@struct.dataclass
-class Measures:
+class Measures(struct.PyTreeNode):
     """What a loss has measured on the way.
 
     Attributes:

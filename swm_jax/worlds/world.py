@@ -21,8 +21,9 @@ from typing import Any
 
 import jax
 import ml_collections
-from jaxtyping import Array, Bool, Int, Key, UInt8
+from jaxtyping import Bool, Int, Key, UInt8
 
+from swm_jax.arrays import Array
 from swm_jax.choices import known
 from swm_jax.envs import AnyScene, Env, EnvMaker, SceneFormat
 from swm_jax.planning import Planner, get_planner

@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Bool, Float, Int, Key
 
+from swm_jax.arrays import Array
 from swm_jax.models import Observation
 from swm_jax.models.logical_axes import constrain
 from swm_jax.planning.controller import ask_now
@@ -45,8 +46,7 @@ class Surroundings:
     success: Callable[[Any, Any], Array]
 
 
-@struct.dataclass
-class DeviceEpisodes:
+class DeviceEpisodes(struct.PyTreeNode):
     """What became of the episodes.
 
     Attributes:

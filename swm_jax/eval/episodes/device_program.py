@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Bool, Int, Key
 
+from swm_jax.arrays import Array
 from swm_jax.envs import AnyScene, Env
 from swm_jax.eval.episodes.device_loop import (
     DeviceEpisodes,
@@ -36,8 +37,7 @@ from swm_jax.questions.conditional_goals import options_of
 from swm_jax.worlds.world import Task, World
 
 
-@struct.dataclass
-class TaskArrays:
+class TaskArrays(struct.PyTreeNode):
     """Tasks of S episodes as arrays.
 
     Attributes:

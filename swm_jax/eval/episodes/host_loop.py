@@ -17,8 +17,9 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Key
+from jaxtyping import Float, Key
 
+from swm_jax.arrays import Array
 from swm_jax.envs import Env
 from swm_jax.eval.episodes.setup import EpisodeResult, Setup
 from swm_jax.models import Observation

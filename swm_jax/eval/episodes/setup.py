@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Float, Int, Key
 
 from swm_jax import worlds
+from swm_jax.arrays import Array
 from swm_jax.envs import AnyScene, Env
 from swm_jax.planning.goal_table import CompiledGoals, compile_goals
 from swm_jax.planning.noise import fold_in_each

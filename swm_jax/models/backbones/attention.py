@@ -10,8 +10,9 @@ import math
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
+from swm_jax.arrays import Array
 from swm_jax.models.layout import Layout, Segment
 from swm_jax.models.logical_axes import constrain
 

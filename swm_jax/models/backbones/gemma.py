@@ -21,8 +21,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
+from swm_jax.arrays import Array
 from swm_jax.models.backbones.attention import (
     KeyValues,
     Near,

@@ -10,8 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
+from swm_jax.arrays import Array
 from swm_jax.models.config import ModelConfig
 
 _POLICIES = {

@@ -12,8 +12,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from swm_jax.arrays import Array
 from swm_jax.models.backbones.layers import layer_norm, run_layers
 from swm_jax.models.backbones.weights import Params, Weight, cast, ones, zeros
 from swm_jax.models.config import ModelConfig

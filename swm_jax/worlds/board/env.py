@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import ml_collections
 import mujoco
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Bool, Float, Int, Key
 
+from swm_jax.arrays import Array
 from swm_jax.choices import known
 from swm_jax.envs.env import MjcfEnv, check_physics_step
 from swm_jax.envs.pushing import GRAVITY
@@ -64,8 +65,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     check_physics_step(config.physics_dt, geometry.CONTROL_PERIOD)
 
 
-@struct.dataclass
-class State:
+class State(struct.PyTreeNode):
     """Everything the physics needs; any leading batch axes.
 
     Attributes:

@@ -11,8 +11,9 @@ Axes: P questions about the present.
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from swm_jax.arrays import Array
 from swm_jax.envs.scene import BLOCK_NAMES, array_namespace
 from swm_jax.questions.conditional_goals import ConditionalGoal
 from swm_jax.questions.goal import Goal, make_goal

@@ -15,8 +15,7 @@ from swm_jax.worlds.board import geometry as board_geometry
 Triple = tuple[float, float, float]
 
 
-@struct.dataclass
-class Look:
+class Look(struct.PyTreeNode):
     """How a scene appears. Colours are red, green, blue in [0, 1].
 
     Attributes:

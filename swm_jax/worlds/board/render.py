@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
+from swm_jax.arrays import Array
 from swm_jax.envs.ray_caster import (
     check_size,
     lambert,

@@ -21,8 +21,7 @@ _RGB = {
 }
 
 
-@struct.dataclass
-class CubeLook:
+class CubeLook(struct.PyTreeNode):
     """How a cube scene appears. Colours are red, green, blue in [0, 1].
 
     Attributes:

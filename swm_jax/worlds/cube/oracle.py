@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Float, Int, Key
 
+from swm_jax.arrays import Array
 from swm_jax.worlds.cube import geometry as geometry
 from swm_jax.worlds.cube.overlap import finger_gaps
 from swm_jax.worlds.cube.scene import CubeScene
@@ -91,8 +92,7 @@ def draw_errand(
     return slot, goal
 
 
-@struct.dataclass
-class Plan:
+class Plan(struct.PyTreeNode):
     """Keyframes of one errand.
 
     Attributes:

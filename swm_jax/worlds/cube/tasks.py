@@ -16,9 +16,10 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Bool, Int, Key
 from ml_collections import ConfigDict
 
+from swm_jax.arrays import Array
 from swm_jax.choices import index_below, known
 from swm_jax.envs.scene import BLOCK_NAMES
 from swm_jax.worlds.cube import geometry as geometry

@@ -41,8 +41,7 @@ def available() -> bool:
     return importlib.util.find_spec("language_table") is not None
 
 
-@struct.dataclass
-class LanguageTableState:
+class LanguageTableState(struct.PyTreeNode):
     """A world of Language-Table; any leading batch axes.
 
     Attributes:

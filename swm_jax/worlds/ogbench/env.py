@@ -42,8 +42,7 @@ def available() -> bool:
     return importlib.util.find_spec("ogbench") is not None
 
 
-@struct.dataclass
-class OGBenchState:
+class OGBenchState(struct.PyTreeNode):
     """A world of OGBench's env; any leading batch axes.
 
     Attributes:

@@ -10,8 +10,7 @@ from swm_jax.worlds.pusht import geometry
 Triple = tuple[float, float, float]
 
 
-@struct.dataclass
-class Look:
+class Look(struct.PyTreeNode):
     """How a scene appears. Colours are red, green, blue in [0, 1].
 
     Attributes:

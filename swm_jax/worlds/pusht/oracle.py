@@ -12,8 +12,9 @@ Plain jnp: jit it, vmap it.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Float, Int, Key
 
+from swm_jax.arrays import Array
 from swm_jax.worlds.pusht import geometry
 from swm_jax.worlds.pusht.geometry import GYRATION, PEG_RADIUS
 from swm_jax.worlds.pusht.overlap import goal_distance, t_gap, to_t, turn_left

@@ -21,8 +21,9 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 from flax import struct
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Float, Int, PRNGKeyArray
 
+from swm_jax.arrays import Array
 from swm_jax.worlds.pusht import geometry
 from swm_jax.worlds.pusht.env import PushTEnv, State, free_peg, place, state_at_rest
 from swm_jax.worlds.pusht.geometry import PEG_BOX, PLANNER_ACTION_LIMIT
@@ -36,8 +37,7 @@ NEAREST, FARTHEST = 0.0005, 0.06  # metres, spread of starts near the goal
 _PATIENCE = 12  # steps after which the poking policy picks another point
 
 
-@struct.dataclass
-class Memory:
+class Memory(struct.PyTreeNode):
     """What a policy keeps between steps, one episode.
 
     Attributes:

@@ -10,9 +10,10 @@ import dataclasses
 import functools
 
 import jax
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Bool, Int, Key
 from ml_collections import ConfigDict
 
+from swm_jax.arrays import Array
 from swm_jax.choices import known
 from swm_jax.worlds.pusht.env import PushTEnv, State
 from swm_jax.worlds.pusht.overlap import coverage
