@@ -11,8 +11,8 @@ import dataclasses
 import ml_collections
 from absl import app, flags, logging
 
-from data_pipelines.convert import Converted, Settings, convert_source
 from data_pipelines.schema.episode import DataError
+from data_pipelines.sources.convert import Converted, Settings, convert_source
 from data_pipelines.sources.ogbench_play import OGBenchPlay, PlaySettings
 from swm_jax.cli import define_config, error_line, read_flags
 

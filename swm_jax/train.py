@@ -20,7 +20,7 @@ from swm_jax.checkpoints import CheckpointError
 from swm_jax.cli import define_config, read_flags
 from swm_jax.training import Experiment, TrainingError, train
 from swm_jax.training.distributed import HostsError, connect, is_first
-from swm_jax.training.profiling import parse_steps
+from swm_jax.training.monitoring.profiling import parse_steps
 
 _CONFIG = define_config(None, "Experiment config file.")
 _WORKDIR = flags.DEFINE_string(

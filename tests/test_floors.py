@@ -5,6 +5,7 @@ of floors below. Rooms of one floor must not import each other in a circle.
 """
 
 import ast
+import collections
 import pathlib
 
 import pytest
@@ -162,3 +163,13 @@ def test_a_world_is_named_in_its_own_folder_alone():
 @pytest.mark.parametrize("place", NAMED)
 def test_the_exceptions_are_needed(place):
     assert set(named(ROOT / place)) >= NAMED[place]
+
+
+LINES, FILES = 350, 14  # of a file; of a folder, its sub-folders not counted
+
+
+def test_files_and_folders_stay_small():
+    sizes = {path: len(path.read_text().splitlines()) for _, path in modules()}
+    assert not {f"{p.relative_to(ROOT)}": n for p, n in sizes.items() if n > LINES}
+    folders = collections.Counter(path.parent for path in sizes)
+    assert not {f"{p.relative_to(ROOT)}": n for p, n in folders.items() if n > FILES}

@@ -33,17 +33,18 @@ from swm_jax.models import (
 from swm_jax.models.ask import encode_answers
 from swm_jax.questions import YES_NO, expand
 from swm_jax.worlds.board.geometry import BLOCK_HEIGHT
-from swm_jax.worlds.board.prompts import (
+from swm_jax.worlds.board.questions import LANGUAGE
+from swm_jax.worlds.board.random_scenes import random_scenes
+from swm_jax.worlds.board.render.device import project, render, segment
+from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
+from swm_jax.worlds.board.words import (
     NOTHING,
     OBJECT_NAMES,
+    REGION_POINTS,
+    REGIONS,
     detection_prompt,
     region_prompt,
 )
-from swm_jax.worlds.board.questions import LANGUAGE
-from swm_jax.worlds.board.random_scenes import random_scenes
-from swm_jax.worlds.board.render import project, render, segment
-from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
-from swm_jax.worlds.board.words import REGION_POINTS, REGIONS
 
 ANSWER_LENGTH = 2
 _PEG = OBJECT_NAMES.index("peg")

@@ -22,6 +22,7 @@ from data_pipelines.generate.play import play_episodes
 from data_pipelines.schema import store as folder
 from data_pipelines.schema.domains import get_domain
 from data_pipelines.schema.episode import SCHEMA_VERSION, Episode, encode_png
+from data_pipelines.schema.features import Schema
 from data_pipelines.schema.output_folder import claim_settings, claimed
 from swm_jax.cli import Progress
 
@@ -83,12 +84,12 @@ def generate(config: ml_collections.ConfigDict, output: str | Path) -> Counts:
     return counts
 
 
-def schema_of(config: ml_collections.ConfigDict) -> folder.Schema:
+def schema_of(config: ml_collections.ConfigDict) -> Schema:
     """What all episodes that this config makes have in common."""
     domain = get_domain(world_of(config).scene.domain)
     count = config.get("cubes")  # in the place of each size that varies
     shape = lambda field: tuple(count if n is None else n for n in field.shape)
-    return folder.Schema(
+    return Schema(
         domain=domain.name,
         encoding="png",
         height=config.height,

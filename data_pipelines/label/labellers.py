@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from data_pipelines.label.questions import known_questions
+from data_pipelines.batches.query_types import known_questions
 from data_pipelines.schema.arrays import EpisodeArrays
 from data_pipelines.schema.domains import get_domain
 from data_pipelines.schema.episode import DataError

@@ -16,7 +16,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Float, Int
 
-from data_pipelines.label.questions import type_of_text
+from data_pipelines.batches.query_types import type_of_text
 from data_pipelines.schema.arrays import EpisodeArrays
 from data_pipelines.schema.episode import DataError
 from swm_jax.models import PAD_TOKEN, Tokenizer, TrainBatch

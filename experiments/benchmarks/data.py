@@ -74,7 +74,7 @@ def endless(loader: Any) -> Iterator[Any]:
 
 def measure_reading(directory: str, seconds: float) -> dict[str, dict[str, float]]:
     """name -> workers -> tuples per second, medians of `ROUNDS`."""
-    from experiments.benchmarks.hdf5_loader import loader, write_hdf5
+    from experiments.benchmarks.references.hdf5_loader import loader, write_hdf5
 
     episodes = load_episodes(directory, "train", frames="compressed")
     domain = episodes.domain

@@ -28,20 +28,23 @@ import numpy as np
 from absl import app, flags
 
 from experiments.benchmarks import planner_overhead
-from experiments.benchmarks.timing import machine, side_by_side
+from experiments.benchmarks.parts.timing import machine, side_by_side
+from experiments.benchmarks.parts.workloads import (
+    HORIZON,
+    WORDS,
+    matrix_products,
+    random_actions,
+    random_params,
+    random_scene,
+)
 from swm_jax.models import (
     ModelConfig,
-    Observation,
-    QuestionBatch,
-    SemanticWorldModel,
     VLMWorldModel,
     flops,
     get_config,
 )
 from swm_jax.models.chunked_scoring import Query, pass_that_fits
 from swm_jax.planning import GoalArrays, get_planner
-
-HORIZON, WORDS = 16, 12  # actions of a chunk, tokens of a question
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,7 +254,7 @@ def published_rows(preset, config, params, scene, horizons) -> list[Row]:
         if missing:
             print(f"left out, not installed: {', '.join(missing)}")
         return []
-    from experiments.benchmarks.published_loop import PublishedLoop
+    from experiments.benchmarks.references.published_loop import PublishedLoop
 
     image, batch = scene
     words = np.asarray(batch.tokens[0]), np.asarray(batch.answer_ids[0])
@@ -298,33 +301,6 @@ def fastest(choices, call):
     return choices[int(np.argmin(times))]
 
 
-def matrix_products(config: ModelConfig, tokens: int, passes: int):
-    """The decoder's weight products alone, for so many tokens, pass after pass."""
-    c, keys = config, jax.random.split(jax.random.key(7), 7)
-    inner = c.heads * c.head_dim
-    shapes = (
-        (c.width, inner), (c.width, 2 * c.kv_heads * c.head_dim), (inner, c.width),
-        (c.width, c.mlp), (c.width, c.mlp), (c.mlp, c.width),
-    )  # fmt: skip
-    draw = jax.jit(
-        lambda key, shape: jax.random.normal(key, shape, c.dtype) * shape[0] ** -0.5,
-        static_argnums=1,
-    )
-    weights = [draw(key, shape) for key, shape in zip(keys, shapes)]
-
-    @jax.jit
-    def run(x, weights):
-        query, key, out, gate, up, down = weights
-
-        def layer(x, _):
-            seen = (x @ query) @ out
-            return ((seen @ gate) * (seen @ up)) @ down, (x @ key)[0]
-
-        return jax.lax.scan(layer, x, length=c.depth * passes)
-
-    return functools.partial(run, draw(keys[6], (tokens, c.width)), weights)
-
-
 def check_precision(config: ModelConfig, count: int) -> None:
     """bfloat16 beside float32, two layers, the same weights."""
     cut = dict(depth=2, vision_depth=2, vocab_size=min(1024, config.vocab_size))
@@ -352,39 +328,6 @@ def check_precision(config: ModelConfig, count: int) -> None:
         f"by {np.abs(low - high).mean():.1e} (their spread is {spread:.1e}); rank "
         f"correlation {np.mean(orders):.3f}"
     )
-
-
-def random_params(config: ModelConfig, dtype: str):
-    """Fresh weights in the dtype of the computation, made on the device."""
-
-    @jax.jit
-    def make(key):
-        params = SemanticWorldModel(config).init_params(key)
-        return jax.tree.map(lambda x: x.astype(dtype), params)
-
-    return make(jax.random.key(0))
-
-
-def random_scene(config: ModelConfig, questions: int):
-    """An image and questions without padding, answered by one of two tokens."""
-    rng, size = np.random.default_rng(0), config.image_size
-    ids = lambda *shape: rng.integers(5, config.vocab_size, shape).astype(np.int32)
-    blank = np.zeros((1, questions), np.int32)
-    batch = QuestionBatch(
-        tokens=ids(1, questions, WORDS),
-        mask=np.ones((1, questions, WORDS), bool),
-        type_id=blank,
-        args=np.stack([blank, blank, blank], -1),
-        answer_ids=ids(1, questions, 2),
-    )
-    image = rng.integers(0, 256, (1, size, size, 3), np.uint8)
-    return jax.tree.map(jnp.asarray, (Observation(image=image), batch))
-
-
-def random_actions(config: ModelConfig, count: int):
-    """Chunks of the size that pushes on the board have."""
-    shape = (1, count, HORIZON, config.action_size)
-    return 0.02 * jax.random.normal(jax.random.key(3), shape)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from experiments.benchmarks import point_mass
-from experiments.benchmarks.timing import machine, side_by_side
+from experiments.benchmarks.parts import point_mass
+from experiments.benchmarks.parts.timing import machine, side_by_side
 from swm_jax.models import (
     Observation,
     SemanticWorldModel,
@@ -35,7 +35,7 @@ from swm_jax.models import (
     get_config,
 )
 from swm_jax.planning import FakeWorldModel, chunk_value, desired_scores, get_planner
-from swm_jax.planning.question_batch import goal_batch
+from swm_jax.planning.goals.question_batch import goal_batch
 from swm_jax.worlds.board.goals import goal_for_task
 
 _CANDIDATES = flags.DEFINE_integer("candidates", 1024, "Per iteration, part 1.")

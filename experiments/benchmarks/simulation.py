@@ -23,7 +23,7 @@ from swm_jax import worlds
 from swm_jax.envs import Env
 from swm_jax.models import Tokenizer, get_config
 from swm_jax.training import Experiment
-from swm_jax.worlds.board.render import render
+from swm_jax.worlds.board.render.device import render
 
 _WORLDS = flags.DEFINE_list("worlds", ["64"], "Worlds side by side.")
 _SIZES = flags.DEFINE_list("sizes", ["64", "96", "224"], "Pixels per side.")

@@ -36,7 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from experiments.benchmarks.train_ways import (
+from experiments.benchmarks.parts.train_ways import (
     PRESETS,
     QUERIES,
     QUESTIONS,

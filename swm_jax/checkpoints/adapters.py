@@ -35,7 +35,7 @@ from swm_jax.checkpoints.formats.orbax.step_folder import (
 from swm_jax.checkpoints.model import LoadedModel, load_model, loaded_model
 from swm_jax.files import AnyPath
 from swm_jax.models import SemanticWorldModel, get_config
-from swm_jax.models.lora import first_match
+from swm_jax.models.backbones.lora import first_match
 
 
 def export_adapter(source: str | AnyPath, destination: str | Path) -> Path:

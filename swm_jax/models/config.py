@@ -11,7 +11,7 @@ import dataclasses
 from typing import Any
 
 from swm_jax.choices import did_you_mean
-from swm_jax.models.positions import PositionRule
+from swm_jax.models.layout import PositionRule
 
 LAYOUTS = ("branched", "block", "full")
 

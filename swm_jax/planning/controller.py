@@ -23,11 +23,11 @@ from jaxtyping import Float, Int, Key
 from swm_jax.arrays import Array
 from swm_jax.models import Observation, QuestionBatch
 from swm_jax.models.ask import read_answers
-from swm_jax.planning.goal_table import CompiledGoals, aim, choose, compile_goals
+from swm_jax.planning.goals.question_batch import Tokenizes
+from swm_jax.planning.goals.table import CompiledGoals, aim, choose, compile_goals
 from swm_jax.planning.planner import Planner
 from swm_jax.planning.proposals import Proposals
 from swm_jax.planning.protocol import WorldModel
-from swm_jax.planning.question_batch import Tokenizes
 from swm_jax.planning.state import PlanInfo, PlannerState
 from swm_jax.questions.conditional_goals import AnyGoal
 from swm_jax.questions.goal import Goal

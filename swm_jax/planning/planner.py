@@ -24,8 +24,15 @@ from jaxtyping import Float, Key
 
 from swm_jax.arrays import Array
 from swm_jax.models import Observation, QuestionBatch
-from swm_jax.models.logical_axes import constrain, partition_spec
+from swm_jax.models.backbones.logical_axes import constrain, partition_spec
 from swm_jax.planning.config import PlannerConfig
+from swm_jax.planning.goals.value import (
+    GoalArrays,
+    check_goal,
+    chunk_value,
+    desired_scores,
+    unusable_answers,
+)
 from swm_jax.planning.gradient import check_differentiable
 from swm_jax.planning.noise import scene_keys
 from swm_jax.planning.population import uniform_chunks
@@ -33,13 +40,6 @@ from swm_jax.planning.proposals import Proposals, call_inside, call_outside
 from swm_jax.planning.protocol import WorldModel
 from swm_jax.planning.search import Problem
 from swm_jax.planning.state import PlanInfo, PlannerState, blank_state, shift
-from swm_jax.planning.value import (
-    GoalArrays,
-    check_goal,
-    chunk_value,
-    desired_scores,
-    unusable_answers,
-)
 
 # (problem, state, keys, config, proposals) -> (plan[S, H, A], info)
 Solve = Callable[..., tuple[jax.Array, PlanInfo]]

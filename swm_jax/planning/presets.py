@@ -19,12 +19,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from swm_jax.planning.best_of_n import refit_nothing
-from swm_jax.planning.cem import refit_cem
 from swm_jax.planning.config import PlannerConfig
 from swm_jax.planning.gradient import climb, search_and_climb
-from swm_jax.planning.mppi import refit_mppi
 from swm_jax.planning.planner import Planner, Solve
+from swm_jax.planning.refits import refit_cem, refit_mppi, refit_nothing
 from swm_jax.planning.search import search
 
 _DEFAULT_ACTIONS: Mapping[str, Any] = MappingProxyType({})

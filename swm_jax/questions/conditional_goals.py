@@ -12,7 +12,7 @@ depends on the rule:
                 ended it was wrong
 
 These are constants: which stage a scene is in is part of the planner's state, and
-`swm_jax.planning.goal_table` has the arithmetic that moves it on and that chooses.
+`swm_jax.planning.goals.table` has the arithmetic that moves it on and that chooses.
 
 Axes: P questions about the present, O options.
 """

@@ -28,7 +28,7 @@ from jaxtyping import Int, PRNGKeyArray
 
 from swm_jax.arrays import Array
 from swm_jax.choices import known
-from swm_jax.models.lora import (
+from swm_jax.models.backbones.lora import (
     LoraRule,
     check_patterns,
     first_match,

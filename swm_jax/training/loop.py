@@ -29,10 +29,10 @@ from swm_jax.training.build import Start, build, initial_state
 from swm_jax.training.distributed import StopSignal, is_first
 from swm_jax.training.experiment import Training
 from swm_jax.training.finetune import Finetune, count_parameters
-from swm_jax.training.goodput import Goodput, PhaseClock
 from swm_jax.training.inputs import Inputs, place_batch, process_rows
-from swm_jax.training.metrics import MetricsLog, Progress
-from swm_jax.training.profiling import Profiler
+from swm_jax.training.monitoring.goodput import Goodput, PhaseClock
+from swm_jax.training.monitoring.metrics import MetricsLog, Progress
+from swm_jax.training.monitoring.profiling import Profiler
 from swm_jax.training.sharding import make_mesh
 from swm_jax.training.step import StepMetrics, TrainState
 from swm_jax.training.trainable import Trainable

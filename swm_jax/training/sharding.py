@@ -28,9 +28,9 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from swm_jax.models.backbones.logical_axes import MESH_AXES, WEIGHT_AXES
+from swm_jax.models.backbones.lora import check_patterns, first_match
 from swm_jax.models.backbones.registry import declared
-from swm_jax.models.logical_axes import MESH_AXES, WEIGHT_AXES
-from swm_jax.models.lora import check_patterns, first_match
 
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
 from swm_jax.arrays import Array
-from swm_jax.models.logical_axes import constrain
+from swm_jax.models.backbones.logical_axes import constrain
 from swm_jax.training.finetune import Finetune, join
 from swm_jax.training.sharding import batch_shards, replicated
 from swm_jax.training.trainable import Trainable

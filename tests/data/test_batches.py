@@ -21,6 +21,7 @@ from data_pipelines.batches.stream import StepBatches, make_train_iterator
 from data_pipelines.describe.summary import describe
 from data_pipelines.schema import store as folder
 from data_pipelines.schema.episode import DataError, Episode, encode_png
+from data_pipelines.schema.features import Schema
 from data_pipelines.schema.read import load_episodes, read_episodes
 from swm_jax import worlds
 from swm_jax.models import PAD_TOKEN, Tokenizer, get_config
@@ -65,9 +66,9 @@ def write_data(directory, train=8, val=3, steps=(20, 26)) -> None:
     layout = folder.Layout(directory, (train, val), episodes_per_shard=4)
     for shard in layout.shards():
         episodes = [random_walk(n, steps[n % len(steps)]) for n in shard.numbers]
-        folder.write_shard(shard.path, episodes, folder.Schema.of(episodes[0]))
+        folder.write_shard(shard.path, episodes, Schema.of(episodes[0]))
     sizes = [len(shard.numbers) for shard in layout.shards()]
-    schema = folder.Schema.of(episodes[0])
+    schema = Schema.of(episodes[0])
     folder.write_info(layout.shards(), sizes, schema, "random walks")
 
 
@@ -306,11 +307,11 @@ def test_sizes_that_cannot_work_are_refused():
 def test_frame_that_is_no_picture_of_the_right_size_is_named(
     tmp_path, png, match, monkeypatch
 ):
-    monkeypatch.setattr(folder.Schema, "check", lambda *_: None)  # as others write
+    monkeypatch.setattr(Schema, "check", lambda *_: None)  # as others write
     episode = random_walk(0, 20)
     episode.image[1] = png
     layout = folder.Layout(tmp_path, (1, 1), episodes_per_shard=1)
-    schema = folder.Schema.of(episode)
+    schema = Schema.of(episode)
     for shard, content in zip(layout.shards(), (episode, random_walk(1, 20))):
         folder.write_shard(shard.path, [content], schema)
     folder.write_info(layout.shards(), [1, 1], schema, "one bad frame")

@@ -14,7 +14,7 @@ from data_pipelines.saqa.horizons import Horizons
 from data_pipelines.saqa.sampler import SaqaSampler
 from swm_jax import worlds
 from swm_jax.models import Tokenizer, get_config
-from swm_jax.worlds.board.render import render
+from swm_jax.worlds.board.render.device import render
 from swm_jax.worlds.board.scene import Scene
 
 BOARD = worlds.language("board")

@@ -28,7 +28,7 @@ from data_pipelines.schema.read import load_episodes, read_episodes
 from experiments import generate_board
 from swm_jax import worlds
 from swm_jax.worlds.board.geometry import PLANNER_ACTION_LIMIT
-from swm_jax.worlds.board.render import render
+from swm_jax.worlds.board.render.device import render
 
 ROOT = Path(__file__).parents[2]
 WORLD = worlds.load("board")

@@ -12,6 +12,7 @@ from stored_episodes import board_episode, picture, plain_episode, write
 
 from data_pipelines.agreement import measure, table
 from data_pipelines.batches.config import Data
+from data_pipelines.batches.query_types import type_of_text
 from data_pipelines.batches.stream import make_train_iterator
 from data_pipelines.label.labellers import (
     FrameLabeller,
@@ -19,7 +20,6 @@ from data_pipelines.label.labellers import (
     load_labeller,
     vqa_labeller,
 )
-from data_pipelines.label.questions import type_of_text
 from data_pipelines.label.store import Asking, label_folder, read_questions
 from data_pipelines.schema.episode import DataError, Labels
 from data_pipelines.schema.read import load_episodes, read_episodes

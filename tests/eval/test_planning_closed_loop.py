@@ -14,7 +14,7 @@ from swm_jax.eval.episodes.host_loop import run_episodes
 from swm_jax.models import Observation, Tokenizer
 from swm_jax.planning import get_planner
 from swm_jax.planning.controller import Controller
-from swm_jax.planning.question_batch import goal_batch, question_batch
+from swm_jax.planning.goals.question_batch import goal_batch, question_batch
 from swm_jax.questions import ConditionalGoal, Question
 from swm_jax.worlds.board.goals import goal_for_task
 

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import pytest
 
-from swm_jax.training.metrics import read_metrics
+from swm_jax.training.monitoring.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 600  # seconds; reached only when something hangs

@@ -19,9 +19,8 @@ from swm_jax.planning import (
     planner,
     shift,
 )
-from swm_jax.planning.cem import refit_cem
-from swm_jax.planning.mppi import refit_mppi, softmax_weights
 from swm_jax.planning.presets import used_settings
+from swm_jax.planning.refits import refit_cem, refit_mppi, softmax_weights
 
 SEARCHERS = ("mppi", "cem", "icem", "best_of_n", "random_shooting")
 TARGET = np.array([0.2, -0.1], np.float32)  # 7 of 16 steps away

@@ -55,7 +55,7 @@ def true_gap(centres, turns, halves) -> float:
             for i, sign in ((0, 1), (1, -1))
         ]
     )
-    exact = {"ftol": 1e-16, "gtol": 1e-12}  # squared metres: the defaults stop at 0.1 mm
+    exact = {"ftol": 1e-16, "gtol": 1e-12}  # the defaults stop at 0.1 mm
     best = minimize(
         cost, np.zeros(6), jac=slope, bounds=list(zip(low, high)), options=exact
     )

@@ -10,7 +10,7 @@ from swm_jax import worlds
 from swm_jax.baselines.simulator import SimulatorWorldModel
 from swm_jax.models import Observation, Tokenizer
 from swm_jax.models.ask import read_answers
-from swm_jax.planning.question_batch import goal_batch, question_batch
+from swm_jax.planning.goals.question_batch import goal_batch, question_batch
 from swm_jax.questions import AnswerSet, Arg, QuestionType, bins, expand, make_goal
 from swm_jax.questions.types import number_word
 from swm_jax.worlds.board.scene import BLOCK_SETS

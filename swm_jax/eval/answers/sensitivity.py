@@ -24,8 +24,8 @@ from swm_jax.eval import statistics
 from swm_jax.eval.world_models import Answerer, privileged
 from swm_jax.planning import Planner, PlannerConfig, chunk_value, desired_scores
 from swm_jax.planning.controller import Controller
+from swm_jax.planning.goals.question_batch import goal_batch
 from swm_jax.planning.noise import coloured_noise, strokes
-from swm_jax.planning.question_batch import goal_batch
 
 FIRST_SEED = 1_950_000_000
 BATCH = 10  # scenes valued in one call

@@ -21,9 +21,9 @@ from jaxtyping import Bool, Float, Int, Key
 
 from swm_jax.arrays import Array
 from swm_jax.models import Observation
-from swm_jax.models.logical_axes import constrain
+from swm_jax.models.backbones.logical_axes import constrain
 from swm_jax.planning.controller import ask_now
-from swm_jax.planning.goal_table import GoalTable, aim, choose
+from swm_jax.planning.goals.table import GoalTable, aim, choose
 from swm_jax.planning.noise import fold_in_each
 from swm_jax.planning.planner import Planner
 from swm_jax.planning.protocol import WorldModel

@@ -29,7 +29,7 @@ from swm_jax.eval.episodes.device_loop import (
 )
 from swm_jax.eval.episodes.setup import EpisodeResult, Prepared, Setup
 from swm_jax.models import Observation
-from swm_jax.models.logical_axes import partition_spec
+from swm_jax.models.backbones.logical_axes import partition_spec
 from swm_jax.planning import Planner, WorldModel
 from swm_jax.planning.controller import warn_of_nan
 from swm_jax.planning.planner import by_scene, on_mesh

@@ -13,11 +13,11 @@ from jaxtyping import Float, Int, Key
 from swm_jax import worlds
 from swm_jax.arrays import Array
 from swm_jax.envs import AnyScene, Env
-from swm_jax.planning.goal_table import CompiledGoals, compile_goals
+from swm_jax.planning.goals.question_batch import Tokenizes
+from swm_jax.planning.goals.table import CompiledGoals, compile_goals
 from swm_jax.planning.noise import fold_in_each
 from swm_jax.planning.planner import Planner
 from swm_jax.planning.protocol import WorldModel
-from swm_jax.planning.question_batch import Tokenizes
 from swm_jax.questions.conditional_goals import AnyGoal, question_count
 from swm_jax.worlds.world import Task, World
 

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from swm_jax.envs import AnyScene
 from swm_jax.eval.world_models import Answerer, painter
 from swm_jax.models.ask import read_answers
-from swm_jax.planning.question_batch import question_batch
+from swm_jax.planning.goals.question_batch import question_batch
 from swm_jax.questions import Language, Question
 
 WIDTH, HEIGHT = 1120, 560  # of a frame; codecs want multiples of 16
@@ -114,12 +114,6 @@ def listen(
         truth=np.asarray(answer)[:, :count] == desired,
         ahead=ahead,
     )
-
-
-@functools.partial(jax.jit, static_argnames="horizons")
-def _ask(model, observation, questions, actions, horizons):
-    context = model.encode(observation, questions)
-    return model.answer_log_probs(context, actions, horizons)
 
 
 def large_pictures(world: str, scenes: AnyScene) -> UInt8[np.ndarray, "T h w 3"]:

@@ -13,8 +13,8 @@ from jax import lax
 from jaxtyping import Bool, Float
 
 from swm_jax.arrays import Array
+from swm_jax.models.backbones.logical_axes import constrain
 from swm_jax.models.layout import Layout, Segment
-from swm_jax.models.logical_axes import constrain
 
 _HIDDEN = -2.3819763e38  # logit of a key that must not be seen
 _LOGICAL = {"b": "batch", "c": "candidate"}  # segment axes that a mesh may split

@@ -41,10 +41,10 @@ from swm_jax.models.backbones.layers import (
     rope_table,
     split_layers,
 )
+from swm_jax.models.backbones.logical_axes import ANY, constrain
 from swm_jax.models.backbones.weights import Params, Weight, cast, zeros
 from swm_jax.models.config import ModelConfig
 from swm_jax.models.layout import Layout
-from swm_jax.models.logical_axes import ANY, constrain
 
 
 class DecoderOutputs(NamedTuple):

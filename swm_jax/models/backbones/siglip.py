@@ -16,9 +16,9 @@ from jaxtyping import Float
 
 from swm_jax.arrays import Array
 from swm_jax.models.backbones.layers import layer_norm, run_layers
+from swm_jax.models.backbones.logical_axes import constrain
 from swm_jax.models.backbones.weights import Params, Weight, cast, ones, zeros
 from swm_jax.models.config import ModelConfig
-from swm_jax.models.logical_axes import constrain
 
 
 class ImageTower(nn.Module):

@@ -26,7 +26,6 @@ from swm_jax.envs.env import MjcfEnv, check_physics_step
 from swm_jax.envs.pushing import GRAVITY
 from swm_jax.envs.scene import array_namespace
 from swm_jax.worlds.board import geometry as geometry
-from swm_jax.worlds.board.looks import LOOKS
 from swm_jax.worlds.board.model import (
     BLOCK_BOUNDS,
     BLOCK_DOFS,
@@ -35,6 +34,7 @@ from swm_jax.worlds.board.model import (
     block_radius,
     board_model,
 )
+from swm_jax.worlds.board.render.looks import LOOKS
 from swm_jax.worlds.board.scene import BLOCK_SETS, SLOT_SHAPES, Scene
 
 BLOCK_GAP = 0.0175  # metres from edge to edge between blocks after a reset

@@ -20,11 +20,11 @@ from swm_jax.arrays import Array
 from swm_jax.envs.scene import BLOCK_NAMES, array_namespace
 from swm_jax.questions.language import Language
 from swm_jax.questions.types import Arg, QuestionType, bins, length
-from swm_jax.worlds.board.prompts import PROMPTS
 from swm_jax.worlds.board.words import (
     DIRECTION_TOLERANCE,
     DIRECTION_VECTORS,
     DIRECTIONS,
+    PROMPTS,
     REGION_POINTS,
     REGION_RADII,
     REGIONS,

@@ -4,14 +4,12 @@ from swm_jax.envs import EnvMaker
 from swm_jax.worlds.cube import (
     env,
     goals,
-    host_render,
-    looks,
     policies,
     questions,
-    render,
     scene,
     tasks,
 )
+from swm_jax.worlds.cube.render import device, host, looks
 from swm_jax.worlds.world import (
     PlannerSettings,
     Policies,
@@ -37,7 +35,7 @@ WORLD = World(
     tasks=Tasks(tasks.TASK_NAMES, tasks.task_in, tasks.task_success),
     goals=goals.GOALS,
     looks=looks.CUBE_LOOKS,
-    render=Renderers(render.render, host_render.render, (224, 224)),
+    render=Renderers(device.render, host.render, (224, 224)),
     policies=Policies(
         names=policies.POLICIES,
         first_memory=policies.first_memory,

@@ -26,8 +26,8 @@ from swm_jax.choices import known
 from swm_jax.envs.env import MjcfEnv, check_physics_step
 from swm_jax.envs.scene import array_namespace
 from swm_jax.worlds.cube import geometry as geometry
-from swm_jax.worlds.cube.looks import CUBE_LOOKS
 from swm_jax.worlds.cube.model import HAND_DOFS, MAX_CUBES, cube_model
+from swm_jax.worlds.cube.render.looks import CUBE_LOOKS
 from swm_jax.worlds.cube.scene import CUBES, CubeScene
 
 CUBE_GAP = 0.06  # metres between the centres of cubes after a reset, at least
@@ -39,7 +39,7 @@ def default_config() -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(
         {
             "cubes": 4,  # 1 to 4
-            "look": "default",  # a key of swm_jax.worlds.cube.looks, for pictures
+            "look": "default",  # of pictures, a key of render.looks.CUBE_LOOKS
             "episode_length": 200,  # control steps before a wrapper truncates
             "control_period": 0.1,  # seconds; OGBench's own is 0.05
             "physics_dt": 0.01,  # seconds; divides the control period

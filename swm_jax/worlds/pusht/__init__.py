@@ -5,14 +5,12 @@ from swm_jax.worlds.pusht import (
     env,
     geometry,
     goals,
-    host_render,
-    looks,
     policies,
     questions,
-    render,
     scene,
     tasks,
 )
+from swm_jax.worlds.pusht.render import device, host, looks
 from swm_jax.worlds.world import (
     PlannerSettings,
     Policies,
@@ -38,7 +36,7 @@ WORLD = World(
     tasks=Tasks(tasks.TASK_NAMES, tasks.make_task, tasks.task_success),
     goals=goals.GOALS,
     looks=looks.LOOKS,
-    render=Renderers(render.render, host_render.render, (256, 256)),
+    render=Renderers(device.render, host.render, (256, 256)),
     policies=Policies(
         names=policies.POLICIES,
         first_memory=policies.first_memory,

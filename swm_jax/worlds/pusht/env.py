@@ -24,9 +24,9 @@ from swm_jax.envs.env import MjcfEnv, check_physics_step
 from swm_jax.envs.pushing import GRAVITY
 from swm_jax.envs.scene import array_namespace
 from swm_jax.worlds.pusht import geometry
-from swm_jax.worlds.pusht.looks import LOOKS
 from swm_jax.worlds.pusht.model import pusht_model
 from swm_jax.worlds.pusht.overlap import from_handle, t_gap
+from swm_jax.worlds.pusht.render.looks import LOOKS
 from swm_jax.worlds.pusht.scene import Scene
 
 PEG_CLEARANCE = 0.01  # metres from the peg's edge to the T after a reset

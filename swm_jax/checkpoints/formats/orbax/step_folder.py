@@ -26,7 +26,12 @@ from swm_jax.checkpoints.run.manager import (
     warn,
 )
 from swm_jax.models import Tokenizer
-from swm_jax.models.lora import LoraRule, init_adapters, lora_rules, merge_adapters
+from swm_jax.models.backbones.lora import (
+    LoraRule,
+    init_adapters,
+    lora_rules,
+    merge_adapters,
+)
 from swm_jax.models.tokenizer import TOKENIZER_FILE
 
 
@@ -99,7 +104,9 @@ def stored_tokenizer(step: epath.Path, metadata: dict[str, Any]) -> Tokenizer:
 def stored_shapes(step: epath.Path) -> dict[str, Any]:
     """Shapes of the parameters of a step, without the heads of pre-training."""
     with naming_damage(step):
-        found = dict(ocp.StandardCheckpointHandler().metadata(step / "params").items())
+        # Typed as metadata of any tree; of a checkpoint it is a mapping.
+        tree: Any = ocp.StandardCheckpointHandler().metadata(step / "params")
+        found = dict(tree)
     found.pop("dense", None)
     return found
 

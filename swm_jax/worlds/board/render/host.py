@@ -6,8 +6,8 @@ import numpy as np
 from swm_jax.envs import host_renderer
 from swm_jax.envs.scene import BLOCK_NAMES, COLOURS
 from swm_jax.worlds.board import geometry as geometry
-from swm_jax.worlds.board.looks import Look
 from swm_jax.worlds.board.model import board_mjcf
+from swm_jax.worlds.board.render.looks import Look
 from swm_jax.worlds.board.scene import SLOT_SHAPES, Scene
 
 
@@ -61,7 +61,7 @@ def render(
     supersample: int = 1,
     look: Look | None = None,
 ) -> np.ndarray:
-    """As `swm_jax.worlds.board.render.render`, drawn by MuJoCo."""
+    """As `swm_jax.worlds.board.render.device.render`, drawn by MuJoCo."""
     with HostRenderer(height, width, supersample=supersample, look=look) as renderer:
         return renderer.render(scene)
 
@@ -69,7 +69,7 @@ def render(
 def segment(
     scene: Scene, height: int, width: int, *, look: Look | None = None
 ) -> np.ndarray:
-    """As `swm_jax.worlds.board.render.segment`, drawn by MuJoCo."""
+    """As `swm_jax.worlds.board.render.device.segment`, drawn by MuJoCo."""
     with HostRenderer(height, width, look=look) as renderer:
         return renderer.segment(scene)
 

@@ -5,9 +5,9 @@ import numpy as np
 
 from swm_jax.envs import host_renderer
 from swm_jax.worlds.pusht import geometry
-from swm_jax.worlds.pusht.looks import Look
 from swm_jax.worlds.pusht.model import pusht_mjcf
-from swm_jax.worlds.pusht.render import GOAL, PEG, TABLE, T, view
+from swm_jax.worlds.pusht.render.device import GOAL, PEG, TABLE, T, view
+from swm_jax.worlds.pusht.render.looks import Look
 from swm_jax.worlds.pusht.scene import Scene
 
 _LABELS = {
@@ -57,7 +57,7 @@ def render(
     supersample: int = 1,
     look: Look | None = None,
 ) -> np.ndarray:
-    """As `swm_jax.worlds.pusht.render.render`, drawn by MuJoCo."""
+    """As `swm_jax.worlds.pusht.render.device.render`, drawn by MuJoCo."""
     with HostRenderer(height, width, supersample=supersample, look=look) as renderer:
         return renderer.render(scene)
 

@@ -6,8 +6,8 @@ import numpy as np
 from swm_jax.envs import host_renderer
 from swm_jax.envs.scene import COLOUR_OF_BLOCK
 from swm_jax.worlds.cube import geometry as geometry
-from swm_jax.worlds.cube.looks import CubeLook
 from swm_jax.worlds.cube.model import HAND_DOFS, cube_mjcf
+from swm_jax.worlds.cube.render.looks import CubeLook
 from swm_jax.worlds.cube.scene import CubeScene
 
 _ARM = ("left", "right", "palm", "arm_visual")
@@ -57,7 +57,7 @@ def render(
     supersample: int = 1,
     look: CubeLook | None = None,
 ) -> np.ndarray:
-    """As `swm_jax.worlds.cube.render.render`, drawn by MuJoCo."""
+    """As `swm_jax.worlds.cube.render.device.render`, drawn by MuJoCo."""
     cubes, options = scene.block_id.shape[-1], dict(supersample=supersample, look=look)
     with CubeHostRenderer(height, width, cubes, **options) as renderer:
         return renderer.render(scene)

@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 from swm_jax.arrays import Array
 from swm_jax.envs.ray_caster import check_size, lambert, over_scenes, to_pixels
 from swm_jax.worlds.pusht.geometry import BOXES, GOAL_POSE, PEG_RADIUS, SIDE
-from swm_jax.worlds.pusht.looks import Look
 from swm_jax.worlds.pusht.overlap import to_t
+from swm_jax.worlds.pusht.render.looks import Look
 from swm_jax.worlds.pusht.scene import Scene
 
 BACKGROUND, TABLE, PEG, T, GOAL = -1, 0, 1, 2, 3  # what `segment` returns

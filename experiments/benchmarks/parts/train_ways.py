@@ -13,7 +13,10 @@ import numpy as np
 import optax
 
 from experiments import board_3b
-from experiments.benchmarks.packing import one_question_per_sequence, random_batch
+from experiments.benchmarks.parts.workloads import (
+    one_question_per_sequence,
+    random_batch,
+)
 from swm_jax.models import ModelConfig, SemanticWorldModel, TrainBatch, flops
 from swm_jax.tools.programs import train_tokens
 from swm_jax.training import Experiment
@@ -146,7 +149,10 @@ def reference_way(preset: Preset) -> Way | None:
     try:
         import torch
 
-        from experiments.benchmarks.torch_reference import ReferenceModel, Trainer
+        from experiments.benchmarks.references.torch_reference import (
+            ReferenceModel,
+            Trainer,
+        )
     except ImportError as error:
         print(f"reference: left out, {error} (pip install -e '.[parity]')")
         return None

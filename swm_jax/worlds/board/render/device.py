@@ -32,8 +32,8 @@ from swm_jax.envs.ray_caster import (
 )
 from swm_jax.envs.scene import COLOUR_OF_BLOCK
 from swm_jax.worlds.board import geometry as board
-from swm_jax.worlds.board.looks import Look
-from swm_jax.worlds.board.render_shapes import (
+from swm_jax.worlds.board.render.looks import Look
+from swm_jax.worlds.board.render.shapes import (
     BLOCK_OUTLINES,
     FACES,
     TOP,

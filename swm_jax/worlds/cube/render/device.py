@@ -35,8 +35,8 @@ from swm_jax.envs.ray_caster import (
 )
 from swm_jax.envs.scene import COLOUR_OF_BLOCK
 from swm_jax.worlds.cube import geometry as geometry
-from swm_jax.worlds.cube.looks import CubeLook
 from swm_jax.worlds.cube.overlap import finger_boxes
+from swm_jax.worlds.cube.render.looks import CubeLook
 from swm_jax.worlds.cube.scene import CubeScene
 
 BACKGROUND, TABLE, GRIPPER, FIRST_CUBE = -1, 0, 1, 2  # what `segment` returns

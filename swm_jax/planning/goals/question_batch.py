@@ -16,7 +16,7 @@ import numpy as np
 from swm_jax.models import QuestionBatch
 from swm_jax.models.ask import encode_answers
 from swm_jax.models.types import PAD_TOKEN
-from swm_jax.planning.value import GoalArrays, check_goal
+from swm_jax.planning.goals.value import GoalArrays, check_goal
 from swm_jax.questions import FreeQuestion, Question
 
 
