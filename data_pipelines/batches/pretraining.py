@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 from data_pipelines.batches.config import Data
 from data_pipelines.batches.query_types import DESCRIBE, DETECT
-from swm_jax.arrays import Array
+from swm_jax.arrays import Array, Indices
 from swm_jax.envs import BLOCK_NAMES
 from swm_jax.models import (
     DenseTargets,
@@ -54,7 +54,7 @@ def make_sampler(
     data: Data,
     model_config: ModelConfig,
     tokenizer: Tokenizer,
-    rows: Sequence[int] | None = None,
+    rows: Indices | None = None,
 ) -> Callable[[int, int], TrainBatch]:
     """A function (seed, step) -> TrainBatch, one jitted program.
 

@@ -13,7 +13,7 @@ Axes: B images, Q questions, R queries.
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -29,7 +29,7 @@ from data_pipelines.saqa.sampler import SaqaSampler
 from data_pipelines.saqa.slots import slot_questions
 from data_pipelines.saqa.tokens import AnswerTokens, QuestionTokens
 from swm_jax import worlds
-from swm_jax.arrays import Array
+from swm_jax.arrays import Array, Indices
 from swm_jax.models import ModelConfig, Tokenizer, TrainBatch
 
 
@@ -119,7 +119,7 @@ class DeviceBatches:
         *,
         seed: int,
         split: str = "train",
-        rows: Sequence[int] | None = None,
+        rows: Indices | None = None,
     ) -> "DeviceBatches":
         """Measures weights, tokenises all questions.
 
@@ -161,7 +161,8 @@ class DeviceBatches:
         one = lambda key: start_one(self.tables, key, self.sampler.config)[0]
         rows = np.asarray(jax.vmap(one)(parts_of(keys)["start"]))
         pools = self.sampler.pools
-        numbers = self.sampler.episodes.episode[pools.episode[rows]]
+        episodes: Any = self.sampler.episodes  # stored ones, which have numbers
+        numbers = episodes.episode[pools.episode[rows]]
         return [
             {"episode": int(episode), "t": int(t)}
             for episode, t in zip(numbers, pools.t[rows])

@@ -179,7 +179,7 @@ def _proposal_weights(balance, has):
     keep = jnp.where(offered, balance["keep_only"], 0.0).max(-1)
     keep = jnp.where(offered.sum(-1) > 1, 1.0, keep)
     still = ~has[..., 1].any(-1) & ~balance["is_change"][:, None]
-    still = still.at[:, 0].set(False)  # at horizon 0 nothing can change
+    still = jnp.asarray(still).at[:, 0].set(False)  # at horizon 0 nothing can change
     return keep * balance["kind_weights"] * jnp.where(still, KEEP_STILL, 1.0)
 
 

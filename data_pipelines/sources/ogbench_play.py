@@ -80,7 +80,7 @@ class OGBenchPlay:
             )
         try:
             known("variant", settings.variant, VARIANTS)
-            self._env = load_env(
+            self._env: Any = load_env(
                 "ogbench",
                 cubes=VARIANTS.index(settings.variant) + 1,
                 size=settings.size,

@@ -11,7 +11,7 @@ Axis: A numbers per action of the robot.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +20,8 @@ from jaxtyping import Float
 
 from swm_jax.arrays import Array
 
-KINDS = ("raw", "quantile")
+Kind = Literal["raw", "quantile"]
+KINDS = get_args(Kind)
 _FLAT = 1e-6  # a range smaller than this is no range: the number never changes
 
 

@@ -132,7 +132,7 @@ def pass_of(scenes: int, count: int) -> PassSize:
     return PassSize(group, count // group)
 
 
-def free_memory(device: jax.Device) -> int:
+def free_memory(device: Any) -> int:
     """Bytes that a program may use on a device now; on CPUs half of the host's."""
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:

@@ -21,6 +21,7 @@ Normalise = Literal["vocabulary", "answers"]
 
 
 @runtime_checkable
+@runtime_checkable
 class WorldModel(Protocol):
     """Answers questions about the state after the first h actions of a chunk.
 

@@ -27,7 +27,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Bool, Float, Int
 
-from swm_jax.arrays import Array
+from swm_jax.arrays import Array, Indices
 from swm_jax.choices import known
 from swm_jax.envs.scene import array_namespace
 from swm_jax.models.types import MAX_ARGS
@@ -174,7 +174,7 @@ class Language:
         return self.question(kind.name, *names, phrasing=phrasing)
 
     def table(
-        self, object_ids: Sequence[int], types: Sequence[str] | None = None
+        self, object_ids: Indices, types: Sequence[str] | None = None
     ) -> QuestionTable:
         """Every question about the given objects, pairs in both orders.
 

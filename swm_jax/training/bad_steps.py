@@ -50,10 +50,10 @@ class Tally(struct.PyTreeNode):
         """Nothing yet, of steps with such metrics; looks at their shapes only."""
         return cls(
             jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), metrics.sums),
-            np.int32(0),
+            np.zeros((), np.int32),
             np.zeros(REMEMBERED, np.int32),
             np.zeros((REMEMBERED, len(metrics.names)), np.float32),
-            np.int32(0),
+            np.zeros((), np.int32),
             metrics.names,
         )
 

@@ -9,7 +9,7 @@ padded answer.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from swm_jax.planning.goals.value import GoalArrays, check_goal
 from swm_jax.questions import FreeQuestion, Question
 
 
+@runtime_checkable
 class Tokenizes(Protocol):
     """What is needed of a tokenizer, such as `swm_jax.models.Tokenizer`."""
 

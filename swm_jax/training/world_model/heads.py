@@ -66,6 +66,11 @@ class Head:
     measures: tuple[str, ...]
 
 
+def _question_features(outputs: Outputs) -> Float[Array, "... D"]:
+    assert outputs.question_features is not None  # training asks for them
+    return rms_norm(0.0, outputs.question_features)
+
+
 def _patch_loss(out, targets, totals, weights):
     classes, centres = out[..., :PATCH_CLASSES], jax.nn.sigmoid(out[..., -2:])
     return dense_loss(classes, centres, targets, weights.centre, totals)
@@ -98,7 +103,7 @@ HEADS = (
     ),
     Head(
         name="mention",
-        features=lambda outputs: rms_norm(0.0, outputs.question_features),
+        features=_question_features,
         input_width="width",
         width=2,
         targets="mentions",
@@ -156,7 +161,7 @@ def head_losses(
       totals: from `head_totals` of the whole batch.
       weights: of the losses.
     """
-    loss, measured = None, {}
+    loss, measured = jnp.zeros(()), {}
     for head in HEADS:
         targets, values = getattr(batch, head.targets), ()
         if params is not None and targets is not None:
@@ -166,6 +171,5 @@ def head_losses(
             values = head.loss(out, targets, totals[head.name], weights)
         values = values or (jnp.zeros(()),) * len(head.measures)
         measured |= dict(zip(head.measures, values))
-        term = getattr(weights, head.name) * values[0]
-        loss = term if loss is None else loss + term
+        loss = loss + getattr(weights, head.name) * values[0]
     return loss, measured

@@ -203,7 +203,7 @@ def write_orbax(
     write_description(folder, metadata, source.tokenizer)
 
 
-def _host() -> jax.Device:
+def _host() -> Any:
     """A CPU device where there is one: a conversion needs no accelerator."""
     try:
         return jax.local_devices(backend="cpu")[0]
