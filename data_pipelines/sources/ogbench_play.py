@@ -14,6 +14,7 @@ Axes: N frames, N - 1 of the actions are used.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 

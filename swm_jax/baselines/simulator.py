@@ -47,8 +47,8 @@ class SimulatorContext(struct.PyTreeNode):
 
     start: Any
     scene: AnyScene
-    type_id: jax.Array
-    args: jax.Array
+    type_id: Array
+    args: Array
     keys: jax.Array
     answers: int = struct.field(pytree_node=False)
 
@@ -86,7 +86,8 @@ class SimulatorWorldModel(struct.PyTreeNode):
         if observation.scene is None:
             raise ValueError("the simulator world model needs observation.scene")
         start = observation.scene
-        if isinstance(start, worlds.load(self.env.world).scene.kind):
+        kind: Any = worlds.load(self.env.world).scene.kind
+        if isinstance(start, kind):
             start = self.env.state_from_scene(start)
         start, keys = self._misread(start)
         asked = questions.type_id, questions.args

@@ -25,7 +25,7 @@ from swm_jax.arrays import Array
 from swm_jax.choices import known
 from swm_jax.envs.scene import AnyScene
 
-State = TypeVar("State")  # a pytree
+State = TypeVar("State", bound=Any)  # a pytree
 Scene = TypeVar("Scene", bound=AnyScene)
 
 
@@ -122,6 +122,9 @@ class Env(abc.ABC, Generic[State, Scene]):
     action_limit: float
     action_names: str
     block_ids: tuple[int, ...]
+
+    def __init__(self, config: ml_collections.ConfigDict):
+        self.config = config
 
     @abc.abstractmethod
     def reset(self, key: Key[Array, ""]) -> State:

@@ -14,6 +14,7 @@ C answers of the answer set (J where a pass runs them), L tokens of a padded ans
 M tokens of a written text, W decoder width, V vocabulary.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -207,7 +208,7 @@ def write(
     return Written(tokens, total, done)
 
 
-def _applier(config: ModelConfig, params: Any):
+def _applier(config: ModelConfig, params: Any) -> Callable[..., Any]:
     model = SemanticWorldModel(config)
     return lambda method, *args: model.apply({"params": params}, *args, method=method)
 

@@ -65,7 +65,7 @@ class Answers:
         i = scene, horizon, question
         text, probability = str(self.texts[i]), float(self.probabilities[i])
         alternatives = {text: probability}
-        if self.choices is not None:
+        if self.choices is not None and self.choice_probabilities is not None:
             each = map(float, self.choice_probabilities[i])
             alternatives = dict(zip(self.choices, each))
         return Answer(text, probability, alternatives, bool(self.complete[i]))

@@ -9,7 +9,7 @@ tokens, H actions, A action width, N candidates, K horizons, P patches, W decode
 width, V vocabulary, C answers of the answer set.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
@@ -89,6 +89,11 @@ class SemanticWorldModel(nn.Module):
 
     config: ModelConfig
 
+    if TYPE_CHECKING:
+        # Flax types the result for modules that change their variables; ours change
+        # none, and give what their method says.
+        def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any: ...
+
     def setup(self):
         c = self.config
         backbone = BACKBONES[c.backbone]
@@ -98,7 +103,7 @@ class SemanticWorldModel(nn.Module):
 
     def init_params(self, key: PRNGKeyArray) -> dict[str, Any]:
         """Fresh parameters: a tree with `img`, `llm` and `action`."""
-        return self.init(key, method=SemanticWorldModel._touch)["params"]
+        return dict(self.init(key, method=SemanticWorldModel._touch)["params"])
 
     def _touch(self):
         c = self.config
@@ -221,6 +226,7 @@ class SemanticWorldModel(nn.Module):
         questions = context.questions[:, None, None]
         mask = context.question_mask[:, None, None]
         if c.layout == "full":
+            assert context.image is not None  # `encode` keeps it for this layout
             parts = [
                 (context.image[:, None, None, None], None),
                 (embedded[:, :, None, None], jnp.arange(count) < horizons[..., None]),
@@ -260,7 +266,7 @@ class SemanticWorldModel(nn.Module):
 
     def embed_image(
         self, image: UInt8[Array, "B h w 3"]
-    ) -> tuple[Float[Array, "B P W"], Float[Array, "B P D"]]:
+    ) -> tuple[Float[Array, "B N W"], Float[Array, "B P D"]]:
         """Image tokens (unscaled, as published) and patch features."""
         c = self.config
         return self.img(preprocess_image(image, c.image_size, c.resize))

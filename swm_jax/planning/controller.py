@@ -70,18 +70,18 @@ class Controller:
         Args:
           goals: one per scene; compiled by `compile` where they are planned for often.
         """
-        goals = self.compile(goals)
-        option, stage = self.choose(observation, goals, np.asarray(state.stage))
+        compiled = self.compile(goals)
+        option, stage = self.choose(observation, compiled, np.asarray(state.stage))
         chunk, after, info = self.planner.plan(
             self.world_model,
             observation,
-            *aim(goals.table, option),
+            *aim(compiled.table, option),
             state.replace(stage=stage),
             key,
             self.policy,
             self.mesh,
         )
-        aims = goals.aims(option)
+        aims = compiled.aims(option)
         warn_of_trouble(info, aims, self.planner.config.action_limit)
         return chunk, after, info
 
@@ -94,9 +94,10 @@ class Controller:
 
     def aims(self, observation: Observation, goals: Sequence[AnyGoal]) -> list[Goal]:
         """What to aim at now in scenes that are in the first stage of their goals."""
-        goals = self.compile(goals)
-        option, _ = self.choose(observation, goals, np.zeros(len(goals.goals), int))
-        return goals.aims(option)
+        compiled = self.compile(goals)
+        first = np.zeros(len(compiled.goals), int)
+        option, _ = self.choose(observation, compiled, first)
+        return compiled.aims(option)
 
     def choose(
         self,
@@ -109,7 +110,8 @@ class Controller:
         One question to the world model, if any goal depends on the present.
         """
         if not goals.ask:
-            return np.zeros((2, len(goals.goals)), np.int32)
+            nowhere = np.zeros(len(goals.goals), np.int32)
+            return nowhere, nowhere
         config = self.planner.config
         idle = (len(goals.goals), 1, config.horizon, config.action_size)
         margins = ask_now(

@@ -42,7 +42,7 @@ from swm_jax.planning.search import Problem
 from swm_jax.planning.state import PlanInfo, PlannerState, blank_state, shift
 
 # (problem, state, keys, config, proposals) -> (plan[S, H, A], info)
-Solve = Callable[..., tuple[jax.Array, PlanInfo]]
+Solve = Callable[..., tuple[Array, PlanInfo]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +151,8 @@ def _plan(planner, world_model, observation, questions, goal, state, keys, propo
             )
             values, _ = chunk_value(scores, goal.weights)
             bad = unusable_answers(scores, goal.weights)
-            return tuple(constrain(x, "batch", "candidate") for x in (values, bad))
+            spread = lambda x: constrain(x, "batch", "candidate")
+            return spread(values), spread(bad)
 
         return evaluate
 

@@ -44,7 +44,7 @@ def first_population(
         fixed.append(_where(state.warm, state.kept[:, : drawn.shape[1]], drawn))
     if fixed:
         given = jnp.concatenate(fixed, 1)[:, : config.candidates]
-        population = population.at[:, : given.shape[1]].set(given)
+        population = jnp.asarray(population).at[:, : given.shape[1]].set(given)
     return jnp.clip(population, -config.action_limit, config.action_limit)
 
 

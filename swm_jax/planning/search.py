@@ -24,7 +24,7 @@ from swm_jax.planning.state import PlanInfo, PlannerState
 Evaluate = Callable[
     [Float[Array, "S N H A"]], tuple[Float[Array, "S N"], Bool[Array, "S N Q"]]
 ]
-Refit = Callable[..., tuple[jax.Array, jax.Array]]
+Refit = Callable[..., tuple[Array, Array]]
 
 
 @dataclasses.dataclass(frozen=True)

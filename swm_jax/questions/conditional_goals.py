@@ -121,7 +121,7 @@ def options_of(goal: AnyGoal) -> tuple[Goal, ...]:
 def present_of(goal: AnyGoal) -> tuple[Question, ...]:
     """What to ask about now: what ends stages, then what the stages' goals ask."""
     stages = stages_of(goal)
-    ends = tuple(stage.done for stage in stages[:-1])
+    ends = tuple(stage.done for stage in stages[:-1] if stage.done is not None)
     return sum((getattr(stage.goal, "present", ()) for stage in stages), ends)
 
 

@@ -238,7 +238,8 @@ def batch_shapes(experiment: Experiment, mesh: Mesh) -> TrainBatch:
 
 def frame_size(experiment: Experiment) -> tuple[int, int]:
     """Rows and columns of a frame, `data.frame` or the model's own."""
-    return experiment.data.frame or (experiment.model.config().image_size,) * 2
+    size = experiment.model.config().image_size
+    return experiment.data.frame or (size, size)
 
 
 def train_tokens(model: ModelConfig, batch: TrainBatch) -> int:

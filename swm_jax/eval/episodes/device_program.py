@@ -94,6 +94,7 @@ def surroundings(setup: Setup) -> Surroundings:
         return Observation(image=_on_its_device(draw, env.scene(state)))
 
     def draw(scene):
+        assert size is not None
         return world.render.device(scene, *size, supersample=2, look=setup.look)
 
     def step(state, actions):
@@ -137,9 +138,9 @@ def episode_program(
       A pure function, not jitted yet, and its arguments: the world model, a
       `GoalTable`, `TaskArrays`, states, limits and keys of the episodes.
     """
-    index = np.asarray(index)
-    tasks = [prepared.tasks[i] for i in index]
-    seeds = prepared.seeds[index].tolist()
+    rows = np.asarray(index)
+    tasks = [prepared.tasks[i] for i in rows]
+    seeds = prepared.seeds[rows].tolist()
     starts = [t.reset(setup.env, jax.random.key(s)) for t, s in zip(tasks, seeds)]
     run = make_device_loop(
         setup.planner, surroundings(setup), int(prepared.limits.max())

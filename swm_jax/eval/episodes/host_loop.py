@@ -171,7 +171,7 @@ class HostLoop:
 
     def _observe(self, states: Any) -> Observation:
         """What the world model gets to see."""
-        if self._setup.image_size is not None:
+        if self._draw is not None:
             return Observation(image=self._draw(states))
         scene = self._env.scene(states)
         blank = np.zeros((*scene.batch_shape, 1, 1, 3), np.uint8)

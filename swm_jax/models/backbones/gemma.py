@@ -197,6 +197,7 @@ class Decoder(nn.Module):
         shared = shared_axes(layout)
         x = join({name: s.tokens for name, s in layout.items()}, layout, shared)
         x = lay(layout, shared, x)
+        states: Any = None  # before the middle layer
         if c.scan:
             body = layer(tuple(layout))
 

@@ -59,7 +59,7 @@ class ImageTower(nn.Module):
 
     def __call__(
         self, image: Float[Array, "B h w 3"]
-    ) -> tuple[Float[Array, "B P W"], Float[Array, "B P D"]]:
+    ) -> tuple[Float[Array, "B N W"], Float[Array, "B P D"]]:
         """Encodes images of the model's own size, values in [-1, 1].
 
         Returns:

@@ -32,7 +32,7 @@ from swm_jax.arrays import Array
 
 zeros, ones = nn.initializers.zeros, nn.initializers.ones
 # Mode and distribution of `variance_scaling` by name.
-_SCALINGS = {
+_SCALINGS: dict[str, tuple[Any, Any]] = {
     "fan_in": ("fan_in", "truncated_normal"),
     "xavier": ("fan_avg", "uniform"),
 }

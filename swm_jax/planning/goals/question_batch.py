@@ -108,13 +108,13 @@ def goal_batch(
         for g in goals
     ]
     batch = question_batch([g.questions for g in goals], tokenizer, length, count, sets)
-    count = batch.type_id.shape[1]
-    answers = np.zeros((len(goals), count), np.int32)
-    weights = np.zeros((len(goals), count), np.float32)
+    wide = batch.type_id.shape[1]
+    answers = np.zeros((len(goals), wide), np.int32)
+    weights = np.zeros((len(goals), wide), np.float32)
     for s, goal in enumerate(goals):
         answers[s, : len(goal.questions)] = np.asarray(goal.answers)
         weights[s, : len(goal.questions)] = np.asarray(goal.weights)
-    sizes = np.array([[len(words) for words in _pad(each, count)] for each in sets])
+    sizes = np.array([[len(words) for words in _pad(each, wide)] for each in sets])
     widest = batch.answer_ids.shape[2]
     # One size for all, as with yes and no, needs no mask.
     offered = None

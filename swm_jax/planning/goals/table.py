@@ -20,7 +20,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Bool, Float, Int
 
-from swm_jax.arrays import Array
+from swm_jax.arrays import Array, Indices
 from swm_jax.models import QuestionBatch
 from swm_jax.planning.goals.question_batch import Tokenizes, goal_batch, question_batch
 from swm_jax.planning.goals.value import GoalArrays
@@ -176,18 +176,18 @@ class CompiledGoals:
     goals: tuple[AnyGoal, ...]
     table: GoalTable
 
-    def rows(self, index: Sequence[int]) -> "CompiledGoals":
+    def rows(self, index: Indices) -> "CompiledGoals":
         """The goals of some of the scenes, in arrays of the same size."""
-        index = np.asarray(index)
-        table = jax.tree.map(lambda x: np.asarray(x)[index], self.table)
-        return CompiledGoals(tuple(self.goals[i] for i in index), table)
+        rows = np.asarray(index)
+        table = jax.tree.map(lambda x: np.asarray(x)[rows], self.table)
+        return CompiledGoals(tuple(self.goals[i] for i in rows), table)
 
     @property
     def ask(self) -> bool:
         """Whether any of the goals depends on the present."""
         return any(present_of(goal) for goal in self.goals)
 
-    def aims(self, option: Sequence[int]) -> list[Goal]:
+    def aims(self, option: Indices) -> list[Goal]:
         """The option of every scene."""
         return [options_of(goal)[int(i)] for goal, i in zip(self.goals, option)]
 
