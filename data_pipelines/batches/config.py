@@ -112,8 +112,7 @@ class Data:
             )
         if self.source == "simulated" and not isinstance(self.dir, str):
             raise ValueError(
-                f"dir is {self.dir!r}, expected the one file of poses where episodes are "
-                "simulated"
+                f"dir is {self.dir!r}, expected the file of poses of simulated episodes"
             )
         if self.source == "simulated" and not self.simulated.generation:
             raise ValueError(

@@ -168,7 +168,7 @@ class DeviceBatches:
             for episode, t in zip(numbers, pools.t[rows])
         ]
 
-    def _keys(self, seed, step) -> Key[Array, " B"]:
+    def _keys(self, seed, step) -> Key[jax.Array, " B"]:
         key = jax.random.fold_in(jax.random.key(seed), step)
         return jax.random.split(key, self.config.images)
 

@@ -75,7 +75,7 @@ class Tables(struct.PyTreeNode):
     form: SceneFormat = struct.field(pytree_node=False)
 
 
-def parts_of(key: Key[Array, "..."]) -> dict[str, Key[Array, "..."]]:
+def parts_of(key: Key[jax.Array, "..."]) -> dict[str, Key[jax.Array, "..."]]:
     """Keys of what is drawn of an image."""
     names = ("start", "kind", "choose", "horizon", "race", "words")
     split = lambda key: jax.random.split(key, len(names))
@@ -189,7 +189,7 @@ def _choose_one(tables, key, row, cell, kind, k, config):
     shape = kind.shape
     anchored = cell[0] >= 0
     u, offered = jax.random.uniform(want_key, shape), tables.has[row].any(-1)[kind, k]
-    want = wanted_answer(u, tables.balance["want"][kind, k], offered)
+    want = jnp.asarray(wanted_answer(u, tables.balance["want"][kind, k], offered))
     want = want.at[0].set(jnp.where(anchored, cell[2], want[0]))
     turn = jax.random.uniform(turn_key, shape) < config.change_share
     turn = turn.at[0].set(jnp.where(anchored, cell[3], turn[0]).astype(bool))

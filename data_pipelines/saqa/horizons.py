@@ -79,7 +79,7 @@ class Horizons:
 
 
 class Buckets(optional(Horizons, without=("longest",))):
-    """Fields of `Horizons` as a config has them: what is None follows from the model."""
+    """Fields of `Horizons` that a config may set; None follows from the model."""
 
 
 def horizons_of(longest: int, buckets: Any = None) -> Horizons:

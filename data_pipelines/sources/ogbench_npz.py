@@ -98,7 +98,7 @@ class OGBenchFile:
         return {
             "block_pose": np.asarray(scene.block_pose),
             "gripper": np.asarray(scene.gripper),
-            "block_id": scene.block_id[0],
+            "block_id": np.asarray(scene.block_id[0]),
         }
 
 

@@ -139,12 +139,13 @@ class OGBenchPlay:
 
 
 def _oracle(policy: str, env):
+    # Imports of an extra, which few have.
     if policy == "play":
-        from ogbench.manipspace.oracles.plan.cube_plan import CubePlanOracle
+        from ogbench.manipspace.oracles.plan.cube_plan import CubePlanOracle  # pyright: ignore[reportMissingImports]
 
         return CubePlanOracle(
             env=env, noise=_PLAN_NOISE, noise_smoothing=_PLAN_SMOOTHING
         )
-    from ogbench.manipspace.oracles.markov.cube_markov import CubeMarkovOracle
+    from ogbench.manipspace.oracles.markov.cube_markov import CubeMarkovOracle  # pyright: ignore[reportMissingImports]
 
     return CubeMarkovOracle(env=env, min_norm=0.4)

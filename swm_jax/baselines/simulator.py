@@ -196,5 +196,7 @@ def _bits(x: Float[Array, "S ..."]) -> Int[Array, " S"]:
     return bits.sum(tuple(range(1, bits.ndim)))
 
 
-def _normal(keys: Key[Array, " S"], shape: tuple[int, ...]) -> Float[Array, "S ..."]:
+def _normal(
+    keys: Key[jax.Array, " S"], shape: tuple[int, ...]
+) -> Float[Array, "S ..."]:
     return jax.vmap(lambda key: jax.random.normal(key, shape[1:]))(keys)

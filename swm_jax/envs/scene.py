@@ -20,8 +20,14 @@ BLOCK_NAMES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPE
 # Block id -> index into `COLOURS`.
 COLOUR_OF_BLOCK = np.array([COLOURS.index(name.split()[0]) for name in BLOCK_NAMES])
 
+Triple = tuple[float, float, float]  # red, green, blue in [0, 1]; or x, y, z
 # good?, what, value seen, value expected: raises when not good
 Need = Callable[[Any, str, Any, Any], None]
+
+
+def grey(share: float) -> Triple:
+    """A colour without a hue, 0 black and 1 white."""
+    return share, share, share
 
 
 def block_id(name: str) -> int:

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float, Int, PRNGKeyArray, UInt8
 
 from swm_jax.arrays import Array
-from swm_jax.models.tokenizer import Tokenizer
+from swm_jax.models.tokenizer import Tokenizer, Tokenizes
 from swm_jax.models.types import MAX_ARGS, PAD_TOKEN, Observation, QuestionBatch
 
 
@@ -160,7 +160,7 @@ def answer_batch(
 
 
 def encode_answers(
-    tokenizer: Tokenizer, answers: Sequence[str], end: bool | None = None
+    tokenizer: Tokenizes, answers: Sequence[str], end: bool | None = None
 ) -> Int[np.ndarray, "C L"]:
     """Token ids of the answers of a set, padded right with `PAD_TOKEN`.
 

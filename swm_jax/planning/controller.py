@@ -23,7 +23,7 @@ from jaxtyping import Float, Int, Key
 from swm_jax.arrays import Array
 from swm_jax.models import Observation, QuestionBatch
 from swm_jax.models.ask import read_answers
-from swm_jax.planning.goals.question_batch import Tokenizes
+from swm_jax.models.tokenizer import Tokenizes
 from swm_jax.planning.goals.table import CompiledGoals, aim, choose, compile_goals
 from swm_jax.planning.planner import Planner
 from swm_jax.planning.proposals import Proposals
@@ -60,7 +60,7 @@ class Controller:
         observation: Observation,
         goals: Sequence[AnyGoal] | CompiledGoals,
         state: PlannerState,
-        key: Key[Array, "*S"],
+        key: Key[jax.Array, "*S"],
     ) -> tuple[Float[Array, "S H A"], PlannerState, PlanInfo]:
         """One replan; carry out `planner.config.execute` actions before the next.
 

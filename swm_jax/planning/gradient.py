@@ -31,7 +31,7 @@ from swm_jax.planning.state import PlanInfo, PlannerState
 def climb(
     problem: Problem,
     state: PlannerState,
-    keys: Key[Array, " S"],
+    keys: Key[jax.Array, " S"],
     config: PlannerConfig,
     proposals: Float[Array, "S M H A"] | None = None,
 ) -> tuple[Float[Array, "S H A"], PlanInfo]:
@@ -58,7 +58,7 @@ def climb(
 def search_and_climb(
     problem: Problem,
     state: PlannerState,
-    keys: Key[Array, " S"],
+    keys: Key[jax.Array, " S"],
     config: PlannerConfig,
     proposals: Float[Array, "S M H A"] | None = None,
     *,

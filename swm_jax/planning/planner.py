@@ -70,7 +70,7 @@ class Planner:
         questions: QuestionBatch,
         goal: GoalArrays,
         state: PlannerState,
-        key: Key[Array, "*S"],
+        key: Key[jax.Array, "*S"],
         proposals: Proposals | None = None,
         mesh: Mesh | None = None,
     ) -> tuple[Float[Array, "S H A"], PlannerState, PlanInfo]:

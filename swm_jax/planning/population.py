@@ -15,7 +15,7 @@ from swm_jax.planning.state import PlannerState
 
 
 def first_population(
-    keys: Key[Array, " S"],
+    keys: Key[jax.Array, " S"],
     state: PlannerState,
     config: PlannerConfig,
     proposals: Float[Array, "S M H A"] | None = None,
@@ -49,7 +49,7 @@ def first_population(
 
 
 def next_population(
-    keys: Key[Array, " S"],
+    keys: Key[jax.Array, " S"],
     mean: Float[Array, "S H A"],
     std: Float[Array, "S H A"],
     kept: Float[Array, "S E H A"],
@@ -85,7 +85,7 @@ def next_population(
 
 
 def uniform_chunks(
-    keys: Key[Array, " S"], shape: tuple[int, ...], limit: float
+    keys: Key[jax.Array, " S"], shape: tuple[int, ...], limit: float
 ) -> Float[Array, "S ..."]:
     """Chunks uniform over the box, drawn for each scene from its key."""
     draw = lambda key: jax.random.uniform(key, shape, minval=-limit, maxval=limit)

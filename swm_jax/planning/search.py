@@ -44,7 +44,7 @@ class Problem:
 def search(
     problem: Problem,
     state: PlannerState,
-    keys: Key[Array, " S"],
+    keys: Key[jax.Array, " S"],
     config: PlannerConfig,
     proposals: Float[Array, "S M H A"] | None = None,
     *,

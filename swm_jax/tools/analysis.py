@@ -151,8 +151,8 @@ def grouped(found: Sequence[Collective]) -> list[dict[str, Any]]:
 def weak_scaling(small: Analysis, large: Analysis) -> dict[str, float]:
     """Time per step on the small slice over that on the large one, work per chip alike.
 
-    Both fit. At best, at worst, and at worst with closed rings counted as lines, so that a ring's
-    second link does not make up for other losses.
+    At best, at worst, and at worst with closed rings counted as lines, so that a ring's
+    second link does not make up for other losses. Both programs fit.
     """
     assert small.time and small.line_time and large.time and large.line_time
     return {

@@ -66,7 +66,7 @@ def make_train_step(
     accumulate: int = 1,
     skip_bad: bool = False,
 ) -> jax.stages.Wrapped:
-    """A jitted step (state, batch) -> (state, metrics); the state's buffers are donated.
+    """A jitted step (state, batch) -> (state, metrics); it donates the state's buffers.
 
     Args:
       trainable: model and loss.

@@ -96,7 +96,7 @@ def make_device_loop(
         tasks: Any,
         start: Any,
         limits: Int[Array, " S"],
-        keys: Key[Array, " S"],
+        keys: Key[jax.Array, " S"],
     ) -> DeviceEpisodes:
         count = limits.shape[0]
         settle = lambda tree: jax.tree.map(lambda x: constrain(x, "batch"), tree)

@@ -160,7 +160,7 @@ def run_on_device(
     tasks: Sequence[tuple[str, int]],
     world_model: WorldModel,
     planner: Planner,
-    key: Key[Array, ""],
+    key: Key[jax.Array, ""],
     *,
     parallel: int = 16,
     mesh: Mesh | None = None,

@@ -19,7 +19,6 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Key
 
-from swm_jax.arrays import Array
 from swm_jax.envs import Env
 from swm_jax.eval.episodes.setup import EpisodeResult, Setup
 from swm_jax.models import Observation
@@ -35,7 +34,7 @@ def run_episodes(
     tasks: Sequence[tuple[str, int]],
     world_model: WorldModel,
     planner: Planner,
-    key: Key[Array, ""],
+    key: Key[jax.Array, ""],
     *,
     parallel: int = 16,
     policy: Proposals | None = None,

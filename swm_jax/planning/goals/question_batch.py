@@ -9,29 +9,15 @@ padded answer.
 """
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from swm_jax.models import QuestionBatch
 from swm_jax.models.ask import encode_answers
+from swm_jax.models.tokenizer import Tokenizes
 from swm_jax.models.types import PAD_TOKEN
 from swm_jax.planning.goals.value import GoalArrays, check_goal
 from swm_jax.questions import FreeQuestion, Question
-
-
-@runtime_checkable
-class Tokenizes(Protocol):
-    """What is needed of a tokenizer, such as `swm_jax.models.Tokenizer`."""
-
-    def encode_batch(
-        self, texts: list[str], length: int
-    ) -> tuple[np.ndarray, np.ndarray]: ...
-
-    def encode(self, text: str) -> list[int]: ...
-
-    @property
-    def eos_id(self) -> int: ...
 
 
 def question_batch(

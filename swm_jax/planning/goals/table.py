@@ -22,7 +22,8 @@ from jaxtyping import Bool, Float, Int
 
 from swm_jax.arrays import Array, Indices
 from swm_jax.models import QuestionBatch
-from swm_jax.planning.goals.question_batch import Tokenizes, goal_batch, question_batch
+from swm_jax.models.tokenizer import Tokenizes
+from swm_jax.planning.goals.question_batch import goal_batch, question_batch
 from swm_jax.planning.goals.value import GoalArrays
 from swm_jax.questions.conditional_goals import (
     AnyGoal,

@@ -113,7 +113,8 @@ def _block_to_block(names, weights, *, scene, **_) -> Goal | ConditionalGoal:
         return make_goal(items, on_board)
     options = [make_goal(_push(names, way, weights), on_board) for way in range(8)]
     if scene is None:
-        return sided_goal(*names, options)
+        first, second = names
+        return sided_goal(first, second, options)
     a, b = (_position(scene, BLOCK_NAMES.index(name)) for name in names)
     return options[nearest_direction(b - a)]
 

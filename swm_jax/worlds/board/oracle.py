@@ -40,7 +40,7 @@ def oracle_action(
     scene: Scene,
     a_id: Int[Array, ""],
     b_id: Int[Array, ""],
-    key: Key[Array, ""],
+    key: Key[jax.Array, ""],
 ) -> Float[Array, "2"]:
     """The pusher's next action, at most `WALK` metres long.
 

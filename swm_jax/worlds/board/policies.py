@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from flax import struct
-from jaxtyping import Float, Int, PRNGKeyArray
+from jaxtyping import Float, Int, Key, PRNGKeyArray
 
 from swm_jax.arrays import Array
 from swm_jax.envs.scene import block_id
@@ -84,7 +84,9 @@ def check_generation(config: ml_collections.ConfigDict) -> None:
 
 
 def starts(
-    env: BoardEnv, keys: PRNGKeyArray, config: ml_collections.ConfigDict
+    env: BoardEnv,
+    keys: Key[jax.Array, " B"],
+    config: ml_collections.ConfigDict,
 ) -> State:
     """Resets, `config.near_share` of them replaced by crowded scenes, at rest."""
     states = env.reset_batch(keys)

@@ -61,7 +61,8 @@ class Points(NamedTuple):
 
 
 def _points(blocks, peg) -> Points:
-    return Points(*(*blocks, None, None)[:2], peg)
+    a, b = (*blocks, None, None)[:2]
+    return Points(a, b, peg)
 
 
 def _frame(v, direction):

@@ -75,7 +75,7 @@ def quarter_turn(cube: Float[Array, "7"], yaw: Float[Array, ""]) -> Float[Array,
 
 
 def draw_errand(
-    key: Key[Array, ""], scene: CubeScene
+    key: Key[jax.Array, ""], scene: CubeScene
 ) -> tuple[Int[Array, ""], Float[Array, "3"]]:
     """Which cube to take, and where to: a place on the table or another cube."""
     cube_key, other_key, kind_key, place_key = jax.random.split(key, 4)
@@ -105,7 +105,7 @@ class Plan(struct.PyTreeNode):
 
 
 def make_plan(
-    key: Key[Array, ""],
+    key: Key[jax.Array, ""],
     scene: CubeScene,
     slot: Int[Array, ""],
     goal: Float[Array, "3"],

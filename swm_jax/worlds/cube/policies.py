@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 from flax import struct
-from jaxtyping import Float, Int, PRNGKeyArray
+from jaxtyping import Float, Int, Key, PRNGKeyArray
 
 from swm_jax.arrays import Array
 from swm_jax.worlds.cube import geometry
@@ -75,7 +75,9 @@ def generation_config() -> ml_collections.ConfigDict:
 
 
 def starts(
-    env: CubeEnv, keys: PRNGKeyArray, config: ml_collections.ConfigDict
+    env: CubeEnv,
+    keys: Key[jax.Array, " B"],
+    config: ml_collections.ConfigDict,
 ) -> CubeState:
     """Resets of the env."""
     del config

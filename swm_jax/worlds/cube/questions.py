@@ -63,7 +63,8 @@ class Poses(NamedTuple):
 
 
 def _poses(cubes, gripper) -> Poses:
-    return Poses(*(*cubes, None, None)[:2], gripper)
+    a, b = (*cubes, None, None)[:2]
+    return Poses(a, b, gripper)
 
 
 def _in_frame(rotation, v):

@@ -42,12 +42,12 @@ class CubeTask(Task):
 
     max_steps: int = MAX_STEPS
 
-    def reset(self, env: CubeEnv, key: Key[Array, ""]) -> CubeState:
+    def reset(self, env: CubeEnv, key: Key[jax.Array, ""]) -> CubeState:
         """A start of this task: any reset of the env."""
         self._check(env)
         return env.reset(key)
 
-    def reset_batch(self, env: CubeEnv, keys: Key[Array, " B"]) -> CubeState:
+    def reset_batch(self, env: CubeEnv, keys: Key[jax.Array, " B"]) -> CubeState:
         """`reset` for B keys."""
         self._check(env)
         return env.reset_batch(keys)

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 from flax import struct
-from jaxtyping import Float, Int, PRNGKeyArray
+from jaxtyping import Float, Int, Key, PRNGKeyArray
 
 from swm_jax.arrays import Array
 from swm_jax.worlds.pusht import geometry
@@ -75,7 +75,9 @@ def check_generation(config: ml_collections.ConfigDict) -> None:
 
 
 def starts(
-    env: PushTEnv, keys: PRNGKeyArray, config: ml_collections.ConfigDict
+    env: PushTEnv,
+    keys: Key[jax.Array, " B"],
+    config: ml_collections.ConfigDict,
 ) -> State:
     """Resets, `config.near_share` of them replaced by a T near its goal."""
     return env.native(_starts(keys, config.near_share))

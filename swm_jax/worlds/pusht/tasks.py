@@ -31,11 +31,11 @@ class PushTTask(Task):
 
     max_steps: int = MAX_STEPS
 
-    def reset(self, env: PushTEnv, key: Key[Array, ""]) -> State:
+    def reset(self, env: PushTEnv, key: Key[jax.Array, ""]) -> State:
         """Any reset of the env."""
         return env.reset(key)
 
-    def reset_batch(self, env: PushTEnv, keys: Key[Array, " B"]) -> State:
+    def reset_batch(self, env: PushTEnv, keys: Key[jax.Array, " B"]) -> State:
         """`reset` for B keys."""
         return env.reset_batch(keys)
 

@@ -7,9 +7,7 @@ and the finger pads with 0.5 for pictures); alpha 1 draws it solid, 0 hides it.
 
 from flax import struct
 
-from swm_jax.envs.scene import COLOURS
-
-Triple = tuple[float, float, float]
+from swm_jax.envs.scene import COLOURS, Triple, grey
 
 # OGBench's colours; what it calls orange is the paper's yellow.
 _RGB = {
@@ -45,8 +43,8 @@ class CubeLook(struct.PyTreeNode):
     pad_alpha: float = 0.5
     arm_alpha: float = 0.1
     light_direction: Triple = (-0.3, 0.2, -0.933)
-    ambient_rgb: Triple = (0.45,) * 3
-    diffuse_rgb: Triple = (0.55,) * 3
+    ambient_rgb: Triple = grey(0.45)
+    diffuse_rgb: Triple = grey(0.55)
     camera_offset: Triple = (0.0, 0.0, 0.0)
 
 
