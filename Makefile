@@ -10,6 +10,7 @@
 #   make test-tpu-aot       compiles for TPUs without one (libtpu in .venv/libtpu)
 #   make fixtures   write again what make test holds the models against
 #   make lint       ruff                               make format      ruff, writing
+#   make types      pyright
 #   make train      data, pre-training, training of the tiny model (hours)
 #   make venv       only the environment               make clean       remove it
 #
@@ -47,7 +48,7 @@ MARKS := not gpu and not tpu_aot and not big_vision and not parity and not fault
 	and not ogbench and not language_table
 
 .PHONY: eval aot libtpu inspect convert test test-slow test-faults test-parity \
-	test-big-vision test-ogbench test-tpu-aot fixtures lint format train venv clean
+	test-big-vision test-ogbench test-tpu-aot fixtures lint types format train venv clean
 
 eval: $(STAMP)
 	$(BIN)/python -m swm_jax.eval $(if $(HF),--checkpoint "$(HF)") $(ARGS)
@@ -101,6 +102,9 @@ fixtures: $(PARITY_STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

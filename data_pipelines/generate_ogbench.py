@@ -54,6 +54,8 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":  # flags of commands imported together would clash
     _CONFIG = define_config(None, "Data config file.")
-    _OUTPUT = flags.DEFINE_string("output", None, "Folder of the data set.")
-    flags.mark_flags_as_required(["config", "output"])
+    _OUTPUT = flags.DEFINE_string(
+        "output", None, "Folder of the data set.", required=True
+    )
+    flags.mark_flag_as_required("config")
     app.run(main, flags_parser=read_flags)

@@ -23,7 +23,7 @@ def define_config(default: str | None, words: str) -> flags.FlagHolder:
 def read_flags(argv: Sequence[str]) -> list[str]:
     """absl's parser, for `app.run(main, flags_parser=read_flags)`."""
     with _config_errors():
-        rest = app.parse_flags_with_usage(argv)
+        rest = app.parse_flags_with_usage(list(argv))
         config = flags.FLAGS["config"].value
         if config is not None:
             config.keys()  # of a file that cannot be read: raises only now

@@ -24,7 +24,10 @@ from swm_jax.training.monitoring.profiling import parse_steps
 
 _CONFIG = define_config(None, "Experiment config file.")
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Logs, metrics and checkpoints; a folder or gs://bucket/folder."
+    "workdir",
+    None,
+    "Logs, metrics and checkpoints; a folder or gs://bucket/folder.",
+    required=True,
 )
 _CACHE = flags.DEFINE_string(
     "compilation_cache_dir",
@@ -43,7 +46,7 @@ _PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this one is."
 _TIMEOUT = flags.DEFINE_integer(
     "connect_timeout", 300, "Seconds to wait for the other processes."
 )
-flags.mark_flags_as_required(["config", "workdir"])
+flags.mark_flag_as_required("config")
 
 
 def main(argv: list[str]) -> None:

@@ -31,6 +31,7 @@ FLOORS = {
     "swm_jax.envs": 2,
     "swm_jax.checkpoints": 2,
     "swm_jax.models": 1,
+    "swm_jax.arrays": 0,
     "swm_jax.records": 0,
     "swm_jax.choices": 0,
     "swm_jax.files": 0,

@@ -16,10 +16,11 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 from data_pipelines.batches.config import Data
 from data_pipelines.batches.query_types import DESCRIBE, DETECT
+from swm_jax.arrays import Array, Indices
 from swm_jax.envs import BLOCK_NAMES
 from swm_jax.models import (
     DenseTargets,
@@ -53,7 +54,7 @@ def make_sampler(
     data: Data,
     model_config: ModelConfig,
     tokenizer: Tokenizer,
-    rows: Sequence[int] | None = None,
+    rows: Indices | None = None,
 ) -> Callable[[int, int], TrainBatch]:
     """A function (seed, step) -> TrainBatch, one jitted program.
 

@@ -44,7 +44,7 @@ def simulated_episodes(
     world = world_of(config)
     path = Path(path)
     if not path.exists():
-        made = _simulate(config) | {"about": json.dumps(_about(config))}
+        made: dict[str, Any] = _simulate(config) | {"about": json.dumps(_about(config))}
         write_whole(path, lambda file: np.savez(file, **made))
     about, arrays = read(path)
     about = upgrade(about)

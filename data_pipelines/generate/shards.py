@@ -12,6 +12,7 @@ import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import jax
 import ml_collections
@@ -87,8 +88,9 @@ def generate(config: ml_collections.ConfigDict, output: str | Path) -> Counts:
 def schema_of(config: ml_collections.ConfigDict) -> Schema:
     """What all episodes that this config makes have in common."""
     domain = get_domain(world_of(config).scene.domain)
-    count = config.get("cubes")  # in the place of each size that varies
+    count: Any = config.get("cubes")  # in the place of each size that varies
     shape = lambda field: tuple(count if n is None else n for n in field.shape)
+    assert domain.action_size is not None  # worlds say it
     return Schema(
         domain=domain.name,
         encoding="png",

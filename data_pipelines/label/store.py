@@ -161,6 +161,8 @@ def label_folder(
                 print(
                     f"{shard.path.name}: {stored} labels, {dropped} dropped", flush=True
                 )
+        if schema is None:
+            raise DataError(f"{source} has no episodes")
         about = json.dumps(wanted, sort_keys=True)
         folder.write_info(shards, counts, schema, about, info.name)
     return stored, dropped

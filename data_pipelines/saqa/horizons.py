@@ -78,8 +78,8 @@ class Horizons:
         return np.where(high > low + 1e-12, found, -1)
 
 
-# Fields of `Horizons` as a config has them: what is None follows from the model.
-Buckets = optional("Buckets", Horizons, without=("longest",))
+class Buckets(optional(Horizons, without=("longest",))):
+    """Fields of `Horizons` that a config may set; None follows from the model."""
 
 
 def horizons_of(longest: int, buckets: Any = None) -> Horizons:

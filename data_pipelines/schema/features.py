@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -10,6 +11,9 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from data_pipelines.schema.domains import get_domain
 from data_pipelines.schema.episode import DataError, Episode, frame_size
+
+# protobuf makes the class when the module is imported
+Example: Any = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +120,7 @@ def schema_of_shard(path: Path) -> Schema:
         raise DataError(f"{path} has no readable record: delete it") from error
     finally:
         reader.close()
-    example = tf_example_pb2.Example.FromString(record).features.feature
+    example = Example.FromString(record).features.feature
     domain = example["domain"].bytes_list.value[0].decode()
     images = example["image"].bytes_list.value
     actions = len(example["action"].float_list.value)

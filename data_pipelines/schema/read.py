@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -55,7 +56,8 @@ def open_dataset(data_dir: str | Path) -> tfds.core.DatasetBuilder:
     except Exception as error:  # TFDS raises many kinds for broken metadata
         reason = str(error).strip().splitlines()[0] if str(error) else repr(error)
         raise DataError(f"{data_dir}: metadata is damaged ({reason})") from error
-    if "steps" in builder.info.features:
+    features: Any = builder.info.features
+    if "steps" in features:
         raise DataError(
             f"{data_dir} is an RLDS data set: convert it first with "
             f"`python -m data_pipelines.convert {data_dir} NEW_FOLDER`"

@@ -15,10 +15,14 @@ import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
+from etils import epath
+from tensorflow_datasets.core import dataset_info
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
+from tensorflow_datasets.core.splits import SplitDict
 
 from data_pipelines.schema.episode import (
     READABLE,
@@ -107,7 +111,8 @@ def write_shard(path: Path, episodes: Iterable[Episode], schema: Schema) -> int:
         disk is full, say).
     """
     features = schema.features()
-    serializer = ExampleSerializer(features.get_serialized_info())
+    specs: Any = features.get_serialized_info()
+    serializer = ExampleSerializer(specs)
     partial, count = path.with_name(_PARTIAL + path.name), 0
     try:
         writer = array_record_module.ArrayRecordWriter(str(partial), _WRITER_OPTIONS)
@@ -190,7 +195,9 @@ def write_info(
     """
     directory = shards[0].path.parent
     template = tfds.core.ShardedFileTemplate(
-        data_dir=directory, dataset_name=name, filetype_suffix="array_record"
+        data_dir=epath.Path(directory),
+        dataset_name=name,
+        filetype_suffix="array_record",
     )
     splits = []
     for split in SPLITS:
@@ -206,7 +213,7 @@ def write_info(
     partial = directory / f"{_PARTIAL}info"
     partial.mkdir(exist_ok=True)
     info = tfds.core.DatasetInfo(
-        builder=tfds.core.dataset_info.DatasetIdentity(
+        builder=dataset_info.DatasetIdentity(
             name=name,
             version=tfds.core.Version(VERSION),
             data_dir=str(directory),
@@ -216,7 +223,7 @@ def write_info(
         description=description,
     )
     info.set_file_format("array_record")
-    info.set_splits(tfds.core.splits.SplitDict(splits))
+    info.set_splits(SplitDict(splits))
     info.write_to_directory(partial)
     for path in sorted(partial.iterdir(), key=lambda p: p.name == "dataset_info.json"):
         _sync(path)

@@ -315,8 +315,9 @@ def _encode_frames(raw: RawEpisode, settings: Settings, name: str) -> list[bytes
                 ) from error
         if settings.size is not None and frame.shape[:2] != tuple(settings.size):
             # The area under a pixel, as the renderers' supersampling has it.
+            height, width = settings.size
             picture = Image.fromarray(frame).resize(
-                settings.size[::-1], Image.Resampling.BOX
+                (width, height), Image.Resampling.BOX
             )
             frame = np.asarray(picture)
         files.append(encode_frame(frame, settings.encoding or "png"))

@@ -129,7 +129,7 @@ class LeRobot:
         index = table["task_index"].to_pylist()
         return dict(zip(index, map(str, table[words[0]].to_pylist())))
 
-    def _read_episodes(self) -> dict[int, Mapping[str, Any]]:
+    def _read_episodes(self) -> dict[int, dict[str, Any]]:
         meta = self.path / "meta"
         if not self._new:
             rows = _jsonl(meta / "episodes.jsonl")
@@ -137,7 +137,7 @@ class LeRobot:
             files = sorted((meta / "episodes").glob("chunk-*/file-*.parquet"))
             if not files:
                 raise DataError(f"{meta / 'episodes'} holds no chunk-*/file-*.parquet")
-            rows = []
+            rows: list[dict[str, Any]] = []
             for file in files:
                 table = _parquet(file)
                 keep = [c for c in table.column_names if not c.startswith("stats/")]
@@ -213,7 +213,7 @@ class LeRobot:
         if self._features[self.camera]["dtype"] == "image":
             files = rows[self.camera].to_pylist()
             return [_picture(self.path, file, name) for file in files]
-        fields = {"video_key": self.camera}
+        fields: dict[str, Any] = {"video_key": self.camera}
         start = 0.0
         if self._new:
             prefix = f"videos/{self.camera}/"

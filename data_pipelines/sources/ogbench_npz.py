@@ -96,9 +96,9 @@ class OGBenchFile:
             self._scenes = SceneReader(VARIANTS.index(self._cubes) + 1)
         scene = self._scenes(qpos)
         return {
-            "block_pose": scene.block_pose,
-            "gripper": scene.gripper,
-            "block_id": scene.block_id[0],
+            "block_pose": np.asarray(scene.block_pose),
+            "gripper": np.asarray(scene.gripper),
+            "block_id": np.asarray(scene.block_id[0]),
         }
 
 

@@ -7,7 +7,7 @@ nobody stored, so an episode keeps N - 1 of them.
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -31,6 +31,7 @@ class RawEpisode:
     policy: str
 
 
+@runtime_checkable
 class Source(Protocol):
     """A data set in somebody's layout.
 
@@ -41,10 +42,14 @@ class Source(Protocol):
       splits: names of the stored splits -> episode numbers; all numbers are distinct.
     """
 
-    name: str
-    domain: str
-    fps: float
-    splits: Mapping[str, Sequence[int]]
+    @property
+    def name(self) -> str: ...
+    @property
+    def domain(self) -> str: ...
+    @property
+    def fps(self) -> float: ...
+    @property
+    def splits(self) -> Mapping[str, Sequence[int]]: ...
 
     def read(self, number: int) -> RawEpisode:
         """One episode; raises a DataError that names what is damaged or missing."""

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 from array_record.python import array_record_module
-from tensorflow_datasets.proto import tf_example_pb2
 
 from data_pipelines.schema.episode import DataError
+from data_pipelines.schema.features import Example
 
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
@@ -117,7 +117,7 @@ def parse_example(data: bytes, name: str) -> Mapping[str, np.ndarray | list[byte
       DataError: no tf.Example; begins with `name`.
     """
     try:
-        example = tf_example_pb2.Example.FromString(data)
+        example = Example.FromString(data)
     except Exception as error:  # protobuf's DecodeError moves between modules
         raise DataError(f"{name} is no tf.Example ({_first_line(error)})") from error
     result = {}

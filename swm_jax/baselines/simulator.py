@@ -22,9 +22,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Float, Int, Key
 
 from swm_jax import worlds
+from swm_jax.arrays import Array
 from swm_jax.baselines.answerer import Answerer, Baseline
 from swm_jax.envs import AnyScene, Env
 from swm_jax.models import Observation, QuestionBatch
@@ -35,8 +36,7 @@ from swm_jax.questions import Language, expand
 LOGIT_METRES = 0.02  # margin that makes one logit
 
 
-@struct.dataclass
-class SimulatorContext:
+class SimulatorContext(struct.PyTreeNode):
     """What `encode` keeps.
 
     Attributes:
@@ -49,14 +49,13 @@ class SimulatorContext:
 
     start: Any
     scene: AnyScene
-    type_id: jax.Array
-    args: jax.Array
+    type_id: Array
+    args: Array
     keys: jax.Array
     answers: int = struct.field(pytree_node=False)
 
 
-@struct.dataclass
-class SimulatorWorldModel:
+class SimulatorWorldModel(struct.PyTreeNode):
     """World model that is told the truth.
 
     Attributes:
@@ -89,7 +88,8 @@ class SimulatorWorldModel:
         if observation.scene is None:
             raise ValueError("the simulator world model needs observation.scene")
         start = observation.scene
-        if isinstance(start, worlds.load(self.env.world).scene.kind):
+        kind: Any = worlds.load(self.env.world).scene.kind
+        if isinstance(start, kind):
             start = self.env.state_from_scene(start)
         start, keys = self._misread(start)
         asked = questions.type_id, questions.args
@@ -198,7 +198,9 @@ def _bits(x: Float[Array, "S ..."]) -> Int[Array, " S"]:
     return bits.sum(tuple(range(1, bits.ndim)))
 
 
-def _normal(keys: Key[Array, " S"], shape: tuple[int, ...]) -> Float[Array, "S ..."]:
+def _normal(
+    keys: Key[jax.Array, " S"], shape: tuple[int, ...]
+) -> Float[Array, "S ..."]:
     return jax.vmap(lambda key: jax.random.normal(key, shape[1:]))(keys)
 
 

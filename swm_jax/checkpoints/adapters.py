@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -32,11 +33,12 @@ from swm_jax.checkpoints.formats.orbax.step_folder import (
     write_model,
 )
 from swm_jax.checkpoints.model import LoadedModel, load_model, loaded_model
+from swm_jax.files import AnyPath
 from swm_jax.models import SemanticWorldModel, get_config
 from swm_jax.models.backbones.lora import first_match
 
 
-def export_adapter(source: str | Path, destination: str | Path) -> Path:
+def export_adapter(source: str | AnyPath, destination: str | Path) -> Path:
     """Writes what a run with adapters changed, without its base.
 
     Args:
@@ -80,8 +82,8 @@ def export_adapter(source: str | Path, destination: str | Path) -> Path:
 
 
 def load_adapter(
-    path: str | Path,
-    base: str | Path | None = None,
+    path: str | AnyPath,
+    base: str | AnyPath | None = None,
     *,
     param_dtype: Any = None,
     sharding: Any = None,
@@ -135,7 +137,9 @@ def load_adapter(
     return loaded_model(config, params, tokenizer, metadata, sharding)
 
 
-def _restore_beside(step: Path, shapes: Mapping[str, Any], base: Mapping[str, Any]):
+def _restore_beside(
+    step: epath.Path, shapes: Mapping[str, Any], base: Mapping[str, Any]
+):
     """What training moved, flat, where the base lies; factors whole on its devices."""
 
     def place(key, leaf):
@@ -156,7 +160,7 @@ def fingerprint(params: Mapping[str, Any]) -> int:
     for name in sorted(params):
         value = zlib.crc32(name.encode(), value)
         array = np.ascontiguousarray(np.asarray(params[name]))
-        value = zlib.crc32(array.view(np.uint8).reshape(-1), value)
+        value = zlib.crc32(array.view(np.uint8).reshape(-1).data, value)
     return value
 
 

@@ -19,12 +19,13 @@ import jax
 import ml_collections
 import mujoco
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Float, Key
 
+from swm_jax.arrays import Array
 from swm_jax.choices import known
 from swm_jax.envs.scene import AnyScene
 
-State = TypeVar("State")  # a pytree
+State = TypeVar("State", bound=Any)  # a pytree
 Scene = TypeVar("Scene", bound=AnyScene)
 
 
@@ -122,12 +123,15 @@ class Env(abc.ABC, Generic[State, Scene]):
     action_names: str
     block_ids: tuple[int, ...]
 
+    def __init__(self, config: ml_collections.ConfigDict):
+        self.config = config
+
     @abc.abstractmethod
-    def reset(self, key: Key[Array, ""]) -> State:
+    def reset(self, key: Key[jax.Array, ""]) -> State:
         """A new world, at rest."""
 
     @abc.abstractmethod
-    def reset_batch(self, keys: Key[Array, " B"]) -> State:
+    def reset_batch(self, keys: Key[jax.Array, " B"]) -> State:
         """`reset` for B keys."""
 
     @abc.abstractmethod
@@ -205,7 +209,7 @@ class MjcfEnv(Env[State, Scene]):
 
     @staticmethod
     @abc.abstractmethod
-    def fresh(key: Key[Array, ""], block_ids: tuple[int, ...]) -> State:
+    def fresh(key: Key[jax.Array, ""], block_ids: tuple[int, ...]) -> State:
         """A new world in JAX arrays; may be traced."""
 
     @abc.abstractmethod
@@ -217,10 +221,10 @@ class MjcfEnv(Env[State, Scene]):
         Numpy arrays and JAX arrays alike, with any leading axes.
         """
 
-    def reset(self, key: Key[Array, ""]) -> State:
+    def reset(self, key: Key[jax.Array, ""]) -> State:
         return self.native(self.fresh(key, self.block_ids))
 
-    def reset_batch(self, keys: Key[Array, " B"]) -> State:
+    def reset_batch(self, keys: Key[jax.Array, " B"]) -> State:
         return self.native(_fresh_batch(self.fresh, keys, self.block_ids))
 
 

@@ -10,6 +10,7 @@ costs more than a frame: keep a renderer for many of them.
 import abc
 import os
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -51,7 +52,7 @@ class HostRenderer(abc.ABC):
             self._geom_label[self._model.geom(name).id] = label
 
     @abc.abstractmethod
-    def place(self, scene: AnyScene) -> None:
+    def place(self, scene: Any) -> None:
         """Lays one scene out in `self._model` and `self._data`."""
 
     def render(self, scene: AnyScene) -> np.ndarray:

@@ -10,9 +10,10 @@ applies it to all of them in one operation.
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from mujoco import batch
 
+from swm_jax.arrays import Array
 from swm_jax.envs.env import Scene, State
 from swm_jax.envs.mjx_engine import MjxEngine
 from swm_jax.envs.mujoco_engine import MujocoEngine
@@ -82,7 +83,7 @@ def servo_gains(physics_dt: float, steps: int, coverage: float) -> tuple[float, 
     Returns:
       Stiffness in 1/s^2 and damping in 1/s.
     """
-    low, high = 0.0, 1.0
+    low, high, pole = 0.0, 1.0, 0.5
     for _ in range(60):
         pole = 0.5 * (low + high)
         left = (1.0 + steps * (1.0 - pole)) * pole**steps

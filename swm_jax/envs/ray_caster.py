@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Shaped, UInt8
+from jaxtyping import Float, Shaped, UInt8
 
+from swm_jax.arrays import Array
 from swm_jax.envs.scene import AnyScene
 
 _CHUNK = 64  # scenes rendered at once on an accelerator

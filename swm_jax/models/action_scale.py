@@ -11,19 +11,21 @@ Axis: A numbers per action of the robot.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-KINDS = ("raw", "quantile")
+from swm_jax.arrays import Array
+
+Kind = Literal["raw", "quantile"]
+KINDS = get_args(Kind)
 _FLAT = 1e-6  # a range smaller than this is no range: the number never changes
 
 
-@struct.dataclass
-class ActionScale:
+class ActionScale(struct.PyTreeNode):
     """scaled = (raw - middle) / half, then zeros up to the model's width.
 
     Attributes:

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
 
+from swm_jax.arrays import Array
 from swm_jax.models.config import ModelConfig
 from swm_jax.models.flops import scoring_runs
 
@@ -132,7 +132,7 @@ def pass_of(scenes: int, count: int) -> PassSize:
     return PassSize(group, count // group)
 
 
-def free_memory(device: jax.Device) -> int:
+def free_memory(device: Any) -> int:
     """Bytes that a program may use on a device now; on CPUs half of the host's."""
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:

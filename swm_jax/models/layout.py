@@ -36,7 +36,9 @@ first), j alternative answers to one query, s key tokens.
 import dataclasses
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
+
+from swm_jax.arrays import Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,7 +265,7 @@ def _see_earlier(source: str, axes: str, positions: Int[Array, "... m"]) -> Sigh
 
 def full_layout(
     axes: str,
-    parts: list[tuple[Float[Array, "... n W"], Bool[Array, "... n"] | None]],
+    parts: list[tuple[Float[Array, "..."], Bool[Array, "..."] | None]],
     answer_length: int,
     bidirectional: int | None = None,
 ) -> Layout:
@@ -275,21 +277,21 @@ def full_layout(
 
     Args:
       axes: of the sequences, the token axis last.
-      parts: tokens and which of them are real.
+      parts: tokens [..., n, W] and which of them are real, [..., n].
       answer_length: newline and answer.
       bidirectional: how many tokens the prefix has whose tokens see one another;
         None: all up to the newline.
     """
-    parts = [
+    whole = [
         (x, jnp.ones(x.shape[:-1], bool) if mask is None else mask) for x, mask in parts
     ]
     lead = jnp.broadcast_shapes(
-        *[tokens.shape[:-2] for tokens, _ in parts],
-        *[mask.shape[:-1] for _, mask in parts],
+        *[tokens.shape[:-2] for tokens, _ in whole],
+        *[mask.shape[:-1] for _, mask in whole],
     )
     wide = lambda x, n: jnp.broadcast_to(x, (*lead, *x.shape[x.ndim - n :]))
-    tokens = jnp.concatenate([wide(tokens, 2) for tokens, _ in parts], -2)
-    valid = jnp.concatenate([wide(mask, 1) for _, mask in parts], -1)
+    tokens = jnp.concatenate([wide(tokens, 2) for tokens, _ in whole], -2)
+    valid = jnp.concatenate([wide(mask, 1) for _, mask in whole], -1)
     length = tokens.shape[-2]
     if bidirectional is None:
         bidirectional = length - answer_length + 1

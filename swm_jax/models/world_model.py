@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Float, Int, PRNGKeyArray, UInt8
 
+from swm_jax.arrays import Array
 from swm_jax.models import ask
 from swm_jax.models.action_scale import ActionScale
 from swm_jax.models.answers import Written, answer_set_log_probs, write
@@ -26,8 +27,7 @@ from swm_jax.models.types import Observation, QuestionBatch
 Horizons = tuple[int, ...] | Int[Array, " K"]
 
 
-@struct.dataclass
-class VLMWorldModel:
+class VLMWorldModel(struct.PyTreeNode):
     """A pytree whose leaves are the parameters; the config is static.
 
     Follows the protocol in `swm_jax.planning` for every layout of the config.

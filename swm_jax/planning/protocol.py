@@ -12,13 +12,15 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from swm_jax.arrays import Array
 from swm_jax.models import Observation, QuestionBatch
 
 Normalise = Literal["vocabulary", "answers"]
 
 
+@runtime_checkable
 @runtime_checkable
 class WorldModel(Protocol):
     """Answers questions about the state after the first h actions of a chunk.
@@ -64,8 +66,7 @@ class WorldModel(Protocol):
         ...
 
 
-@struct.dataclass
-class FakeWorldModel:
+class FakeWorldModel(struct.PyTreeNode):
     """Answers (no, yes) to "do the first h actions add up to the goal?"
 
     A world model with a known best plan, for tests of planners. The logit of "yes" is

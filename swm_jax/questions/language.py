@@ -25,8 +25,9 @@ from typing import Any
 import jax
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
+from swm_jax.arrays import Array, Indices
 from swm_jax.choices import known
 from swm_jax.envs.scene import array_namespace
 from swm_jax.models.types import MAX_ARGS
@@ -35,8 +36,7 @@ from swm_jax.questions.question import Question, check_on_board
 from swm_jax.questions.types import QuestionType, answer_index
 
 
-@struct.dataclass
-class QuestionTable:
+class QuestionTable(struct.PyTreeNode):
     """Questions in the form that rules read.
 
     Attributes:
@@ -174,7 +174,7 @@ class Language:
         return self.question(kind.name, *names, phrasing=phrasing)
 
     def table(
-        self, object_ids: Sequence[int], types: Sequence[str] | None = None
+        self, object_ids: Indices, types: Sequence[str] | None = None
     ) -> QuestionTable:
         """Every question about the given objects, pairs in both orders.
 

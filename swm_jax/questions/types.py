@@ -18,12 +18,13 @@ Axes: ... batch axes, C answers of an answer set.
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
+from swm_jax.arrays import Array, Indices
 from swm_jax.envs.scene import array_namespace
 from swm_jax.models.types import MAX_ARGS
 
@@ -193,7 +194,7 @@ class QuestionType:
         """Whether it is asked where no types are named: numeric ones are not."""
         return not self.answers.numeric
 
-    def rows(self, object_ids: Sequence[int]) -> Int[np.ndarray, "n 3"]:
+    def rows(self, object_ids: Indices) -> Int[np.ndarray, "n 3"]:
         """Arguments of all questions about some objects, pairs in both orders."""
         columns = [
             [int(i) for i in object_ids] if arg.is_object else range(len(arg.names))

@@ -155,6 +155,7 @@ def _scale(
         raise ValueError(f"the train step does not fit {name}: {change}")
     shares = weak_scaling(base, large)
     listed = ", ".join(f"{key} {100 * value:.1f} %" for key, value in shares.items())
+    assert large.time is not None  # only programs that fit come here
     print(
         f"weak scaling from {small.name} to {slice_.name}, "
         f"{images / small.chips:g} images per chip: {listed}; limited by "

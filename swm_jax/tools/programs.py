@@ -217,7 +217,8 @@ def batch_shapes(experiment: Experiment, mesh: Mesh) -> TrainBatch:
     data, model = experiment.data, experiment.model.config()
     images, queries, width = data.images, data.queries, model.max_question_tokens
     answer = 2 if data.answer_eos else 1
-    shape = lambda dtype, *axes: jax.ShapeDtypeStruct((images, *axes), dtype)
+    # Any: they stand where a batch has arrays.
+    shape: Any = lambda dtype, *axes: jax.ShapeDtypeStruct((images, *axes), dtype)
     batch = TrainBatch(
         image=shape(jnp.uint8, *frame_size(experiment), 3),
         actions=shape(jnp.float32, model.max_horizon, model.action_size),
@@ -235,9 +236,10 @@ def batch_shapes(experiment: Experiment, mesh: Mesh) -> TrainBatch:
     return _split(batch, mesh)
 
 
-def frame_size(experiment: Experiment) -> tuple[int, ...]:
+def frame_size(experiment: Experiment) -> tuple[int, int]:
     """Rows and columns of a frame, `data.frame` or the model's own."""
-    return experiment.data.frame or (experiment.model.config().image_size,) * 2
+    size = experiment.model.config().image_size
+    return experiment.data.frame or (size, size)
 
 
 def train_tokens(model: ModelConfig, batch: TrainBatch) -> int:
@@ -270,12 +272,14 @@ def _lower(function: Callable, mesh: Mesh, *inputs: Any) -> jax.stages.Lowered:
 
 def _observation(experiment, mesh, scenes) -> Observation:
     shape = (scenes, *frame_size(experiment), 3)
-    return _split(Observation(image=jax.ShapeDtypeStruct(shape, jnp.uint8)), mesh)
+    image: Any = jax.ShapeDtypeStruct(shape, jnp.uint8)
+    return _split(Observation(image=image), mesh)
 
 
 def _aims(model, mesh, scenes) -> tuple[QuestionBatch, GoalArrays]:
     """Questions and goal of the planner's scenes, yes or no."""
-    shape = lambda dtype, *axes: jax.ShapeDtypeStruct((scenes, QUESTIONS, *axes), dtype)
+    lead = (scenes, QUESTIONS)
+    shape: Any = lambda dtype, *axes: jax.ShapeDtypeStruct((*lead, *axes), dtype)
     length = model.max_question_tokens
     questions = QuestionBatch(
         tokens=shape(jnp.int32, length),

@@ -40,7 +40,7 @@ Rules = Sequence[Rule]
 
 
 def make_mesh(
-    axes: Mapping[str, int | str], devices: Sequence[jax.Device] | None = None
+    axes: Mapping[str, int | str], devices: Sequence[Any] | None = None
 ) -> Mesh:
     """A mesh in the order of `axes`, logical constraints allowed (Auto axes).
 
@@ -127,7 +127,9 @@ def param_sharding(
 ) -> NamedSharding:
     """Where one parameter lies; see `param_shardings`."""
     rules = (*rules, (".*", default_rule(name, shape)))
-    pattern, rule = rules[first_match([pattern for pattern, _ in rules], name)]
+    match = first_match([pattern for pattern, _ in rules], name)
+    assert match is not None  # the last one matches everything
+    pattern, rule = rules[match]
     where = f"sharding rule {pattern!r} for {name} of shape {tuple(shape)}"
     if rule == "replicate":
         return replicated(mesh)

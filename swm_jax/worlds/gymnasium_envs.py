@@ -61,7 +61,8 @@ class WorldGymEnv(gymnasium.Env):
         self.observation_space = self._desk.observation_space
         self.action_space = self._desk.action_space
         self.render_mode = render_mode
-        self._state = self._task = None
+        self._state: Any = None  # before the first reset
+        self._task: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
         super().reset(seed=seed)
@@ -188,7 +189,9 @@ class _Desk:
         example = self._make(0)
         self.max_steps = min(example.max_steps, self.env.config.episode_length)
         look = world.look(self.env.config.get("look", "default"))
-        paint = lambda size: world.pictures(self.env, *size, look, supersample=1)
+        paint = lambda size: world.pictures(
+            self.env, size[0], size[1], look, supersample=1
+        )
         self._image = image_size and paint(image_size)
         self._shown = self._image or paint(world.render.size)
         limit = np.float32(self.env.action_limit)
@@ -197,7 +200,7 @@ class _Desk:
         ids = 1 + max(world.language.objects)
         blocks = lambda count: spaces.MultiDiscrete([ids] * count)
         count = len(self.env.block_ids)
-        parts = {"goal_blocks": blocks(len(example.names))}
+        parts: dict[str, Any] = {"goal_blocks": blocks(len(example.names))}
         for field, spec in world.scene.state.items():
             shape = tuple(count if n is None else n for n in spec.shape)
             if field == "block_id":

@@ -293,6 +293,8 @@ def test_unknown_split_is_refused(data):
 
 
 def test_sizes_that_cannot_work_are_refused():
+    with pytest.raises(ValueError, match="expected the file of poses"):
+        Data(source="simulated", dir=(("data/board", 1.0),))
     with pytest.raises(ValueError, match="3 queries cannot cover 9 questions"):
         Data(images=4, questions=9, queries=3)
 

@@ -1,7 +1,11 @@
 """The shipped tokenizer knows the whole question grammar, a token per word."""
 
+import io
+from importlib import resources
+
 import numpy as np
 import pytest
+from etils import epath
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -108,3 +112,17 @@ def test_training_again_gives_the_shipped_pieces(name, names):
     for text in corpus([worlds.language(each) for each in names]):
         assert fresh.encode(text) == shipped.encode(text)
         assert len(shipped.encode(text)) <= 16
+
+
+def test_a_tokenizer_is_read_from_an_object_store():
+    stored = (resources.files("swm_jax.models") / "assets/tiny.model").read_bytes()
+    place = "gs://bucket/run/tokenizer.model"
+    store = epath.testing.mock_epath(
+        exists=lambda _, path: str(path) == place,
+        isdir=lambda _, path: False,
+        open=lambda _, path, mode: io.BytesIO(stored),
+    )
+    with store:
+        assert Tokenizer.load(epath.Path(place)).encode("red moon") == TOKENIZER.encode(
+            "red moon"
+        )

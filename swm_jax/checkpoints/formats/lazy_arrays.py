@@ -8,7 +8,6 @@ Keys are paths in the tree, joined by "/": `llm/layers/attn/q_einsum/w`.
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from swm_jax.checkpoints.errors import CheckpointError
+from swm_jax.files import AnyPath
 from swm_jax.models import ModelConfig, SemanticWorldModel, Tokenizer
 
 DTYPES = {
@@ -87,7 +87,7 @@ class Source:
     """
 
     kind: str
-    path: Path
+    path: AnyPath
     config: ModelConfig
     leaves: Mapping[str, Leaf]
     tokenizer: Tokenizer | None
@@ -212,13 +212,14 @@ def to_arrays(
     """
     if sharding is None:
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    arrays = dict.fromkeys(leaves)
+    arrays: dict[str, Any] = dict.fromkeys(leaves)
     # Largest first: what a copy on the way may need is then there.
     for key in sorted(leaves, key=lambda k: -leaves[k].size * leaves[k].dtype.itemsize):
         leaf = leaves[key]
-        kind = np.dtype((dtype(key) if callable(dtype) else dtype) or leaf.dtype)
+        wanted: Any = dtype(key) if callable(dtype) else dtype
+        kind = np.dtype(wanted or leaf.dtype)
         struct = jax.ShapeDtypeStruct(leaf.shape, kind)
-        place = sharding(key, struct) if callable(sharding) else sharding
+        place: Any = sharding(key, struct) if callable(sharding) else sharding
         arrays[key] = jax.make_array_from_callback(
             leaf.shape,
             place,

@@ -141,14 +141,13 @@ class RunCheckpoints:
             return
         with self._telling(step):
             probe(self.folder)
-            if self._manager is None:
-                self._open()
-            if step in self._manager.all_steps():
+            manager = self._manager or self._open()
+            if step in manager.all_steps():
                 return
             schema = {"format": FORMAT, "format_version": FORMAT_VERSION, "step": step}
             sums = {"params": bit_sums(params), "opt_state": bit_sums(opt_state)}
             self._saving = step
-            self._manager.save(
+            manager.save(
                 step,
                 args=ocp.args.Composite(
                     params=ocp.args.StandardSave(params),
@@ -166,7 +165,10 @@ class RunCheckpoints:
 
     def poll(self) -> None:
         """Tells of a save that has failed meanwhile; waits for nothing."""
-        if self._saving is not None and not self._manager.is_saving_in_progress():
+        manager = self._manager
+        if self._saving is None or manager is None:
+            return
+        if not manager.is_saving_in_progress():
             self.wait()
 
     def wait(self) -> None:
@@ -199,7 +201,8 @@ class RunCheckpoints:
           CheckpointError: there are checkpoints, and none can be read.
         """
         skipped = []
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        manager = self._manager or self._open()
+        for step in sorted(manager.all_steps(), reverse=True):
             try:
                 check(self.metadata(step))
                 found = self.restore(step, params, opt_state)
@@ -210,7 +213,7 @@ class RunCheckpoints:
                 self._set_aside(bad)
                 warn(f"{reason}; going on from step {step}")
             if skipped:
-                self._manager.reload()
+                manager.reload()
             return dataclasses.replace(found, skipped=tuple(why for _, why in skipped))
         if not skipped:
             return None
@@ -253,7 +256,7 @@ class RunCheckpoints:
                     f"{self.folder / str(step) / item} is damaged: its bits are not "
                     "those that were saved"
                 )
-        return Restored(step, *arrays, data, ())
+        return Restored(step, arrays[0], arrays[1], data, ())
 
     def close(self) -> None:
         """Finishes the last save and frees the threads."""
@@ -263,7 +266,7 @@ class RunCheckpoints:
                 self._manager.close()
         self._manager = None
 
-    def _open(self) -> None:
+    def _open(self) -> ocp.CheckpointManager:
         mute_late_writes()
         # A barrier that some processes never reached cannot be used again.
         self._opened += 1
@@ -272,6 +275,7 @@ class RunCheckpoints:
         )
         options = dataclasses.replace(self._options, multiprocessing_options=apart)
         self._manager = ocp.CheckpointManager(self.folder, options=options)
+        return self._manager
 
     def _reopen(self) -> None:
         """A manager whose save has failed is not used again."""

@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from scipy import stats
 
 from swm_jax import baselines, worlds
+from swm_jax.arrays import Array
 from swm_jax.baselines import Answerer
 from swm_jax.envs import AnyScene, Env
 from swm_jax.eval import statistics

@@ -76,8 +76,9 @@ def run_sweep(
       finish: called with every episode that ended.
     """
     groups: dict[tuple[str, str], list[tuple[str, int]]] = {}
-    for (task, *policy), seeds in remaining(config, journal).items():
-        groups.setdefault(tuple(policy), []).extend((task, seed) for seed in seeds)
+    for (task, method, name), seeds in remaining(config, journal).items():
+        group = groups.setdefault((method, name), [])
+        group.extend((task, seed) for seed in seeds)
     for (method, name), tasks in groups.items():
         asked, planner = answerers[name], make_planner(config, method)
         begin(method, name, len(tasks))

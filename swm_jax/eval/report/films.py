@@ -47,7 +47,7 @@ def shoot(
     for i, task in enumerate(config.tasks):
         episode = choose(episodes, task, order)
         scenes = load_episode(config, folder, episode) if episode else None
-        if scenes is not None:
+        if episode is not None and scenes is not None:
             reel[task] = _film(config, env, learned, episode, scenes, folder)
         progress(i + 1, task)
     return reel

@@ -21,8 +21,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
+from swm_jax.arrays import Array
 from swm_jax.models.backbones.attention import (
     KeyValues,
     Near,
@@ -198,6 +199,7 @@ class Decoder(nn.Module):
         shared = shared_axes(layout)
         x = join({name: s.tokens for name, s in layout.items()}, layout, shared)
         x = lay(layout, shared, x)
+        states: Any = None  # before the middle layer
         if c.scan:
             body = layer(tuple(layout))
 

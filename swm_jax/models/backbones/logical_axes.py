@@ -17,7 +17,8 @@ a mesh may split.
 
 import jax
 from jax.sharding import PartitionSpec
-from jaxtyping import Array
+
+from swm_jax.arrays import Array
 
 MESH_AXES: dict[str, tuple[str, ...]] = {
     "batch": ("data", "fsdp"),

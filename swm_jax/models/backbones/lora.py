@@ -109,7 +109,7 @@ def init_adapters(
     Raises:
       ValueError: a rule that matches no matrix.
     """
-    weights = flatten_dict(dict(params), sep="/")
+    weights: dict[str, Any] = flatten_dict(dict(params), sep="/")
     made = {name: declared(name, leaf.shape) for name, leaf in weights.items()}
     matrices = [name for name in weights if made[name].inputs]
     patterns = [rule.pattern for rule in rules]
@@ -130,11 +130,13 @@ def init_adapters(
 
 def scale_adapters(adapters: Mapping, rules: Sequence[LoraRule]) -> dict[str, Any]:
     """Adapters as the model takes them: b multiplied by its rule's alpha / rank."""
-    flat = flatten_dict(dict(adapters), sep="/")
+    flat: dict[str, Any] = flatten_dict(dict(adapters), sep="/")
     patterns = [rule.pattern for rule in rules]
     for name in flat:
         if name.endswith("/b"):
-            rule = rules[first_match(patterns, name.removesuffix("/b"))]
+            which = first_match(patterns, name.removesuffix("/b"))
+            assert which is not None  # an adapter was made by a rule
+            rule = rules[which]
             flat[name] = flat[name] * (rule.alpha / rule.rank)
     return unflatten_dict(flat, sep="/")
 
@@ -149,8 +151,8 @@ def merge_adapters(
       adapters: as trained, not scaled yet.
       rules: those that they were made with.
     """
-    weights = flatten_dict(dict(params), sep="/")
-    factors = flatten_dict(scale_adapters(adapters, rules), sep="/")
+    weights: dict[str, Any] = flatten_dict(dict(params), sep="/")
+    factors: dict[str, Any] = flatten_dict(scale_adapters(adapters, rules), sep="/")
     for name in [n.removesuffix("/a") for n in factors if n.endswith("/a")]:
         a, b = factors[f"{name}/a"], factors[f"{name}/b"]
         product = declared(name, weights[name].shape).product

@@ -26,11 +26,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Float
+
+from swm_jax.arrays import Array
 
 zeros, ones = nn.initializers.zeros, nn.initializers.ones
 # Mode and distribution of `variance_scaling` by name.
-_SCALINGS = {
+_SCALINGS: dict[str, tuple[Any, Any]] = {
     "fan_in": ("fan_in", "truncated_normal"),
     "xavier": ("fan_avg", "uniform"),
 }
@@ -102,8 +104,7 @@ class Weight:
         return (*stack, *rows, rank), (*stack, rank, *columns)
 
 
-@struct.dataclass
-class Adapted:
+class Adapted(struct.PyTreeNode):
     """A weight with its adapter, as a layer finds it among its parameters.
 
     Attributes:

@@ -9,28 +9,15 @@ padded answer.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 
 from swm_jax.models import QuestionBatch
 from swm_jax.models.ask import encode_answers
+from swm_jax.models.tokenizer import Tokenizes
 from swm_jax.models.types import PAD_TOKEN
 from swm_jax.planning.goals.value import GoalArrays, check_goal
 from swm_jax.questions import FreeQuestion, Question
-
-
-class Tokenizes(Protocol):
-    """What is needed of a tokenizer, such as `swm_jax.models.Tokenizer`."""
-
-    def encode_batch(
-        self, texts: list[str], length: int
-    ) -> tuple[np.ndarray, np.ndarray]: ...
-
-    def encode(self, text: str) -> list[int]: ...
-
-    @property
-    def eos_id(self) -> int: ...
 
 
 def question_batch(
@@ -107,13 +94,13 @@ def goal_batch(
         for g in goals
     ]
     batch = question_batch([g.questions for g in goals], tokenizer, length, count, sets)
-    count = batch.type_id.shape[1]
-    answers = np.zeros((len(goals), count), np.int32)
-    weights = np.zeros((len(goals), count), np.float32)
+    wide = batch.type_id.shape[1]
+    answers = np.zeros((len(goals), wide), np.int32)
+    weights = np.zeros((len(goals), wide), np.float32)
     for s, goal in enumerate(goals):
         answers[s, : len(goal.questions)] = np.asarray(goal.answers)
         weights[s, : len(goal.questions)] = np.asarray(goal.weights)
-    sizes = np.array([[len(words) for words in _pad(each, count)] for each in sets])
+    sizes = np.array([[len(words) for words in _pad(each, wide)] for each in sets])
     widest = batch.answer_ids.shape[2]
     # One size for all, as with yes and no, needs no mask.
     offered = None

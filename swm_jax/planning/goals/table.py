@@ -18,10 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
+from swm_jax.arrays import Array, Indices
 from swm_jax.models import QuestionBatch
-from swm_jax.planning.goals.question_batch import Tokenizes, goal_batch, question_batch
+from swm_jax.models.tokenizer import Tokenizes
+from swm_jax.planning.goals.question_batch import goal_batch, question_batch
 from swm_jax.planning.goals.value import GoalArrays
 from swm_jax.questions.conditional_goals import (
     AnyGoal,
@@ -33,8 +35,7 @@ from swm_jax.questions.conditional_goals import (
 from swm_jax.questions.goal import Goal
 
 
-@struct.dataclass
-class GoalTable:
+class GoalTable(struct.PyTreeNode):
     """Everything that S scenes may come to aim at.
 
     Attributes:
@@ -176,18 +177,18 @@ class CompiledGoals:
     goals: tuple[AnyGoal, ...]
     table: GoalTable
 
-    def rows(self, index: Sequence[int]) -> "CompiledGoals":
+    def rows(self, index: Indices) -> "CompiledGoals":
         """The goals of some of the scenes, in arrays of the same size."""
-        index = np.asarray(index)
-        table = jax.tree.map(lambda x: np.asarray(x)[index], self.table)
-        return CompiledGoals(tuple(self.goals[i] for i in index), table)
+        rows = np.asarray(index)
+        table = jax.tree.map(lambda x: np.asarray(x)[rows], self.table)
+        return CompiledGoals(tuple(self.goals[i] for i in rows), table)
 
     @property
     def ask(self) -> bool:
         """Whether any of the goals depends on the present."""
         return any(present_of(goal) for goal in self.goals)
 
-    def aims(self, option: Sequence[int]) -> list[Goal]:
+    def aims(self, option: Indices) -> list[Goal]:
         """The option of every scene."""
         return [options_of(goal)[int(i)] for goal, i in zip(self.goals, option)]
 

@@ -21,16 +21,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int
+from jax.core import Tracer
+from jaxtyping import Bool, Float, Int
 
+from swm_jax.arrays import Array
 from swm_jax.planning.protocol import Normalise, WorldModel
 
 Score = Literal["probability", "log_probability", "margin", "tanh_margin"]
 SCORES: tuple[str, ...] = get_args(Score)
 
 
-@struct.dataclass
-class GoalArrays:
+class GoalArrays(struct.PyTreeNode):
     """What the planner wants to hear, one row per scene.
 
     Attributes:
@@ -59,7 +60,7 @@ def check_goal(goal: GoalArrays, choices: int) -> None:
         )
     if goal.answers.shape[1] == 0:
         raise ValueError("a goal without questions cannot rank candidates")
-    if any(isinstance(x, jax.core.Tracer) for x in (goal.answers, goal.weights)):
+    if any(isinstance(x, Tracer) for x in (goal.answers, goal.weights)):
         return
     answers, weights = np.asarray(goal.answers), np.asarray(goal.weights)
     if (wrong := (answers < 0) | (answers >= choices)).any():
@@ -136,7 +137,7 @@ def chunk_value(
     values = jnp.zeros(heard.shape[:2])
     for q in range(weights.shape[1]):
         values += weights[:, None, q] * heard[..., q]
-    return jnp.where(bad, -jnp.inf, values), bad
+    return jnp.where(bad, -jnp.inf, values), jnp.asarray(bad)
 
 
 def unusable_answers(

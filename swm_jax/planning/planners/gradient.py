@@ -15,8 +15,9 @@ import functools
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Float, Int, Key
 
+from swm_jax.arrays import Array
 from swm_jax.planning.config import PlannerConfig
 from swm_jax.planning.planners.sampling import PUBLISHED, refit_cem
 from swm_jax.planning.population import first_population
@@ -35,7 +36,7 @@ from swm_jax.planning.state import PlanInfo, PlannerState
 def climb(
     problem: Problem,
     state: PlannerState,
-    keys: Key[Array, " S"],
+    keys: Key[jax.Array, " S"],
     config: PlannerConfig,
     proposals: Float[Array, "S M H A"] | None = None,
 ) -> tuple[Float[Array, "S H A"], PlanInfo]:
@@ -62,7 +63,7 @@ def climb(
 def search_and_climb(
     problem: Problem,
     state: PlannerState,
-    keys: Key[Array, " S"],
+    keys: Key[jax.Array, " S"],
     config: PlannerConfig,
     proposals: Float[Array, "S M H A"] | None = None,
     *,

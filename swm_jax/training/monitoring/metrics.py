@@ -142,24 +142,24 @@ class _Board:
                 self._writer = EventsWriter(str(local / "events"))
             for name, value in row.items():
                 scalar = summary.scalar(name, value)
-                event = event_pb2.Event(
+                event = event_pb2.Event(  # pyright: ignore[reportAttributeAccessIssue]  # made by protobuf on import
                     wall_time=time.time(), step=step, summary=scalar
                 )
                 self._writer.write_event(event)
             self._writer.flush()
             if self._local and time.monotonic() >= self._due:
-                self._upload()
+                self._upload(self._local)
 
     def close(self) -> None:
         with _TellOnce(self):
             if self._writer is not None:
                 self._writer.close()
                 if self._local:
-                    self._upload()
+                    self._upload(self._local)
 
-    def _upload(self) -> None:
+    def _upload(self, local: str) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        for path in pathlib.Path(self._local).iterdir():
+        for path in pathlib.Path(local).iterdir():
             (self._folder / path.name).write_bytes(path.read_bytes())
         self._due = time.monotonic() + 2 * UPLOAD_EVERY
 

@@ -69,18 +69,18 @@ class Profiler:
         if self._local is None or step < self._last:
             return None
         jax.block_until_ready(result)
-        return self._stop()
+        return self._stop(self._local)
 
     def close(self) -> None:
         """Ends a trace that has begun, gives the signal back."""
         if self._local is not None:
-            self._stop()
+            self._stop(self._local)
         if self._before is not None:
             signal.signal(signal.SIGUSR1, self._before)
 
-    def _stop(self) -> str:
+    def _stop(self, traced: str) -> str:
         jax.profiler.stop_trace()
-        local, self._local = pathlib.Path(self._local), None
+        local, self._local = pathlib.Path(traced), None
         # The profiler writes local files only, and names them by the second.
         folder = self._folder / "plugins/profile" / f"from_step_{self._first + 1}"
         folder.mkdir(parents=True, exist_ok=True)

@@ -64,7 +64,8 @@ class WorldModelInputs:
         self._parts = (experiment.model.config(), tokenizer)
         self._rendered = data.source == "rendered"
         self._every = 0 if self._rendered else data.rendered_every
-        self._sample, self._episodes = None, None
+        self._sample: Any = None
+        self._episodes: Any = None
         if self._rendered or self._every:
             if data.rendered_images != data.images and rows is not None:
                 raise ValueError(
@@ -127,7 +128,7 @@ class WorldModelInputs:
             from data_pipelines.saqa import device_batches as device_saqa
 
             generation = ml_collections.ConfigDict(dict(data.simulated.generation))
-            episodes = poses.simulated_episodes(generation, data.dir, split)
+            episodes = poses.simulated_episodes(generation, str(data.dir), split)
             return device_saqa.DeviceBatches.make(
                 episodes,
                 data,

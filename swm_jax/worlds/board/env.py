@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import ml_collections
 import mujoco
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Bool, Float, Int, Key
 
+from swm_jax.arrays import Array
 from swm_jax.choices import known
 from swm_jax.envs.env import MjcfEnv, check_physics_step
 from swm_jax.envs.pushing import GRAVITY
@@ -64,8 +65,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     check_physics_step(config.physics_dt, geometry.CONTROL_PERIOD)
 
 
-@struct.dataclass
-class State:
+class State(struct.PyTreeNode):
     """Everything the physics needs; any leading batch axes.
 
     Attributes:
@@ -111,7 +111,7 @@ class BoardEnv(MjcfEnv[State, Scene]):
         )
 
     @staticmethod
-    def fresh(key: Key[Array, ""], block_ids: tuple[int, ...]) -> State:
+    def fresh(key: Key[jax.Array, ""], block_ids: tuple[int, ...]) -> State:
         return place(key, block_ids)
 
     def command(
@@ -148,7 +148,7 @@ class BoardEnv(MjcfEnv[State, Scene]):
 
 
 @functools.partial(jax.jit, static_argnames="block_ids")
-def place(key: Key[Array, ""], block_ids: tuple[int, ...]) -> State:
+def place(key: Key[jax.Array, ""], block_ids: tuple[int, ...]) -> State:
     """A fresh world: peg and blocks scattered over the board, at rest."""
     peg_key, place_key, yaw_key = jax.random.split(key, 3)
     peg = uniform_place(peg_key)
@@ -159,7 +159,7 @@ def place(key: Key[Array, ""], block_ids: tuple[int, ...]) -> State:
 
 
 def uniform_place(
-    key: Key[Array, ""], shape: tuple[int, ...] = (), inset: float = 0.0
+    key: Key[jax.Array, ""], shape: tuple[int, ...] = (), inset: float = 0.0
 ) -> Float[Array, "*shape 2"]:
     """Uniform positions where blocks may lie, `inset` metres from their walls."""
     low, high = (jnp.asarray(corner) for corner in BLOCK_BOUNDS)
@@ -167,7 +167,7 @@ def uniform_place(
 
 
 def scatter(
-    key: Key[Array, ""],
+    key: Key[jax.Array, ""],
     peg: Float[Array, "2"],
     placed: Float[Array, "8 2"],
     fixed: Bool[Array, "8"],

@@ -62,11 +62,11 @@ def collision_capsules(shape: str) -> tuple[Capsule, ...]:
     outline = geometry.OUTLINES[shape]
     if shape in ("cube", "pentagon"):
         corners = _inset(outline, 0.005)
-        sides = zip(corners, np.roll(corners, -1, axis=0))
-        sides = tuple((*start, *end, 0.005) for start, end in sides)
+        ends = zip(corners, np.roll(corners, -1, axis=0))
+        sides = [(x0, y0, x1, y1, 0.005) for (x0, y0), (x1, y1) in ends]
         return (*sides, (0.0, 0.0, 0.0, 0.0, _inner_radius(outline) - 0.003))
     if shape == "star":
-        tips = tuple((0.0, 0.0, *(0.81 * tip), 0.003) for tip in outline[::2])
+        tips = [(0.0, 0.0, 0.81 * x, 0.81 * y, 0.003) for x, y in outline[::2]]
         return (*tips, (0.0, 0.0, 0.0, 0.0, 0.0117))
     half = (
         (0.02469, -0.01131, 0.01522, -0.0003, 0.00244),
@@ -84,7 +84,7 @@ def outline_triangles(outline: Float[np.ndarray, "n 2"]) -> list[tuple[int, int,
         ear = next(i for i in range(len(left)) if _is_ear(outline, left, i))
         triangles.append((left[ear - 1], left[ear], left[(ear + 1) % len(left)]))
         del left[ear]
-    return [*triangles, tuple(left)]
+    return [*triangles, (left[0], left[1], left[2])]
 
 
 def board_mjcf(

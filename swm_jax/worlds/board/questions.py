@@ -14,8 +14,9 @@ Axes: ... batch axes (scenes, horizons and questions broadcast), 2 = (x, y).
 
 from typing import NamedTuple
 
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from swm_jax.arrays import Array
 from swm_jax.envs.scene import BLOCK_NAMES, array_namespace
 from swm_jax.questions.language import Language
 from swm_jax.questions.types import Arg, QuestionType, bins, length
@@ -60,7 +61,8 @@ class Points(NamedTuple):
 
 
 def _points(blocks, peg) -> Points:
-    return Points(*(*blocks, None, None)[:2], peg)
+    a, b = (*blocks, None, None)[:2]
+    return Points(a, b, peg)
 
 
 def _frame(v, direction):

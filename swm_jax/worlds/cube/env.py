@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import ml_collections
 import mujoco
 from flax import struct
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Float, Int, Key
 
+from swm_jax.arrays import Array
 from swm_jax.choices import known
 from swm_jax.envs.env import MjcfEnv, check_physics_step
 from swm_jax.envs.scene import array_namespace
@@ -56,8 +57,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     check_physics_step(config.physics_dt, config.control_period)
 
 
-@struct.dataclass
-class CubeState:
+class CubeState(struct.PyTreeNode):
     """Everything the physics needs; any leading batch axes.
 
     Attributes:
@@ -103,7 +103,7 @@ class CubeEnv(MjcfEnv[CubeState, CubeScene]):
         )
 
     @staticmethod
-    def fresh(key: Key[Array, ""], block_ids: tuple[int, ...]) -> CubeState:
+    def fresh(key: Key[jax.Array, ""], block_ids: tuple[int, ...]) -> CubeState:
         return place(key, block_ids)
 
     def command(
@@ -148,7 +148,7 @@ class CubeEnv(MjcfEnv[CubeState, CubeScene]):
 
 
 @functools.partial(jax.jit, static_argnames="block_ids")
-def place(key: Key[Array, ""], block_ids: tuple[int, ...]) -> CubeState:
+def place(key: Key[jax.Array, ""], block_ids: tuple[int, ...]) -> CubeState:
     """A fresh world: the gripper in the air and cubes scattered, at rest."""
     hand_key, yaw_key, place_key, turn_key = jax.random.split(key, 4)
     low, high = (
@@ -163,7 +163,7 @@ def place(key: Key[Array, ""], block_ids: tuple[int, ...]) -> CubeState:
     return state_at_rest(gripper, upright(spots, 2 * half_turn), block_ids)
 
 
-def scatter(key: Key[Array, ""], count: int) -> Float[Array, "n 2"]:
+def scatter(key: Key[jax.Array, ""], count: int) -> Float[Array, "n 2"]:
     """Places for cubes on the table, one after the other, `CUBE_GAP` apart."""
     low, high = (jnp.asarray(each) for each in (geometry.CUBE_LOW, geometry.CUBE_HIGH))
     spots = jnp.full((count, 2), 10.0)

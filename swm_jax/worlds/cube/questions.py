@@ -28,8 +28,9 @@ arrays alike: whichever comes in goes out.
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from swm_jax.arrays import Array
 from swm_jax.envs.scene import BLOCK_NAMES, array_namespace
 from swm_jax.questions.language import Language
 from swm_jax.questions.types import Arg, QuestionType, length
@@ -62,7 +63,8 @@ class Poses(NamedTuple):
 
 
 def _poses(cubes, gripper) -> Poses:
-    return Poses(*(*cubes, None, None)[:2], gripper)
+    a, b = (*cubes, None, None)[:2]
+    return Poses(a, b, gripper)
 
 
 def _in_frame(rotation, v):

@@ -20,6 +20,7 @@ from flax import struct
 from jaxtyping import Float, Int, Key, UInt8
 from PIL import Image
 
+from swm_jax.arrays import Array
 from swm_jax.choices import known
 from swm_jax.envs.env import Env
 from swm_jax.envs.scene import BLOCK_NAMES
@@ -41,8 +42,7 @@ def available() -> bool:
     return importlib.util.find_spec("language_table") is not None
 
 
-@struct.dataclass
-class LanguageTableState:
+class LanguageTableState(struct.PyTreeNode):
     """A world of Language-Table; any leading batch axes.
 
     Attributes:
@@ -99,8 +99,9 @@ class LanguageTableEnv(Env[LanguageTableState, Scene]):
           LanguageTableMissing: the package is not installed.
         """
         try:
-            from language_table.environments import blocks, language_table
-            from language_table.environments.utils.pose3d import Pose3d
+            # Packages that only this world needs, and few have.
+            from language_table.environments import blocks, language_table  # pyright: ignore[reportMissingImports]
+            from language_table.environments.utils.pose3d import Pose3d  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise LanguageTableMissing(
                 "Language-Table's env needs google-research's package: a checkout on "
@@ -167,7 +168,7 @@ class LanguageTableEnv(Env[LanguageTableState, Scene]):
         return self._state(0)
 
     def step(
-        self, state: LanguageTableState, action: Float[np.ndarray, "2"]
+        self, state: LanguageTableState, action: Float[Array, "2"]
     ) -> LanguageTableState:
         """One control step (0.1 s) of one world.
 
@@ -181,13 +182,13 @@ class LanguageTableEnv(Env[LanguageTableState, Scene]):
         return self._state(int(state.step) + 1)
 
     def step_batch(
-        self, states: LanguageTableState, actions: Float[np.ndarray, "B 2"]
+        self, states: LanguageTableState, actions: Float[Array, "B 2"]
     ) -> LanguageTableState:
         """`step` for B worlds, one after the other."""
         return _stack([self.step(*each) for each in zip(_worlds(states), actions)])
 
     def rollout_batch(
-        self, states: LanguageTableState, actions: Float[np.ndarray, "B H 2"]
+        self, states: LanguageTableState, actions: Float[Array, "B H 2"]
     ) -> Scene:
         """Plays H actions in each of B worlds: scenes [B, H + 1]."""
         scenes = [self.scene(states)]
@@ -249,12 +250,12 @@ class LanguageTableEnv(Env[LanguageTableState, Scene]):
             pose[slot] = *place[:2], yaw
         effector = self._env._robot.forward_kinematics().translation[:2]
         return LanguageTableState(
-            world=np.int32(number),
+            world=np.array(number, np.int32),
             target=np.asarray(target.translation[:2], np.float32),
             block_pose=pose,
             block_id=np.array(self.block_ids, np.int32),
             peg=np.asarray(effector, np.float32),
-            step=np.int32(step),
+            step=np.array(step, np.int32),
         )
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Float, Int, Key, UInt8
 
+from swm_jax.arrays import Array
 from swm_jax.envs.env import Env
 from swm_jax.worlds.cube.env import CubeEnv
 from swm_jax.worlds.cube.scene import CUBES, CubeScene
@@ -42,8 +43,7 @@ def available() -> bool:
     return importlib.util.find_spec("ogbench") is not None
 
 
-@struct.dataclass
-class OGBenchState:
+class OGBenchState(struct.PyTreeNode):
     """A world of OGBench's env; any leading batch axes.
 
     Attributes:
@@ -135,7 +135,7 @@ class OGBenchCube(Env[OGBenchState, CubeScene]):
         """`reset` for B keys."""
         return _stack([self.reset(key) for key in keys])
 
-    def step(self, state: OGBenchState, action: Float[np.ndarray, "5"]) -> OGBenchState:
+    def step(self, state: OGBenchState, action: Float[Array, "5"]) -> OGBenchState:
         """One control step; nothing is drawn."""
         action = self.check_actions(action, ())
         self._load(state)
@@ -151,13 +151,13 @@ class OGBenchCube(Env[OGBenchState, CubeScene]):
         return self._state(int(state.step) + 1)
 
     def step_batch(
-        self, states: OGBenchState, actions: Float[np.ndarray, "B 5"]
+        self, states: OGBenchState, actions: Float[Array, "B 5"]
     ) -> OGBenchState:
         """`step` for B worlds, one after the other."""
         return _stack([self.step(*each) for each in zip(_worlds(states), actions)])
 
     def rollout_batch(
-        self, states: OGBenchState, actions: Float[np.ndarray, "B H 5"]
+        self, states: OGBenchState, actions: Float[Array, "B H 5"]
     ) -> CubeScene:
         """Plays H actions in each of B worlds: scenes [B, H + 1]."""
         scenes = [self.scene(states)]
@@ -218,10 +218,10 @@ class OGBenchCube(Env[OGBenchState, CubeScene]):
         scene = self._reader.of(data)
         return OGBenchState(
             physics=physics,
-            gripper=scene.gripper,
-            block_pose=scene.block_pose,
-            block_id=scene.block_id,
-            step=np.int32(step),
+            gripper=np.asarray(scene.gripper),
+            block_pose=np.asarray(scene.block_pose),
+            block_id=np.asarray(scene.block_id),
+            step=np.array(step, np.int32),
         )
 
 
@@ -288,7 +288,8 @@ def seeded(seed: int) -> Iterator[None]:
 
 def _make(cubes: int, size: int, control_period: float, pictures: bool = True) -> Any:
     try:
-        from ogbench.manipspace.envs.cube_env import CubeEnv as PackageEnv
+        # An extra, which few have.
+        from ogbench.manipspace.envs.cube_env import CubeEnv as PackageEnv  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise OGBenchMissing(
             "OGBench's env needs its package: pip install 'swm_jax[ogbench]'"

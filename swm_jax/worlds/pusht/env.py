@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import ml_collections
 import mujoco
 from flax import struct
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Float, Int, Key
 
+from swm_jax.arrays import Array
 from swm_jax.choices import known
 from swm_jax.envs.env import MjcfEnv, check_physics_step
 from swm_jax.envs.pushing import GRAVITY
@@ -55,8 +56,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     check_physics_step(config.physics_dt, geometry.CONTROL_PERIOD)
 
 
-@struct.dataclass
-class State:
+class State(struct.PyTreeNode):
     """Everything the physics needs; any leading batch axes.
 
     Attributes:
@@ -102,7 +102,7 @@ class PushTEnv(MjcfEnv[State, Scene]):
         )
 
     @staticmethod
-    def fresh(key: Key[Array, ""], block_ids: tuple[int, ...]) -> State:
+    def fresh(key: Key[jax.Array, ""], block_ids: tuple[int, ...]) -> State:
         del block_ids  # there is one T
         return place(key)
 
@@ -138,7 +138,7 @@ class PushTEnv(MjcfEnv[State, Scene]):
 
 
 @jax.jit
-def place(key: Key[Array, ""]) -> State:
+def place(key: Key[jax.Array, ""]) -> State:
     """A fresh world at rest: T and peg anywhere, the T at any angle."""
     handle_key, yaw_key, peg_key = jax.random.split(key, 3)
     low, high = _HANDLES
@@ -150,7 +150,7 @@ def place(key: Key[Array, ""]) -> State:
     return state_at_rest(pose, free_peg(peg_key, pose))
 
 
-def free_peg(key: Key[Array, ""], pose: Float[Array, "3"]) -> Float[Array, "2"]:
+def free_peg(key: Key[jax.Array, ""], pose: Float[Array, "3"]) -> Float[Array, "2"]:
     """A place for the peg that keeps `PEG_CLEARANCE` from the T."""
     low, high = _PEGS
     pegs = jax.random.uniform(key, (_TRIES, 2), minval=low, maxval=high)

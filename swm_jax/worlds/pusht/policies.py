@@ -21,8 +21,9 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 from flax import struct
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Float, Int, Key, PRNGKeyArray
 
+from swm_jax.arrays import Array
 from swm_jax.worlds.pusht import geometry
 from swm_jax.worlds.pusht.env import PushTEnv, State, free_peg, place, state_at_rest
 from swm_jax.worlds.pusht.geometry import PEG_BOX, PLANNER_ACTION_LIMIT
@@ -36,8 +37,7 @@ NEAREST, FARTHEST = 0.0005, 0.06  # metres, spread of starts near the goal
 _PATIENCE = 12  # steps after which the poking policy picks another point
 
 
-@struct.dataclass
-class Memory:
+class Memory(struct.PyTreeNode):
     """What a policy keeps between steps, one episode.
 
     Attributes:
@@ -75,7 +75,9 @@ def check_generation(config: ml_collections.ConfigDict) -> None:
 
 
 def starts(
-    env: PushTEnv, keys: PRNGKeyArray, config: ml_collections.ConfigDict
+    env: PushTEnv,
+    keys: Key[jax.Array, " B"],
+    config: ml_collections.ConfigDict,
 ) -> State:
     """Resets, `config.near_share` of them replaced by a T near its goal."""
     return env.native(_starts(keys, config.near_share))

@@ -13,8 +13,9 @@ arrays alike: whichever comes in goes out.
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from swm_jax.arrays import Array
 from swm_jax.envs.scene import array_namespace
 from swm_jax.questions.language import Language
 from swm_jax.questions.types import Arg, QuestionType, bins, length

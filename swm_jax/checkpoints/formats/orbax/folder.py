@@ -35,6 +35,7 @@ from swm_jax.checkpoints.formats.orbax.step_folder import (
     write_description,
 )
 from swm_jax.checkpoints.run.manager import FORMAT, FORMAT_VERSION
+from swm_jax.files import AnyPath
 from swm_jax.models import ModelConfig, SemanticWorldModel, Tokenizer, get_config
 from swm_jax.models.tokenizer import TOKENIZER_FILE
 
@@ -52,7 +53,7 @@ class Opened:
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | AnyPath,
         tokenizer: Tokenizer | None,
         overrides: Mapping[str, Any],
     ):
@@ -120,7 +121,7 @@ class Opened:
 
 
 def open_orbax(
-    path: str | Path,
+    path: str | AnyPath,
     tokenizer: Tokenizer | None,
     overrides: Mapping[str, Any],
     check: bool,
@@ -202,7 +203,7 @@ def write_orbax(
     write_description(folder, metadata, source.tokenizer)
 
 
-def _host() -> jax.Device:
+def _host() -> Any:
     """A CPU device where there is one: a conversion needs no accelerator."""
     try:
         return jax.local_devices(backend="cpu")[0]

@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
+from swm_jax.arrays import Array
 from swm_jax.envs.ray_caster import (
     check_size,
     lambert,
@@ -45,11 +46,13 @@ from swm_jax.worlds.board.scene import Scene
 
 BACKGROUND, BOARD, PEG, FIRST_BLOCK = -1, 0, 1, 2  # what `segment` returns
 
-_POSITION = np.float32(board.CAMERA_POSITION)
-_FORWARD = np.float32(board.CAMERA_FORWARD) / np.linalg.norm(board.CAMERA_FORWARD)
+_POSITION = np.array(board.CAMERA_POSITION, np.float32)
+_FORWARD = np.array(board.CAMERA_FORWARD, np.float32) / np.linalg.norm(
+    board.CAMERA_FORWARD
+)
 _RIGHT = np.cross(_FORWARD, board.CAMERA_UP)
-_RIGHT = np.float32(_RIGHT / np.linalg.norm(_RIGHT))
-_UP = np.float32(np.cross(_RIGHT, _FORWARD))
+_RIGHT = (_RIGHT / np.linalg.norm(_RIGHT)).astype(np.float32)
+_UP = np.cross(_RIGHT, _FORWARD).astype(np.float32)
 _TAN_Y = float(np.tan(np.deg2rad(board.CAMERA_FOVY) / 2))
 _TAN_X = _TAN_Y * board.CAMERA_ASPECT
 
@@ -273,7 +276,7 @@ def _window(radius, low, high, h, w):
     )
     size = np.zeros(2)
     for shift in ((0.05, 0, -0.05), (-0.05, 0, -0.05), (0, 0.05, -0.05), (0, 0, 0)):
-        offset = points - (_POSITION + np.float32(shift))
+        offset = points - (_POSITION + np.array(shift, np.float32))
         depth = offset @ _FORWARD
         column = offset @ _RIGHT / (2 * _TAN_X * depth) * w
         row = offset @ _UP / (2 * _TAN_Y * depth) * h

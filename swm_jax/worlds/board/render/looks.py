@@ -9,14 +9,11 @@ which is what OpenGL's fixed pipeline in `mujoco.Renderer` computes too.
 
 from flax import struct
 
-from swm_jax.envs.scene import COLOURS
+from swm_jax.envs.scene import COLOURS, Triple, grey
 from swm_jax.worlds.board import geometry as board_geometry
 
-Triple = tuple[float, float, float]
 
-
-@struct.dataclass
-class Look:
+class Look(struct.PyTreeNode):
     """How a scene appears. Colours are red, green, blue in [0, 1].
 
     Attributes:
@@ -38,8 +35,8 @@ class Look:
         board_geometry.BLOCK_RGB[name] for name in COLOURS
     )
     light_direction: Triple = board_geometry.LIGHT_DIRECTION
-    ambient_rgb: Triple = (board_geometry.LIGHT_AMBIENT,) * 3
-    diffuse_rgb: Triple = (board_geometry.LIGHT_DIFFUSE,) * 3
+    ambient_rgb: Triple = grey(board_geometry.LIGHT_AMBIENT)
+    diffuse_rgb: Triple = grey(board_geometry.LIGHT_DIFFUSE)
     camera_offset: Triple = (0.0, 0.0, 0.0)
 
 

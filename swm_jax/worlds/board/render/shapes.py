@@ -15,8 +15,9 @@ Letters `...` are any axes of rays that broadcast against each other.
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
+from swm_jax.arrays import Array
 from swm_jax.envs.scene import BLOCK_NAMES
 from swm_jax.worlds.board.geometry import OUTLINES
 

@@ -22,8 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
+from swm_jax.arrays import Array
 from swm_jax.envs.ray_caster import (
     check_size,
     lambert,
@@ -40,9 +41,11 @@ from swm_jax.worlds.cube.scene import CubeScene
 
 BACKGROUND, TABLE, GRIPPER, FIRST_CUBE = -1, 0, 1, 2  # what `segment` returns
 
-_POSITION = np.float32(geometry.CAMERA_POSITION)
-_RIGHT = np.float32(geometry.CAMERA_RIGHT)
-_UP = np.float32(geometry.CAMERA_UP) / np.float32(np.linalg.norm(geometry.CAMERA_UP))
+_POSITION = np.array(geometry.CAMERA_POSITION, np.float32)
+_RIGHT = np.array(geometry.CAMERA_RIGHT, np.float32)
+_UP = np.array(geometry.CAMERA_UP, np.float32) / np.float32(
+    np.linalg.norm(geometry.CAMERA_UP)
+)
 _FORWARD = np.cross(_UP, _RIGHT)
 _TAN = float(np.tan(np.deg2rad(geometry.CAMERA_FOVY) / 2))
 _CUBE_RADIUS = geometry.CUBE_HALF * 3**0.5
@@ -308,7 +311,7 @@ def _window(radius, h, w):
     """
     x, y, z = zip(geometry.WALLS_LOW + (0.0,), geometry.WALLS_HIGH + (0.4,))
     corners = np.stack(np.meshgrid(x, y, z), -1).reshape(-1, 3)
-    offset = corners - (_POSITION + np.float32([-0.05, 0.0, -0.05]))
+    offset = corners - (_POSITION + np.array([-0.05, 0.0, -0.05], np.float32))
     depth = (offset @ _FORWARD).min() - radius
     aside = np.abs(np.stack([offset @ _RIGHT, offset @ _UP])).max() / depth
     size = 2 * radius / depth * np.sqrt(1 + aside**2) / (2 * _TAN) * h

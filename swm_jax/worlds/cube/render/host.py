@@ -58,8 +58,10 @@ def render(
     look: CubeLook | None = None,
 ) -> np.ndarray:
     """As `swm_jax.worlds.cube.render.device.render`, drawn by MuJoCo."""
-    cubes, options = scene.block_id.shape[-1], dict(supersample=supersample, look=look)
-    with CubeHostRenderer(height, width, cubes, **options) as renderer:
+    cubes = scene.block_id.shape[-1]
+    with CubeHostRenderer(
+        height, width, cubes, supersample=supersample, look=look
+    ) as renderer:
         return renderer.render(scene)
 
 

@@ -7,9 +7,7 @@ and the finger pads with 0.5 for pictures); alpha 1 draws it solid, 0 hides it.
 
 from flax import struct
 
-from swm_jax.envs.scene import COLOURS
-
-Triple = tuple[float, float, float]
+from swm_jax.envs.scene import COLOURS, Triple, grey
 
 # OGBench's colours; what it calls orange is the paper's yellow.
 _RGB = {
@@ -21,8 +19,7 @@ _RGB = {
 }
 
 
-@struct.dataclass
-class CubeLook:
+class CubeLook(struct.PyTreeNode):
     """How a cube scene appears. Colours are red, green, blue in [0, 1].
 
     Attributes:
@@ -46,8 +43,8 @@ class CubeLook:
     pad_alpha: float = 0.5
     arm_alpha: float = 0.1
     light_direction: Triple = (-0.3, 0.2, -0.933)
-    ambient_rgb: Triple = (0.45,) * 3
-    diffuse_rgb: Triple = (0.55,) * 3
+    ambient_rgb: Triple = grey(0.45)
+    diffuse_rgb: Triple = grey(0.55)
     camera_offset: Triple = (0.0, 0.0, 0.0)
 
 

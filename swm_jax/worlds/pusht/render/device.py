@@ -12,8 +12,9 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
+from swm_jax.arrays import Array
 from swm_jax.envs.ray_caster import check_size, lambert, over_scenes, to_pixels
 from swm_jax.worlds.pusht.geometry import BOXES, GOAL_POSE, PEG_RADIUS, SIDE
 from swm_jax.worlds.pusht.overlap import to_t

@@ -5,13 +5,11 @@ The default has gym_pusht's colours.
 
 from flax import struct
 
+from swm_jax.envs.scene import Triple, grey
 from swm_jax.worlds.pusht import geometry
 
-Triple = tuple[float, float, float]
 
-
-@struct.dataclass
-class Look:
+class Look(struct.PyTreeNode):
     """How a scene appears. Colours are red, green, blue in [0, 1].
 
     Attributes:
@@ -32,8 +30,8 @@ class Look:
     t_rgb: Triple = geometry.T_RGB
     peg_rgb: Triple = geometry.PEG_RGB
     light_direction: Triple = geometry.LIGHT_DIRECTION
-    ambient_rgb: Triple = (geometry.LIGHT_AMBIENT,) * 3
-    diffuse_rgb: Triple = (geometry.LIGHT_DIFFUSE,) * 3
+    ambient_rgb: Triple = grey(geometry.LIGHT_AMBIENT)
+    diffuse_rgb: Triple = grey(geometry.LIGHT_DIFFUSE)
     camera_offset: Triple = (0.0, 0.0, 0.0)
 
 
@@ -42,5 +40,5 @@ LOOKS: dict[str, Look] = {
     "unseen_table": Look(table_rgb=(0.75, 0.62, 0.45)),
     "unseen_colours": Look(t_rgb=(0.75, 0.3, 0.25), peg_rgb=(0.2, 0.2, 0.2)),
     "camera_shift": Look(camera_offset=(0.02, -0.03, 0.0)),
-    "dim_light": Look(ambient_rgb=(0.25,) * 3, diffuse_rgb=(0.3,) * 3),
+    "dim_light": Look(ambient_rgb=grey(0.25), diffuse_rgb=grey(0.3)),
 }
