@@ -88,8 +88,7 @@ class SimulatorWorldModel(struct.PyTreeNode):
         if observation.scene is None:
             raise ValueError("the simulator world model needs observation.scene")
         start = observation.scene
-        kind: Any = worlds.load(self.env.world).scene.kind
-        if isinstance(start, kind):
+        if isinstance(start, worlds.load(self.env.world).scene.kind):
             start = self.env.state_from_scene(start)
         start, keys = self._misread(start)
         asked = questions.type_id, questions.args
