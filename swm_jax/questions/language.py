@@ -192,7 +192,7 @@ class Language:
 
     def margin(
         self,
-        type_id: Int[Array, "..."],
+        type_id: Int[Array, "..."] | int,
         args: Int[Array, "... 3"],
         scene_0: Any,
         scene_h: Any,
@@ -243,7 +243,7 @@ class Language:
 
     def answer(
         self,
-        type_id: Int[Array, "..."],
+        type_id: Int[Array, "..."] | int,
         args: Int[Array, "... 3"],
         scene_0: Any,
         scene_h: Any,
@@ -252,7 +252,7 @@ class Language:
         return self.index(type_id, self.margin(type_id, args, scene_0, scene_h))
 
     def index(
-        self, type_id: Int[Array, "..."], margin: Float[Array, "..."]
+        self, type_id: Int[Array, "..."] | int, margin: Float[Array, "..."]
     ) -> Int[Array, "..."]:
         """Index of the answer to questions whose rules gave these margins."""
         xp = array_namespace(type_id, margin)
