@@ -219,7 +219,7 @@ class Language:
         if not isinstance(type_id, jax.Array):
             occurring = set(np.unique(type_id).tolist())
             kinds = tuple(kind for kind in kinds if kind.id in occurring)
-        type_id, args = xp.asarray(type_id), xp.asarray(args)
+        ids, args = xp.asarray(type_id), xp.asarray(args)
         columns = [args[..., i] for i in range(MAX_ARGS)]
         most = max((kind.objects for kind in kinds), default=0)
         found = [
@@ -227,7 +227,7 @@ class Language:
             for scene in (scene_0, scene_h)
         ]
         robots = getattr(scene_0, self.robot), getattr(scene_h, self.robot)
-        shapes = [type_id.shape, args.shape[:-1], *(x.shape[:-1] for x in robots)]
+        shapes = [ids.shape, args.shape[:-1], *(x.shape[:-1] for x in robots)]
         result = xp.full(np.broadcast_shapes(*shapes), xp.nan, xp.float32)
         for kind in kinds:
             count = kind.objects
@@ -238,7 +238,7 @@ class Language:
             value = kind.rule(now, then, *choices(kind, columns))
             for _, there in found[1][:count]:
                 value = xp.where(there, value, xp.nan)
-            result = xp.where(type_id == kind.id, value, result)
+            result = xp.where(ids == kind.id, value, result)
         return result.astype(xp.float32)
 
     def answer(
