@@ -262,7 +262,7 @@ class Language:
         return answer_index(margin, xp.asarray(edges)[type_id])
 
     @functools.cached_property
-    def edges(self) -> Float[np.ndarray, "ids C-1"]:
+    def edges(self) -> Float[np.ndarray, "ids edges"]:
         """Edges of the answer set of every id, filled up with infinity."""
         return edge_table(self.types)
 
@@ -302,7 +302,7 @@ class Language:
         return words.vocabulary((self,), types)
 
 
-def edge_table(types: Sequence[QuestionType]) -> Float[np.ndarray, "ids C-1"]:
+def edge_table(types: Sequence[QuestionType]) -> Float[np.ndarray, "ids edges"]:
     """Edges of the answer set of every id up to the last; infinity fills rows up."""
     widest = max(len(kind.answers.edges) for kind in types)
     edges = np.full((max(kind.id for kind in types) + 1, widest), np.inf, np.float32)

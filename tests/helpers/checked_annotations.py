@@ -31,5 +31,8 @@ def checked(function):
 def _arrays(hint) -> bool:
     """Whether a hint is of arrays, or of what holds some."""
     if isinstance(hint, type) and not typing.get_args(hint):
-        return issubclass(hint, AbstractArray)
-    return any(map(_arrays, typing.get_args(hint)))
+        if not issubclass(hint, AbstractArray):
+            return False
+        hint.array_type = typing.Any  # numpy's or JAX's: for the type checker, too
+        return True
+    return any([_arrays(each) for each in typing.get_args(hint)])
