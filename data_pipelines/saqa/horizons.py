@@ -41,12 +41,12 @@ class Horizons:
             )
 
     @property
-    def bucket(self) -> Int[np.ndarray, " longest+1"]:
+    def bucket(self) -> Int[np.ndarray, " horizons"]:
         """Bucket of every horizon."""
         return np.searchsorted(self.ends, np.arange(self.longest + 1))
 
     @property
-    def weights(self) -> Float[np.ndarray, " longest+1"]:
+    def weights(self) -> Float[np.ndarray, " horizons"]:
         """Probability of every horizon."""
         result = np.zeros(self.longest + 1)
         for k, share in enumerate(self.shares):

@@ -52,7 +52,7 @@ class Pools:
         return np.array([kind.about_change for kind in self.types])
 
     @property
-    def edges(self) -> Float[np.ndarray, "types C-1"]:
+    def edges(self) -> Float[np.ndarray, "types edges"]:
         """Edges of each type's answer set, filled up with infinity."""
         return edge_table(self.types)[self.type_id]
 

@@ -118,7 +118,7 @@ class EpisodeArrays:
         return self.action[steps < self.length[:, None]]
 
 
-def first_frames(episodes: Sequence[Episode]) -> Int[np.ndarray, " N+1"]:
+def first_frames(episodes: Sequence[Episode]) -> Int[np.ndarray, " bounds"]:
     """Where each episode's frames begin if all lie one after the other; and the end."""
     return np.cumsum([0, *(len(e) + 1 for e in episodes)], dtype=np.int64)
 

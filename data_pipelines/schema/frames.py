@@ -105,7 +105,7 @@ class RecordFrames:
     def __init__(
         self,
         places: Sequence[tuple[Path, int]],
-        first: Int[np.ndarray, " N+1"],
+        first: Int[np.ndarray, " bounds"],
     ):
         """Episode i is record `places[i]`; its frames are `first[i]..first[i + 1]`."""
         self._places, self._first = places, np.asarray(first)

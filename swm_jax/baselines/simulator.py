@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Float, Int, Key
+from jaxtyping import Float, Key, UInt
 
 from swm_jax import worlds
 from swm_jax.arrays import Array
@@ -191,7 +191,7 @@ class SimulatorWorldModel(struct.PyTreeNode):
         return jnp.where(self.logit_limit > 0, limit * jnp.tanh(margin / limit), margin)
 
 
-def _bits(x: Float[Array, "S ..."]) -> Int[Array, " S"]:
+def _bits(x: Float[Array, "S ..."]) -> UInt[Array, " S"]:
     """A number per scene that follows from its values, to be folded into a key."""
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
     return bits.sum(tuple(range(1, bits.ndim)))

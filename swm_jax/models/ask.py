@@ -73,8 +73,8 @@ class Answers:
 
 def answer_batch(
     model,
-    images: UInt8[np.ndarray, "S h w 3"],
-    actions: Float[np.ndarray, "S H A"],
+    images: UInt8[Array, "S h w 3"],
+    actions: Float[Array, "S H A"],
     questions: Sequence[Sequence[str]],
     horizons: Sequence[int],
     answers: Sequence[str] | None = ("no", "yes"),

@@ -162,8 +162,8 @@ class VLMWorldModel(struct.PyTreeNode):
 
     def answer(
         self,
-        image: UInt8[np.ndarray, "h w 3"],
-        actions: Float[np.ndarray, "H A"],
+        image: UInt8[Array, "h w 3"],
+        actions: Float[Array, "H A"],
         question: str,
         answers: Sequence[str] | None = ("no", "yes"),
         **options: Any,

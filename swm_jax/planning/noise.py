@@ -17,14 +17,14 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, Key
+from jaxtyping import Float, Integer, Key
 
 from swm_jax.arrays import Array
 
 
 @jax.jit
 def fold_in_each(
-    keys: Key[jax.Array, "*S"], data: Int[Array, " S"]
+    keys: Key[jax.Array, "*S"], data: Integer[Array, " S"]
 ) -> Key[jax.Array, " S"]:
     """Keys of S scenes, one number folded into each.
 

@@ -107,7 +107,7 @@ class AnswerSet:
 
 
 def answer_index(
-    value: Float[Array, "..."], edges: Float[Array, "... C-1"]
+    value: Float[Array, "..."], edges: Float[Array, "... edges"]
 ) -> Int[Array, "..."]:
     """Index of the answer: how many of the edges lie below the value.
 
