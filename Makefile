@@ -2,6 +2,7 @@
 #
 #   make eval       examine the shipped checkpoint: results/demo/report.html
 #   make test       all tests but the slow ones        make test-slow   those
+#   make coverage   the same tests, and which lines they run
 #   make test-faults        every mesh; kills and starves runs on up to four processes
 #   make test-parity        our models beside PyTorch's (installs the extra parity)
 #   make test-big-vision    and beside big_vision's, from a checkout on PYTHONPATH
@@ -41,12 +42,14 @@ CONSTRAINTS = $(shell $(PYTHON) -c 'import sys; \
 
 TEST_WORKERS ?= 2
 # Workers need not import PyTorch only to find that they run none of its tests.
-TEST := JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n $(TEST_WORKERS) \
+# A worker begins with one half and takes over what the other has not come to, so that
+# tests of a module meet in the process that has compiled their programs.
+TEST := JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal \
 	--ignore=tests/parity
 MARKS := not gpu and not tpu_aot and not big_vision and not parity and not faults \
 	and not ogbench and not language_table
 
-.PHONY: eval aot libtpu inspect convert test test-slow test-faults test-parity \
+.PHONY: eval aot libtpu inspect convert check coverage test test-slow test-faults test-parity \
 	test-big-vision test-ogbench test-tpu-aot fixtures lint format train venv clean
 
 eval: $(STAMP)
@@ -63,6 +66,9 @@ convert: $(STAMP)
 
 test: $(STAMP)
 	$(TEST) -m "$(MARKS) and not slow" $(ARGS)
+
+coverage: $(STAMP)
+	$(TEST) -m "$(MARKS) and not slow" --cov $(ARGS)
 
 test-slow: $(STAMP)
 	$(TEST) -m "$(MARKS) and slow" $(ARGS)
