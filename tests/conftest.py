@@ -25,7 +25,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # workers inherit the folder
 import hypothesis
 import jax
 import pytest
-from training_runs import Runs, compiled_folder
+from training_runs import Runs
 
 import swm_jax  # noqa: F401  (sets NPROC before jax starts)
 
@@ -50,9 +50,9 @@ def few_compiled_programs() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def runs(tmp_path_factory) -> Iterator[Runs]:
-    """Starts training runs; they share a compilation cache."""
-    with contextlib.closing(Runs(compiled_folder(tmp_path_factory))) as runs:
+def runs() -> Iterator[Runs]:
+    """Starts training runs, and ends those that a test has left running."""
+    with contextlib.closing(Runs()) as runs:
         yield runs
 
 
