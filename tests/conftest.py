@@ -1,6 +1,7 @@
 """Test set-up: CPU, one store of compiled programs, few of them in memory.
 
-Compilation is most of what the tests cost. Programs are compiled without optimisation,
+Compilation is most of what the tests cost. Programs are compiled without optimisation
+and with LLVM code for few larger modules (a third of the time, and of the memory maps),
 and once: all workers of a test session, and the processes that its tests start, share
 one persistent cache, which is new for each session.
 """
@@ -16,6 +17,11 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if "fusion_emitters" not in os.environ.get("XLA_FLAGS", ""):  # workers inherit them
+    os.environ["XLA_FLAGS"] = (
+        "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1 "
+        + os.environ.get("XLA_FLAGS", "")
+    )
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # workers inherit the folder
     _folder = tempfile.mkdtemp(prefix="swm_jax_compiled_")
     atexit.register(shutil.rmtree, _folder, ignore_errors=True)
@@ -29,9 +35,9 @@ from training_runs import Runs
 
 import swm_jax  # noqa: F401  (sets NPROC before jax starts)
 
-# Linux ends a process that needs more than 65530 memory maps (vm.max_map_count). A
-# compiled program holds three or more, so a worker that keeps all of its programs dies
-# inside LLVM, with a segmentation fault.
+# A process has at most 65530 memory maps (vm.max_map_count of Linux). A replan that is
+# compiled holds 130 of them, with XLA's defaults 420, so a worker that keeps all of its
+# programs dies inside LLVM, with a segmentation fault.
 MOST_MAPS = 20_000
 MAPS = Path("/proc/self/maps")
 
