@@ -1,6 +1,8 @@
 # Everything runs in .venv, which the first target that needs it makes.
 #
 #   make eval       examine the shipped checkpoint: results/demo/report.html
+#   make check      before a commit, two minutes: lint, and the tests of questions,
+#                   planning, checkpoints, tools, configs and of the floors
 #   make test       all tests but the slow ones        make test-slow   those
 #   make coverage   the same tests, and which lines they run
 #   make test-faults        every mesh; kills and starves runs on up to four processes
@@ -48,6 +50,10 @@ TEST := JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist work
 	--ignore=tests/parity
 MARKS := not gpu and not tpu_aot and not big_vision and not parity and not faults \
 	and not ogbench and not language_table
+# A third of the tests in a sixth of the time.
+QUICK := tests/test_floors.py tests/questions tests/planning tests/checkpoints \
+	tests/tools tests/training/test_config_check.py tests/training/test_config_flag.py \
+	--ignore=tests/planning/test_simulator_world_model.py
 
 .PHONY: eval aot libtpu inspect convert check coverage test test-slow test-faults test-parity \
 	test-big-vision test-ogbench test-tpu-aot fixtures lint format train venv clean
@@ -63,6 +69,10 @@ convert: $(STAMP)
 	@test -n "$(HF)" -a -n "$(OUT)" || \
 		{ echo "error: make convert HF=folder OUT=destination"; exit 1; }
 	$(BIN)/python -m swm_jax.convert "$(HF)" "$(OUT)" $(ARGS)
+
+# Beside `lint` stands what else reads the code alone.
+check: lint
+	$(TEST) -m "$(MARKS) and not slow" $(QUICK) $(ARGS)
 
 test: $(STAMP)
 	$(TEST) -m "$(MARKS) and not slow" $(ARGS)
