@@ -61,18 +61,51 @@ def commands() -> dict[str, set[str]]:
 COMMANDS = commands()
 
 
+# Imports what commands share and defines no flag, then runs one command in a copy of
+# itself per line that it reads. Flags of two commands may have one name.
+HELP = """
+import os, runpy, sys
+import data_pipelines.batches.stream, swm_jax.training, swm_jax.checkpoints.convert
+for line in sys.stdin:
+    module, path = line.split()
+    if not os.fork():
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), 1)
+        sys.argv = [module, "--helpfull"]
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        finally:
+            sys.stdout.flush()
+            os._exit(0)
+    os.wait()
+    print(flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def help_of(tmp_path_factory):
+    """Output of `python -m module --helpfull`."""
+    output = tmp_path_factory.mktemp("help") / "help"
+    command = [sys.executable, "-c", HELP]
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
+
+        def ask(module):
+            print(module, output, file=process.stdin, flush=True)
+            process.stdout.readline()
+            told = output.read_text()
+            output.unlink()
+            return told
+
+        yield ask
+        process.stdin.close()
+
+
 @pytest.mark.parametrize("module", sorted(COMMANDS))
-def test_commands_of_the_documents_have_the_flags_they_are_shown_with(module):
+def test_commands_of_the_documents_have_the_flags_they_are_shown_with(module, help_of):
     assert importlib.util.find_spec(module), f"no module {module}"
     if not COMMANDS[module]:
         return
-    done = subprocess.run(
-        [sys.executable, "-m", module, "--helpfull"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    told = set(re.findall(r"--(?:\[no\])?([\w-]+)", done.stdout))
+    told = set(re.findall(r"--(?:\[no\])?([\w-]+)", help_of(module)))
     shown = {
         flag.removeprefix("no") if flag not in told else flag
         for flag in COMMANDS[module]

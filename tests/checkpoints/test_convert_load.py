@@ -184,7 +184,7 @@ def test_devices_read_their_shards_only(folder, tmp_path):
         convert(source, tmp_path / "a.npz"),
         convert(source, tmp_path / "orbax"),
     ]
-    flags = "--xla_force_host_platform_device_count=4"
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4"
     done = subprocess.run(
         [sys.executable, "-c", SHARDED, *map(str, paths)],
         cwd=ROOT,
