@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from swm_jax.envs import BLOCK_NAMES
-from swm_jax.envs.pushing import servo_gains
+from swm_jax.envs.pushing_model import servo_gains
 from swm_jax.worlds.board import geometry as board_geometry
 from swm_jax.worlds.board.model import (
     board_model,

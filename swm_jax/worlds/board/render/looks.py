@@ -1,22 +1,15 @@
-"""Looks: colours, light and camera offset of a rendered board.
-
-A look is data, not code: every field is a leaf of a pytree, so a jitted renderer
-takes any look without compiling again, and `jax.vmap` over a batch of looks is
-domain randomisation. The light is one directional lamp plus ambient light without
-shadows or highlights, `colour * min(1, ambient + diffuse * max(0, -normal . light))`,
-which is what OpenGL's fixed pipeline in `mujoco.Renderer` computes too.
-"""
+"""Looks: colours, light and camera offset of a rendered board."""
 
 from flax import struct
 
+from swm_jax.envs import ray_caster
+from swm_jax.envs.ray_caster import Triple
 from swm_jax.envs.scene import COLOURS
 from swm_jax.worlds.board import geometry as board_geometry
 
-Triple = tuple[float, float, float]
-
 
 @struct.dataclass
-class Look:
+class Look(ray_caster.Look):
     """How a scene appears. Colours are red, green, blue in [0, 1].
 
     Attributes:
@@ -24,11 +17,7 @@ class Look:
       background_rgb: colour of whatever surrounds the board; not lit.
       peg_rgb: colour of the peg.
       block_rgb: one colour per entry of `scene.COLOURS`.
-      light_direction: the way the light travels, board frame, of any length.
-      ambient_rgb: light that reaches every face.
-      diffuse_rgb: light of the directional lamp at normal incidence.
-      camera_offset: metres added to the camera's position, at most 0.05 along
-        each axis; the viewing direction stays.
+      camera_offset: at most 0.05 along each axis.
     """
 
     board_rgb: Triple = board_geometry.BOARD_RGB
@@ -37,10 +26,6 @@ class Look:
     block_rgb: tuple[Triple, ...] = tuple(
         board_geometry.BLOCK_RGB[name] for name in COLOURS
     )
-    light_direction: Triple = board_geometry.LIGHT_DIRECTION
-    ambient_rgb: Triple = (board_geometry.LIGHT_AMBIENT,) * 3
-    diffuse_rgb: Triple = (board_geometry.LIGHT_DIFFUSE,) * 3
-    camera_offset: Triple = (0.0, 0.0, 0.0)
 
 
 LOOKS: dict[str, Look] = {

@@ -5,13 +5,13 @@ The default has gym_pusht's colours.
 
 from flax import struct
 
+from swm_jax.envs import ray_caster
+from swm_jax.envs.ray_caster import Triple
 from swm_jax.worlds.pusht import geometry
-
-Triple = tuple[float, float, float]
 
 
 @struct.dataclass
-class Look:
+class Look(ray_caster.Look):
     """How a scene appears. Colours are red, green, blue in [0, 1].
 
     Attributes:
@@ -20,10 +20,7 @@ class Look:
       goal_rgb: colour of the goal, a sheet on the table.
       t_rgb: colour of the T.
       peg_rgb: colour of the peg.
-      light_direction: the way the light travels, of any length.
-      ambient_rgb: light that reaches every face.
-      diffuse_rgb: light of the directional lamp at normal incidence.
-      camera_offset: metres added to the camera's position; the height changes nothing.
+      camera_offset: the height changes nothing.
     """
 
     table_rgb: Triple = geometry.TABLE_RGB
@@ -31,10 +28,6 @@ class Look:
     goal_rgb: Triple = geometry.GOAL_RGB
     t_rgb: Triple = geometry.T_RGB
     peg_rgb: Triple = geometry.PEG_RGB
-    light_direction: Triple = geometry.LIGHT_DIRECTION
-    ambient_rgb: Triple = (geometry.LIGHT_AMBIENT,) * 3
-    diffuse_rgb: Triple = (geometry.LIGHT_DIFFUSE,) * 3
-    camera_offset: Triple = (0.0, 0.0, 0.0)
 
 
 LOOKS: dict[str, Look] = {
