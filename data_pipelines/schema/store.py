@@ -28,12 +28,14 @@ from data_pipelines.schema.episode import (
     validate,
 )
 from data_pipelines.schema.features import Schema
+from swm_jax.choices import first_line
 
 SPLITS = ("train", "val")
 VERSION = f"{SCHEMA_VERSION}.0.0"
 VERSIONS = tuple(f"{version}.0.0" for version in READABLE)
 # One record per chunk: random access, as TFDS does. Frames are packed already.
 _WRITER_OPTIONS = "group_size:1,zstd:1"
+_ADVICE = "delete it and generate again to make it anew"
 _PARTIAL = "partial."  # prefix of a file being written; never a shard's name
 
 
@@ -121,12 +123,13 @@ def write_shard(path: Path, episodes: Iterable[Episode], schema: Schema) -> int:
             count += 1
         writer.close()
         _sync(partial)
-        if count_records(partial) != count:
+        reader = array_record_module.ArrayRecordReader(str(partial))
+        if reader.num_records() != count:
             raise OSError("it reads back shorter than it was written")
+        reader.close()
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"cannot write {path}: {reason}") from error
+        raise DataError(f"cannot write {path}: {first_line(error)}") from error
     finally:
         partial.unlink(missing_ok=True)
     return count
@@ -141,13 +144,23 @@ def remove_partial(directory: Path) -> None:
             path.unlink()
 
 
-def count_records(path: Path) -> int:
-    """Records in a shard; 0 for a file that was cut off."""
-    reader = array_record_module.ArrayRecordReader(str(path))
+def open_shard(path: Path, expected: int) -> array_record_module.ArrayRecordReader:
+    """A reader of a shard with so many records.
+
+    Raises:
+      DataError: it is cut off or damaged; names the file.
+    """
     try:
-        return reader.num_records()
-    finally:
-        reader.close()
+        reader = array_record_module.ArrayRecordReader(str(path))
+        found = reader.num_records()
+    except (OSError, RuntimeError) as error:
+        raise damaged(path, error) from error
+    if found != expected:
+        raise DataError(
+            f"{path} holds {found} readable records, expected {expected}: it is "
+            f"damaged; {_ADVICE}"
+        )
+    return reader
 
 
 def check_shard(path: Path, expected: int) -> None:
@@ -156,20 +169,17 @@ def check_shard(path: Path, expected: int) -> None:
     Raises:
       DataError: it is cut off or a record is damaged; names the file.
     """
-    advice = "delete it and generate again to make it anew"
+    reader = open_shard(path, expected)
     try:
-        found = count_records(path)
-        if found != expected:
-            raise DataError(
-                f"{path} holds {found} readable records, expected {expected}: it is "
-                f"damaged; {advice}"
-            )
-        reader = array_record_module.ArrayRecordReader(str(path))
         reader.read_all()
         reader.close()
     except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path} is damaged ({reason}); {advice}") from error
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: Exception, where: str = "") -> DataError:
+    """The error of a shard that cannot be read; `where` begins the reason."""
+    return DataError(f"{path} is damaged ({where}{first_line(error)}); {_ADVICE}")
 
 
 def write_info(

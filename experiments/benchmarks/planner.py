@@ -17,7 +17,6 @@ the floor's. Operations and least bytes are counted from shapes
 
 import dataclasses
 import functools
-import importlib.util
 import os
 
 import swm_jax  # noqa: F401  (sets NPROC before jax starts)
@@ -28,7 +27,7 @@ import numpy as np
 from absl import app, flags
 
 from experiments.benchmarks import planner_overhead
-from experiments.benchmarks.parts.timing import machine, side_by_side
+from experiments.benchmarks.parts.timing import installed, machine, side_by_side
 from experiments.benchmarks.parts.workloads import (
     HORIZON,
     WORDS,
@@ -249,10 +248,7 @@ def planning_rows(preset, model, scene, horizons) -> list[Row]:
 
 def published_rows(preset, config, params, scene, horizons) -> list[Row]:
     """The published loop in PyTorch, if it is installed."""
-    missing = [p for p in ("torch", "transformers") if not importlib.util.find_spec(p)]
-    if not preset.loop or missing:
-        if missing:
-            print(f"left out, not installed: {', '.join(missing)}")
+    if not preset.loop or not installed("torch", "transformers"):
         return []
     from experiments.benchmarks.references.published_loop import PublishedLoop
 

@@ -31,14 +31,9 @@ class _Run(NamedTuple):
 def decoder_flops_per_token(config: ModelConfig) -> int:
     """Products of one token with the weights of all decoder layers.
 
-    3.96 G for Gemma 2B: attention to keys is `attention_flops`.
+    3.96 G for Gemma 2B; attention to keys comes on top.
     """
     return config.depth * (_key_value_flops(config) + _rest_flops(config))
-
-
-def attention_flops(config: ModelConfig, tokens: int, keys: int) -> int:
-    """Logits and weighted values of `tokens` that see `keys` each, in all layers."""
-    return config.depth * _attention_layer_flops(config, tokens, keys)
 
 
 def image_tower_flops(config: ModelConfig, images: int = 1) -> int:

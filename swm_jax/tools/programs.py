@@ -8,7 +8,6 @@ model, and the closed loop on the device. No weight is made and no data set is r
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -75,13 +74,7 @@ def train_program(experiment: Experiment, mesh: Mesh) -> Program:
     model = experiment.model.config()
     built = build(experiment, TrainableWorldModel.of(experiment), mesh)
     state, batch = built.state, batch_shapes(experiment, mesh)
-    images, actions = batch.actions.shape[:2]
-    questions, length = batch.question_tokens.shape[1:]
-    queries, answers = batch.answer_tokens.shape[1:]
-    count = functools.partial(
-        flops.train_step_flops,
-        model, images, actions, questions, length, queries, answers,
-    )  # fmt: skip
+    images, queries = batch.query_question.shape
     return Program(
         name="train step",
         lower=lambda: built.step.lower(state, batch),
@@ -91,8 +84,8 @@ def train_program(experiment: Experiment, mesh: Mesh) -> Program:
             "batch": bytes_per_device(batch),
         },
         parameters=count_parameters(state.params),
-        flops=count(recompute=True),
-        model_flops=count(),
+        flops=step_flops(model, batch, recompute=True),
+        model_flops=step_flops(model, batch),
         work={
             "images": images,
             "labels": images * queries,
@@ -188,11 +181,10 @@ def has_loop(experiment: Experiment) -> bool:
 
 def planner_model(model: ModelConfig, mesh: Mesh) -> VLMWorldModel:
     """A world model of shapes, whole on every device of the mesh."""
-    init = SemanticWorldModel(model).init_params
-    params = jax.eval_shape(lambda: init(jax.random.key(0)))
     whole = replicated(mesh)
     params = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, model.dtype, sharding=whole), params
+        lambda x: jax.ShapeDtypeStruct(x.shape, model.dtype, sharding=whole),
+        SemanticWorldModel(model).param_shapes(),
     )
     return VLMWorldModel(params, model, candidates_per_pass=128 * mesh.size)
 
@@ -238,6 +230,14 @@ def batch_shapes(experiment: Experiment, mesh: Mesh) -> TrainBatch:
 def frame_size(experiment: Experiment) -> tuple[int, ...]:
     """Rows and columns of a frame, `data.frame` or the model's own."""
     return experiment.data.frame or (experiment.model.config().image_size,) * 2
+
+
+def step_flops(model: ModelConfig, batch: TrainBatch, recompute: bool = False) -> int:
+    """Operations of a train step on a batch; see `flops.train_step_flops`."""
+    images, actions = batch.actions.shape[:2]
+    shape = images, actions, *batch.question_tokens.shape[1:]
+    shape += batch.answer_tokens.shape[1:]
+    return flops.train_step_flops(model, *shape, recompute=recompute)
 
 
 def train_tokens(model: ModelConfig, batch: TrainBatch) -> int:

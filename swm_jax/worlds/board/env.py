@@ -2,9 +2,9 @@
 
 Language-Table's world in the plane: the action is added to the peg's target
 position, which is clipped to the board; one control step is 0.1 s. The world is
-described here: the state, its reset and its reading as a `Scene`. `engine.MujocoBoard`
-(C engine, CPU hosts) and `engine.MjxBoard` (accelerators) add the physics;
-`swm_jax.worlds.load_env` chooses.
+described here: its settings and its reset. State, action and reading as a `Scene` are
+those of all such worlds (`envs/pushing.py`), whose engines add the physics;
+`swm_jax.worlds.load_env` joins the two.
 
 Axes: B worlds, H control steps. Positions in metres, angles in radians (not
 wrapped, so that turns can be counted).

@@ -18,7 +18,14 @@ from jaxtyping import Array, Float
 
 from swm_jax.envs.scene import BLOCK_NAMES, array_namespace
 from swm_jax.questions.language import Language
-from swm_jax.questions.types import Arg, QuestionType, bins, length
+from swm_jax.questions.types import (
+    Arg,
+    QuestionType,
+    along_and_across,
+    bins,
+    cone_margin,
+    length,
+)
 from swm_jax.worlds.board.words import (
     DIRECTION_TOLERANCE,
     DIRECTION_VECTORS,
@@ -63,39 +70,20 @@ def _points(blocks, peg) -> Points:
     return Points(*(*blocks, None, None)[:2], peg)
 
 
-def _frame(v, direction):
-    """A vector's parts along a direction and (unsigned) across it."""
-    xp = array_namespace(v, direction)
-    d = xp.asarray(DIRECTION_VECTORS)[direction]
-    along = (v * d).sum(-1)
-    across = xp.abs(v[..., 0] * d[..., 1] - v[..., 1] * d[..., 0])
-    return along, across
-
-
 def _near_ray(v, direction):
     """How far inside the strip around the ray: v is near some point of it."""
     xp = array_namespace(v, direction)
-    along, across = _frame(v, direction)
+    along, across = along_and_across(v, xp.asarray(DIRECTION_VECTORS)[direction])
     beyond = along - xp.clip(along, *RAY)
     return RAY_TOLERANCE - length(xp.stack([beyond, across], -1))
 
 
 def _went(v, direction):
-    """Signed distance of a displacement to the edge of "far enough, that way".
-
-    The yes region is a cone around the direction without its tip: length over
-    `CHANGE` and angle within the tolerance. The exact distance to it grows in
-    every wrong direction, where the smaller of "too short" and "off the cone"
-    would reward a planner for a move backwards.
-    """
+    """Signed distance of a displacement to the edge of "far enough, that way"."""
     xp = array_namespace(v, direction)
-    along, across = _frame(v, direction)
     tolerance = xp.asarray(DIRECTION_TOLERANCE)[direction]
-    cos, sin = xp.cos(tolerance), xp.sin(tolerance)
-    inside = sin * along - cos * across  # to the cone's edge, > 0 inside
-    edge = xp.maximum(cos * along + sin * across, CHANGE)
-    outside = -length(xp.stack([along - edge * cos, across - edge * sin], -1))
-    return xp.where(inside > 0, xp.minimum(length(v) - CHANGE, inside), outside)
+    way = xp.asarray(DIRECTION_VECTORS)[direction]
+    return cone_margin(v, way, xp.cos(tolerance), xp.sin(tolerance), CHANGE)
 
 
 def _in_region(xy, region):

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from swm_jax.envs.scene import array_namespace
 from swm_jax.questions.language import Language
-from swm_jax.questions.types import Arg, QuestionType, bins, length
+from swm_jax.questions.types import Arg, QuestionType, bins, cone_margin, length
 from swm_jax.worlds.pusht.geometry import GYRATION, PEG_RADIUS
 from swm_jax.worlds.pusht.overlap import (
     coverage,
@@ -69,21 +69,11 @@ def _gap(p: Poses):
 
 
 def _in_cone(v, direction, least):
-    """Signed distance of a vector to the edge of "that way, and far enough".
-
-    The yes region is a cone without its tip, angle within `TOLERANCE` and length over
-    `least`. Outside of it the exact distance grows in every wrong direction, where the
-    smaller of "too short" and "off the cone" would reward a way back.
-    """
-    xp = array_namespace(v, direction)
-    d = xp.asarray(VECTORS)[direction]
-    along = (v * d).sum(-1)
-    across = xp.abs(v[..., 0] * d[..., 1] - v[..., 1] * d[..., 0])
-    cos, sin = float(np.cos(TOLERANCE)), float(np.sin(TOLERANCE))
-    inside = sin * along - cos * across
-    edge = xp.maximum(cos * along + sin * across, least)
-    outside = -length(xp.stack([along - edge * cos, across - edge * sin], -1))
-    return xp.where(inside > 0, xp.minimum(length(v) - least, inside), outside)
+    """Signed distance of a vector to the edge of "that way, and far enough"."""
+    way = array_namespace(v, direction).asarray(VECTORS)[direction]
+    return cone_margin(
+        v, way, float(np.cos(TOLERANCE)), float(np.sin(TOLERANCE)), least
+    )
 
 
 def _turned(now, then, way):
