@@ -13,7 +13,6 @@ friction: the table's friction is a projection of the velocities after every ste
 (`envs/pushing.py`), which couples sliding and spinning as real dry friction does.
 """
 
-import mujoco
 import numpy as np
 from jaxtyping import Float
 
@@ -129,11 +128,6 @@ def board_mjcf(
         background=geometry.BACKGROUND_RGB,
         meshes=_meshes_xml() if visuals else "",
     )
-
-
-def board_model(**options) -> mujoco.MjModel:
-    """Compiles `board_mjcf(**options)`."""
-    return mujoco.MjModel.from_xml_string(board_mjcf(**options))
 
 
 def _block_xml(slot: int, name: str, visuals: bool) -> str:
