@@ -7,6 +7,7 @@ on the velocities after every physics step (`envs/pushing.py`).
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 from swm_jax.envs.ray_caster import Look, Triple
 
@@ -114,9 +115,9 @@ def pushing_mjcf(
 
 
 def planar_joints(
-    name: str, low: Triple | tuple, high: Triple | tuple, turning: str = ""
+    name: str, low: Sequence[float], high: Sequence[float], turning: str = ""
 ) -> str:
-    """Joints x, y, yaw of a thing whose centre stays between two corners."""
+    """Joints x, y, yaw of a thing whose centre stays between two corners, metres."""
     slides = "".join(
         f'<joint name="{name}_{axis}" type="slide" axis="{way}" '
         f'range="{least} {most}" {_LIMIT}/>'
