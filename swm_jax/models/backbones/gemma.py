@@ -183,6 +183,8 @@ class Decoder(nn.Module):
           middle: segments whose states half way up are wanted.
         """
         c, cache = self.config, cache or {}
+        # The last layer's states are joined and split in one order, the layout's.
+        read = tuple(name for name in layout if name in read)
         params = self.layers()
         views, kinds = self.views(layout), self.kinds()
 
