@@ -193,9 +193,8 @@ def replan_flops(model: ModelConfig, planner: Planner) -> int:
     """Operations of one replan of one scene with a goal of `QUESTIONS` questions."""
     c, length = planner.config, model.max_question_tokens
     answers = model.vocab_size if c.normalise == "vocabulary" else 2
-    scoring = flops.scoring_flops(
-        model, c.candidates, len(c.horizons), QUESTIONS, c.horizon, length, answers
-    )
+    asked = flops.Scoring(c.candidates, len(c.horizons), QUESTIONS, c.horizon, length)
+    scoring = flops.scoring_flops(model, asked, answers)
     times = c.iterations * (3 if planner.needs_gradient else 1)
     return flops.encode_flops(model, QUESTIONS, length) + times * scoring
 
