@@ -13,7 +13,7 @@ name is whole; `dataset_info.json` comes last, so a folder that has it is whole.
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -40,45 +40,6 @@ _PARTIAL = "partial."  # prefix of a file being written; never a shard's name
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
-    """Which episode lies in which shard; a pure function of these numbers.
-
-    Attributes:
-      directory: the data set's folder.
-      episodes: episodes of each split, in the order of `SPLITS`; the numbers of
-        later splits follow those of earlier ones.
-      episodes_per_shard: all shards have as many but a split's last.
-      name: of the data set, the beginning of every shard's name.
-    """
-
-    directory: Path
-    episodes: tuple[int, ...]
-    episodes_per_shard: int
-    name: str = "board"
-
-    def shards(self) -> list["Shard"]:
-        """All shards, in the order in which they are made."""
-        found, first = [], 0
-        for split, count in zip(SPLITS, self.episodes):
-            numbers = range(first, first + count)
-            found += make_shards(
-                self.directory, self.name, split, numbers, self.episodes_per_shard
-            )
-            first += count
-        return found
-
-
-def make_shards(
-    directory: Path, name: str, split: str, numbers: Sequence[int], size: int
-) -> list["Shard"]:
-    """Cuts the episodes of a split into shards of `size`; the last may be smaller."""
-    parts = [numbers[at : at + size] for at in range(0, len(numbers), size)]
-    end = f"of-{len(parts):05d}"
-    path = lambda i: directory / f"{name}-{split}.array_record-{i:05d}-{end}"
-    return [Shard(path(i), split, part) for i, part in enumerate(parts)]
-
-
-@dataclasses.dataclass(frozen=True)
 class Shard:
     """One file and the episodes in it.
 
@@ -91,6 +52,29 @@ class Shard:
     path: Path
     split: str
     numbers: Sequence[int]
+
+
+def make_shards(
+    directory: Path, splits: Mapping[str, Sequence[int]], size: int, name: str = "board"
+) -> list[Shard]:
+    """Which episode lies in which shard, a pure function of these arguments.
+
+    Args:
+      directory: the data set's folder.
+      splits: the numbers of each split's episodes.
+      size: episodes of a shard; a split's last may have fewer.
+      name: of the data set, the beginning of every shard's name.
+
+    Returns:
+      All shards, in the order in which they are made.
+    """
+    shards = []
+    for split, numbers in splits.items():
+        parts = [numbers[at : at + size] for at in range(0, len(numbers), size)]
+        for i, part in enumerate(parts):
+            file = f"{name}-{split}.array_record-{i:05d}-of-{len(parts):05d}"
+            shards.append(Shard(directory / file, split, part))
+    return shards
 
 
 def write_shard(path: Path, episodes: Iterable[Episode], schema: Schema) -> int:
