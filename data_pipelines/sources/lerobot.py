@@ -26,6 +26,7 @@ import numpy as np
 from data_pipelines.schema.episode import DataError
 from data_pipelines.sources.raw import RawEpisode, SourceKind
 from data_pipelines.sources.videos import read_video
+from swm_jax.choices import first_line
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 _TIME_TOLERANCE = 0.2  # of a frame's duration, between stored and expected times
@@ -269,8 +270,7 @@ def _parquet(path: Path) -> Any:
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing") from error
     except (OSError, pyarrow.ArrowException) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path} is damaged ({reason})") from error
+        raise DataError(f"{path} is damaged ({first_line(error)})") from error
 
 
 def _pyarrow() -> Any:
