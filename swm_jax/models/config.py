@@ -49,8 +49,8 @@ class ModelConfig:
       max_horizon: longest action chunk.
       action_size: A, width of one action.
       action_scale: factor on raw actions before the projector; 1 in the published
-        model. RMSNorm discards the magnitude of a token, so small models learn sooner
-        when a typical action has a norm near 1 beside the projector's bias.
+        model. The decoder's first RMSNorm discards magnitudes, so a small model learns
+        sooner when a typical action has a norm near 1.
       action_init_std, action_bias_std: initial projector kernel and bias.
       dtype: of activations and matrix products; parameters, norms, RoPE and
         softmax stay float32.

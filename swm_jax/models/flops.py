@@ -48,8 +48,7 @@ def image_tower_flops(config: ModelConfig, images: int = 1) -> int:
 
 
 def unembed_flops(config: ModelConfig, tokens: int = 1, rows: int | None = None) -> int:
-    """FLOPs of the logits of `tokens` states over `rows` of the vocabulary (None: all).
-    """
+    """FLOPs of the logits of `tokens` states over `rows` of the vocabulary."""
     return 2 * tokens * config.width * (config.vocab_size if rows is None else rows)
 
 
