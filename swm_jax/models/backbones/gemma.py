@@ -275,7 +275,7 @@ def _layer(params, x, cached, layout: Layout, view: View, turn, c: ModelConfig, 
     query = lay(layout, shared, query, "heads")
     seen = {}
     for name, rows in split(query, layout, shared).items():
-        # Scaled after RoPE, as published; before it, bfloat16 would round differently.
+        # Scaled after RoPE, as published.
         rows = turned(name, "query", rows) * (c.query_width or c.head_dim) ** -0.5
         near = view.near.get(name)
         seen[name] = attend(layout[name], rows, keys, c.attention_softcap, near)

@@ -1,8 +1,8 @@
 """Gemma 3: a decoder of local and global layers, and SigLIP with pooled tokens.
 
-Differences from Gemma 2: queries and keys are normalised per head (RMSNorm) before RoPE,
-instead of soft-capped logits. Five of six layers are local, with a sliding window and
-RoPE base 10,000; the sixth is global, with a larger base and positions divided by
+Differences from Gemma 2: queries and keys are normalised per head (RMSNorm) before
+RoPE, instead of soft-capped logits. Five of six layers are local, with a sliding window
+and RoPE base 10,000; the sixth is global, with a larger base and positions divided by
 `rope_scale`. Patch features are average-pooled and normalised before a projection
 without bias.
 Source: "Gemma 3 Technical Report".
@@ -44,7 +44,7 @@ class Decoder(gemma.Decoder):
         near = {}
         if c.window:
             near = {name: within(each, c.window) for name, each in layout.items()}
-        # Global layers get masks of ones: `lax.scan` needs one structure for all layers.
+        # Masks of ones for global layers: `lax.scan` needs one structure for all.
         return (
             gemma.View(tables(), near),
             gemma.View(
