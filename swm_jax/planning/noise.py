@@ -2,8 +2,8 @@
 
 White noise averages out over a chunk: sixteen independent steps of 3 cm have almost no
 net displacement. Coloured noise, whose power falls as 1 / frequency^exponent, does not
-(Pinneri et al., "Sample-efficient cross-entropy method", 2020). Strokes are two straight
-lines, such as "go behind the block, then push".
+(Pinneri et al., "Sample-efficient cross-entropy method", 2020). Strokes are two
+straight lines, such as "go behind the block, then push".
 
 Each scene has its own key, so that its noise is independent of the rest of the batch:
 `vmap` these functions over the keys of scenes.
