@@ -6,9 +6,9 @@
         wordings=("Is the {a} in the {b} of the board?", ...),
     )
 
-Letters in a wording are the arguments in order: {a} is the first. A rule returns metres;
-the edges of the answer set convert them to an answer. "no", "yes" has one edge at zero;
-a numeric type has bins:
+Letters in a wording are the arguments in order: {a} is the first. A rule returns
+metres, which the edges of the answer set convert to an answer. ("no", "yes") has one
+edge at zero; a numeric type has bins:
 
     bins(3, 4, 5, 10)    answers "three", "four", "five", "ten" (centimetres), the
                          nearest one
@@ -229,8 +229,8 @@ def cone_margin(
     """Signed distance to the region "in this direction, and far enough".
 
     The region is a truncated cone: length above `least`, angle to `way` within the
-    tolerance. The exact distance decreases in every wrong direction; the minimum of the
-    two conditions' margins would reward some moves backwards.
+    tolerance. The exact signed distance decreases in every wrong direction; the minimum
+    of the two conditions' margins would reward some moves backwards.
 
     Args:
       v: vectors in the plane, metres.

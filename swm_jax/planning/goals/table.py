@@ -150,8 +150,8 @@ def choose(
     ends = jnp.pad(ends, ((0, 0), (0, stages - ends.shape[1])), constant_values=jnp.nan)
     each = jnp.arange(stages)
     stage = jnp.clip(stage, 0, table.last)
-    # First earlier stage whose end was taken back, else the first stage from the current
-    # one on that has not ended. NaN comparisons are False in both.
+    # The first earlier stage that fell back, else the first one from the current stage
+    # on that has not ended. Comparisons with NaN are False in both.
     undone = (each < stage[:, None]) & (ends < table.leave) & ~table.latch[:, None]
     goes_on = (ends > table.enter) & (each < table.last[:, None])
     stays = (each >= stage[:, None]) & ~goes_on
