@@ -1,8 +1,8 @@
 """LoRA adapters as checkpoints: exported without the base, loaded into a base.
 
 A run stores the base and, under `lora`, the adapters; `metadata["finetune"]` has the
-rules. `load_model` merges adapters on reading. `export_adapter` writes the trained
-parameters only: adapters, and others that were not frozen, such as the action projector.
+rules. `load_model` merges adapters on reading. `export_adapter` writes only trained
+parameters: adapters, and others that were not frozen, such as the action projector.
 """
 
 import os

@@ -1,8 +1,8 @@
 """Lazy arrays: the common representation of all checkpoint formats.
 
-A `Leaf` is one array of the model's tree on disk. It reads any slice in blocks of bounded
-size, so a conversion holds one block in memory, a load holds its parameters, and a host
-reads only its own part. Keys are paths in the tree, joined by "/":
+A `Leaf` is one array of the model's tree on disk. It reads any slice in blocks of
+bounded size, so a conversion holds one block in memory, a load holds its parameters,
+and a host reads only its own part. Keys are paths in the tree, joined by "/":
 `llm/layers/attn/q_einsum/w`.
 """
 

@@ -94,8 +94,8 @@ class Opened:
         """
         if not self.adapters:
             return self._read(self.stored, sharding, dtype, check)
-        # Adapted weights are read in their stored dtype and rounded once, after merging.
-        # Factors are small: every host holds them whole.
+        # Adapted weights are read in their stored dtype and rounded once, after the
+        # merge. Factors are small: every host holds them whole.
         as_stored = lambda key, stored: stored
         host = jax.sharding.SingleDeviceSharding(_host())
         adapters = self._read({"lora": self.adapters}, host, as_stored, check)["lora"]
