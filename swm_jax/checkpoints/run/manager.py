@@ -84,9 +84,6 @@ class RunCheckpoints:
       timeout: seconds after which an incomplete save has failed; also the time that a
         process waits for the others' parts.
 
-    Attributes:
-      folder: the checkpoints folder.
-      trouble: reason of the last failed save; None after a success.
 
     Raises:
       OSError: the folder cannot be created.
@@ -106,7 +103,7 @@ class RunCheckpoints:
         self._best = best
         self._manager: ocp.CheckpointManager | None = None
         self._saving: int | None = None
-        self.trouble: str | None = None
+        self.trouble: str | None = None  # reason of the last save's failure
         if best is not None and jax.process_index() == 0:
             self._forget_broken_metrics()
         self._open()
@@ -242,8 +239,7 @@ class RunCheckpoints:
         """
 
         def read():
-            # Handlers rather than the manager, whose barriers would wait for processes
-            # that failed to read.
+            # The manager's barriers would wait for processes that failed to read.
             arrays = [
                 ocp.StandardCheckpointHandler().restore(
                     self.folder / str(step) / item, args=ocp.args.StandardRestore(tree)
