@@ -164,8 +164,8 @@ class Experiment(Training):
     """Training and evaluation of a semantic world model.
 
     Attributes:
-      stage: "pretrain": pre-training of the backbone on rendered scenes; "swm": training
-        of the world model.
+      stage: "pretrain" for the backbone on rendered scenes, or "swm" for the world
+        model.
       world: name of the world for planning.
       model: the network.
       init_from: checkpoint of the initial parameters; "" for random ones.

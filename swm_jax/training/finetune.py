@@ -104,7 +104,7 @@ class Finetune:
         return params
 
     def variables(self, params: Mapping) -> dict[str, Any]:
-        """Variables for the model's `apply`: "params", and scaled adapters in "lora"."""
+        """Variables for the model's `apply`: "params", and scaled "lora" adapters."""
         variables = {"params": model_params(params)}
         if self.lora:
             variables["lora"] = scale_adapters(params["lora"], self.lora)

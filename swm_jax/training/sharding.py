@@ -253,7 +253,7 @@ def _largest(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     fits = [i for i, n in enumerate(shape) if n % devices == 0]
     if devices == 1 or not fits or math.prod(shape) < MIN_SIZE:
         return PartitionSpec()
-    # Of equal dimensions the last one, because the first is the depth of stacked layers.
+    # Of equal dimensions the last one: the first is the depth of stacked layers.
     best = max(fits, key=lambda i: (shape[i], i))
     return PartitionSpec(*(None,) * best, "fsdp")
 
