@@ -59,7 +59,7 @@ def scene_of(env: Env, observation: Observation) -> AnyScene:
 
 @functools.cache
 def painter(world: str, height: int, width: int) -> Callable[[AnyScene], jax.Array]:
-    """Jitted renderer, scene -> uint8[S, height, width, 3]; cached by world and size."""
+    """Jitted renderer, scene -> uint8[S, height, width, 3]; cached by arguments."""
     draw = worlds.load(world).render.device
     return jax.jit(lambda scene: draw(scene, height, width, supersample=SUPERSAMPLE))
 

@@ -161,7 +161,7 @@ class SimulatorWorldModel(struct.PyTreeNode):
         return jax.pure_callback(host, shapes, states, actions)
 
     def _misread(self, state) -> tuple[Any, jax.Array]:
-        """States with pose noise, and a random key per scene, derived from its state."""
+        """States with pose noise, and random keys derived from the states."""
         looks = fold_in_each(jax.random.key(self.seed), _bits(state.qpos))
         block, robot, keys = split_each(looks, 3)
         scene, axes = self.env.scene(state), self._language.axes

@@ -66,7 +66,7 @@ def make_train_step(
     accumulate: int = 1,
     skip_bad: bool = False,
 ) -> jax.stages.Wrapped:
-    """Jitted train step (state, batch) -> (state, metrics); donates the state's buffers.
+    """Jitted train step (state, batch) -> (state, metrics); the state is donated.
 
     Args:
       trainable: model and loss.

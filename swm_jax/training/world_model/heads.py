@@ -129,8 +129,8 @@ HEADS = (
 def init_heads(config: ModelConfig) -> dict[str, Any]:
     """Zero kernels and biases.
 
-    With a zero kernel no gradient reaches the model: the first steps train the heads
-    alone and do not disturb pre-trained features.
+    With a zero kernel no gradient reaches the model at first: the first steps train the
+    heads and do not disturb pre-trained features.
     """
     return {
         head.name: {
