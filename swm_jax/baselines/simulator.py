@@ -181,6 +181,7 @@ class SimulatorWorldModel(struct.PyTreeNode):
         return state.replace(**read), keys
 
     def _stir(self, margin, keys, actions):
+        # Noise is a function of scene and actions, so repeated queries agree.
         keys = fold_in_each(keys, _bits(actions))
         # One draw per question: padding questions do not change the others' noise.
         draw = lambda q: _normal(fold_in_each(keys, q), margin.shape[:-1])

@@ -148,8 +148,8 @@ class ModelConfig:
 
 
 _VARIANTS: dict[str, dict[str, Any]] = {
-    # Trains on two CPU cores: 64 image tokens (patches of 12 px at 96 px: shapes of a
-    # block are told apart at no more tokens than 64 px would take), 1.6 M parameters.
+    # Trains on two CPU cores: 64 image tokens, 1.6 M parameters. 96 px with patches of
+    # 12 px resolves the shapes of blocks at the token count of 64 px with patches of 8.
     "tiny": dict(
         image_size=96,
         patch_size=12,

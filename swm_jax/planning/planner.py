@@ -163,6 +163,7 @@ def _plan(planner, world_model, observation, questions, goal, state, keys, propo
         value_by(config.score), value_by(config.objective or config.score)
     )
     plan, info = planner.solve(problem, state, keys, config, chunks)
+    # Candidates carried into the next replan's first population (iCEM).
     _, index = jax.lax.top_k(info.values, config.carry)
     kept = jnp.take_along_axis(info.candidates, index[..., None, None], 1)
     after = shift(plan, config.execute, config, kept, state.stage)

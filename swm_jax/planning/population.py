@@ -67,6 +67,7 @@ def next_population(
       config: settings.
       with_mean: put the mean in the last place; only with `config.mean_last`.
     """
+    # N = keep + drawn; of the drawn, `local` are around kept candidates.
     drawn = config.candidates - config.keep
     shape = (mean.shape[0], drawn, *mean.shape[1:])
     noise = _coloured(keys, shape[1:], config.noise_exponent)

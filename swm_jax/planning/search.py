@@ -67,6 +67,7 @@ def search(
         population, mean, std, _, _ = carry
         keys, turn = keys_and_turn
         values, bad = problem.evaluate(population)
+        # At least one, for the diagnostics' best value.
         top, index = jax.lax.top_k(values, max(config.keep, 1))
         kept = jnp.take_along_axis(population, index[..., None, None], 1)
         mean, std = refit(population, values, mean, std, config)

@@ -70,6 +70,7 @@ def shift(
     stage: Int[Array, " S"] | None = None,
 ) -> PlannerState:
     """Warm start of the next replan: the remaining actions, the last one repeated."""
+    # E.g. H = 4, 2 executed: 2, 3, 3, 3.
     steps = jnp.minimum(jnp.arange(config.horizon) + executed, config.horizon - 1)
     blank = blank_state(plan.shape[0], config)
     return PlannerState(

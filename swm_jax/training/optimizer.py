@@ -63,6 +63,7 @@ def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:
         "cosine": optax.cosine_decay_schedule(peak, rest, config.final_fraction),
         "linear": optax.linear_schedule(peak, peak * config.final_fraction, rest),
     }[config.schedule]
+    # Without warm-up the ramp is unused: the boundary is step 0.
     ramp = optax.linear_schedule(0.0, peak, max(warmup, 1))
     return optax.join_schedules([ramp, decay], [warmup])
 

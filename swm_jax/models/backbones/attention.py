@@ -125,6 +125,7 @@ def attend(
         masks = [mask for mask in (sight.mask, close) if mask is not None]
         if masks:
             mask = functools.reduce(jnp.logical_and, masks)
+            # [*segment axes, s] -> [*segment axes, 1 (per head axis), s]
             mask = mask[(..., *(None,) * len(groups), slice(None))]
             product = jnp.where(mask, product, _HIDDEN)
         logits.append(product)
@@ -142,4 +143,5 @@ def attend(
         )
         for sight, weight, value in zip(segment.sight, weights, values)
     )
+    # Normalise in float32 after the sum over all key sets.
     return (seen / total).astype(query.dtype).reshape(query.shape)

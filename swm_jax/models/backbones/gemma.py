@@ -211,6 +211,7 @@ class Decoder(nn.Module):
 
             xs = (params, cache, jnp.array(kinds))
             x, (kept, states) = lax.scan(step, x, xs)
+            # The scan stacks the states before every layer; keep those of one.
             states = jax.tree.map(lambda s: s[c.depth // 2], states)
         else:
             kept, caches = [], split_layers(cache) if cache else [{}] * c.depth
@@ -264,7 +265,7 @@ def _layer(params, x, cached, layout: Layout, view: View, turn, c: ModelConfig, 
     turned = lambda name, which, x: turn(params["attn"], which, x, view.tables[name])
     keys = {name: (turned(name, "key", key[name]), value[name]) for name in layout}
     keys = {**cached, **keys}
-    if len(update) < len(layout):
+    if len(update) < len(layout):  # the last layer, pruned
         if not update:
             return None, keys
         x, normed = (

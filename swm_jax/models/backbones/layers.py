@@ -35,6 +35,7 @@ def rms_norm(
     """RMSNorm with eps 1e-6 that multiplies by (1 + scale), in float32."""
     y = x.astype(jnp.float32)
     y = y * lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + 1e-6)
+    # Gemma stores scale - 1; cast back only after the product, as published.
     return (y * (1.0 + scale)).astype(x.dtype)
 
 
@@ -53,6 +54,8 @@ def rope_table(
       scale: positions are divided by it (linear scaling to longer contexts).
     """
     frequency = base ** -(jnp.arange(width // 2) * (2.0 / width)) / scale
+    # [..., 1, h]: the axis of size 1 broadcasts over heads. float32, because bfloat16
+    # cannot represent positions above 256 exactly.
     angle = positions[..., None, None].astype(jnp.float32) * frequency
     return jnp.sin(angle), jnp.cos(angle)
 

@@ -60,6 +60,7 @@ def _by_name() -> dict[str, Weight]:
             "llm": backbone.decoder.weights(config),
         }
         flat: dict[str, Any] = flatten_dict(tree, sep="/")
+        # Backbones share names; their declarations must agree.
         for name, new in flat.items():
             other = found.setdefault(name, new)
             if (other.axes, other.inputs) != (new.axes, new.inputs):

@@ -96,6 +96,7 @@ def _block(params, x: Float[Array, "B P D"], heads: int) -> Float[Array, "B P D"
     )
     query = query * (x.shape[-1] // heads) ** -0.5
     logits = jnp.einsum("bnqh,bnkh->bnqk", query, key).astype(jnp.float32)
+    # Softmax in float32, its weights in the model's dtype, as in the decoder.
     weights = jax.nn.softmax(logits).astype(x.dtype)
     seen = jnp.einsum("bnqk,bnkh->bnqh", weights, value)
     out = attention["out"]
@@ -113,7 +114,7 @@ def _to_patches(image: Float[Array, "B h w 3"], size: int) -> Float[Array, "B P 
     batch, height, width, channels = image.shape
     rows, columns = height // size, width // size
     x = image.reshape(batch, rows, size, columns, size, channels)
-    x = x.transpose(0, 1, 3, 2, 4, 5)
+    x = x.transpose(0, 1, 3, 2, 4, 5)  # [B, rows, columns, y, x, channel]
     return x.reshape(batch, rows * columns, size * size * channels)
 
 

@@ -83,6 +83,7 @@ class Weight:
         """Flax initializer, (key, shape, dtype) -> initial values."""
         if callable(self.init):
             return self.init
+        # Stacked axes are batch axes: they do not count in the fan.
         axes = map(self.places, (self.inputs, self.outputs, _STACKED))
         return nn.initializers.variance_scaling(1.0, *_SCALINGS[self.init], *axes)
 

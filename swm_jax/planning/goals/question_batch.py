@@ -97,6 +97,7 @@ def goal_batch(
     wide = batch.type_id.shape[1]
     answers = np.zeros((len(goals), wide), np.int32)
     weights = np.zeros((len(goals), wide), np.float32)
+    # Padding questions keep weight 0.
     for s, goal in enumerate(goals):
         answers[s, : len(goal.questions)] = np.asarray(goal.answers)
         weights[s, : len(goal.questions)] = np.asarray(goal.weights)

@@ -58,6 +58,7 @@ def answer_loss(
     length = mask.sum(-1)  # 0 for padding queries, hence the maximum below
     valid = (length > 0).astype(jnp.float32)
     query_loss = (token_loss * mask).sum(-1) / jnp.maximum(length, 1.0)
+    # Padding tokens count as right, so that `all` is over real tokens.
     right = (logits.argmax(-1) == batch.answer_tokens) | ~batch.answer_mask
     by_type = jax.nn.one_hot(batch.query_type, num_types) * valid[..., None]
     add = lambda x: jnp.einsum("brn,br->n", by_type, x)

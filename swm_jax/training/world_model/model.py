@@ -64,6 +64,7 @@ class TrainableWorldModel:
         params = dict(self.model.init_params(key))
         if self.dense_weight:
             params["dense"] = init_heads(self.model.config)
+        # A key of their own: parameters are the same with and without adapters.
         return self.finetune.with_adapters(jax.random.fold_in(key, 2), params)
 
     def totals(self, batch: TrainBatch) -> dict[str, Any]:

@@ -161,6 +161,7 @@ def with_adapter_shapes(shapes: Any, metadata: dict[str, Any]) -> dict[str, Any]
     rules = stored_rules(metadata)
     if not rules:
         return dict(shapes)
+    # Shapes only: nothing is computed under eval_shape.
     make = lambda: init_adapters(jax.random.key(0), shapes, rules)
     return {**shapes, "lora": jax.eval_shape(make)}
 
