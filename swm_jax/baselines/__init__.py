@@ -28,7 +28,7 @@ def baselines() -> dict[str, Baseline]:
     for module in pkgutil.iter_modules(__path__, __name__ + "."):
         given = getattr(importlib.import_module(module.name), "BASELINES", {})
         if twice := sorted(found.keys() & given.keys()):
-            raise ValueError(f"{module.name} names a baseline {twice[0]!r}, as another")
+            raise ValueError(f"{module.name} redefines the baseline {twice[0]!r}")
         found |= given
     return found
 

@@ -52,7 +52,7 @@ def scene_of(env: Env, observation: Observation) -> AnyScene:
     """
     seen = observation.scene
     if seen is None:
-        raise ValueError("a world model that is told the truth needs observation.scene")
+        raise ValueError("a world model that reads the scene needs observation.scene")
     kind = worlds.load(env.world).scene.kind
     return seen if isinstance(seen, kind) else env.scene(seen)
 

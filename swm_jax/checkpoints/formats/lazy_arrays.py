@@ -160,7 +160,7 @@ def check_finite(name: str, block: np.ndarray) -> None:
     if bad:
         raise CheckpointError(
             f"{name} holds NaN or infinity; --nocheck_finite (check_finite=False) "
-            "reads it all the same"
+            "loads it anyway"
         )
 
 

@@ -66,7 +66,7 @@ def check_goal(goal: GoalArrays, choices: int) -> None:
     answers, weights = np.asarray(goal.answers), np.asarray(goal.weights)
     if (wrong := (answers < 0) | (answers >= choices)).any():
         raise ValueError(
-            f"a goal desires the answer {answers[wrong][0]}, expected 0 to "
+            f"a desired answer of the goal is {answers[wrong][0]}, expected 0 to "
             f"{choices - 1}"
         )
     if not np.isfinite(weights).all():

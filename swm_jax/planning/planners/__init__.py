@@ -40,7 +40,7 @@ def gather() -> dict[str, Preset]:
     for module in pkgutil.iter_modules(__path__, __name__ + "."):
         for name, preset in importlib.import_module(module.name).PLANNERS.items():
             if name in found:
-                raise ValueError(f"{module.name} names a planner {name!r}, as another")
+                raise ValueError(f"{module.name} redefines the planner {name!r}")
             found[name] = preset
     return found
 

@@ -77,7 +77,7 @@ def open_folder(
             raise CheckpointError(
                 f"{folder / TOKENIZER_FILE} has {pieces} pieces, {path.name} a "
                 f"vocabulary of {vocab}: a tokenizer of another vocabulary "
-                "(--tokenizer names one all the same)"
+                "(--tokenizer replaces it)"
             )
     stored = list_tensors(folder)
     config = read_config(found, where, tokenizer, overrides)
