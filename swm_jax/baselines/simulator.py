@@ -171,7 +171,7 @@ class SimulatorWorldModel(struct.PyTreeNode):
             noise = self.pose_noise * _normal(key, pose.shape)
             moved[name] = pose.at[..., :axes].add(noise[..., :axes])  # positions only
         seen = self.env.state_from_scene(scene.replace(**moved))
-        # Without noise the exact state: its round trip through a scene is rounded.
+        # Without noise the exact state: a round trip through a scene may round it.
         exact = self.pose_noise == 0
         fields = [name for name in ("qpos", "target") if hasattr(state, name)]
         read = {

@@ -63,6 +63,7 @@ class Query(NamedTuple):
 
     @property
     def words(self) -> str:
+        """Description for error messages."""
         return (
             f"{self.actions} actions, {self.questions} question(s) of "
             f"{self.question_tokens} tokens at {self.horizons} horizon(s)"

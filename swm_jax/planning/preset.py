@@ -46,8 +46,8 @@ class Preset:
         """The fields of `PlannerConfig` that change what the planner does.
 
         Args:
-          overrides: settings that differ from the default; for example
-            `init="uniform"` makes `init_std` unused.
+          overrides: settings that differ from the default; for example with
+            `init="proposals"` no strokes are drawn, and `stroke_fraction` is unused.
         """
         if self.solve is None:
             return _ALL

@@ -140,7 +140,7 @@ def _unless_bad(metrics: StepMetrics, new: TrainState, old: TrainState) -> Train
 
 
 def split_batch(batch: Any, parts: int, mesh: Mesh | None = None) -> Any:
-    """Reshapes [B, ...] to [parts, B / parts, ...] without moving examples.
+    """Splits [B, ...] to [parts, B / parts, ...]; examples stay on their devices.
 
     Raises:
       ValueError: examples that do not divide by the parts, or they by the mesh.

@@ -35,6 +35,7 @@ def _sum(leaf):
         count = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
         place = place + count * jnp.uint32(stride % 2**32)
         stride *= words.shape[axis]
+    # Multiplicative hashing of the index; the last bit makes the factor odd.
     odd = (place * _ODD) | jnp.uint32(1)
     return jnp.sum(words * odd, dtype=jnp.uint32)
 

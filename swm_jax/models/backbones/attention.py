@@ -109,7 +109,7 @@ def attend(
     for sight, close in zip(segment.sight, near or itertools.repeat(None)):
         key, value = keys[sight.source]
         if sight.select is not None:
-            # One-hot products instead of a gather, whose gradient is a slow scatter.
+            # One-hot products instead of a gather, whose gradient is a scatter.
             select = sight.select.astype(query.dtype)
             key, value = (
                 jnp.einsum("brq,bqsKH->brsKH", select, x) for x in (key, value)

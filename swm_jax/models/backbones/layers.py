@@ -72,8 +72,8 @@ def split_layers(params: Any) -> list[Any]:
     """The layers of a tree stacked on axis 0."""
     leaves, tree = jax.tree.flatten(params)
     depth = leaves[0].shape[0]
-    # One split, whose gradient is one concatenation; indexing would give a scatter per
-    # layer.
+    # One split, whose gradient is one concatenation; the gradient of indexing is a
+    # zero-padded array of full size per layer.
     parts = [[p[0] for p in lax.split(leaf, [1] * depth)] for leaf in leaves]
     return [jax.tree.unflatten(tree, layer) for layer in zip(*parts)]
 

@@ -89,7 +89,7 @@ class _LocalFile:
     def __init__(self, path: epath.Path, content: bytes):
         self._path = pathlib.Path(path)
         if not self._path.exists() or not self._path.read_bytes().startswith(content):
-            write_whole(self._path, content)  # rows were removed or reformatted
+            write_whole(self._path, content)  # missing, or formatted differently
         self._file = self._path.open("ab", buffering=0)
         self._size = len(content)
         self._file.truncate(self._size)

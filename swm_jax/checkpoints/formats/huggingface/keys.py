@@ -104,6 +104,7 @@ def _blocks(
     cut = tuple(
         slice(None) if any(a == g[0] for g in groups) else asked[a] for a in rule.axes
     )
+    # Tensors in our own axis order are read in bounded blocks, others whole.
     chunked = rule.axes == letters and len(groups) == len(letters) and not lead
     for place in np.ndindex(*[s.stop - s.start for s in lead]):
         name = at[tuple(s.start + i for s, i in zip(lead, place))]
