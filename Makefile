@@ -13,6 +13,7 @@
 #   make test-tpu-aot       compiles for TPUs without one (libtpu in .venv/libtpu)
 #   make fixtures   write again what make test holds the models against
 #   make lint       ruff                               make format      ruff, writing
+#   make types      pyright
 #   make train      data, pre-training, training of the tiny model (hours)
 #   make venv       only the environment               make clean       remove it
 #
@@ -55,8 +56,9 @@ QUICK := tests/test_floors.py tests/questions tests/planning tests/checkpoints \
 	tests/tools tests/training/test_config_check.py tests/training/test_config_flag.py \
 	--ignore=tests/planning/test_simulator_world_model.py
 
-.PHONY: eval aot libtpu inspect convert check coverage test test-slow test-faults test-parity \
-	test-big-vision test-ogbench test-tpu-aot fixtures lint format train venv clean
+.PHONY: eval aot libtpu inspect convert check coverage test test-slow test-faults \
+	test-parity test-big-vision test-ogbench test-tpu-aot fixtures lint types format \
+	train venv clean
 
 eval: $(STAMP)
 	$(BIN)/python -m swm_jax.eval $(if $(HF),--checkpoint "$(HF)") $(ARGS)
@@ -117,6 +119,9 @@ fixtures: $(PARITY_STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

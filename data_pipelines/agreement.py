@@ -77,8 +77,9 @@ def measure(
             truth = batch.query_answer[b, r]
             rows.append((*map(int, place), question.text, int(truth), question.type_id))
     episode, t, horizon, text, truth, kind = zip(*rows[:tuples])
-    where = (np.array(column) for column in (episode, t, horizon))
-    answers, sure = labeller(episodes, *where, text)
+    answers, sure = labeller(
+        episodes, np.array(episode), np.array(t), np.array(horizon), text
+    )
     truth = np.array(truth)
     right = np.array([YES_NO.answers[y] == said for y, said in zip(truth, answers)])
     return Agreement(truth, right, np.asarray(sure), np.array(kind))

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from swm_jax import envs, worlds
 from swm_jax.files import replaced
-from swm_jax.worlds.board.render import render
+from swm_jax.worlds.board.render.device import render
 from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
 
 BOARD = worlds.language("board")

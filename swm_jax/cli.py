@@ -1,4 +1,4 @@
-"""What every command shares: `--config`, one error line, one progress line."""
+"""What every command shares: `--config`, an error line, a progress line, a table."""
 
 import contextlib
 import sys
@@ -23,11 +23,17 @@ def define_config(default: str | None, words: str) -> flags.FlagHolder:
 def read_flags(argv: Sequence[str]) -> list[str]:
     """absl's parser, for `app.run(main, flags_parser=read_flags)`."""
     with _config_errors():
-        rest = app.parse_flags_with_usage(argv)
+        rest = app.parse_flags_with_usage(list(argv))
         config = flags.FLAGS["config"].value
         if config is not None:
             config.keys()  # of a file that cannot be read: raises only now
         return rest
+
+
+def no_arguments(argv: Sequence[str]) -> None:
+    """Raises absl's UsageError if a command that takes flags alone got something."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
 
 
 @contextlib.contextmanager
@@ -109,3 +115,14 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], numeric: int = 1) -> str:
+    """Aligned columns; those from `numeric` on to the right."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    align = lambda i, cell: (
+        cell.rjust(widths[i]) if i >= numeric else cell.ljust(widths[i])
+    )
+    line = lambda row: "  " + "  ".join(align(i, c) for i, c in enumerate(row)).rstrip()
+    rule = "  " + "  ".join("-" * w for w in widths)
+    return "\n".join([line(head), rule, *map(line, rows)])

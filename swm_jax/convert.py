@@ -11,6 +11,7 @@ Every tensor must be accounted for, or nothing is written.
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -55,13 +56,14 @@ def parse_overrides(texts: list[str]) -> dict:
             raise CheckpointError(f"--override {text!r}: expected name=value")
         if name in ("variant", "tokenizer", "check_finite", "read"):
             raise CheckpointError(f"--override {text!r}: there is a flag for it")
+        read: Any = {"True": True, "False": False}.get(value, value)
         for kind in (int, float):
             try:
-                value = kind(value)
+                read = kind(value)
                 break
             except ValueError:
                 continue
-        values[name] = {"True": True, "False": False}.get(value, value)
+        values[name] = read
     return values
 
 

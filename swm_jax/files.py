@@ -4,6 +4,12 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
+
+from etils import epath
+
+AnyPath: TypeAlias = Path | epath.Path
+"""Of a local file, or of one in an object store."""
 
 
 @contextlib.contextmanager

@@ -20,14 +20,17 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import ml_collections
 from ml_collections import config_dict
 
 from swm_jax import choices
 
-Record = TypeVar("Record")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Record = TypeVar("Record", bound="DataclassInstance")
 _NO = object()  # a value that an annotation does not allow
 
 
@@ -113,13 +116,12 @@ def given(record: Any) -> dict[str, Any]:
     return {name: value for name, value in values if value is not None}
 
 
-def optional(
-    name: str, cls: type, /, without: Iterable[str] = (), **more: tuple[Any, Any]
-) -> Any:
-    """A record of what may differ from another one: its fields, None by default.
+def optional(cls: type, /, without: Iterable[str] = (), **more: tuple[Any, Any]) -> Any:
+    """A base class: the fields of a record that may differ, None by default.
+
+    For example `class Overrides(optional(Settings, without=("name",)))`.
 
     Args:
-      name: of the new class.
       cls: the record whose fields it has.
       without: fields to leave out.
       more: fields that come first, as (annotation, default).
@@ -131,8 +133,7 @@ def optional(
         for field in dataclasses.fields(cls)
         if field.name not in without
     ]
-    words = {"__doc__": f"Fields of `{cls.__name__}` that differ from a preset's."}
-    return dataclasses.make_dataclass(name, fields, frozen=True, namespace=words)
+    return dataclasses.make_dataclass(f"Optional{cls.__name__}", fields, frozen=True)
 
 
 def _read(kind: Any, value: Any, where: str) -> Any:
@@ -158,7 +159,7 @@ def _as(kind: Any, value: Any, where: str) -> Any:
         return value if value in args else _NO
     if kind is Any:
         return value
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if isinstance(value, kind) or value is None:
             return _NO if value is None else value
         return getattr(kind, "from_config", _parser(kind))(value, where)
@@ -173,8 +174,9 @@ def _as(kind: Any, value: Any, where: str) -> Any:
         return value if isinstance(value, bool) else _NO
     if kind in (int, float):
         wanted = Integral if kind is int else Real
+        number: Any = value
         fits = isinstance(value, wanted) and not isinstance(value, bool)
-        return kind(value) if fits else _NO
+        return kind(number) if fits else _NO
     if (origin or kind) is Mapping:
         return dict(value) if isinstance(value, Mapping) else _NO
     return value if isinstance(value, kind) else _NO
@@ -191,7 +193,8 @@ def _plain(value: Any, kind: Any) -> Any:
         typed = bases and bases[0] in (bool, int, float, str, tuple)
         return config_dict.placeholder(bases[0]) if typed else None
     if dataclasses.is_dataclass(value):
-        return value.to_config() if hasattr(value, "to_config") else to_config(value)
+        own = getattr(value, "to_config", None)
+        return own() if own else to_config(value)
     if isinstance(value, Mapping):
         return ml_collections.ConfigDict(dict(value))
     return value

@@ -17,14 +17,17 @@ from absl import app, flags, logging
 from etils import epath
 
 from swm_jax.checkpoints import CheckpointError
-from swm_jax.cli import define_config, read_flags
+from swm_jax.cli import define_config, no_arguments, read_flags
 from swm_jax.training import Experiment, TrainingError, train
 from swm_jax.training.distributed import HostsError, connect, is_first
-from swm_jax.training.profiling import parse_steps
+from swm_jax.training.monitoring.profiling import parse_steps
 
 _CONFIG = define_config(None, "Experiment config file.")
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Logs, metrics and checkpoints; a folder or gs://bucket/folder."
+    "workdir",
+    None,
+    "Logs, metrics and checkpoints; a folder or gs://bucket/folder.",
+    required=True,
 )
 _CACHE = flags.DEFINE_string(
     "compilation_cache_dir",
@@ -43,13 +46,12 @@ _PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this one is."
 _TIMEOUT = flags.DEFINE_integer(
     "connect_timeout", 300, "Seconds to wait for the other processes."
 )
-flags.mark_flags_as_required(["config", "workdir"])
+flags.mark_flag_as_required("config")
 
 
 def main(argv: list[str]) -> None:
     """Prints the plan, trains, says where the result lies."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
+    no_arguments(argv)
     # Orbax tells of every file, and logs in full what it also raises.
     logging.set_verbosity(logging.FATAL)
     workdir = _WORKDIR.value

@@ -5,6 +5,7 @@ of floors below. Rooms of one floor must not import each other in a circle.
 """
 
 import ast
+import collections
 import pathlib
 
 import pytest
@@ -30,6 +31,7 @@ FLOORS = {
     "swm_jax.envs": 2,
     "swm_jax.checkpoints": 2,
     "swm_jax.models": 1,
+    "swm_jax.arrays": 0,
     "swm_jax.records": 0,
     "swm_jax.choices": 0,
     "swm_jax.files": 0,
@@ -108,7 +110,6 @@ def test_rooms_of_one_floor_import_each_other_in_no_circle():
 # A world is named in its folder, at its registration and by experiments alone, but for:
 NAMED = {
     # Formats of others that are called like the world with the same robot.
-    "data_pipelines/sources/__init__.py": {"ogbench", "language_table"},
     "data_pipelines/sources/ogbench_npz.py": {"ogbench", "cube"},
     "data_pipelines/sources/ogbench_play.py": {"ogbench", "cube"},
     "data_pipelines/sources/rlds.py": {"language_table"},
@@ -161,3 +162,13 @@ def test_a_world_is_named_in_its_own_folder_alone():
 @pytest.mark.parametrize("place", NAMED)
 def test_the_exceptions_are_needed(place):
     assert set(named(ROOT / place)) >= NAMED[place]
+
+
+LINES, FILES = 350, 14  # of a file; of a folder, its sub-folders not counted
+
+
+def test_files_and_folders_stay_small():
+    sizes = {path: len(path.read_text().splitlines()) for _, path in modules()}
+    assert not {f"{p.relative_to(ROOT)}": n for p, n in sizes.items() if n > LINES}
+    folders = collections.Counter(path.parent for path in sizes)
+    assert not {f"{p.relative_to(ROOT)}": n for p, n in folders.items() if n > FILES}

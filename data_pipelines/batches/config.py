@@ -10,7 +10,7 @@ from typing import Any, Literal
 from data_pipelines.batches.mixture import parse_sources
 from data_pipelines.saqa.batch import SaqaConfig
 from swm_jax.choices import known
-from swm_jax.models.action_scale import KINDS
+from swm_jax.models.action_scale import Kind
 from swm_jax.records import Count, Positive, Share, Size
 from swm_jax.worlds.board.scene import BLOCK_SETS
 
@@ -90,11 +90,11 @@ class Data:
     queries: Count = 72
     answer_eos: bool = False
     frames: Literal["memory", "compressed", "disk"] = "memory"
-    actions: Literal[KINDS] = "raw"
+    actions: Kind = "raw"
     on_damage: Literal["raise", "skip"] = "raise"
     threads: Count = 1
     prefetch: Size = 4
-    frame: tuple[Count, ...] | None = None
+    frame: tuple[Count, Count] | None = None
     rendered_every: Size = 0
     rendered: Rendered = Rendered()
     saqa: SaqaConfig = dataclasses.field(default_factory=SaqaConfig)
@@ -109,6 +109,10 @@ class Data:
             raise ValueError(
                 f"rendered.images is {self.rendered_images}, expected as many as "
                 f"images, {self.images}, where all scenes are rendered"
+            )
+        if self.source == "simulated" and not isinstance(self.dir, str):
+            raise ValueError(
+                f"dir is {self.dir!r}, expected the file of poses of simulated episodes"
             )
         if self.source == "simulated" and not self.simulated.generation:
             raise ValueError(

@@ -16,10 +16,11 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 from data_pipelines.batches.config import Data
 from data_pipelines.batches.query_types import DESCRIBE, DETECT
+from swm_jax.arrays import Array, Indices
 from swm_jax.envs import BLOCK_NAMES
 from swm_jax.models import (
     DenseTargets,
@@ -32,17 +33,18 @@ from swm_jax.models import (
 from swm_jax.models.ask import encode_answers
 from swm_jax.questions import YES_NO, expand
 from swm_jax.worlds.board.geometry import BLOCK_HEIGHT
-from swm_jax.worlds.board.prompts import (
+from swm_jax.worlds.board.questions import LANGUAGE
+from swm_jax.worlds.board.random_scenes import random_scenes
+from swm_jax.worlds.board.render.device import project, render, segment
+from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
+from swm_jax.worlds.board.words import (
     NOTHING,
     OBJECT_NAMES,
+    REGION_POINTS,
+    REGIONS,
     detection_prompt,
     region_prompt,
 )
-from swm_jax.worlds.board.questions import LANGUAGE
-from swm_jax.worlds.board.random_scenes import random_scenes
-from swm_jax.worlds.board.render import project, render, segment
-from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
-from swm_jax.worlds.board.words import REGION_POINTS, REGIONS
 
 ANSWER_LENGTH = 2
 _PEG = OBJECT_NAMES.index("peg")
@@ -52,7 +54,7 @@ def make_sampler(
     data: Data,
     model_config: ModelConfig,
     tokenizer: Tokenizer,
-    rows: Sequence[int] | None = None,
+    rows: Indices | None = None,
 ) -> Callable[[int, int], TrainBatch]:
     """A function (seed, step) -> TrainBatch, one jitted program.
 

@@ -28,6 +28,7 @@ from data_pipelines.batches.source_batches import Member, make_member
 from data_pipelines.schema.arrays import EpisodeArrays, stack_episodes
 from data_pipelines.schema.episode import DataError
 from data_pipelines.schema.read import first_episode, load_episodes
+from swm_jax.arrays import Indices
 from swm_jax.models import ActionScale, ModelConfig, Tokenizer, TrainBatch
 
 _ENDLESS = 2**40  # steps
@@ -43,7 +44,7 @@ def make_train_iterator(
     seed: int,
     start_step: int = 0,
     split: str = "train",
-    rows: Sequence[int] | None = None,
+    rows: Indices | None = None,
 ) -> grain.DatasetIterator:
     """Endless numpy `TrainBatch`es, the first of them that of `start_step`.
 
@@ -97,7 +98,7 @@ class StepBatches:
         *,
         seed: int,
         split: str = "train",
-        rows: Sequence[int] | None = None,
+        rows: Indices | None = None,
     ) -> "StepBatches":
         """Reads the episodes and measures how to draw from them.
 

@@ -20,8 +20,7 @@ from swm_jax.envs import AnyScene, Env
 from swm_jax.worlds.world import Policies
 
 
-@struct.dataclass
-class Simulated:
+class Simulated(struct.PyTreeNode):
     """B simulated episodes of the longest length; cut each to its own.
 
     Attributes:

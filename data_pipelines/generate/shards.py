@@ -12,6 +12,7 @@ import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import jax
 import ml_collections
@@ -22,6 +23,7 @@ from data_pipelines.generate.play import play_episodes
 from data_pipelines.schema import store as folder
 from data_pipelines.schema.domains import get_domain
 from data_pipelines.schema.episode import SCHEMA_VERSION, Episode, encode_png
+from data_pipelines.schema.features import Schema
 from data_pipelines.schema.output_folder import claim_settings, claimed
 from swm_jax.cli import Progress
 
@@ -57,20 +59,20 @@ def generate(config: ml_collections.ConfigDict, output: str | Path) -> Counts:
     """
     config = resolve(config)
     output = Path(output)
-    layout = make_layout(config, output)
+    train, val = map(len, splits_of(config).values())
     counts = Counts()
     with claimed(output):
         wanted = {"schema_version": SCHEMA_VERSION, "config": config.to_dict()}
         claim_settings(output / CONFIG_FILE, wanted, _upgrade)
         folder.remove_partial(output)
-        shards = layout.shards()
+        shards = shards_of(config, output)
         missing = [shard for shard in shards if not shard.path.exists()]
         for shard in shards:
             if shard not in missing:
                 folder.check_shard(shard.path, len(shard.numbers))
         print(
-            f"{sum(layout.episodes)} episodes ({layout.episodes[0]} train, "
-            f"{layout.episodes[1]} val) in {len(shards)} shards, "
+            f"{config.episodes} episodes ({train} train, {val} val) in "
+            f"{len(shards)} shards, "
             f"{len(shards) - len(missing)} of them there already; {config.backend} "
             f"physics, {config.height} x {config.width} px, to {output}",
             flush=True,
@@ -83,12 +85,13 @@ def generate(config: ml_collections.ConfigDict, output: str | Path) -> Counts:
     return counts
 
 
-def schema_of(config: ml_collections.ConfigDict) -> folder.Schema:
+def schema_of(config: ml_collections.ConfigDict) -> Schema:
     """What all episodes that this config makes have in common."""
     domain = get_domain(world_of(config).scene.domain)
-    count = config.get("cubes")  # in the place of each size that varies
+    count: Any = config.get("cubes")  # in the place of each size that varies
     shape = lambda field: tuple(count if n is None else n for n in field.shape)
-    return folder.Schema(
+    assert domain.action_size is not None  # worlds say it
+    return Schema(
         domain=domain.name,
         encoding="png",
         height=config.height,
@@ -98,14 +101,16 @@ def schema_of(config: ml_collections.ConfigDict) -> folder.Schema:
     )
 
 
-def make_layout(config: ml_collections.ConfigDict, output: str | Path) -> folder.Layout:
-    """Splits by episode: the last `val_share` of them, at least one, is val."""
+def splits_of(config: ml_collections.ConfigDict) -> dict[str, range]:
+    """Episodes of each split by number; the last `val_share`, at least one, are val."""
     val = min(max(round(config.episodes * config.val_share), 1), config.episodes - 1)
-    return folder.Layout(
-        directory=Path(output),
-        episodes=(config.episodes - val, val),
-        episodes_per_shard=config.episodes_per_shard,
-    )
+    train = config.episodes - val
+    return {"train": range(train), "val": range(train, config.episodes)}
+
+
+def shards_of(config: ml_collections.ConfigDict, output: Path) -> list[folder.Shard]:
+    """The shards that a config makes in a folder."""
+    return folder.make_shards(output, splits_of(config), config.episodes_per_shard)
 
 
 def _make_shards(config, shards, missing, counts: Counts) -> None:

@@ -15,12 +15,12 @@ Axis: n queries.
 
 import importlib
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from data_pipelines.label.questions import known_questions
+from data_pipelines.batches.query_types import known_questions
 from data_pipelines.schema.arrays import EpisodeArrays
 from data_pipelines.schema.domains import get_domain
 from data_pipelines.schema.episode import DataError
@@ -30,6 +30,7 @@ from swm_jax.questions import YES_NO
 _BATCH = 32  # frames shown at once: one compilation serves all
 
 
+@runtime_checkable
 class Labeller(Protocol):
     """Answers questions about later frames of stored episodes.
 

@@ -16,15 +16,15 @@ import numpy as np
 from flax import struct
 from jaxtyping import Float, Int
 
-from data_pipelines.label.questions import type_of_text
+from data_pipelines.batches.query_types import type_of_text
 from data_pipelines.schema.arrays import EpisodeArrays
 from data_pipelines.schema.episode import DataError
+from swm_jax.arrays import Array
 from swm_jax.models import PAD_TOKEN, Tokenizer, TrainBatch
 from swm_jax.models.ask import encode_answers
 
 
-@struct.dataclass
-class LabelBatch:
+class LabelBatch(struct.PyTreeNode):
     """Rows of labels for B starts.
 
     Attributes:
@@ -103,10 +103,10 @@ class LabelSampler:
             raise DataError("all labels have confidence 0: nothing can be drawn")
         self._share = np.cumsum(total) / total.sum()
         self._tokens, self._mask = _encode(
-            tokenizer, self.questions, max_question_tokens
+            tokenizer, self.questions.tolist(), max_question_tokens
         )
         self._answer_tokens, self._answer_mask = _encode_answers(
-            tokenizer, self.answers, eos
+            tokenizer, self.answers.tolist(), eos
         )
         domain = episodes.domain
         self._types = np.array(
@@ -134,7 +134,7 @@ class LabelSampler:
         return LabelBatch(starts[:, 0], starts[:, 1], label)
 
     def batch(
-        self, drawn: LabelBatch, questions: int, actions: Float[np.ndarray, "B H A"]
+        self, drawn: LabelBatch, questions: int, actions: Float[Array, "B H A"]
     ) -> TrainBatch:
         """Adds pixels, actions and tokens."""
         images, queries = drawn.label.shape

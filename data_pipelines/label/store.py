@@ -20,6 +20,7 @@ from data_pipelines.schema.episode import (
     Labels,
     frame_size,
 )
+from data_pipelines.schema.features import Schema
 from data_pipelines.schema.frames import FrameStore
 from data_pipelines.schema.output_folder import claim_settings, claimed
 from data_pipelines.schema.read import open_dataset, read_episodes
@@ -147,7 +148,7 @@ def label_folder(
                 shard = folder.Shard(output / Path(path).name, split, numbers)
                 shards.append(shard)
                 counts.append(length)
-                schema = schema or folder.Schema.of(episodes[0])
+                schema = schema or Schema.of(episodes[0])
                 if shard.path.exists():
                     folder.check_shard(shard.path, length)
                     continue
@@ -160,6 +161,8 @@ def label_folder(
                 print(
                     f"{shard.path.name}: {stored} labels, {dropped} dropped", flush=True
                 )
+        if schema is None:
+            raise DataError(f"{source} has no episodes")
         about = json.dumps(wanted, sort_keys=True)
         folder.write_info(shards, counts, schema, about, info.name)
     return stored, dropped

@@ -51,8 +51,7 @@ class SaqaConfig:
             known("question type", name, every)
 
 
-@struct.dataclass
-class SaqaBatch:
+class SaqaBatch(struct.PyTreeNode):
     """A training batch without its pixels and tokens.
 
     Attributes:

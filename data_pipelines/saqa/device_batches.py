@@ -13,13 +13,13 @@ Axes: B images, Q questions, R queries.
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Int, Key
 
 from data_pipelines.batches.config import Data
 from data_pipelines.saqa.balance import Balance
@@ -29,6 +29,7 @@ from data_pipelines.saqa.sampler import SaqaSampler
 from data_pipelines.saqa.slots import slot_questions
 from data_pipelines.saqa.tokens import AnswerTokens, QuestionTokens
 from swm_jax import worlds
+from swm_jax.arrays import Array, Indices
 from swm_jax.models import ModelConfig, Tokenizer, TrainBatch
 
 
@@ -118,7 +119,7 @@ class DeviceBatches:
         *,
         seed: int,
         split: str = "train",
-        rows: Sequence[int] | None = None,
+        rows: Indices | None = None,
     ) -> "DeviceBatches":
         """Measures weights, tokenises all questions.
 
@@ -160,13 +161,14 @@ class DeviceBatches:
         one = lambda key: start_one(self.tables, key, self.sampler.config)[0]
         rows = np.asarray(jax.vmap(one)(parts_of(keys)["start"]))
         pools = self.sampler.pools
-        numbers = self.sampler.episodes.episode[pools.episode[rows]]
+        episodes: Any = self.sampler.episodes  # stored ones, which have numbers
+        numbers = episodes.episode[pools.episode[rows]]
         return [
             {"episode": int(episode), "t": int(t)}
             for episode, t in zip(numbers, pools.t[rows])
         ]
 
-    def _keys(self, seed, step) -> Key[Array, " B"]:
+    def _keys(self, seed, step) -> Key[jax.Array, " B"]:
         key = jax.random.fold_in(jax.random.key(seed), step)
         return jax.random.split(key, self.config.images)
 

@@ -16,20 +16,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Bool, Float, Int, Key
 
 from data_pipelines.saqa.balance import KEEP_STILL
 from data_pipelines.saqa.batch import PLANE
 from data_pipelines.saqa.sampler import SPARE, wanted_answer
 from data_pipelines.saqa.slots import name_objects
+from swm_jax.arrays import Array
 from swm_jax.envs import SceneFormat
 from swm_jax.models import PAD_TOKEN, PlaceTargets
 from swm_jax.questions import Language
 from swm_jax.questions.types import answer_index
 
 
-@struct.dataclass
-class Tables:
+class Tables(struct.PyTreeNode):
     """What batches are drawn from, on the device.
 
     Attributes:
@@ -60,14 +60,14 @@ class Tables:
     anchor_cell: Int[Array, "cells 4"]
     anchor_logit: Float[Array, " cells"]
     members: Int[Array, " total"]
-    first: Int[Array, " cells+1"]
+    first: Int[Array, " bounds"]
     balance: Any
     kind: Int[Array, " n"]
     rows: Int[Array, "n 3"]
     type_id: Int[Array, " types"]
-    edges: Float[Array, "types C-1"]
-    bucket: Int[Array, " longest+1"]
-    cumulative: Float[Array, " longest+2"]
+    edges: Float[Array, "types edges"]
+    bucket: Int[Array, " horizons"]
+    cumulative: Float[Array, " sums"]
     tokens: Int[Array, "NQ phrasings T"]
     token_row: Int[Array, "ids args args args"]
     answer_tokens: Int[Array, "ids C L"]
@@ -75,7 +75,7 @@ class Tables:
     form: SceneFormat = struct.field(pytree_node=False)
 
 
-def parts_of(key: Key[Array, "..."]) -> dict[str, Key[Array, "..."]]:
+def parts_of(key: Key[jax.Array, "..."]) -> dict[str, Key[jax.Array, "..."]]:
     """Keys of what is drawn of an image."""
     names = ("start", "kind", "choose", "horizon", "race", "words")
     split = lambda key: jax.random.split(key, len(names))
@@ -179,7 +179,7 @@ def _proposal_weights(balance, has):
     keep = jnp.where(offered, balance["keep_only"], 0.0).max(-1)
     keep = jnp.where(offered.sum(-1) > 1, 1.0, keep)
     still = ~has[..., 1].any(-1) & ~balance["is_change"][:, None]
-    still = still.at[:, 0].set(False)  # at horizon 0 nothing can change
+    still = jnp.asarray(still).at[:, 0].set(False)  # at horizon 0 nothing can change
     return keep * balance["kind_weights"] * jnp.where(still, KEEP_STILL, 1.0)
 
 
@@ -189,7 +189,7 @@ def _choose_one(tables, key, row, cell, kind, k, config):
     shape = kind.shape
     anchored = cell[0] >= 0
     u, offered = jax.random.uniform(want_key, shape), tables.has[row].any(-1)[kind, k]
-    want = wanted_answer(u, tables.balance["want"][kind, k], offered)
+    want = jnp.asarray(wanted_answer(u, tables.balance["want"][kind, k], offered))
     want = want.at[0].set(jnp.where(anchored, cell[2], want[0]))
     turn = jax.random.uniform(turn_key, shape) < config.change_share
     turn = turn.at[0].set(jnp.where(anchored, cell[3], turn[0]).astype(bool))

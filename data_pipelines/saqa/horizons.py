@@ -41,12 +41,12 @@ class Horizons:
             )
 
     @property
-    def bucket(self) -> Int[np.ndarray, " longest+1"]:
+    def bucket(self) -> Int[np.ndarray, " horizons"]:
         """Bucket of every horizon."""
         return np.searchsorted(self.ends, np.arange(self.longest + 1))
 
     @property
-    def weights(self) -> Float[np.ndarray, " longest+1"]:
+    def weights(self) -> Float[np.ndarray, " horizons"]:
         """Probability of every horizon."""
         result = np.zeros(self.longest + 1)
         for k, share in enumerate(self.shares):
@@ -78,8 +78,8 @@ class Horizons:
         return np.where(high > low + 1e-12, found, -1)
 
 
-# Fields of `Horizons` as a config has them: what is None follows from the model.
-Buckets = optional("Buckets", Horizons, without=("longest",))
+class Buckets(optional(Horizons, without=("longest",))):
+    """Fields of `Horizons` that a config may set; None follows from the model."""
 
 
 def horizons_of(longest: int, buckets: Any = None) -> Horizons:

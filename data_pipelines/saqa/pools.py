@@ -52,7 +52,7 @@ class Pools:
         return np.array([kind.about_change for kind in self.types])
 
     @property
-    def edges(self) -> Float[np.ndarray, "types C-1"]:
+    def edges(self) -> Float[np.ndarray, "types edges"]:
         """Edges of each type's answer set, filled up with infinity."""
         return edge_table(self.types)[self.type_id]
 
@@ -122,6 +122,7 @@ def _cells_of_starts(episodes, types, episode, t, horizon):
         rows, change = slot_questions(kind, slots), kind.about_change
         if not len(rows):  # one cube has no pairs
             continue
+        now = None
         if not change:
             now = kind.answers.index(margins(episodes, kind, rows, e, t, t))
         for k in range(buckets):
@@ -130,7 +131,8 @@ def _cells_of_starts(episodes, types, episode, t, horizon):
                 continue
             value = margins(episodes, kind, rows, e, t, t + np.maximum(h, 0))
             answers = kind.answers.index(value)
-            turned = np.zeros_like(answers) if change or k == 0 else answers != now
+            same = now is None or k == 0
+            turned = np.zeros_like(answers) if same else answers != now
             for answer in range(len(kind.answers)):
                 for changed in (0, 1):
                     hit = (answers == answer) & (turned == changed) & (h >= 0)

@@ -20,7 +20,7 @@ C answers of the type that has most.
 """
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from data_pipelines.saqa import balance as saqa_balance
 from data_pipelines.saqa.batch import SaqaBatch, SaqaConfig
@@ -34,6 +34,7 @@ from data_pipelines.saqa.slots import (
     slot_questions,
     with_tables,
 )
+from swm_jax.arrays import Array
 from swm_jax.envs.scene import array_namespace
 from swm_jax.models import MAX_ARGS
 from swm_jax.questions.types import answer_index
@@ -176,7 +177,7 @@ class SaqaSampler:
             t=t.astype(np.int32),
             actions=self._actions(episode, t),
             type_id=type_id,
-            args=name_objects(self.language, type_id, rows, block_id, swap),
+            args=np.asarray(name_objects(self.language, type_id, rows, block_id, swap)),
             phrasing=np.where(valid, phrasing, phrasing[:, :1]).astype(np.int32),
             question_valid=valid,
             query_question=clean(query_question),
@@ -211,7 +212,9 @@ class SaqaSampler:
     def _questions(self, rng, balance, row, cell, kind, k):
         """Arguments by slot [B, P, 3] and their rows [B, P] in `slot_questions`."""
         u = rng.random((3, *kind.shape))
-        offered = self.pools.has[row].any(-1)[np.arange(len(row))[:, None], kind, k]
+        offered = np.asarray(self.pools.has[row].any(-1))[
+            np.arange(len(row))[:, None], kind, k
+        ]
         want = wanted_answer(u[0], balance.want[kind, k], offered)
         turn = u[1] < self.config.change_share
         anchored = cell[:, 0] >= 0

@@ -9,12 +9,13 @@ Axes: N episodes, T actions of the longest, s slots, n questions of a type.
 
 import functools
 import types
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from swm_jax import worlds
+from swm_jax.arrays import Array
 from swm_jax.envs.scene import array_namespace
 from swm_jax.questions import Language, QuestionType
 from swm_jax.questions.language import choices
@@ -23,6 +24,7 @@ from swm_jax.questions.types import DIRECTION
 _FEW = 64  # questions about states per frame whose margins are all kept
 
 
+@runtime_checkable
 class Episodes(Protocol):
     """What is needed of stored episodes; `arrays.EpisodeArrays` has it.
 
@@ -34,10 +36,14 @@ class Episodes(Protocol):
       block_id: int32[N, s].
     """
 
-    length: Int[np.ndarray, " N"]
-    block_pose: Float[np.ndarray, "N T+1 s pose"]
-    action: Float[np.ndarray, "N T A"]
-    block_id: Int[np.ndarray, "N s"]
+    @property
+    def length(self) -> Int[np.ndarray, " N"]: ...
+    @property
+    def block_pose(self) -> Float[np.ndarray, "N frames s pose"]: ...
+    @property
+    def action(self) -> Float[np.ndarray, "N T A"]: ...
+    @property
+    def block_id(self) -> Int[np.ndarray, "N s"]: ...
 
 
 def language_of(episodes: Episodes) -> Language:
@@ -56,8 +62,8 @@ def margins(
     episodes: Episodes,
     kind: QuestionType,
     rows: Int[np.ndarray, "... 3"],
-    episode: Int[np.ndarray, "..."],
-    t: Int[np.ndarray, "..."],
+    episode: Int[np.ndarray, "..."] | int,
+    t: Int[np.ndarray, "..."] | int,
     later: Int[np.ndarray, "..."],
 ) -> Float[np.ndarray, "..."]:
     """What the rule says of questions about frames `later`, started at `t`, in metres.
@@ -98,7 +104,7 @@ def with_tables(episodes: Episodes) -> Episodes:
     states = [kind for kind in language.select() if not kind.about_change]
     if sum(len(kind.rows(range(slots))) for kind in states) > _FEW:
         return episodes
-    plain = types.SimpleNamespace(
+    plain: Any = types.SimpleNamespace(
         domain=language.name,
         length=episodes.length,
         block_pose=episodes.block_pose,

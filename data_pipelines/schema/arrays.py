@@ -5,7 +5,7 @@ Axes: N episodes, F frames of all episodes together, T the longest episode's act
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -50,6 +50,13 @@ class EpisodeArrays:
     def __len__(self) -> int:
         """N, the number of episodes."""
         return len(self.length)
+
+    if TYPE_CHECKING:  # fields of every world's state, which __getattr__ finds
+
+        @property
+        def block_pose(self) -> Float[np.ndarray, "N frames s pose"]: ...
+        @property
+        def block_id(self) -> Int[np.ndarray, "N s"]: ...
 
     def __getattr__(self, name: str) -> np.ndarray:
         """A state field by its name (`block_pose`, `peg`, ...)."""
@@ -111,7 +118,7 @@ class EpisodeArrays:
         return self.action[steps < self.length[:, None]]
 
 
-def first_frames(episodes: Sequence[Episode]) -> Int[np.ndarray, " N+1"]:
+def first_frames(episodes: Sequence[Episode]) -> Int[np.ndarray, " bounds"]:
     """Where each episode's frames begin if all lie one after the other; and the end."""
     return np.cumsum([0, *(len(e) + 1 for e in episodes)], dtype=np.int64)
 

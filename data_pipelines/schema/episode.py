@@ -196,7 +196,7 @@ def validate(episode: Episode, name: str = "episode") -> None:
       DataError: names the episode, the field, the value seen and the one expected.
     """
 
-    def need(good: bool, field: str, seen: Any, expected: Any) -> None:
+    def need(good: Any, field: str, seen: Any, expected: Any) -> None:
         if not good:
             raise DataError(f"{name}: {field} is {seen}, expected {expected}")
 
@@ -212,6 +212,7 @@ def validate(episode: Episode, name: str = "episode") -> None:
         raise DataError(f"{name} lacks the field '{missing[0]}'")
     unknown = [x for x in episode.state if x not in domain.state]
     need(not unknown, "state", unknown, f"of {', '.join(domain.state)}")
+    fields: dict[str, tuple[np.ndarray, tuple[int | None, ...], str]]
     fields = {"action": (episode.action, (steps, domain.action_size), "float32")}
     for field, spec in domain.state.items():
         if field in episode.state:

@@ -18,9 +18,10 @@ import numpy as np
 from array_record.python import array_record_module
 from jaxtyping import Int, UInt8
 from PIL import Image
-from tensorflow_datasets.proto import tf_example_pb2
 
 from data_pipelines.schema.episode import DataError
+from data_pipelines.schema.features import Example
+from swm_jax.choices import first_line
 
 MODES = ("memory", "compressed", "disk")
 
@@ -85,7 +86,8 @@ def decode_as(
     try:
         image = Image.open(io.BytesIO(file))
         if (image.height, image.width) != size and resize:
-            image = image.convert("RGB").resize(size[::-1], Image.Resampling.BOX)
+            height, width = size
+            image = image.convert("RGB").resize((width, height), Image.Resampling.BOX)
         image = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except (OSError, ValueError, SyntaxError) as error:
         raise DataError(f"{name} cannot be decoded ({error})") from error
@@ -104,7 +106,7 @@ class RecordFrames:
     def __init__(
         self,
         places: Sequence[tuple[Path, int]],
-        first: Int[np.ndarray, " N+1"],
+        first: Int[np.ndarray, " bounds"],
     ):
         """Episode i is record `places[i]`; its frames are `first[i]..first[i + 1]`."""
         self._places, self._first = places, np.asarray(first)
@@ -121,9 +123,9 @@ class RecordFrames:
             path, index = self._places[row]
             try:
                 record = self._reader(path).read([index])[0]
-                example = tf_example_pb2.Example.FromString(record)
+                example = Example.FromString(record)
             except (RuntimeError, OSError, ValueError) as error:
-                reason = str(error).splitlines()[0]
+                reason = first_line(error)
                 raise DataError(f"{path} record {index}: {reason}") from error
             kept = row, example.features.feature["image"].bytes_list.value
             self._local.kept = kept

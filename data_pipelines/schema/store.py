@@ -13,161 +13,34 @@ name is whole; `dataset_info.json` comes last, so a folder that has it is whole.
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
+from etils import epath
+from tensorflow_datasets.core import dataset_info
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
-from tensorflow_datasets.proto import tf_example_pb2
+from tensorflow_datasets.core.splits import SplitDict
 
-from data_pipelines.schema.domains import get_domain
 from data_pipelines.schema.episode import (
     READABLE,
     SCHEMA_VERSION,
     DataError,
     Episode,
-    frame_size,
     validate,
 )
+from data_pipelines.schema.features import Schema
+from swm_jax.choices import first_line
 
 SPLITS = ("train", "val")
 VERSION = f"{SCHEMA_VERSION}.0.0"
 VERSIONS = tuple(f"{version}.0.0" for version in READABLE)
 # One record per chunk: random access, as TFDS does. Frames are packed already.
 _WRITER_OPTIONS = "group_size:1,zstd:1"
+_ADVICE = "delete it and generate again to make it anew"
 _PARTIAL = "partial."  # prefix of a file being written; never a shard's name
-
-
-@dataclasses.dataclass(frozen=True)
-class Schema:
-    """What all episodes of a folder have in common.
-
-    Attributes:
-      domain: see `domains`.
-      encoding: "png" or "jpeg".
-      height, width: of a frame, pixels.
-      action_size: numbers per action.
-      state: (name, shape behind the frame axis) of each array, by name.
-    """
-
-    domain: str
-    encoding: str
-    height: int
-    width: int
-    action_size: int
-    state: tuple[tuple[str, tuple[int, ...]], ...]
-
-    @classmethod
-    def of(cls, episode: Episode) -> "Schema":
-        """The schema of a folder that begins with this (validated) episode."""
-        fields = get_domain(episode.domain).state
-        shapes = {
-            name: value.shape[1:] if fields[name].per_frame else value.shape
-            for name, value in episode.state.items()
-        }
-        return cls(
-            episode.domain,
-            *frame_size(episode.image[0]),
-            episode.action.shape[1],
-            tuple(sorted(shapes.items())),
-        )
-
-    def check(self, episode: Episode, name: str) -> None:
-        """Refuses an episode that is valid, but of another kind.
-
-        Raises:
-          DataError: names the episode and the first difference.
-        """
-        seen = Schema.of(episode)
-        for field in dataclasses.fields(self):
-            mine, its = getattr(self, field.name), getattr(seen, field.name)
-            if mine != its:
-                raise DataError(
-                    f"{name}: {field.name} is {its}, expected {mine} as in the "
-                    "episodes before it"
-                )
-        frame = (self.encoding, self.height, self.width)
-        for t, file in enumerate(episode.image):
-            size = frame_size(file)
-            if size != frame:
-                raise DataError(f"{name}: frame {t} is {size}, expected {frame}")
-
-    def features(self) -> tfds.features.FeaturesDict:
-        """The TFDS features of an episode."""
-        tensor, scalar = tfds.features.Tensor, tfds.features.Scalar
-        text, many = tfds.features.Text, tfds.features.Sequence
-        frame = tfds.features.Image(
-            shape=(self.height, self.width, 3),
-            dtype=np.uint8,
-            encoding_format=self.encoding,
-        )
-        state = {}
-        fields = get_domain(self.domain).state
-        for name, shape in self.state:
-            if fields[name].per_frame:
-                shape = (None, *shape)
-            state[name] = tensor(shape=shape, dtype=np.dtype(fields[name].dtype))
-        return tfds.features.FeaturesDict(
-            {
-                "image": many(frame),
-                "action": tensor(shape=(None, self.action_size), dtype=np.float32),
-                **state,
-                "domain": text(),
-                "source": text(),
-                "instruction": text(),
-                "policy": text(),
-                "seed": scalar(dtype=np.int64),
-                "episode": scalar(dtype=np.int64),
-                "fps": scalar(dtype=np.float32),
-                "label_t": tensor(shape=(None,), dtype=np.int32),
-                "label_horizon": tensor(shape=(None,), dtype=np.int32),
-                "label_question": many(text()),
-                "label_answer": many(text()),
-                "label_confidence": tensor(shape=(None,), dtype=np.float32),
-                "schema_version": scalar(dtype=np.int32),
-            }
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """Which episode lies in which shard; a pure function of these numbers.
-
-    Attributes:
-      directory: the data set's folder.
-      episodes: episodes of each split, in the order of `SPLITS`; the numbers of
-        later splits follow those of earlier ones.
-      episodes_per_shard: all shards have as many but a split's last.
-      name: of the data set, the beginning of every shard's name.
-    """
-
-    directory: Path
-    episodes: tuple[int, ...]
-    episodes_per_shard: int
-    name: str = "board"
-
-    def shards(self) -> list["Shard"]:
-        """All shards, in the order in which they are made."""
-        found, first = [], 0
-        for split, count in zip(SPLITS, self.episodes):
-            numbers = range(first, first + count)
-            found += make_shards(
-                self.directory, self.name, split, numbers, self.episodes_per_shard
-            )
-            first += count
-        return found
-
-
-def make_shards(
-    directory: Path, name: str, split: str, numbers: Sequence[int], size: int
-) -> list["Shard"]:
-    """Cuts the episodes of a split into shards of `size`; the last may be smaller."""
-    parts = [numbers[at : at + size] for at in range(0, len(numbers), size)]
-    end = f"of-{len(parts):05d}"
-    path = lambda i: directory / f"{name}-{split}.array_record-{i:05d}-{end}"
-    return [Shard(path(i), split, part) for i, part in enumerate(parts)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,6 +56,29 @@ class Shard:
     path: Path
     split: str
     numbers: Sequence[int]
+
+
+def make_shards(
+    directory: Path, splits: Mapping[str, Sequence[int]], size: int, name: str = "board"
+) -> list[Shard]:
+    """Which episode lies in which shard, a pure function of these arguments.
+
+    Args:
+      directory: the data set's folder.
+      splits: the numbers of each split's episodes.
+      size: episodes of a shard; a split's last may have fewer.
+      name: of the data set, the beginning of every shard's name.
+
+    Returns:
+      All shards, in the order in which they are made.
+    """
+    shards = []
+    for split, numbers in splits.items():
+        parts = [numbers[at : at + size] for at in range(0, len(numbers), size)]
+        for i, part in enumerate(parts):
+            file = f"{name}-{split}.array_record-{i:05d}-of-{len(parts):05d}"
+            shards.append(Shard(directory / file, split, part))
+    return shards
 
 
 def write_shard(path: Path, episodes: Iterable[Episode], schema: Schema) -> int:
@@ -201,7 +97,8 @@ def write_shard(path: Path, episodes: Iterable[Episode], schema: Schema) -> int:
         disk is full, say).
     """
     features = schema.features()
-    serializer = ExampleSerializer(features.get_serialized_info())
+    specs: Any = features.get_serialized_info()
+    serializer = ExampleSerializer(specs)
     partial, count = path.with_name(_PARTIAL + path.name), 0
     try:
         writer = array_record_module.ArrayRecordWriter(str(partial), _WRITER_OPTIONS)
@@ -215,50 +112,16 @@ def write_shard(path: Path, episodes: Iterable[Episode], schema: Schema) -> int:
             count += 1
         writer.close()
         _sync(partial)
-        if count_records(partial) != count:
+        reader = array_record_module.ArrayRecordReader(str(partial))
+        if reader.num_records() != count:
             raise OSError("it reads back shorter than it was written")
+        reader.close()
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"cannot write {path}: {reason}") from error
+        raise DataError(f"cannot write {path}: {first_line(error)}") from error
     finally:
         partial.unlink(missing_ok=True)
     return count
-
-
-def schema_of_shard(path: Path) -> Schema:
-    """The schema of a shard's first episode, for a folder that has no info yet.
-
-    Raises:
-      DataError: the shard is empty or damaged.
-    """
-    reader = array_record_module.ArrayRecordReader(str(path))
-    try:
-        record = reader.read([0])[0]
-    except (IndexError, OSError, RuntimeError) as error:
-        raise DataError(f"{path} has no readable record: delete it") from error
-    finally:
-        reader.close()
-    example = tf_example_pb2.Example.FromString(record).features.feature
-    domain = example["domain"].bytes_list.value[0].decode()
-    images = example["image"].bytes_list.value
-    actions = len(example["action"].float_list.value)
-    state = []
-    for name, field in get_domain(domain).state.items():
-        if name in example:
-            kind = "float_list" if field.dtype == "float32" else "int64_list"
-            size = len(getattr(example[name], kind).value)
-            size //= len(images) if field.per_frame else 1
-            fixed = [x for x in field.shape if x is not None]
-            free = size // int(np.prod(fixed)) if None in field.shape else None
-            shape = tuple(free if x is None else x for x in field.shape)
-            state.append((name, shape))
-    return Schema(
-        domain,
-        *frame_size(images[0]),
-        actions // (len(images) - 1),
-        tuple(sorted(state)),
-    )
 
 
 def remove_partial(directory: Path) -> None:
@@ -270,13 +133,23 @@ def remove_partial(directory: Path) -> None:
             path.unlink()
 
 
-def count_records(path: Path) -> int:
-    """Records in a shard; 0 for a file that was cut off."""
-    reader = array_record_module.ArrayRecordReader(str(path))
+def open_shard(path: Path, expected: int) -> Any:
+    """A reader of a shard with so many records.
+
+    Raises:
+      DataError: it is cut off or damaged; names the file.
+    """
     try:
-        return reader.num_records()
-    finally:
-        reader.close()
+        reader = array_record_module.ArrayRecordReader(str(path))
+        found = reader.num_records()
+    except (OSError, RuntimeError) as error:
+        raise damaged(path, error) from error
+    if found != expected:
+        raise DataError(
+            f"{path} holds {found} readable records, expected {expected}: it is "
+            f"damaged; {_ADVICE}"
+        )
+    return reader
 
 
 def check_shard(path: Path, expected: int) -> None:
@@ -285,20 +158,17 @@ def check_shard(path: Path, expected: int) -> None:
     Raises:
       DataError: it is cut off or a record is damaged; names the file.
     """
-    advice = "delete it and generate again to make it anew"
+    reader = open_shard(path, expected)
     try:
-        found = count_records(path)
-        if found != expected:
-            raise DataError(
-                f"{path} holds {found} readable records, expected {expected}: it is "
-                f"damaged; {advice}"
-            )
-        reader = array_record_module.ArrayRecordReader(str(path))
         reader.read_all()
         reader.close()
     except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path} is damaged ({reason}); {advice}") from error
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: Exception, where: str = "") -> DataError:
+    """The error of a shard that cannot be read; `where` begins the reason."""
+    return DataError(f"{path} is damaged ({where}{first_line(error)}); {_ADVICE}")
 
 
 def write_info(
@@ -319,7 +189,9 @@ def write_info(
     """
     directory = shards[0].path.parent
     template = tfds.core.ShardedFileTemplate(
-        data_dir=directory, dataset_name=name, filetype_suffix="array_record"
+        data_dir=epath.Path(directory),
+        dataset_name=name,
+        filetype_suffix="array_record",
     )
     splits = []
     for split in SPLITS:
@@ -335,7 +207,7 @@ def write_info(
     partial = directory / f"{_PARTIAL}info"
     partial.mkdir(exist_ok=True)
     info = tfds.core.DatasetInfo(
-        builder=tfds.core.dataset_info.DatasetIdentity(
+        builder=dataset_info.DatasetIdentity(
             name=name,
             version=tfds.core.Version(VERSION),
             data_dir=str(directory),
@@ -345,7 +217,7 @@ def write_info(
         description=description,
     )
     info.set_file_format("array_record")
-    info.set_splits(tfds.core.splits.SplitDict(splits))
+    info.set_splits(SplitDict(splits))
     info.write_to_directory(partial)
     for path in sorted(partial.iterdir(), key=lambda p: p.name == "dataset_info.json"):
         _sync(path)

@@ -14,6 +14,7 @@ Axes: N frames, N - 1 of the actions are used.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -80,7 +81,7 @@ class OGBenchPlay:
             )
         try:
             known("variant", settings.variant, VARIANTS)
-            self._env = load_env(
+            self._env: Any = load_env(
                 "ogbench",
                 cubes=VARIANTS.index(settings.variant) + 1,
                 size=settings.size,
@@ -138,12 +139,13 @@ class OGBenchPlay:
 
 
 def _oracle(policy: str, env):
+    # Imports of an extra, which few have.
     if policy == "play":
-        from ogbench.manipspace.oracles.plan.cube_plan import CubePlanOracle
+        from ogbench.manipspace.oracles.plan.cube_plan import CubePlanOracle  # pyright: ignore[reportMissingImports]
 
         return CubePlanOracle(
             env=env, noise=_PLAN_NOISE, noise_smoothing=_PLAN_SMOOTHING
         )
-    from ogbench.manipspace.oracles.markov.cube_markov import CubeMarkovOracle
+    from ogbench.manipspace.oracles.markov.cube_markov import CubeMarkovOracle  # pyright: ignore[reportMissingImports]
 
     return CubeMarkovOracle(env=env, min_norm=0.4)

@@ -5,8 +5,9 @@ nobody stored, so an episode keeps N - 1 of them.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -30,6 +31,7 @@ class RawEpisode:
     policy: str
 
 
+@runtime_checkable
 class Source(Protocol):
     """A data set in somebody's layout.
 
@@ -40,11 +42,36 @@ class Source(Protocol):
       splits: names of the stored splits -> episode numbers; all numbers are distinct.
     """
 
-    name: str
-    domain: str
-    fps: float
-    splits: Mapping[str, Sequence[int]]
+    @property
+    def name(self) -> str: ...
+    @property
+    def domain(self) -> str: ...
+    @property
+    def fps(self) -> float: ...
+    @property
+    def splits(self) -> Mapping[str, Sequence[int]]: ...
 
     def read(self, number: int) -> RawEpisode:
         """One episode; raises a DataError that names what is damaged or missing."""
         ...
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceKind:
+    """A kind of data set that can be read.
+
+    Attributes:
+      name: in one word.
+      title: its name as its makers write it.
+      layout: the files by which people know it.
+      matches: whether a folder or file is of this kind.
+      open: (path, camera, skipped, **options) -> source, see `open_source`.
+      cameras: whether there may be several to choose from.
+    """
+
+    name: str
+    title: str
+    layout: str
+    matches: Callable[[Path], bool]
+    open: Callable[..., Source]
+    cameras: bool = False

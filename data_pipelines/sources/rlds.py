@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.schema.episode import DataError
-from data_pipelines.sources.raw import RawEpisode
+from data_pipelines.sources.raw import RawEpisode, SourceKind
 from data_pipelines.sources.tfrecords import (
     ArrayRecordFile,
     TFRecordFile,
@@ -61,7 +61,7 @@ class LanguageTable:
         shards = sorted(p for p in path.iterdir() if _SHARD.fullmatch(p.name))
         if not shards:
             raise DataError(f"{path} holds no file like NAME-train.tfrecord-00000-of-*")
-        name = _SHARD.fullmatch(shards[0].name)["name"]
+        name = _parts(shards[0])["name"]
         self.name = f"RLDS {name}"
         self._policy = "oracle" if "oracle" in name else "human"
         expected = _shard_lengths(path)
@@ -70,7 +70,7 @@ class LanguageTable:
         for problem in _missing(path, shards):
             _tell(DataError(problem), skipped)
         for shard in shards:
-            found = _SHARD.fullmatch(shard.name)
+            found = _parts(shard)
             split, index = found["split"], int(found["index"])
             opened = TFRecordFile if found["kind"] == "tfrecord" else ArrayRecordFile
             try:
@@ -99,7 +99,7 @@ class LanguageTable:
         if steps < 2:
             raise DataError(f"{name} has {steps} steps, expected at least 2")
 
-        def table(key: str, width: int, dtype=np.float32):
+        def table(key: str, width: int, dtype: Any = np.float32):
             values = np.asarray(_feature(features, key, name))
             if values.size != steps * width:
                 raise DataError(
@@ -155,11 +155,19 @@ def _shard_lengths(path: Path) -> dict[str, dict[int, int]]:
         raise DataError(f"{info} is damaged ({error!r})") from error
 
 
+def _parts(shard: Path) -> re.Match[str]:
+    """Name, split, kind, index and total of a shard, from its file name."""
+    found = _SHARD.fullmatch(shard.name)
+    if found is None:
+        raise DataError(f"{shard} is no shard")
+    return found
+
+
 def _missing(path: Path, shards: list[Path]) -> list[str]:
     """One line per shard that a name of another promises."""
     found: dict[tuple[str, str, str, str], set[int]] = {}
     for shard in shards:
-        parts = _SHARD.fullmatch(shard.name)
+        parts = _parts(shard)
         key = parts["name"], parts["split"], parts["kind"], parts["total"]
         found.setdefault(key, set()).add(int(parts["index"]))
     return [
@@ -174,3 +182,19 @@ def _tell(error: DataError, skipped: list[str] | None) -> None:
     if skipped is None:
         raise error
     skipped.append(str(error))
+
+
+def _matches(path: Path) -> bool:
+    if path.is_dir() and any(path.glob("*.tfrecord-*-of-*")):
+        return True
+    features = path / "features.json"
+    return features.exists() and '"steps"' in features.read_text()
+
+
+KIND = SourceKind(
+    name="language_table",
+    title="Language-Table",
+    layout="NAME-SPLIT.tfrecord-* or RLDS array_record files",
+    matches=_matches,
+    open=lambda path, camera, skipped: LanguageTable(path, skipped),
+)

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from experiments.benchmarks.timing import machine, side_by_side
+from experiments.benchmarks.parts.timing import machine, side_by_side
 from swm_jax.models import PositionRule, get_config
 from swm_jax.models.backbones import attention
 from swm_jax.models.layout import Sight, action_segment, answer_segment, past_actions

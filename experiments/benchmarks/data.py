@@ -40,6 +40,7 @@ from data_pipelines.schema import store as folder
 from data_pipelines.schema.episode import decode_frame, encode_png
 from data_pipelines.schema.read import load_episodes
 from experiments import generate_board, generate_cube
+from swm_jax.cli import no_arguments
 from swm_jax.eval.journal import write_json
 from swm_jax.models import Tokenizer, get_config
 
@@ -74,7 +75,7 @@ def endless(loader: Any) -> Iterator[Any]:
 
 def measure_reading(directory: str, seconds: float) -> dict[str, dict[str, float]]:
     """name -> workers -> tuples per second, medians of `ROUNDS`."""
-    from experiments.benchmarks.hdf5_loader import loader, write_hdf5
+    from experiments.benchmarks.references.hdf5_loader import loader, write_hdf5
 
     episodes = load_episodes(directory, "train", frames="compressed")
     domain = episodes.domain
@@ -209,8 +210,7 @@ def measure_generation(env: str, episodes: int, output: str) -> dict[str, Any]:
 
 def main(argv: list[str]) -> None:
     """Prints tables; see the top of this file."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
+    no_arguments(argv)
     unknown = [part for part in _PARTS.value if part not in ("generate", "read")]
     if unknown:
         sys.exit(f"error: --parts has '{unknown[0]}', expected generate, read")

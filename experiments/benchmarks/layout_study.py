@@ -29,7 +29,7 @@ import numpy as np  # isort: skip
 from absl import app, flags, logging
 
 from experiments import board_tiny
-from experiments.benchmarks.timing import machine
+from experiments.benchmarks.parts.timing import machine
 from swm_jax import worlds
 from swm_jax.eval.config import parse_seeds, preset
 from swm_jax.eval.journal import read_json, write_json
@@ -38,7 +38,7 @@ from swm_jax.eval.sweep import evaluate
 from swm_jax.files import write_whole
 from swm_jax.models.config import LAYOUTS
 from swm_jax.training import train
-from swm_jax.training.metrics import read_metrics
+from swm_jax.training.monitoring.metrics import read_metrics
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/layouts", "Runs and results.")
 _DATA = flags.DEFINE_string("data", "data/board", "Episodes of the board.")

@@ -17,7 +17,6 @@ the floor's. Operations and least bytes are counted from shapes
 
 import dataclasses
 import functools
-import importlib.util
 import os
 
 import swm_jax  # noqa: F401  (sets NPROC before jax starts)
@@ -28,20 +27,23 @@ import numpy as np
 from absl import app, flags
 
 from experiments.benchmarks import planner_overhead
-from experiments.benchmarks.timing import machine, side_by_side
+from experiments.benchmarks.parts.timing import installed, machine, side_by_side
+from experiments.benchmarks.parts.workloads import (
+    HORIZON,
+    WORDS,
+    matrix_products,
+    random_actions,
+    random_params,
+    random_scene,
+)
 from swm_jax.models import (
     ModelConfig,
-    Observation,
-    QuestionBatch,
-    SemanticWorldModel,
     VLMWorldModel,
     flops,
     get_config,
 )
 from swm_jax.models.chunked_scoring import Query, pass_that_fits
 from swm_jax.planning import GoalArrays, get_planner
-
-HORIZON, WORDS = 16, 12  # actions of a chunk, tokens of a question
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,21 +192,23 @@ def measure(preset, config: ModelConfig, params, questions: int, sub_chunks: int
 
 def scoring_row(model, context, count, horizons, questions) -> Row:
     """Answers to all questions about `count` candidates."""
-    config, asked = model.config, (len(horizons), questions, HORIZON, WORDS)
+    config = model.config
+    asked = flops.Scoring(count, len(horizons), questions, HORIZON, WORDS)
     actions = random_actions(config, count)
     score = jax.jit(
         functools.partial(VLMWorldModel.answer_log_probs, horizons=horizons)
     )
     query = Query(1, HORIZON, len(horizons), questions, WORDS)
     passes = -(-count // pass_that_fits(config, query).candidates)
-    tokens = flops.scoring_tokens(config, -(-count // passes), *asked)
+    one_pass = asked._replace(candidates=-(-count // passes))
+    tokens = flops.scoring_tokens(config, one_pass)
     return Row(
         config.layout,
         count,
         functools.partial(score, model, context, actions),
-        flops.scoring_flops(config, count, *asked),
+        flops.scoring_flops(config, asked),
         flops.scoring_bytes(
-            config, count, *asked, passes, 2 if config.dtype == "bfloat16" else 4
+            config, asked, passes, 2 if config.dtype == "bfloat16" else 4
         ),
         matrix_products(config, tokens, passes),
         tokens * passes * flops.decoder_flops_per_token(config),
@@ -246,12 +250,9 @@ def planning_rows(preset, model, scene, horizons) -> list[Row]:
 
 def published_rows(preset, config, params, scene, horizons) -> list[Row]:
     """The published loop in PyTorch, if it is installed."""
-    missing = [p for p in ("torch", "transformers") if not importlib.util.find_spec(p)]
-    if not preset.loop or missing:
-        if missing:
-            print(f"left out, not installed: {', '.join(missing)}")
+    if not preset.loop or not installed("torch", "transformers"):
         return []
-    from experiments.benchmarks.published_loop import PublishedLoop
+    from experiments.benchmarks.references.published_loop import PublishedLoop
 
     image, batch = scene
     words = np.asarray(batch.tokens[0]), np.asarray(batch.answer_ids[0])
@@ -278,7 +279,8 @@ def published_rows(preset, config, params, scene, horizons) -> list[Row]:
     full = dataclasses.replace(config, layout="full")
     asked = batch.tokens.shape[1:]
     work = sum(
-        flops.scoring_flops(full, count, 1, asked[0], h, WORDS) for h in horizons
+        flops.scoring_flops(full, flops.Scoring(count, 1, asked[0], h, WORDS))
+        for h in horizons
     )
     queries = count * len(horizons) * asked[0]
     literal = work + queries * flops.image_tower_flops(config)
@@ -296,33 +298,6 @@ def fastest(choices, call):
     """The arguments with which `call(*arguments)` makes the fastest program."""
     times = side_by_side(*(call(*choice) for choice in choices), turns=1)
     return choices[int(np.argmin(times))]
-
-
-def matrix_products(config: ModelConfig, tokens: int, passes: int):
-    """The decoder's weight products alone, for so many tokens, pass after pass."""
-    c, keys = config, jax.random.split(jax.random.key(7), 7)
-    inner = c.heads * c.head_dim
-    shapes = (
-        (c.width, inner), (c.width, 2 * c.kv_heads * c.head_dim), (inner, c.width),
-        (c.width, c.mlp), (c.width, c.mlp), (c.mlp, c.width),
-    )  # fmt: skip
-    draw = jax.jit(
-        lambda key, shape: jax.random.normal(key, shape, c.dtype) * shape[0] ** -0.5,
-        static_argnums=1,
-    )
-    weights = [draw(key, shape) for key, shape in zip(keys, shapes)]
-
-    @jax.jit
-    def run(x, weights):
-        query, key, out, gate, up, down = weights
-
-        def layer(x, _):
-            seen = (x @ query) @ out
-            return ((seen @ gate) * (seen @ up)) @ down, (x @ key)[0]
-
-        return jax.lax.scan(layer, x, length=c.depth * passes)
-
-    return functools.partial(run, draw(keys[6], (tokens, c.width)), weights)
 
 
 def check_precision(config: ModelConfig, count: int) -> None:
@@ -352,39 +327,6 @@ def check_precision(config: ModelConfig, count: int) -> None:
         f"by {np.abs(low - high).mean():.1e} (their spread is {spread:.1e}); rank "
         f"correlation {np.mean(orders):.3f}"
     )
-
-
-def random_params(config: ModelConfig, dtype: str):
-    """Fresh weights in the dtype of the computation, made on the device."""
-
-    @jax.jit
-    def make(key):
-        params = SemanticWorldModel(config).init_params(key)
-        return jax.tree.map(lambda x: x.astype(dtype), params)
-
-    return make(jax.random.key(0))
-
-
-def random_scene(config: ModelConfig, questions: int):
-    """An image and questions without padding, answered by one of two tokens."""
-    rng, size = np.random.default_rng(0), config.image_size
-    ids = lambda *shape: rng.integers(5, config.vocab_size, shape).astype(np.int32)
-    blank = np.zeros((1, questions), np.int32)
-    batch = QuestionBatch(
-        tokens=ids(1, questions, WORDS),
-        mask=np.ones((1, questions, WORDS), bool),
-        type_id=blank,
-        args=np.stack([blank, blank, blank], -1),
-        answer_ids=ids(1, questions, 2),
-    )
-    image = rng.integers(0, 256, (1, size, size, 3), np.uint8)
-    return jax.tree.map(jnp.asarray, (Observation(image=image), batch))
-
-
-def random_actions(config: ModelConfig, count: int):
-    """Chunks of the size that pushes on the board have."""
-    shape = (1, count, HORIZON, config.action_size)
-    return 0.02 * jax.random.normal(jax.random.key(3), shape)
 
 
 if __name__ == "__main__":

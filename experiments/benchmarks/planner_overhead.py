@@ -16,7 +16,6 @@ temperatures.
 """
 
 import functools
-import importlib.util
 
 import swm_jax  # noqa: F401  (sets NPROC before jax starts)
 
@@ -25,8 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from experiments.benchmarks import point_mass
-from experiments.benchmarks.timing import machine, side_by_side
+from experiments.benchmarks.parts import point_mass
+from experiments.benchmarks.parts.timing import installed, machine, side_by_side
 from swm_jax.models import (
     Observation,
     SemanticWorldModel,
@@ -35,7 +34,7 @@ from swm_jax.models import (
     get_config,
 )
 from swm_jax.planning import FakeWorldModel, chunk_value, desired_scores, get_planner
-from swm_jax.planning.question_batch import goal_batch
+from swm_jax.planning.goals.question_batch import goal_batch
 from swm_jax.worlds.board.goals import goal_for_task
 
 _CANDIDATES = flags.DEFINE_integer("candidates", 1024, "Per iteration, part 1.")
@@ -215,13 +214,6 @@ def pytorch_mppi(temperature):
         return controller.U.clone().numpy()
 
     return run
-
-
-def installed(*packages: str) -> bool:
-    missing = [p for p in packages if importlib.util.find_spec(p) is None]
-    if missing:
-        print(f"left out, not installed: {', '.join(missing)}")
-    return not missing
 
 
 if __name__ == "__main__":

@@ -15,16 +15,19 @@ Axes: S scenes, N candidates, H actions of a chunk, A action width, K horizons,
 Q questions, C answers.
 """
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Float, Key, UInt
 
 from swm_jax import worlds
-from swm_jax.envs import AnyScene
+from swm_jax.arrays import Array
+from swm_jax.baselines.answerer import Answerer, Baseline
+from swm_jax.envs import AnyScene, Env
 from swm_jax.models import Observation, QuestionBatch
 from swm_jax.planning import Normalise
 from swm_jax.planning.noise import fold_in_each, split_each
@@ -33,8 +36,7 @@ from swm_jax.questions import Language, expand
 LOGIT_METRES = 0.02  # margin that makes one logit
 
 
-@struct.dataclass
-class SimulatorContext:
+class SimulatorContext(struct.PyTreeNode):
     """What `encode` keeps.
 
     Attributes:
@@ -47,14 +49,13 @@ class SimulatorContext:
 
     start: Any
     scene: AnyScene
-    type_id: jax.Array
-    args: jax.Array
+    type_id: Array
+    args: Array
     keys: jax.Array
     answers: int = struct.field(pytree_node=False)
 
 
-@struct.dataclass
-class SimulatorWorldModel:
+class SimulatorWorldModel(struct.PyTreeNode):
     """World model that is told the truth.
 
     Attributes:
@@ -190,11 +191,33 @@ class SimulatorWorldModel:
         return jnp.where(self.logit_limit > 0, limit * jnp.tanh(margin / limit), margin)
 
 
-def _bits(x: Float[Array, "S ..."]) -> Int[Array, " S"]:
+def _bits(x: Float[Array, "S ..."]) -> UInt[Array, " S"]:
     """A number per scene that follows from its values, to be folded into a key."""
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
     return bits.sum(tuple(range(1, bits.ndim)))
 
 
-def _normal(keys: Key[Array, " S"], shape: tuple[int, ...]) -> Float[Array, "S ..."]:
+def _normal(
+    keys: Key[jax.Array, " S"], shape: tuple[int, ...]
+) -> Float[Array, "S ..."]:
     return jax.vmap(lambda key: jax.random.normal(key, shape[1:]))(keys)
+
+
+def _about(name: str, env: Env) -> Answerer:
+    """The simulator of an env's scenes.
+
+    An env of somebody else's physics, which cannot be set to a scene, is simulated by
+    our env of the same scenes.
+    """
+    if hasattr(env, "pictures"):
+        ours = worlds.load(worlds.load(env.world).scene.domain)
+        same = {k: env.config[k] for k in ours.policies.settings if k in env.config}
+        env = ours.make_env(**same)
+    return Answerer(name, env.world, SimulatorWorldModel(env))
+
+
+BASELINES = {
+    "simulator": Baseline(functools.partial(_about, "simulator"), differentiable=False),
+    # Never asked: whatever plans with it draws its actions at random.
+    "random": Baseline(functools.partial(_about, "random")),
+}

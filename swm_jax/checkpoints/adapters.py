@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -32,11 +33,12 @@ from swm_jax.checkpoints.formats.orbax.step_folder import (
     write_model,
 )
 from swm_jax.checkpoints.model import LoadedModel, load_model, loaded_model
+from swm_jax.files import AnyPath
 from swm_jax.models import SemanticWorldModel, get_config
-from swm_jax.models.lora import first_match
+from swm_jax.models.backbones.lora import first_match
 
 
-def export_adapter(source: str | Path, destination: str | Path) -> Path:
+def export_adapter(source: str | AnyPath, destination: str | Path) -> Path:
     """Writes what a run with adapters changed, without its base.
 
     Args:
@@ -80,8 +82,8 @@ def export_adapter(source: str | Path, destination: str | Path) -> Path:
 
 
 def load_adapter(
-    path: str | Path,
-    base: str | Path | None = None,
+    path: str | AnyPath,
+    base: str | AnyPath | None = None,
     *,
     param_dtype: Any = None,
     sharding: Any = None,
@@ -118,8 +120,7 @@ def load_adapter(
     shapes, _ = _split(_shapes(config, metadata), metadata)
     target = unflatten_dict(shapes, sep="/")
     check_tree(target, stored_shapes(step), str(step))
-    expected = jax.eval_shape(SemanticWorldModel(config).init_params, jax.random.key(0))
-    check_tree(expected, loaded.params, str(base))
+    check_tree(SemanticWorldModel(config).param_shapes(), loaded.params, str(base))
     _, frozen = _split(loaded.params, metadata)
     if fingerprint(frozen) != metadata["adapter"]["base_crc32"]:
         raise CheckpointError(
@@ -135,7 +136,9 @@ def load_adapter(
     return loaded_model(config, params, tokenizer, metadata, sharding)
 
 
-def _restore_beside(step: Path, shapes: Mapping[str, Any], base: Mapping[str, Any]):
+def _restore_beside(
+    step: epath.Path, shapes: Mapping[str, Any], base: Mapping[str, Any]
+):
     """What training moved, flat, where the base lies; factors whole on its devices."""
 
     def place(key, leaf):
@@ -156,14 +159,12 @@ def fingerprint(params: Mapping[str, Any]) -> int:
     for name in sorted(params):
         value = zlib.crc32(name.encode(), value)
         array = np.ascontiguousarray(np.asarray(params[name]))
-        value = zlib.crc32(array.view(np.uint8).reshape(-1), value)
+        value = zlib.crc32(array.view(np.uint8).reshape(-1).data, value)
     return value
 
 
 def _shapes(config, metadata) -> dict[str, Any]:
-    init = SemanticWorldModel(config).init_params
-    shapes = jax.eval_shape(init, jax.random.key(0))
-    return with_adapter_shapes(shapes, metadata)
+    return with_adapter_shapes(SemanticWorldModel(config).param_shapes(), metadata)
 
 
 def _split(tree: Mapping, metadata) -> tuple[dict[str, Any], dict[str, Any]]:

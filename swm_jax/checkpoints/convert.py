@@ -87,10 +87,10 @@ def listing(source: Source) -> str:
     width = max(map(len, leaves))
     lines = []
     for key, leaf in leaves.items():
-        many = f" .. {leaf.origin[-1]}" if len(leaf.origin) > 1 else ""
+        ends = leaf.origin[:: max(1, len(leaf.origin) - 1)]  # the first and the last
         shape = "x".join(map(str, leaf.shape))
         lines.append(
-            f"{key:{width}}  {leaf.dtype!s:8}  {shape:20}  {leaf.origin[0]}{many}"
+            f"{key:{width}}  {leaf.dtype!s:8}  {shape:20}  {' .. '.join(ends)}"
         )
     lines.append(summary(source))
     return "\n".join(lines)

@@ -12,11 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from swm_jax.arrays import Array
 from swm_jax.checkpoints.errors import CheckpointError
 from swm_jax.checkpoints.formats.detect import detect, open_source, split_subtree
 from swm_jax.checkpoints.formats.lazy_arrays import to_arrays
 from swm_jax.checkpoints.formats.orbax.folder import Opened
 from swm_jax.checkpoints.formats.orbax.step_folder import write_model
+from swm_jax.files import AnyPath
 from swm_jax.models import (
     ActionScale,
     ModelConfig,
@@ -45,7 +47,7 @@ class LoadedModel(NamedTuple):
     model: SemanticWorldModel
     params: Any
     tokenizer: Tokenizer | None
-    preprocess: Callable[[Any], jax.Array]
+    preprocess: Callable[[Any], Array]
     metadata: dict[str, Any]
 
     @property
@@ -90,7 +92,7 @@ def shipped_checkpoint(name: str = SHIPPED) -> Path:
 
 
 def load_model(
-    path: str | Path | None = None,
+    path: str | AnyPath | None = None,
     *,
     variant: str | None = None,
     tokenizer: Tokenizer | str | Path | None = None,
@@ -192,14 +194,16 @@ def _fresh_projector(config: ModelConfig, sharding: Any) -> dict[str, jax.Array]
     for key, (name, weight) in zip(keys, action_weights(config).items()):
         leaf = weight.initializer(key, weight.shape)
         struct = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-        place = sharding(f"action/{name}", struct) if callable(sharding) else sharding
+        place: Any = (
+            sharding(f"action/{name}", struct) if callable(sharding) else sharding
+        )
         leaves[name] = jax.make_array_from_callback(
             leaf.shape, place, lambda index, leaf=leaf: np.asarray(leaf)[index]
         )
     return leaves
 
 
-def export_model(source: str | Path, destination: str | Path) -> Path:
+def export_model(source: str | AnyPath, destination: str | Path) -> Path:
     """Writes what inference needs of a run (no optimizer) to a new folder.
 
     Args:

@@ -19,12 +19,24 @@ import jax
 import ml_collections
 import mujoco
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Float, Key
 
+from swm_jax.arrays import Array
 from swm_jax.choices import known
 from swm_jax.envs.scene import AnyScene
 
-State = TypeVar("State")  # a pytree
+# What plays an `MjcfEnv`, by backend; "module:class", imported when it is asked for.
+PLAIN = {
+    "mujoco": "swm_jax.envs.mujoco_engine:MujocoEngine",
+    "mjx": "swm_jax.envs.mjx_engine:MjxEngine",
+}
+# The same with a table's dry friction after every physics step.
+PUSHING = {
+    "mujoco": "swm_jax.envs.pushing:MujocoPushing",
+    "mjx": "swm_jax.envs.pushing:MjxPushing",
+}
+
+State = TypeVar("State", bound=Any)  # a pytree
 Scene = TypeVar("Scene", bound=AnyScene)
 
 
@@ -35,6 +47,8 @@ class EnvMaker:
     Attributes:
       engines: backend -> "module:class" of an `Env`, imported when it is asked for.
         The class takes the locked settings. The first is the one for CPU hosts.
+      half: the world's half, which is joined to the class of an engine that plays any
+        world; None where the classes are whole.
       settings: makes the default settings.
       action_size: A.
       action_limit: largest absolute action that stored episodes may hold.
@@ -46,6 +60,7 @@ class EnvMaker:
     action_size: int
     action_limit: float
     check: Callable[[ml_collections.ConfigDict], None]
+    half: "type[MjcfEnv] | None" = None
 
     @property
     def device_engine(self) -> str | None:
@@ -86,7 +101,14 @@ class EnvMaker:
                 ) from error
         self.check(config)
         module, _, cls = self.engines[self.engine(backend)].partition(":")
-        return getattr(importlib.import_module(module), cls)(config.lock())
+        engine = getattr(importlib.import_module(module), cls)
+        return (_joined(engine, self.half) if self.half else engine)(config.lock())
+
+
+@functools.cache
+def _joined(engine: type, half: type) -> type:
+    """The class of a world on an engine: the engine's methods come first."""
+    return type(half.__name__, (engine, half), {"__doc__": half.__doc__})
 
 
 def check_physics_step(physics_dt: float, period: float) -> None:
@@ -122,12 +144,15 @@ class Env(abc.ABC, Generic[State, Scene]):
     action_names: str
     block_ids: tuple[int, ...]
 
+    def __init__(self, config: ml_collections.ConfigDict):
+        self.config = config
+
     @abc.abstractmethod
-    def reset(self, key: Key[Array, ""]) -> State:
+    def reset(self, key: Key[jax.Array, ""]) -> State:
         """A new world, at rest."""
 
     @abc.abstractmethod
-    def reset_batch(self, keys: Key[Array, " B"]) -> State:
+    def reset_batch(self, keys: Key[jax.Array, " B"]) -> State:
         """`reset` for B keys."""
 
     @abc.abstractmethod
@@ -205,7 +230,7 @@ class MjcfEnv(Env[State, Scene]):
 
     @staticmethod
     @abc.abstractmethod
-    def fresh(key: Key[Array, ""], block_ids: tuple[int, ...]) -> State:
+    def fresh(key: Key[jax.Array, ""], block_ids: tuple[int, ...]) -> State:
         """A new world in JAX arrays; may be traced."""
 
     @abc.abstractmethod
@@ -217,10 +242,10 @@ class MjcfEnv(Env[State, Scene]):
         Numpy arrays and JAX arrays alike, with any leading axes.
         """
 
-    def reset(self, key: Key[Array, ""]) -> State:
+    def reset(self, key: Key[jax.Array, ""]) -> State:
         return self.native(self.fresh(key, self.block_ids))
 
-    def reset_batch(self, keys: Key[Array, " B"]) -> State:
+    def reset_batch(self, keys: Key[jax.Array, " B"]) -> State:
         return self.native(_fresh_batch(self.fresh, keys, self.block_ids))
 
 

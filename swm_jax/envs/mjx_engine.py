@@ -14,8 +14,10 @@ import functools
 import jax
 import jax.numpy as jnp
 import ml_collections
-from jaxtyping import Array, Float
+from jax.core import Tracer
+from jaxtyping import Float
 
+from swm_jax.arrays import Array
 from swm_jax.envs.env import MjcfEnv, Scene, State
 
 
@@ -81,7 +83,7 @@ class MjxEngine(MjcfEnv[State, Scene]):
         return jax.tree.map(join, self.scene(states), path)
 
     def _checked(self, actions, lead):
-        if isinstance(actions, jax.core.Tracer):
+        if isinstance(actions, Tracer):
             self.check_action_shape(actions, lead)
             return actions.astype(jnp.float32)
         return jnp.asarray(self.check_actions(actions, lead))

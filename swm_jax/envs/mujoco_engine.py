@@ -11,9 +11,10 @@ from collections.abc import Callable
 import jax
 import ml_collections
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from mujoco import batch
 
+from swm_jax.arrays import Array
 from swm_jax.envs.env import MjcfEnv, Scene, State
 
 

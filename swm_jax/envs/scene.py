@@ -8,7 +8,7 @@ world `BLOCK_NAMES`, which follow Language-Table and the Semantic World Models p
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,14 @@ BLOCK_NAMES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPE
 # Block id -> index into `COLOURS`.
 COLOUR_OF_BLOCK = np.array([COLOURS.index(name.split()[0]) for name in BLOCK_NAMES])
 
+Triple = tuple[float, float, float]  # red, green, blue in [0, 1]; or x, y, z
 # good?, what, value seen, value expected: raises when not good
-Need = Callable[[bool, str, Any, Any], None]
+Need = Callable[[Any, str, Any, Any], None]
+
+
+def grey(share: float) -> Triple:
+    """A colour without a hue, 0 black and 1 white."""
+    return share, share, share
 
 
 def block_id(name: str) -> int:
@@ -29,15 +35,18 @@ def block_id(name: str) -> int:
     return BLOCK_NAMES.index(name)
 
 
+@runtime_checkable
 class AnyScene(Protocol):
     """Poses of one world: a struct of arrays with any leading axes."""
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
         """The leading axes."""
+        ...
 
-    def replace(self, **changes: Any) -> "AnyScene":
+    def replace(self, **changes: Any) -> Any:
         """A copy with other arrays."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +78,7 @@ class SceneFormat:
       check: raises through a `Need` what shapes cannot tell, for [T + 1, ...] arrays.
     """
 
-    kind: Callable[..., Any]
+    kind: type[Any]
     domain: str
     state: Mapping[str, StoredField]
     angles: Mapping[str, tuple[int, ...]]
@@ -92,7 +101,7 @@ def check_reach(what: str, place: np.ndarray, farthest: float, need: Need) -> No
     need(good, f"farthest {what}", f"{reach:.2f} m", f"below {farthest} m")
 
 
-def array_namespace(*trees: Any):
+def array_namespace(*trees: Any) -> Any:
     """jnp when any leaf of the trees is a JAX array (or tracer), else numpy."""
     on_jax = any(isinstance(x, jax.Array) for x in jax.tree.leaves(trees))
     return jnp if on_jax else np

@@ -18,6 +18,7 @@ import statistics
 from collections.abc import Mapping
 from importlib import metadata, resources
 from importlib.resources.abc import Traversable
+from typing import Any
 
 from swm_jax.eval.config import EvalConfig, UserError
 from swm_jax.eval.statistics import wilson_interval
@@ -207,7 +208,7 @@ def machine() -> dict:
     }
 
 
-def to_json(value):
+def to_json(value: Any) -> Any:
     """Plain JSON: NaN and infinity become null, tuples lists, numpy numbers plain."""
     if isinstance(value, dict):
         return {str(k): to_json(v) for k, v in value.items()}

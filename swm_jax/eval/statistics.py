@@ -3,6 +3,8 @@
 Axes: n answered questions, b bins. Nothing here knows of models or scenes.
 """
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import optimize, stats
@@ -104,7 +106,8 @@ def spearman(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> float:
     """Rank correlation of Spearman, ties shared; NaN where either is constant."""
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")  # scipy would warn
-    return float(stats.spearmanr(a, b).statistic)
+    found: Any = stats.spearmanr(a, b)
+    return float(found.statistic)
 
 
 def bootstrap_interval(

@@ -4,7 +4,7 @@ from swm_jax.models.action_scale import ActionScale
 from swm_jax.models.answers import Written
 from swm_jax.models.ask import Answer, Answers, answer_batch
 from swm_jax.models.config import VARIANTS, ModelConfig, get_config
-from swm_jax.models.positions import PositionRule
+from swm_jax.models.layout import PositionRule
 from swm_jax.models.preprocess import preprocess_image
 from swm_jax.models.swm import Context, Outputs, SemanticWorldModel
 from swm_jax.models.tokenizer import Tokenizer

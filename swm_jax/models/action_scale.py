@@ -11,19 +11,21 @@ Axis: A numbers per action of the robot.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-KINDS = ("raw", "quantile")
+from swm_jax.arrays import Array
+
+Kind = Literal["raw", "quantile"]
+KINDS = get_args(Kind)
 _FLAT = 1e-6  # a range smaller than this is no range: the number never changes
 
 
-@struct.dataclass
-class ActionScale:
+class ActionScale(struct.PyTreeNode):
     """scaled = (raw - middle) / half, then zeros up to the model's width.
 
     Attributes:
@@ -50,11 +52,6 @@ class ActionScale:
         scaled = (actions - xp.asarray(self.middle)) / xp.asarray(self.half)
         wide = [(0, 0)] * (actions.ndim - 1) + [(0, self.width - size)]
         return xp.pad(scaled, wide).astype(actions.dtype)
-
-    def inverse(self, scaled: Float[Array, "... width"]) -> Float[Array, "... A"]:
-        """Raw actions, for policies that were trained on scaled ones."""
-        size = self.middle.shape[-1]
-        return scaled[..., :size] * self.half + self.middle
 
     @classmethod
     def make(cls, entry: Mapping[str, Any], size: int, width: int) -> "ActionScale":

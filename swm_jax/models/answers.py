@@ -14,14 +14,16 @@ C answers of the answer set (J where a pass runs them), L tokens of a padded ans
 M tokens of a written text, W decoder width, V vocabulary.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
+from swm_jax.arrays import Array
 from swm_jax.models import layout as layouts
 from swm_jax.models.backbones.attention import KeyValues
 from swm_jax.models.config import ModelConfig
@@ -47,8 +49,7 @@ class Prompt(NamedTuple):
     cache: KeyValues
 
 
-@struct.dataclass
-class Written:
+class Written(struct.PyTreeNode):
     """Texts that the model wrote.
 
     Attributes:
@@ -207,7 +208,7 @@ def write(
     return Written(tokens, total, done)
 
 
-def _applier(config: ModelConfig, params: Any):
+def _applier(config: ModelConfig, params: Any) -> Callable[..., Any]:
     model = SemanticWorldModel(config)
     return lambda method, *args: model.apply({"params": params}, *args, method=method)
 

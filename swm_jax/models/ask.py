@@ -17,9 +17,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Float, Int, PRNGKeyArray, UInt8
 
-from swm_jax.models.tokenizer import Tokenizer
+from swm_jax.arrays import Array
+from swm_jax.models.tokenizer import Tokenizer, Tokenizes
 from swm_jax.models.types import MAX_ARGS, PAD_TOKEN, Observation, QuestionBatch
 
 
@@ -64,7 +65,7 @@ class Answers:
         i = scene, horizon, question
         text, probability = str(self.texts[i]), float(self.probabilities[i])
         alternatives = {text: probability}
-        if self.choices is not None:
+        if self.choices is not None and self.choice_probabilities is not None:
             each = map(float, self.choice_probabilities[i])
             alternatives = dict(zip(self.choices, each))
         return Answer(text, probability, alternatives, bool(self.complete[i]))
@@ -72,8 +73,8 @@ class Answers:
 
 def answer_batch(
     model,
-    images: UInt8[np.ndarray, "S h w 3"],
-    actions: Float[np.ndarray, "S H A"],
+    images: UInt8[Array, "S h w 3"],
+    actions: Float[Array, "S H A"],
     questions: Sequence[Sequence[str]],
     horizons: Sequence[int],
     answers: Sequence[str] | None = ("no", "yes"),
@@ -159,7 +160,7 @@ def answer_batch(
 
 
 def encode_answers(
-    tokenizer: Tokenizer, answers: Sequence[str], end: bool | None = None
+    tokenizer: Tokenizes, answers: Sequence[str], end: bool | None = None
 ) -> Int[np.ndarray, "C L"]:
     """Token ids of the answers of a set, padded right with `PAD_TOKEN`.
 

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
 
+from swm_jax.arrays import Array
 from swm_jax.models.config import ModelConfig
-from swm_jax.models.flops import scoring_runs
+from swm_jax.models.flops import Scoring, scoring_runs
 
 # Tokens beyond which a pass gains nothing: weights are read seldom enough.
 _ENOUGH_TOKENS = {"cpu": 2_560, "other": 16_384}
@@ -132,7 +132,7 @@ def pass_of(scenes: int, count: int) -> PassSize:
     return PassSize(group, count // group)
 
 
-def free_memory(device: jax.Device) -> int:
+def free_memory(device: Any) -> int:
     """Bytes that a program may use on a device now; on CPUs half of the host's."""
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
@@ -185,7 +185,8 @@ def in_passes(score: Callable, size: PassSize, context: Any, *inputs: Array) -> 
 
 def _runs(c: ModelConfig, q: Query) -> list[tuple[int, int]]:
     """Tokens of one candidate of every scene, and the keys that they see."""
-    runs = scoring_runs(c, 1, q.horizons, q.questions, q.actions, q.question_tokens)
+    one = Scoring(1, q.horizons, q.questions, q.actions, q.question_tokens)
+    runs = scoring_runs(c, one)
     sees = runs[-1].keys + q.reply_tokens
     replies = q.scenes * q.horizons * q.questions * q.reply_tokens
     return [(q.scenes * run.tokens, run.keys) for run in runs] + [(replies, sees)]

@@ -14,6 +14,20 @@ copied: one image's keys serve all questions, candidates and horizons.
 An answer's own tokens can also run later, behind a newline whose keys are kept: that
 is how a sequence that is cached up to its newline grows (`reply_segment`).
 
+The position rule says where every token stands for RoPE. A position may depend neither
+on the horizon asked about nor on padding, or keys cached once could not serve every
+candidate, question and horizon:
+
+    image token i          i                      i = 0 .. I-1
+    question token j       I + j                  every question starts at I
+    action t               I + T_max + t          t = 0 .. H-1
+    answer token m of      I + T_max + h + m      newline is m = 0, then the
+    horizon h                                     answer and eos, causal
+
+I is the number of image tokens, T_max the padded question length; both are
+constants of the model. Action t has happened in the state of horizon t + 1, so
+the newline of horizon h stands right behind action h - 1.
+
 Axis letters: b images or scenes, i image tokens, q questions, t question tokens,
 a actions, r training queries, c candidates, h horizons, m answer tokens (newline
 first), j alternative answers to one query, s key tokens.
@@ -22,9 +36,50 @@ first), j alternative answers to one query, s key tokens.
 import dataclasses
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
-from swm_jax.models.positions import PositionRule
+from swm_jax.arrays import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class PositionRule:
+    """Positions of one model.
+
+    Attributes:
+      image_tokens: I, image tokens per image.
+      max_question_tokens: T_max, padded length of a question.
+    """
+
+    image_tokens: int
+    max_question_tokens: int
+
+    @property
+    def action_start(self) -> int:
+        """Position of action 0, and of the newline at horizon 0."""
+        return self.image_tokens + self.max_question_tokens
+
+    def image(self) -> Int[Array, " I"]:
+        """Positions of the image tokens."""
+        return jnp.arange(self.image_tokens, dtype=jnp.int32)
+
+    def question(self, length: int | None = None) -> Int[Array, " T"]:
+        """Positions of a question's tokens; padding included, it is masked."""
+        length = self.max_question_tokens if length is None else length
+        if length > self.max_question_tokens:
+            raise ValueError(
+                f"a question of {length} tokens is longer than the model's "
+                f"max_question_tokens={self.max_question_tokens}"
+            )
+        return self.image_tokens + jnp.arange(length, dtype=jnp.int32)
+
+    def actions(self, count: int) -> Int[Array, " H"]:
+        """Positions of `count` action tokens."""
+        return self.action_start + jnp.arange(count, dtype=jnp.int32)
+
+    def answers(self, horizons: Int[Array, "..."], length: int) -> Int[Array, "... M"]:
+        """Positions of `length` tokens of an answer branch at each horizon."""
+        offsets = jnp.arange(length, dtype=jnp.int32)
+        return self.action_start + jnp.asarray(horizons)[..., None] + offsets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +265,7 @@ def _see_earlier(source: str, axes: str, positions: Int[Array, "... m"]) -> Sigh
 
 def full_layout(
     axes: str,
-    parts: list[tuple[Float[Array, "... n W"], Bool[Array, "... n"] | None]],
+    parts: list[tuple[Float[Array, "..."], Bool[Array, "..."] | None]],
     answer_length: int,
     bidirectional: int | None = None,
 ) -> Layout:
@@ -222,21 +277,21 @@ def full_layout(
 
     Args:
       axes: of the sequences, the token axis last.
-      parts: tokens and which of them are real.
+      parts: tokens [..., n, W] and which of them are real, [..., n].
       answer_length: newline and answer.
       bidirectional: how many tokens the prefix has whose tokens see one another;
         None: all up to the newline.
     """
-    parts = [
+    whole = [
         (x, jnp.ones(x.shape[:-1], bool) if mask is None else mask) for x, mask in parts
     ]
     lead = jnp.broadcast_shapes(
-        *[tokens.shape[:-2] for tokens, _ in parts],
-        *[mask.shape[:-1] for _, mask in parts],
+        *[tokens.shape[:-2] for tokens, _ in whole],
+        *[mask.shape[:-1] for _, mask in whole],
     )
     wide = lambda x, n: jnp.broadcast_to(x, (*lead, *x.shape[x.ndim - n :]))
-    tokens = jnp.concatenate([wide(tokens, 2) for tokens, _ in parts], -2)
-    valid = jnp.concatenate([wide(mask, 1) for _, mask in parts], -1)
+    tokens = jnp.concatenate([wide(tokens, 2) for tokens, _ in whole], -2)
+    valid = jnp.concatenate([wide(mask, 1) for _, mask in whole], -1)
     length = tokens.shape[-2]
     if bidirectional is None:
         bidirectional = length - answer_length + 1

@@ -12,7 +12,9 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
+
+from swm_jax.arrays import Array
 
 _SUPPORT = 2.0  # pixels to either side that the cubic filter reaches
 _PRECISION = 22  # fractional bits of a filter weight; 255 of them fit 32 bits

@@ -9,15 +9,16 @@ tokens, H actions, A action width, N candidates, K horizons, P patches, W decode
 width, V vocabulary, C answers of the answer set.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Bool, Float, Int, PRNGKeyArray, UInt8
 
+from swm_jax.arrays import Array
 from swm_jax.models import layout as layouts
 from swm_jax.models.backbones.attention import KeyValues
 from swm_jax.models.backbones.registry import BACKBONES
@@ -27,8 +28,7 @@ from swm_jax.models.preprocess import preprocess_image
 from swm_jax.models.types import TrainBatch
 
 
-@struct.dataclass
-class Outputs:
+class Outputs(struct.PyTreeNode):
     """What a training forward returns.
 
     Attributes:
@@ -46,8 +46,7 @@ class Outputs:
     question_features: Float[Array, "B R T W"] | None = None
 
 
-@struct.dataclass
-class Context:
+class Context(struct.PyTreeNode):
     """What no candidate changes.
 
     Attributes:
@@ -90,6 +89,11 @@ class SemanticWorldModel(nn.Module):
 
     config: ModelConfig
 
+    if TYPE_CHECKING:
+        # Flax types the result for modules that change their variables; ours change
+        # none, and give what their method says.
+        def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any: ...
+
     def setup(self):
         c = self.config
         backbone = BACKBONES[c.backbone]
@@ -99,7 +103,11 @@ class SemanticWorldModel(nn.Module):
 
     def init_params(self, key: PRNGKeyArray) -> dict[str, Any]:
         """Fresh parameters: a tree with `img`, `llm` and `action`."""
-        return self.init(key, method=SemanticWorldModel._touch)["params"]
+        return dict(self.init(key, method=SemanticWorldModel._touch)["params"])
+
+    def param_shapes(self) -> dict[str, Any]:
+        """Shape structs of `init_params`."""
+        return dict(jax.eval_shape(self.init_params, jax.random.key(0)))
 
     def _touch(self):
         c = self.config
@@ -134,7 +142,7 @@ class SemanticWorldModel(nn.Module):
         """All queries of a batch as segments; answers are read from "answer"."""
         c, rule = self.config, self.config.positions
         self._check_actions(batch.actions)
-        self._check_questions(batch.question_tokens)
+        rule.question(batch.question_tokens.shape[-1])  # raises if it is too long
         actions = self.embed_actions(batch.actions)
         questions, mask = self.llm.embed(batch.question_tokens), batch.question_mask
         newline = jnp.full_like(batch.answer_tokens[..., :1], c.newline_id)
@@ -182,7 +190,7 @@ class SemanticWorldModel(nn.Module):
     ) -> Context:
         """The first half for planning: everything that no candidate changes."""
         c, rule = self.config, self.config.positions
-        self._check_questions(question_tokens)
+        rule.question(question_tokens.shape[-1])  # raises if it is too long
         tokens, _ = self.embed_image(image)
         questions = self.llm.embed(question_tokens)
         layout = {"image": layouts.image_segment(rule, tokens)}
@@ -222,6 +230,7 @@ class SemanticWorldModel(nn.Module):
         questions = context.questions[:, None, None]
         mask = context.question_mask[:, None, None]
         if c.layout == "full":
+            assert context.image is not None  # `encode` keeps it for this layout
             parts = [
                 (context.image[:, None, None, None], None),
                 (embedded[:, :, None, None], jnp.arange(count) < horizons[..., None]),
@@ -261,7 +270,7 @@ class SemanticWorldModel(nn.Module):
 
     def embed_image(
         self, image: UInt8[Array, "B h w 3"]
-    ) -> tuple[Float[Array, "B P W"], Float[Array, "B P D"]]:
+    ) -> tuple[Float[Array, "B N W"], Float[Array, "B P D"]]:
         """Image tokens (unscaled, as published) and patch features."""
         c = self.config
         return self.img(preprocess_image(image, c.image_size, c.resize))
@@ -283,14 +292,6 @@ class SemanticWorldModel(nn.Module):
             raise ValueError(
                 f"a chunk of {actions.shape[-2]} actions is longer than the model's "
                 f"max_horizon={c.max_horizon}"
-            )
-
-    def _check_questions(self, tokens):
-        limit = self.config.max_question_tokens
-        if tokens.shape[-1] > limit:
-            raise ValueError(
-                f"a question of {tokens.shape[-1]} tokens is longer than the model's "
-                f"max_question_tokens={limit}"
             )
 
 

@@ -9,18 +9,35 @@ other words fall back to letters. Newline is tokenised on its own and never by
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import sentencepiece
+from etils import epath
 from jaxtyping import Bool, Int
 
 from swm_jax.choices import did_you_mean
+from swm_jax.files import AnyPath
 from swm_jax.models.config import ModelConfig
 from swm_jax.models.types import PAD_TOKEN
 
 TOKENIZER_FILE = "tokenizer.model"  # its name in a Hugging Face folder
 
 _ASSETS = Path(__file__).parent / "assets"
+
+
+@runtime_checkable
+class Tokenizes(Protocol):
+    """What goals and questions need of a tokenizer, such as `Tokenizer` below."""
+
+    def encode_batch(
+        self, texts: list[str], length: int
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def encode(self, text: str) -> list[int]: ...
+
+    @property
+    def eos_id(self) -> int: ...
 
 
 class Tokenizer:
@@ -49,7 +66,7 @@ class Tokenizer:
         self._space = self._pieces.PieceToId("▁")
 
     @classmethod
-    def load(cls, name_or_path: str | Path = "tiny") -> "Tokenizer":
+    def load(cls, name_or_path: str | AnyPath = "tiny") -> "Tokenizer":
         """Loads a shipped tokenizer by name, or a SentencePiece model by path.
 
         Args:
@@ -58,7 +75,7 @@ class Tokenizer:
         Raises:
           ValueError: nothing there, or not a SentencePiece model.
         """
-        path = Path(name_or_path)
+        path: AnyPath = epath.Path(name_or_path)  # may lie in an object store
         if (path / TOKENIZER_FILE).is_file():
             path = path / TOKENIZER_FILE
         if not path.is_file():
@@ -150,16 +167,6 @@ class Tokenizer:
         if self.eos_id in ids:
             ids = ids[: ids.index(self.eos_id)]
         return self._pieces.DecodeIds([i for i in ids if i != PAD_TOKEN])
-
-    def answer_id(self, answer: str) -> int:
-        """The id of an answer that must be one token, such as "yes"."""
-        ids = self.encode(answer)
-        if len(ids) != 1:
-            raise ValueError(
-                f"answer {answer!r} is {len(ids)} tokens for tokenizer "
-                f"'{self.name}', expected 1"
-            )
-        return ids[0]
 
     def location_id(self, index: int) -> int:
         """The id of the location token `<locNNNN>` of a bin."""

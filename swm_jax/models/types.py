@@ -8,14 +8,15 @@ of a padded answer, H actions of a chunk, A action width, P image patches.
 from typing import Any
 
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
+
+from swm_jax.arrays import Array
 
 PAD_TOKEN = 0  # every tokenizer of the project pads with id 0
 MAX_ARGS = 3  # columns of a question's arguments
 
 
-@struct.dataclass
-class Observation:
+class Observation(struct.PyTreeNode):
     """What a world model sees before it imagines.
 
     Attributes:
@@ -28,8 +29,7 @@ class Observation:
     scene: Any = None
 
 
-@struct.dataclass
-class QuestionBatch:
+class QuestionBatch(struct.PyTreeNode):
     """Q questions per scene, as tokens (for a VLM) and as a program (for a simulator).
 
     Attributes:
@@ -49,8 +49,7 @@ class QuestionBatch:
     answer_ids: Int[Array, "S Q C *L"]
 
 
-@struct.dataclass
-class DenseTargets:
+class DenseTargets(struct.PyTreeNode):
     """Per-patch labels of the pre-training stage.
 
     Attributes:
@@ -64,8 +63,7 @@ class DenseTargets:
     centre: Float[Array, "B P 2"]
 
 
-@struct.dataclass
-class MentionTargets:
+class MentionTargets(struct.PyTreeNode):
     """Where the objects that a query's question names lie (pre-training).
 
     Attributes:
@@ -78,8 +76,7 @@ class MentionTargets:
     centre: Float[Array, "B R T 2"]
 
 
-@struct.dataclass
-class PlaceTargets:
+class PlaceTargets(struct.PyTreeNode):
     """Where what a query asks about will be at its horizon.
 
     Attributes:
@@ -91,8 +88,7 @@ class PlaceTargets:
     place: Float[Array, "B R 3 2"]
 
 
-@struct.dataclass
-class TrainBatch:
+class TrainBatch(struct.PyTreeNode):
     """Images with one action chunk and many queries each.
 
     A query is (question, horizon) -> answer: "what will the answer to question

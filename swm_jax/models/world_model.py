@@ -12,22 +12,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Float, Int, PRNGKeyArray, UInt8
 
+from swm_jax.arrays import Array
 from swm_jax.models import ask
 from swm_jax.models.action_scale import ActionScale
 from swm_jax.models.answers import Written, answer_set_log_probs, write
+from swm_jax.models.backbones.logical_axes import constrain
 from swm_jax.models.chunked_scoring import Query, in_passes, pass_of, pass_that_fits
 from swm_jax.models.config import ModelConfig
-from swm_jax.models.logical_axes import constrain
 from swm_jax.models.swm import Context, SemanticWorldModel
 from swm_jax.models.types import Observation, QuestionBatch
 
 Horizons = tuple[int, ...] | Int[Array, " K"]
 
 
-@struct.dataclass
-class VLMWorldModel:
+class VLMWorldModel(struct.PyTreeNode):
     """A pytree whose leaves are the parameters; the config is static.
 
     Follows the protocol in `swm_jax.planning` for every layout of the config.
@@ -162,8 +162,8 @@ class VLMWorldModel:
 
     def answer(
         self,
-        image: UInt8[np.ndarray, "h w 3"],
-        actions: Float[np.ndarray, "H A"],
+        image: UInt8[Array, "h w 3"],
+        actions: Float[Array, "H A"] | Sequence[Sequence[float]],
         question: str,
         answers: Sequence[str] | None = ("no", "yes"),
         **options: Any,

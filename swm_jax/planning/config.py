@@ -8,8 +8,8 @@ import dataclasses
 from numbers import Integral, Real
 from typing import Literal
 
+from swm_jax.planning.goals.value import SCORES, Score
 from swm_jax.planning.protocol import Normalise
-from swm_jax.planning.value import SCORES, Score
 
 OPTIMIZERS = ("sgd", "adam")
 _AT_LEAST = {
@@ -35,7 +35,7 @@ class PlannerConfig:
       candidates: N, per iteration; how many starts a gradient planner climbs from.
       iterations: I, populations per replan; steps of a gradient planner.
       execute: actions carried out before the next replan.
-      score: what candidates are ranked by, see `swm_jax.planning.value`.
+      score: what candidates are ranked by, see `swm_jax.planning.goals.value`.
       objective: score that gradients climb; None for `score` itself. A saturated
         probability has no gradient; the margin behind it does, with the same ranking
         per question.

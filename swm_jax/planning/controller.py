@@ -18,15 +18,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Float, Int, Key
 
+from swm_jax.arrays import Array
 from swm_jax.models import Observation, QuestionBatch
 from swm_jax.models.ask import read_answers
-from swm_jax.planning.goal_table import CompiledGoals, aim, choose, compile_goals
+from swm_jax.models.tokenizer import Tokenizes
+from swm_jax.planning.goals.table import CompiledGoals, aim, choose, compile_goals
 from swm_jax.planning.planner import Planner
 from swm_jax.planning.proposals import Proposals
 from swm_jax.planning.protocol import WorldModel
-from swm_jax.planning.question_batch import Tokenizes
 from swm_jax.planning.state import PlanInfo, PlannerState
 from swm_jax.questions.conditional_goals import AnyGoal
 from swm_jax.questions.goal import Goal
@@ -59,7 +60,7 @@ class Controller:
         observation: Observation,
         goals: Sequence[AnyGoal] | CompiledGoals,
         state: PlannerState,
-        key: Key[Array, "*S"],
+        key: Key[jax.Array, "*S"],
     ) -> tuple[Float[Array, "S H A"], PlannerState, PlanInfo]:
         """One replan; carry out `planner.config.execute` actions before the next.
 
@@ -69,18 +70,18 @@ class Controller:
         Args:
           goals: one per scene; compiled by `compile` where they are planned for often.
         """
-        goals = self.compile(goals)
-        option, stage = self.choose(observation, goals, np.asarray(state.stage))
+        compiled = self.compile(goals)
+        option, stage = self.choose(observation, compiled, np.asarray(state.stage))
         chunk, after, info = self.planner.plan(
             self.world_model,
             observation,
-            *aim(goals.table, option),
+            *aim(compiled.table, option),
             state.replace(stage=stage),
             key,
             self.policy,
             self.mesh,
         )
-        aims = goals.aims(option)
+        aims = compiled.aims(option)
         warn_of_trouble(info, aims, self.planner.config.action_limit)
         return chunk, after, info
 
@@ -93,9 +94,10 @@ class Controller:
 
     def aims(self, observation: Observation, goals: Sequence[AnyGoal]) -> list[Goal]:
         """What to aim at now in scenes that are in the first stage of their goals."""
-        goals = self.compile(goals)
-        option, _ = self.choose(observation, goals, np.zeros(len(goals.goals), int))
-        return goals.aims(option)
+        compiled = self.compile(goals)
+        first = np.zeros(len(compiled.goals), int)
+        option, _ = self.choose(observation, compiled, first)
+        return compiled.aims(option)
 
     def choose(
         self,
@@ -108,7 +110,8 @@ class Controller:
         One question to the world model, if any goal depends on the present.
         """
         if not goals.ask:
-            return np.zeros((2, len(goals.goals)), np.int32)
+            nowhere = np.zeros(len(goals.goals), np.int32)
+            return nowhere, nowhere
         config = self.planner.config
         idle = (len(goals.goals), 1, config.horizon, config.action_size)
         margins = ask_now(

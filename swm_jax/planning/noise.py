@@ -17,11 +17,15 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Float, Integer, Key
+
+from swm_jax.arrays import Array
 
 
 @jax.jit
-def fold_in_each(keys: Key[Array, "*S"], data: Int[Array, " S"]) -> Key[Array, " S"]:
+def fold_in_each(
+    keys: Key[jax.Array, "*S"], data: Integer[Array, " S"]
+) -> Key[jax.Array, " S"]:
     """Keys of S scenes, one number folded into each.
 
     Args:
@@ -33,7 +37,7 @@ def fold_in_each(keys: Key[Array, "*S"], data: Int[Array, " S"]) -> Key[Array, "
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def scene_keys(key: Key[Array, "*S"], scenes: int) -> Key[Array, " S"]:
+def scene_keys(key: Key[jax.Array, "*S"], scenes: int) -> Key[jax.Array, " S"]:
     """One key per scene: keys [S] as they are, a single key with the index folded in.
 
     Raises:
@@ -44,13 +48,13 @@ def scene_keys(key: Key[Array, "*S"], scenes: int) -> Key[Array, " S"]:
     return key if key.ndim else fold_in_each(key, jnp.arange(scenes))
 
 
-def split_each(keys: Key[Array, " S"], count: int) -> Key[Array, "count S"]:
+def split_each(keys: Key[jax.Array, " S"], count: int) -> Key[jax.Array, "count S"]:
     """The key of every scene split into `count`."""
     return jax.vmap(lambda key: jax.random.split(key, count), out_axes=1)(keys)
 
 
 def coloured_noise(
-    key: Key[Array, ""], shape: tuple[int, ...], exponent: float
+    key: Key[jax.Array, ""], shape: tuple[int, ...], exponent: float
 ) -> Float[Array, "... H A"]:
     """Gaussian noise of variance 1 at every step, coloured along the H axis.
 
@@ -89,7 +93,7 @@ def mixing_matrix(horizon: int, exponent: float) -> np.ndarray:
 
 
 def strokes(
-    key: Key[Array, ""], shape: tuple[int, ...], limit: float
+    key: Key[jax.Array, ""], shape: tuple[int, ...], limit: float
 ) -> Float[Array, "... H A"]:
     """Two straight lines per chunk: a direction and a speed each, a random bend.
 

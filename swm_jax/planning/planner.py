@@ -20,28 +20,28 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Key
+from jaxtyping import Float, Key
 
+from swm_jax.arrays import Array
 from swm_jax.models import Observation, QuestionBatch
-from swm_jax.models.logical_axes import constrain, partition_spec
+from swm_jax.models.backbones.logical_axes import constrain, partition_spec
 from swm_jax.planning.config import PlannerConfig
-from swm_jax.planning.gradient import check_differentiable
-from swm_jax.planning.noise import scene_keys
-from swm_jax.planning.population import uniform_chunks
-from swm_jax.planning.proposals import Proposals, call_inside, call_outside
-from swm_jax.planning.protocol import WorldModel
-from swm_jax.planning.search import Problem
-from swm_jax.planning.state import PlanInfo, PlannerState, blank_state, shift
-from swm_jax.planning.value import (
+from swm_jax.planning.goals.value import (
     GoalArrays,
     check_goal,
     chunk_value,
     desired_scores,
     unusable_answers,
 )
+from swm_jax.planning.noise import scene_keys
+from swm_jax.planning.population import uniform_chunks
+from swm_jax.planning.proposals import Proposals, call_inside, call_outside
+from swm_jax.planning.protocol import WorldModel, check_differentiable
+from swm_jax.planning.search import Problem
+from swm_jax.planning.state import PlanInfo, PlannerState, blank_state, shift
 
 # (problem, state, keys, config, proposals) -> (plan[S, H, A], info)
-Solve = Callable[..., tuple[jax.Array, PlanInfo]]
+Solve = Callable[..., tuple[Array, PlanInfo]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Planner:
         questions: QuestionBatch,
         goal: GoalArrays,
         state: PlannerState,
-        key: Key[Array, "*S"],
+        key: Key[jax.Array, "*S"],
         proposals: Proposals | None = None,
         mesh: Mesh | None = None,
     ) -> tuple[Float[Array, "S H A"], PlannerState, PlanInfo]:
@@ -150,7 +150,8 @@ def _plan(planner, world_model, observation, questions, goal, state, keys, propo
             )
             values, _ = chunk_value(scores, goal.weights)
             bad = unusable_answers(scores, goal.weights)
-            return tuple(constrain(x, "batch", "candidate") for x in (values, bad))
+            spread = lambda x: constrain(x, "batch", "candidate")
+            return spread(values), spread(bad)
 
         return evaluate
 

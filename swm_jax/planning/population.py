@@ -6,15 +6,16 @@ base policy, E candidates kept.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Bool, Float, Key
 
+from swm_jax.arrays import Array
 from swm_jax.planning.config import PlannerConfig
 from swm_jax.planning.noise import coloured_noise, split_each, strokes
 from swm_jax.planning.state import PlannerState
 
 
 def first_population(
-    keys: Key[Array, " S"],
+    keys: Key[jax.Array, " S"],
     state: PlannerState,
     config: PlannerConfig,
     proposals: Float[Array, "S M H A"] | None = None,
@@ -43,12 +44,12 @@ def first_population(
         fixed.append(_where(state.warm, state.kept[:, : drawn.shape[1]], drawn))
     if fixed:
         given = jnp.concatenate(fixed, 1)[:, : config.candidates]
-        population = population.at[:, : given.shape[1]].set(given)
+        population = jnp.asarray(population).at[:, : given.shape[1]].set(given)
     return jnp.clip(population, -config.action_limit, config.action_limit)
 
 
 def next_population(
-    keys: Key[Array, " S"],
+    keys: Key[jax.Array, " S"],
     mean: Float[Array, "S H A"],
     std: Float[Array, "S H A"],
     kept: Float[Array, "S E H A"],
@@ -84,7 +85,7 @@ def next_population(
 
 
 def uniform_chunks(
-    keys: Key[Array, " S"], shape: tuple[int, ...], limit: float
+    keys: Key[jax.Array, " S"], shape: tuple[int, ...], limit: float
 ) -> Float[Array, "S ..."]:
     """Chunks uniform over the box, drawn for each scene from its key."""
     draw = lambda key: jax.random.uniform(key, shape, minval=-limit, maxval=limit)

@@ -14,19 +14,22 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Float, Int, Key
 
+from swm_jax.arrays import Array
 from swm_jax.models import Observation
 from swm_jax.planning.config import PlannerConfig
 from swm_jax.planning.noise import fold_in_each
 
-Proposals = Float[Array, "S M H A"] | Callable[[Observation, Key[Array, " S"]], Array]
+Proposals = (
+    Float[Array, "S M H A"] | Callable[[Observation, Key[jax.Array, " S"]], Array]
+)
 
 _SEED = 0x9E37  # folded into a replan's keys, so that its own draws stay as they are
 
 
 def call_outside(
-    proposals: Proposals | None, observation: Observation, keys: Key[Array, " S"]
+    proposals: Proposals | None, observation: Observation, keys: Key[jax.Array, " S"]
 ) -> Proposals | None:
     """Asks a policy that cannot be an argument of a jit; passes the others on."""
     if callable(proposals) and jax.tree_util.all_leaves([proposals]):
@@ -37,7 +40,7 @@ def call_outside(
 def call_inside(
     proposals: Proposals | None,
     observation: Observation,
-    keys: Key[Array, " S"],
+    keys: Key[jax.Array, " S"],
     scenes: int,
     config: PlannerConfig,
 ) -> tuple[Float[Array, "S M H A"] | None, Int[Array, " S"]]:

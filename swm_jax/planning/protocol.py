@@ -9,13 +9,18 @@ Q questions, C answers of the answer set.
 
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from jaxtyping import Array, Float
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Float
 
+from swm_jax.arrays import Array
 from swm_jax.models import Observation, QuestionBatch
 
 Normalise = Literal["vocabulary", "answers"]
 
 
+@runtime_checkable
 @runtime_checkable
 class WorldModel(Protocol):
     """Answers questions about the state after the first h actions of a chunk.
@@ -59,3 +64,41 @@ class WorldModel(Protocol):
             answer set. A world model without a vocabulary gives the same for both.
         """
         ...
+
+
+class FakeWorldModel(struct.PyTreeNode):
+    """Answers (no, yes) to "do the first h actions add up to the goal?"
+
+    A world model with a known best plan, for tests of planners. The logit of "yes" is
+    `1 - |sum of the first h actions - goal|^2 / scale`, so that the best chunk ends at
+    `goal`, and closed forms exist for everything.
+
+    Attributes:
+      goal: float32[A], where the summed actions should lead.
+      scale: squared distance that turns the logit from 1 to 0.
+    """
+
+    goal: Float[Array, " A"]
+    scale: float = 1e-3
+
+    def encode(self, observation, questions):
+        scenes, count = questions.type_id.shape
+        return jnp.zeros((scenes, count)) + 0.0 * observation.image.mean()
+
+    def answer_logits(self, context, actions, horizons):
+        reached = jnp.stack([actions[:, :, :h].sum(2) for h in horizons], 2)
+        yes = 1.0 - jnp.square(reached - self.goal).sum(-1) / self.scale
+        yes = yes[..., None] + context[:, None, None, :]
+        return jnp.stack([jnp.zeros_like(yes), yes], -1)
+
+    def answer_log_probs(self, context, actions, horizons, normalise="answers"):
+        return jax.nn.log_softmax(self.answer_logits(context, actions, horizons))
+
+
+def check_differentiable(world_model, name: str) -> None:
+    """Raises a one-line ValueError if `world_model` says it has no gradients."""
+    if not getattr(world_model, "differentiable", True):
+        raise ValueError(
+            f"planner {name!r} climbs gradients, but {type(world_model).__name__} is "
+            "not differentiable; use a sampling planner such as 'mppi' or 'cem'"
+        )

@@ -13,8 +13,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Bool, Float, Int, Key
 
+from swm_jax.arrays import Array
 from swm_jax.planning.config import PlannerConfig
 from swm_jax.planning.noise import split_each
 from swm_jax.planning.population import first_population, next_population
@@ -23,7 +24,7 @@ from swm_jax.planning.state import PlanInfo, PlannerState
 Evaluate = Callable[
     [Float[Array, "S N H A"]], tuple[Float[Array, "S N"], Bool[Array, "S N Q"]]
 ]
-Refit = Callable[..., tuple[jax.Array, jax.Array]]
+Refit = Callable[..., tuple[Array, Array]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Problem:
 def search(
     problem: Problem,
     state: PlannerState,
-    keys: Key[Array, " S"],
+    keys: Key[jax.Array, " S"],
     config: PlannerConfig,
     proposals: Float[Array, "S M H A"] | None = None,
     *,

@@ -6,13 +6,13 @@ I iterations, E candidates carried over.
 
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
+from swm_jax.arrays import Array
 from swm_jax.planning.config import PlannerConfig
 
 
-@struct.dataclass
-class PlannerState:
+class PlannerState(struct.PyTreeNode):
     """What one replan leaves to the next.
 
     Attributes:
@@ -28,8 +28,7 @@ class PlannerState:
     stage: Int[Array, " S"]
 
 
-@struct.dataclass
-class PlanInfo:
+class PlanInfo(struct.PyTreeNode):
     """What a replan saw.
 
     Attributes:

@@ -12,7 +12,7 @@ depends on the rule:
                 ended it was wrong
 
 These are constants: which stage a scene is in is part of the planner's state, and
-`swm_jax.planning.goal_table` has the arithmetic that moves it on and that chooses.
+`swm_jax.planning.goals.table` has the arithmetic that moves it on and that chooses.
 
 Axes: P questions about the present, O options.
 """
@@ -20,8 +20,9 @@ Axes: P questions about the present, O options.
 import dataclasses
 from collections.abc import Callable
 
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from swm_jax.arrays import Array
 from swm_jax.questions.goal import Goal
 from swm_jax.questions.question import Question
 
@@ -120,7 +121,7 @@ def options_of(goal: AnyGoal) -> tuple[Goal, ...]:
 def present_of(goal: AnyGoal) -> tuple[Question, ...]:
     """What to ask about now: what ends stages, then what the stages' goals ask."""
     stages = stages_of(goal)
-    ends = tuple(stage.done for stage in stages[:-1])
+    ends = tuple(stage.done for stage in stages[:-1] if stage.done is not None)
     return sum((getattr(stage.goal, "present", ()) for stage in stages), ends)
 
 

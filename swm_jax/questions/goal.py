@@ -62,12 +62,18 @@ class Goal:
                 f"weights must be finite and not all zero, got {weights.tolist()}"
             )
 
+    @property
+    def offered(self) -> tuple[tuple[str, ...], ...]:
+        """The answer set of each question."""
+        assert self.answer_sets is not None  # made above
+        return self.answer_sets
+
     def describe(self) -> str:
         """One line per question: weight, words, desired answer."""
         return "\n".join(
             f"{weight:+.2f}  {asked.text}  {offered[answer]}"
             for asked, answer, weight, offered in zip(
-                self.questions, self.answers, self.weights, self.answer_sets
+                self.questions, self.answers, self.weights, self.offered
             )
         )
 

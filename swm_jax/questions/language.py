@@ -25,8 +25,9 @@ from typing import Any
 import jax
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
+from swm_jax.arrays import Array, Indices
 from swm_jax.choices import known
 from swm_jax.envs.scene import array_namespace
 from swm_jax.models.types import MAX_ARGS
@@ -35,8 +36,7 @@ from swm_jax.questions.question import Question, check_on_board
 from swm_jax.questions.types import QuestionType, answer_index
 
 
-@struct.dataclass
-class QuestionTable:
+class QuestionTable(struct.PyTreeNode):
     """Questions in the form that rules read.
 
     Attributes:
@@ -174,7 +174,7 @@ class Language:
         return self.question(kind.name, *names, phrasing=phrasing)
 
     def table(
-        self, object_ids: Sequence[int], types: Sequence[str] | None = None
+        self, object_ids: Indices, types: Sequence[str] | None = None
     ) -> QuestionTable:
         """Every question about the given objects, pairs in both orders.
 
@@ -192,7 +192,7 @@ class Language:
 
     def margin(
         self,
-        type_id: Int[Array, "..."],
+        type_id: Int[Array, "..."] | int,
         args: Int[Array, "... 3"],
         scene_0: Any,
         scene_h: Any,
@@ -219,7 +219,7 @@ class Language:
         if not isinstance(type_id, jax.Array):
             occurring = set(np.unique(type_id).tolist())
             kinds = tuple(kind for kind in kinds if kind.id in occurring)
-        type_id, args = xp.asarray(type_id), xp.asarray(args)
+        ids, args = xp.asarray(type_id), xp.asarray(args)
         columns = [args[..., i] for i in range(MAX_ARGS)]
         most = max((kind.objects for kind in kinds), default=0)
         found = [
@@ -227,7 +227,7 @@ class Language:
             for scene in (scene_0, scene_h)
         ]
         robots = getattr(scene_0, self.robot), getattr(scene_h, self.robot)
-        shapes = [type_id.shape, args.shape[:-1], *(x.shape[:-1] for x in robots)]
+        shapes = [ids.shape, args.shape[:-1], *(x.shape[:-1] for x in robots)]
         result = xp.full(np.broadcast_shapes(*shapes), xp.nan, xp.float32)
         for kind in kinds:
             count = kind.objects
@@ -238,12 +238,12 @@ class Language:
             value = kind.rule(now, then, *choices(kind, columns))
             for _, there in found[1][:count]:
                 value = xp.where(there, value, xp.nan)
-            result = xp.where(type_id == kind.id, value, result)
+            result = xp.where(ids == kind.id, value, result)
         return result.astype(xp.float32)
 
     def answer(
         self,
-        type_id: Int[Array, "..."],
+        type_id: Int[Array, "..."] | int,
         args: Int[Array, "... 3"],
         scene_0: Any,
         scene_h: Any,
@@ -252,7 +252,7 @@ class Language:
         return self.index(type_id, self.margin(type_id, args, scene_0, scene_h))
 
     def index(
-        self, type_id: Int[Array, "..."], margin: Float[Array, "..."]
+        self, type_id: Int[Array, "..."] | int, margin: Float[Array, "..."]
     ) -> Int[Array, "..."]:
         """Index of the answer to questions whose rules gave these margins."""
         xp = array_namespace(type_id, margin)
@@ -262,7 +262,7 @@ class Language:
         return answer_index(margin, xp.asarray(edges)[type_id])
 
     @functools.cached_property
-    def edges(self) -> Float[np.ndarray, "ids C-1"]:
+    def edges(self) -> Float[np.ndarray, "ids edges"]:
         """Edges of the answer set of every id, filled up with infinity."""
         return edge_table(self.types)
 
@@ -302,7 +302,7 @@ class Language:
         return words.vocabulary((self,), types)
 
 
-def edge_table(types: Sequence[QuestionType]) -> Float[np.ndarray, "ids C-1"]:
+def edge_table(types: Sequence[QuestionType]) -> Float[np.ndarray, "ids edges"]:
     """Edges of the answer set of every id up to the last; infinity fills rows up."""
     widest = max(len(kind.answers.edges) for kind in types)
     edges = np.full((max(kind.id for kind in types) + 1, widest), np.inf, np.float32)

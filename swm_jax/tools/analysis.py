@@ -79,6 +79,8 @@ def analyse(
     spent = time.perf_counter() - started
     used = compiled.memory_analysis()
     text = compiled.as_text()
+    if used is None or text is None:
+        raise ValueError(f"the compiler says nothing of {program.name}: another XLA")
     if keep is not None:
         keep.parent.mkdir(parents=True, exist_ok=True)
         keep.write_text(text)
@@ -150,8 +152,9 @@ def weak_scaling(small: Analysis, large: Analysis) -> dict[str, float]:
     """Time per step on the small slice over that on the large one, work per chip alike.
 
     At best, at worst, and at worst with closed rings counted as lines, so that a ring's
-    second link does not make up for other losses.
+    second link does not make up for other losses. Both programs fit.
     """
+    assert small.time and small.line_time and large.time and large.line_time
     return {
         "best": small.time.best / large.time.best,
         "worst": small.time.worst / large.time.worst,

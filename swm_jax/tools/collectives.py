@@ -114,7 +114,7 @@ def _axes(
     return names, tuple(int(i) for i in group)
 
 
-def _groups(rest: str, devices: int) -> Sequence[Sequence[int]]:
+def _groups(rest: str, devices: int) -> Sequence[Sequence[int]] | np.ndarray:
     """Groups of device numbers in any of XLA's notations."""
     pairs = re.search(r"source_target_pairs=\{([\d,{} ]*)\}", rest)
     if pairs:

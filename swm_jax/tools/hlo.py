@@ -98,7 +98,7 @@ def array_bytes(type_: str, off_chip_only: bool = False) -> int:
     for dtype, dims, layout in _ARRAY.findall(type_):
         if off_chip_only and re.search(r"S\([1-9]\d*\)", layout):
             continue
-        bits = _BITS.get(dtype) if dtype in _BITS else _digits(dtype)
+        bits = _BITS[dtype] if dtype in _BITS else _digits(dtype)
         count = math.prod(int(d) for d in dims.split(",") if d)
         total += math.ceil(count * bits / 8)
     return total
@@ -163,13 +163,13 @@ def _trip_count(computations, around, loop: Instruction) -> int | None:
     known = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.rest)
     if known:
         return int(known[1])
-    part = lambda key: re.search(rf"{key}=%?([\w.\-]+)", loop.rest)[1]
+    part = lambda key: _attribute(loop, rf"{key}=%?([\w.\-]+)")
     condition, body = computations[part("condition")], computations[part("body")]
     start = around.get(loop.operands[0])
     root = next((x for x in condition.values() if x.root), None)
     if root is None or root.opcode != "compare" or start is None:
         return None
-    direction = re.search(r"direction=(\w+)", root.rest)[1]
+    direction = _attribute(root, r"direction=(\w+)")
     counter = limit = None
     for name in root.operands:
         each = condition[name]
@@ -201,10 +201,17 @@ def _stride(body, counter: int) -> int | None:
     return next((v for v in values if v is not None), None)
 
 
+def _attribute(each: Instruction, pattern: str) -> str:
+    found = re.search(pattern, each.rest)
+    if found is None:
+        raise ValueError(f"{each.name} lacks {pattern}: another notation of XLA")
+    return found[1]
+
+
 def _tuple_index(each: Instruction) -> int | None:
     if each.opcode != "get-tuple-element":
         return None
-    return int(re.search(r"index=(\d+)", each.rest)[1])
+    return int(_attribute(each, r"index=(\d+)"))
 
 
 def _element(start: Instruction, index: int) -> str | None:

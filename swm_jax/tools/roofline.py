@@ -59,7 +59,7 @@ class StepTime:
             "memory": self.memory,
             "network": self.network,
         }
-        return max(terms, key=terms.get)
+        return max(terms, key=terms.__getitem__)
 
 
 def step_time(
@@ -87,7 +87,7 @@ def step_time(
         name = f"{each.kind} over {' and '.join(each.axes) or 'no axis'}"
         seconds = collective_seconds(slice_, coords, each, closed_rings)
         spent[name] = spent.get(name, 0.0) + seconds * each.count
-    limiting = max(spent, key=spent.get) if spent else ""
+    limiting = max(spent, key=spent.__getitem__) if spent else ""
     return StepTime(
         compute=flops / slice_.chip.bf16_flops,
         memory=traffic / slice_.chip.hbm_bandwidth,

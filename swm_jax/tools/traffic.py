@@ -49,9 +49,9 @@ def _moves_nothing(each) -> bool:
 
 def _collectives_inside(program, instructions, kernel):
     """Channel and bytes of the collectives that run inside a kernel."""
-    body, types = _body(program, kernel), [kernel.type]
+    body, types = _body(program, kernel) or {}, [kernel.type]
     types += [operand_type(instructions, operand) for operand in kernel.operands]
-    for each in (body or {}).values():
+    for each in body.values():
         channel = re.search(r"channel_id=(\d+)", each.rest)
         if each.opcode not in KINDS or not channel:
             continue

@@ -16,8 +16,9 @@ import numpy as np
 from etils import epath
 from flax import struct
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
+from swm_jax.arrays import Array
 from swm_jax.training.sharding import replicated
 from swm_jax.training.step import StepMetrics
 
@@ -25,8 +26,7 @@ REMEMBERED = 8  # bad steps that are told one by one; further ones are counted
 GIVE_UP = 20  # steps skipped one after the other: they will not get better
 
 
-@struct.dataclass
-class Tally:
+class Tally(struct.PyTreeNode):
     """Sums over the steps since the last look.
 
     Attributes:
@@ -50,10 +50,10 @@ class Tally:
         """Nothing yet, of steps with such metrics; looks at their shapes only."""
         return cls(
             jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), metrics.sums),
-            np.int32(0),
+            np.zeros((), np.int32),
             np.zeros(REMEMBERED, np.int32),
             np.zeros((REMEMBERED, len(metrics.names)), np.float32),
-            np.int32(0),
+            np.zeros((), np.int32),
             metrics.names,
         )
 

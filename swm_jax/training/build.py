@@ -17,7 +17,6 @@ from swm_jax.training.experiment import Training
 from swm_jax.training.optimizer import make_optimizer
 from swm_jax.training.sharding import state_shardings, with_shardings
 from swm_jax.training.step import (
-    StepMetrics,
     TrainState,
     make_eval_step,
     make_train_step,
@@ -25,6 +24,7 @@ from swm_jax.training.step import (
 from swm_jax.training.trainable import Trainable
 
 Start = Callable[[dict[str, Any], Any], dict[str, Any]]
+Schedule = Callable[[Any], Any]  # a step, or an array of steps -> a number for each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Built:
     """
 
     optimizer: optax.GradientTransformation
-    schedule: optax.Schedule
-    paces: dict[str, optax.Schedule]
+    schedule: Schedule
+    paces: dict[str, Schedule]
     state: TrainState
-    step: Callable[[TrainState, Any], tuple[TrainState, StepMetrics]]
-    evaluate: Callable[[Any, Any], Any]
+    step: jax.stages.Wrapped
+    evaluate: jax.stages.Wrapped
 
 
 def build(training: Training, trainable: Trainable, mesh: Mesh) -> Built:

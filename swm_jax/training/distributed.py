@@ -10,9 +10,12 @@ import signal
 import threading
 from collections.abc import Callable, Mapping
 from types import FrameType
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
+
+from swm_jax.choices import first_line
 
 _VARIABLES = {
     "coordinator_address": "JAX_COORDINATOR_ADDRESS",
@@ -115,9 +118,7 @@ def _within(timeout: int, work: Callable[[], None]) -> str | None:
         try:
             work()
         except Exception as error:  # RPC, socket and scheduler errors of many kinds
-            failed.append(
-                (str(error).strip().splitlines() or [type(error).__name__])[0]
-            )
+            failed.append(first_line(error))
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
@@ -169,14 +170,16 @@ def _read(variable: str, number: bool) -> str | int:
         raise HostsError(f"{variable} is {value!r}, expected a number") from None
 
 
-def _check(given: Mapping[str, str | int | None]) -> None:
+def _check(given: Mapping[str, Any]) -> None:
     address = given["coordinator_address"]
     if address is not None and not address.rpartition(":")[2].isdigit():
         raise HostsError(f"--coordinator_address is {address!r}, expected host:port")
     count, index = given["num_processes"], given["process_id"]
     if count is not None and count < 1:
         raise HostsError(f"--num_processes is {count}, expected at least 1")
-    if None not in (count, index) and not 0 <= index < count:
+    if count is None or index is None:
+        return
+    if not 0 <= index < count:
         raise HostsError(
             f"--process_id is {index}, expected 0 to {count - 1} of {count} processes"
         )

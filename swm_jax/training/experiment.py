@@ -10,7 +10,7 @@ the optimizers, `PlannerConfig` in `swm_jax.planning.config`; here they are one 
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import ml_collections
 
@@ -24,11 +24,13 @@ from swm_jax.training.finetune import Finetune
 from swm_jax.training.optimizer import Optimizer
 from swm_jax.training.world_model.heads import HeadWeights
 
-# Fields of `ModelConfig` and `PlannerConfig` that a config may set.
-ModelOverrides = optional(
-    "ModelOverrides", ModelConfig, without=("variant", "layout", "tokenizer")
-)
-PlannerChoice = optional("PlannerChoice", PlannerConfig, name=(str, "mppi"))
+
+class ModelOverrides(optional(ModelConfig, without=("variant", "layout", "tokenizer"))):
+    """Fields of `ModelConfig` that a config may set."""
+
+
+class PlannerChoice(optional(PlannerConfig, name=(str, "mppi"))):
+    """Name of a planner, and the fields of `PlannerConfig` that a config may set."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Training:
     finetune: Finetune = dataclasses.field(default_factory=Finetune)
 
     @classmethod
-    def parse(cls, config: Any) -> "Training":
+    def parse(cls, config: Any) -> Self:
         """The record of a config.
 
         Raises:

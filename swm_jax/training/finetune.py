@@ -24,10 +24,10 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from swm_jax.choices import known
-from swm_jax.models.lora import (
+from swm_jax.models.backbones.lora import (
     LoraRule,
     check_patterns,
     first_match,
@@ -114,9 +114,11 @@ class Finetune:
         """(what moves, what is frozen), each a nested dict with its own leaves only."""
         rules = self._rules(params)
         flat = flatten_dict(dict(params), sep="/")
-        moves = lambda name: (
-            rules[name] is None or (self.schedules[rules[name]][1] is not None)
-        )
+
+        def moves(name: str) -> bool:
+            rule = rules[name]
+            return rule is None or self.schedules[rule][1] is not None
+
         trained = {name: p for name, p in flat.items() if moves(name)}
         frozen = {name: p for name, p in flat.items() if not moves(name)}
         if not frozen:
@@ -140,13 +142,18 @@ class Finetune:
         """Multiplies updates of learning rate 1 by the rate of their rule."""
         schedules = self.pace(optimizer, steps)
 
-        def update(updates, count: Int[Array, ""], params=None):
-            rates = {pattern: s(count) for pattern, s in schedules.items()}
+        def update(updates: Any, state: Any, params: Any = None):
+            """The state is int32[], the count of updates."""
+            rates: dict[str, Any] = {
+                key: pace(state) for key, pace in schedules.items()
+            }
             rules = self._rules(updates, strict=False)
-            flat = flatten_dict(dict(updates), sep="/")
-            pace = {name: rates[self.schedules[rules[name]][0]] for name in flat}
-            flat = {name: u * pace[name].astype(u.dtype) for name, u in flat.items()}
-            return unflatten_dict(flat, sep="/"), optax.safe_increment(count)
+            flat: dict[str, Any] = flatten_dict(dict(updates), sep="/")
+            for name, rule in rules.items():
+                assert rule is not None  # there are schedules
+                pace = rates[self.schedules[rule][0]]
+                flat[name] *= pace.astype(flat[name].dtype)
+            return unflatten_dict(flat, sep="/"), optax.safe_increment(state)
 
         return optax.GradientTransformation(
             lambda params: jnp.zeros((), jnp.int32), update

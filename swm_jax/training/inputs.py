@@ -6,7 +6,7 @@ tensor axis across them) is built twice.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -16,6 +16,7 @@ from jaxtyping import Int
 from swm_jax.training.sharding import batch_sharding, batch_shards, shard_batch
 
 
+@runtime_checkable
 class Inputs(Protocol):
     """The batches of a run, pytrees of host or single-device arrays.
 

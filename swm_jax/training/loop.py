@@ -29,10 +29,10 @@ from swm_jax.training.build import Start, build, initial_state
 from swm_jax.training.distributed import StopSignal, is_first
 from swm_jax.training.experiment import Training
 from swm_jax.training.finetune import Finetune, count_parameters
-from swm_jax.training.goodput import Goodput, PhaseClock
 from swm_jax.training.inputs import Inputs, place_batch, process_rows
-from swm_jax.training.metrics import MetricsLog, Progress
-from swm_jax.training.profiling import Profiler
+from swm_jax.training.monitoring.goodput import Goodput, PhaseClock
+from swm_jax.training.monitoring.metrics import MetricsLog, Progress
+from swm_jax.training.monitoring.profiling import Profiler
 from swm_jax.training.sharding import make_mesh
 from swm_jax.training.step import StepMetrics, TrainState
 from swm_jax.training.trainable import Trainable
@@ -109,15 +109,17 @@ class _Run:
         self.built = build(training, trainable, self.mesh)
         self.count = make_counter(self.mesh)
         self.result, self.saved = {}, None
-        self.log = self.profiler = self.stop = None
+        self.log: MetricsLog | None = None
+        self.profiler: Profiler | None = None
+        self.stop: StopSignal | None = None
 
     def begin(self, inputs, start, profile_steps) -> None:
         """Makes or resumes the state, opens data and logs."""
         config, built = self.config, self.built
-        self.state = self._resume(built.state)
-        if self.state is None:
-            self.state = initial_state(config, self.trainable, built, start)
-        self.step = int(self.state.step)
+        state = self._resume(built.state)
+        if state is None:
+            state = initial_state(config, self.trainable, built, start)
+        self.state, self.step = state, int(state.step)
         if config.finetune != Finetune():
             total = built.state.params
             moving = config.finetune.split(total)[0]
@@ -141,8 +143,10 @@ class _Run:
         """Runs to the last step, or until all are told to stop."""
         config, tally = self.config, None
         first, anew, stopped = self.step, False, False
+        profiler, stop = self.profiler, self.stop
+        assert profiler and stop, "begin() comes first"
         while self.step < config.steps and not stopped:
-            self.profiler.before(self.step)
+            profiler.before(self.step)
             with self.clock("data"):
                 batch = place_batch(next(self.stream), self.mesh, self.rows)
             with self.clock("compile" if self.step == first else "step"):
@@ -150,10 +154,10 @@ class _Run:
                 self.step += 1
                 tally = Tally.empty(metrics) if tally is None else tally
                 tally, anew = self.count(tally, metrics, self.step, anew), False
-            trace = self.profiler.after(self.step, self.state)
+            trace = profiler.after(self.step, self.state)
             if trace:
                 self._say(f"profiler trace up to step {self.step} is in {trace}")
-            stopped = self.stop.reached(self.step)
+            stopped = stop.reached(self.step)
             last = self.step == config.steps
             logs = last or self.step % config.log_every == 0
             validates = last or self.step % config.validate_every == 0

@@ -4,7 +4,6 @@ Gradients and optimizer states exist for what moves only.
 """
 
 import contextlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,9 +11,10 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
-from swm_jax.models.logical_axes import constrain
+from swm_jax.arrays import Array
+from swm_jax.models.backbones.logical_axes import constrain
 from swm_jax.training.finetune import Finetune, join
 from swm_jax.training.sharding import batch_shards, replicated
 from swm_jax.training.trainable import Trainable
@@ -22,8 +22,7 @@ from swm_jax.training.trainable import Trainable
 FULL = Finetune()
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """Everything a step changes.
 
     Attributes:
@@ -32,13 +31,12 @@ class TrainState:
       opt_state: the optimizer's.
     """
 
-    step: Int[Array, ""]
+    step: Int[jax.Array, ""]
     params: Any
     opt_state: Any
 
 
-@struct.dataclass
-class StepMetrics:
+class StepMetrics(struct.PyTreeNode):
     """What a step measured.
 
     Attributes:
@@ -64,11 +62,11 @@ def make_train_step(
     trainable: Trainable,
     optimizer: optax.GradientTransformation,
     finetune: Finetune = FULL,
-    shardings: TrainState | None = None,
+    shardings: Any = None,
     accumulate: int = 1,
     skip_bad: bool = False,
-) -> Callable[[TrainState, Any], tuple[TrainState, StepMetrics]]:
-    """A jitted step; the state's buffers are donated.
+) -> jax.stages.Wrapped:
+    """A jitted step (state, batch) -> (state, metrics); it donates the state's buffers.
 
     Args:
       trainable: model and loss.
@@ -124,11 +122,12 @@ def make_train_step(
             updates, opt_state = optimizer.update(gradients, state.opt_state, moving)
             norm = optax.global_norm(gradients)
             metrics = out.replace(scalars={**out.scalars, "gradient_norm": norm})
-            params = join(optax.apply_updates(moving, updates), frozen)
+            moved: Any = optax.apply_updates(moving, updates)
+            params = join(moved, frozen)
             new = TrainState(state.step + 1, params, opt_state)
             return _unless_bad(metrics, new, state) if skip_bad else new, metrics
 
-    if shardings is None:
+    if mesh is None:
         return jax.jit(train_step, donate_argnums=0)
     places = (shardings, replicated(mesh))
     return jax.jit(train_step, donate_argnums=0, out_shardings=places)
@@ -160,7 +159,7 @@ def split_batch(batch: Any, parts: int, mesh: Mesh | None = None) -> Any:
 
 def make_eval_step(
     trainable: Trainable, mesh: Mesh | None = None
-) -> Callable[[Any, Any], Any]:
+) -> jax.stages.Wrapped:
     """A jitted function from (params, batch) to the trainable's sums."""
 
     def evaluate(params, batch):

@@ -23,14 +23,15 @@
 accumulation, held-out batches and logs.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from flax import struct
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray
+
+from swm_jax.arrays import Array
 
 
-@struct.dataclass
-class Measures:
+class Measures(struct.PyTreeNode):
     """What a loss has measured on the way.
 
     Attributes:
@@ -44,6 +45,7 @@ class Measures:
     sums: Any
 
 
+@runtime_checkable
 class Trainable(Protocol):
     """A model with its loss; see the top of this file for one.
 
@@ -52,8 +54,11 @@ class Trainable(Protocol):
       shown: names in the progress line, of these and of `Measures.scalars`.
     """
 
-    metrics: tuple[str, ...]
-    shown: tuple[str, ...]
+    @property
+    def metrics(self) -> tuple[str, ...]: ...
+
+    @property
+    def shown(self) -> tuple[str, ...]: ...
 
     def init(self, key: PRNGKeyArray) -> dict[str, Any]:
         """Parameters to start from, a nested dict; runs under `jax.jit`."""

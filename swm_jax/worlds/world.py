@@ -21,8 +21,9 @@ from typing import Any
 
 import jax
 import ml_collections
-from jaxtyping import Array, Bool, Int, Key, UInt8
+from jaxtyping import Bool, Int, Key, UInt8
 
+from swm_jax.arrays import Array
 from swm_jax.choices import known
 from swm_jax.envs import AnyScene, Env, EnvMaker, SceneFormat
 from swm_jax.planning import Planner, get_planner
@@ -53,19 +54,19 @@ class Task(abc.ABC):
         return f"{self.name}:{','.join(self.names)}"
 
     @abc.abstractmethod
-    def reset(self, env: Env, key: Key[Array, ""]) -> Any:
-        """A start of this task.
+    def reset(self, env: Any, key: Key[jax.Array, ""]) -> Any:
+        """A start of this task, in an env of its world.
 
         Raises:
           ValueError: the env lacks a block of the task.
         """
 
     @abc.abstractmethod
-    def reset_batch(self, env: Env, keys: Key[Array, " B"]) -> Any:
+    def reset_batch(self, env: Any, keys: Key[jax.Array, " B"]) -> Any:
         """`reset` for B keys."""
 
     @abc.abstractmethod
-    def success(self, scene: AnyScene) -> Bool[Array, "..."]:
+    def success(self, scene: Any) -> Bool[Array, "..."]:
         """Whether the task is achieved, for scenes with any leading axes."""
 
 
@@ -119,14 +120,23 @@ class Policies:
     """
 
     names: tuple[str, ...]
-    first_memory: Callable[[Key[Array, ""]], Any]
+    first_memory: Callable[[Key[jax.Array, ""]], Any]
     act: Callable[..., tuple[Array, Any]]
-    starts: Callable[[Env, Key[Array, " B"], ml_collections.ConfigDict], Any]
+    starts: Callable[[Any, Key[jax.Array, " B"], ml_collections.ConfigDict], Any]
     generation: Callable[[], ml_collections.ConfigDict]
     check: Callable[[ml_collections.ConfigDict], None]
     settings: tuple[str, ...]
     expert: Callable[..., Array]
     others_act: bool = False
+
+
+def check_near_share(config: ml_collections.ConfigDict) -> None:
+    """A `check` of generation configs: raises unless `near_share` is a share."""
+    if not 0 <= config.near_share <= 1:
+        raise ValueError(
+            f"config.near_share is {config.near_share!r}, expected a share between 0 "
+            "and 1"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,8 +224,9 @@ class World:
 
         An env with a camera of its own (a method `pictures`) draws them itself.
         """
-        if hasattr(env, "pictures"):
-            return lambda states: env.pictures(states, height, width)
+        own = getattr(env, "pictures", None)
+        if own is not None:
+            return lambda states: own(states, height, width)
         draw = self.render.device
         paint = jax.jit(
             lambda scene: draw(scene, height, width, supersample=supersample, look=look)

@@ -6,7 +6,7 @@ import sys
 import pytest
 import tensorstore
 
-from swm_jax.checkpoints.run.abandoned_saves import mute_late_writes
+from swm_jax.checkpoints.run.failed_saves import mute_late_writes
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from data_pipelines.batches.stream import StepBatches, make_train_iterator
 from data_pipelines.describe.summary import describe
 from data_pipelines.schema import store as folder
 from data_pipelines.schema.episode import DataError, Episode, encode_png
+from data_pipelines.schema.features import Schema
 from data_pipelines.schema.read import load_episodes, read_episodes
 from swm_jax import worlds
 from swm_jax.models import PAD_TOKEN, Tokenizer, get_config
@@ -62,13 +63,14 @@ def random_walk(number: int, steps: int) -> Episode:
 
 def write_data(directory, train=8, val=3, steps=(20, 26)) -> None:
     directory.mkdir()
-    layout = folder.Layout(directory, (train, val), episodes_per_shard=4)
-    for shard in layout.shards():
+    splits = {"train": range(train), "val": range(train, train + val)}
+    shards = folder.make_shards(directory, splits, 4)
+    for shard in shards:
         episodes = [random_walk(n, steps[n % len(steps)]) for n in shard.numbers]
-        folder.write_shard(shard.path, episodes, folder.Schema.of(episodes[0]))
-    sizes = [len(shard.numbers) for shard in layout.shards()]
-    schema = folder.Schema.of(episodes[0])
-    folder.write_info(layout.shards(), sizes, schema, "random walks")
+        folder.write_shard(shard.path, episodes, Schema.of(episodes[0]))
+    sizes = [len(shard.numbers) for shard in shards]
+    schema = Schema.of(episodes[0])
+    folder.write_info(shards, sizes, schema, "random walks")
 
 
 @pytest.fixture(scope="module")
@@ -299,6 +301,8 @@ def test_unknown_split_is_refused(data):
 
 
 def test_sizes_that_cannot_work_are_refused():
+    with pytest.raises(ValueError, match="expected the file of poses"):
+        Data(source="simulated", dir=(("data/board", 1.0),))
     with pytest.raises(ValueError, match="3 queries cannot cover 9 questions"):
         Data(images=4, questions=9, queries=3)
 
@@ -313,14 +317,14 @@ def test_sizes_that_cannot_work_are_refused():
 def test_frame_that_is_no_picture_of_the_right_size_is_named(
     tmp_path, png, match, monkeypatch
 ):
-    monkeypatch.setattr(folder.Schema, "check", lambda *_: None)  # as others write
+    monkeypatch.setattr(Schema, "check", lambda *_: None)  # as others write
     episode = random_walk(0, 20)
     episode.image[1] = png
-    layout = folder.Layout(tmp_path, (1, 1), episodes_per_shard=1)
-    schema = folder.Schema.of(episode)
-    for shard, content in zip(layout.shards(), (episode, random_walk(1, 20))):
+    shards = folder.make_shards(tmp_path, {"train": (0,), "val": (1,)}, 1)
+    schema = Schema.of(episode)
+    for shard, content in zip(shards, (episode, random_walk(1, 20))):
         folder.write_shard(shard.path, [content], schema)
-    folder.write_info(layout.shards(), [1, 1], schema, "one bad frame")
+    folder.write_info(shards, [1, 1], schema, "one bad frame")
     refused(match, tmp_path)
 
 

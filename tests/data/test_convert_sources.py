@@ -24,11 +24,11 @@ from foreign_data import (
     write_video,
 )
 
-from data_pipelines import convert as convert_module
-from data_pipelines.convert import Settings, convert
 from data_pipelines.schema.episode import DataError, decode_frame
 from data_pipelines.schema.read import open_dataset, read_episodes
+from data_pipelines.sources import convert as convert_module
 from data_pipelines.sources import open_source
+from data_pipelines.sources.convert import Settings, convert
 from data_pipelines.sources.tfrecords import TFRecordFile, masked_crc
 from data_pipelines.sources.videos import read_video
 

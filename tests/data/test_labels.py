@@ -12,6 +12,7 @@ from stored_episodes import board_episode, picture, plain_episode, write
 
 from data_pipelines.agreement import measure, table
 from data_pipelines.batches.config import Data
+from data_pipelines.batches.query_types import type_of_text
 from data_pipelines.batches.stream import make_train_iterator
 from data_pipelines.label.labellers import (
     FrameLabeller,
@@ -19,7 +20,6 @@ from data_pipelines.label.labellers import (
     load_labeller,
     vqa_labeller,
 )
-from data_pipelines.label.questions import type_of_text
 from data_pipelines.label.store import Asking, label_folder, read_questions
 from data_pipelines.schema.episode import DataError, Labels
 from data_pipelines.schema.read import load_episodes, read_episodes
@@ -140,7 +140,7 @@ def test_rare_answers_are_drawn_as_often_as_common_ones(tmp_path):
     config = Data(images=8, questions=1, queries=1)
     tokens, model = Tokenizer.load("tiny"), get_config("tiny")
     stream = make_train_iterator(data, config, tokens, model, seed=0)
-    yes = tokens.answer_id("yes")
+    (yes,) = tokens.encode("yes")
     said = np.concatenate([next(stream).answer_tokens[:, 0, 0] for _ in range(40)])
     assert 0.33 < (said == yes).mean() < 0.67
 

@@ -9,8 +9,11 @@ import numpy as np
 import optax
 from test_batches import write_data
 
-from experiments.benchmarks.packing import one_question_per_sequence, random_batch
-from experiments.benchmarks.train_ways import query_losses
+from experiments.benchmarks.parts.train_ways import query_losses
+from experiments.benchmarks.parts.workloads import (
+    one_question_per_sequence,
+    random_batch,
+)
 from swm_jax.checkpoints import load_model
 from swm_jax.models import SemanticWorldModel, get_config
 

@@ -12,6 +12,7 @@ from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from data_pipelines.schema import store as folder
 from data_pipelines.schema.episode import DataError, Labels, encode_frame, validate
+from data_pipelines.schema.features import Schema
 from data_pipelines.schema.frames import FrameStore
 from data_pipelines.schema.read import load_episodes, read_episodes
 
@@ -171,7 +172,7 @@ def test_broken_labels_are_refused(change, match):
 
 
 def test_folder_holds_episodes_of_one_kind(tmp_path):
-    schema = folder.Schema.of(plain_episode(0))
+    schema = Schema.of(plain_episode(0))
     path = tmp_path / "x.array_record"
     for other, match in [
         (plain_episode(1, width=4), "episode 1: action_size is 4, expected 3"),

@@ -26,7 +26,7 @@ from swm_jax.eval.episodes.setup import Setup
 from swm_jax.models import Observation
 from swm_jax.planning import get_planner
 from swm_jax.planning.controller import Controller
-from swm_jax.planning.goal_table import aim, choose, goal_table
+from swm_jax.planning.goals.table import aim, choose, goal_table
 from swm_jax.planning.noise import fold_in_each
 from swm_jax.questions import Stage, StagedGoal
 from swm_jax.questions.conditional_goals import options_of, present_of, stages_of

@@ -12,7 +12,7 @@ from swm_jax import worlds
 from swm_jax.eval import journal as results
 from swm_jax.eval import statistics
 from swm_jax.eval.report import build as report
-from swm_jax.eval.report import charts, film, svg, video
+from swm_jax.eval.report import charts, film, films, svg
 
 BOARD = worlds.language("board")
 
@@ -189,17 +189,17 @@ def plain_frames(count, size=(64, 32)):
 
 def test_mp4_reads_back_with_all_frames(tmp_path):
     ffmpeg = pytest.importorskip("imageio_ffmpeg")
-    path = video.write_video(tmp_path / "film", plain_frames(5))
+    path = films.write_video(tmp_path / "film", plain_frames(5))
     assert path.name == "film.mp4"
     reader = ffmpeg.read_frames(str(path))
     assert next(reader)["size"] == (64, 32)
-    assert sum(1 for _ in reader) == 5 + video.HOLD
+    assert sum(1 for _ in reader) == 5 + films.HOLD
     assert [p.name for p in tmp_path.iterdir()] == ["film.mp4"]
 
 
 def test_gif_where_there_is_no_ffmpeg(tmp_path, monkeypatch):
-    monkeypatch.setattr(video, "has_ffmpeg", lambda: False)
-    path = video.write_video(tmp_path / "film", plain_frames(3))
+    monkeypatch.setattr(films, "has_ffmpeg", lambda: False)
+    path = films.write_video(tmp_path / "film", plain_frames(3))
     with Image.open(path) as image:
         assert image.format == "GIF" and image.n_frames >= 3
 
@@ -210,13 +210,13 @@ def test_the_film_is_of_a_success_from_pixels_if_there_is_one():
     )
     order = ("swm", "simulator")
     episodes = [make("simulator", 1, True), make("swm", 2, False), make("swm", 3, True)]
-    assert video.choose(episodes, "reach", order).seed == 3
-    assert video.choose(episodes[:1], "reach", order).seed == 1
-    assert video.choose(episodes, "separate", order) is None
+    assert films.choose(episodes, "reach", order).seed == 3
+    assert films.choose(episodes[:1], "reach", order).seed == 1
+    assert films.choose(episodes, "separate", order) is None
 
 
 def test_filmstrip_spreads_over_the_episode():
     pictures = np.zeros((21, 36, 64, 3), np.uint8)
-    strip = video.filmstrip(pictures)
+    strip = films.filmstrip(pictures)
     assert [caption for caption, _ in strip] == [f"step {4 * i}" for i in range(6)]
-    assert len(video.filmstrip(pictures[:2])) == 2
+    assert len(films.filmstrip(pictures[:2])) == 2

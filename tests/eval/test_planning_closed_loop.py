@@ -14,7 +14,7 @@ from swm_jax.eval.episodes.host_loop import run_episodes
 from swm_jax.models import Observation, Tokenizer
 from swm_jax.planning import get_planner
 from swm_jax.planning.controller import Controller
-from swm_jax.planning.question_batch import goal_batch, question_batch
+from swm_jax.planning.goals.question_batch import goal_batch, question_batch
 from swm_jax.questions import ConditionalGoal, Question
 from swm_jax.worlds.board.goals import goal_for_task
 
@@ -77,7 +77,7 @@ def test_tokens_are_the_words_of_the_questions():
         for q in range(2):
             words = tokenizer.encode(lists[s][q].text)
             assert batch.tokens[s, q][batch.mask[s, q]].tolist() == list(words)
-            ids = [tokenizer.answer_id("no"), tokenizer.answer_id("yes")]
+            ids = [*tokenizer.encode("no"), *tokenizer.encode("yes")]
             assert batch.answer_ids[s, q].tolist() == ids
 
 

@@ -5,11 +5,11 @@ The second way goes through stages and sides one after the other, in float64.
 
 import numpy as np
 
-from swm_jax.planning.goal_table import choose, compile_goals
+from swm_jax.planning.goals.table import choose, compile_goals
 from swm_jax.questions import ConditionalGoal, StagedGoal
+from swm_jax.questions.wordings import DIRECTIONS
 from swm_jax.worlds.board.words import (
     DIRECTION_VECTORS,
-    DIRECTIONS,
     REGION_POINTS,
 )
 

@@ -40,7 +40,7 @@ from swm_jax.models import (
 )
 from swm_jax.planning import FakeWorldModel, GoalArrays, get_planner
 from swm_jax.planning import planner as planner_module
-from swm_jax.planning.goal_table import goal_table
+from swm_jax.planning.goals.table import goal_table
 from swm_jax.planning.planner import by_scene, on_mesh
 from swm_jax.training import Experiment, Model
 from swm_jax.training.build import build, initial_state

@@ -6,6 +6,7 @@ import numpy as np
 
 from data_pipelines.schema import store as folder
 from data_pipelines.schema.episode import Episode, encode_png
+from data_pipelines.schema.features import Schema
 from swm_jax.worlds.board.geometry import X_BOUNDS, Y_BOUNDS
 from swm_jax.worlds.board.scene import BLOCK_SETS
 from swm_jax.worlds.cube.scene import CUBES
@@ -101,9 +102,8 @@ def plain_episode(number: int, steps: int = 24, width: int = 3, labels=None) -> 
 def write(directory: Path, train, val, name="data") -> Path:
     """A folder with these episodes, four to a shard."""
     directory.mkdir(parents=True)
-    shards = folder.make_shards(directory, name, "train", train, 4)
-    shards += folder.make_shards(directory, name, "val", val, 4)
-    schema = folder.Schema.of(train[0])
+    shards = folder.make_shards(directory, {"train": train, "val": val}, 4, name)
+    schema = Schema.of(train[0])
     for shard in shards:
         folder.write_shard(shard.path, shard.numbers, schema)
     counts = [len(shard.numbers) for shard in shards]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from swm_jax.training.metrics import read_metrics
+from swm_jax.training.monitoring.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 600  # seconds; reached only when something hangs

@@ -143,6 +143,27 @@ def test_image_states_depend_on_actions_in_the_full_layout_only():
     assert influence.shape[0] == len(QUERIES) * length
 
 
+@pytest.mark.parametrize("scan", [True, False])
+def test_segments_are_the_same_in_whatever_order_they_are_read(scan):
+    sizes = {**MICRO, "scan": scan}
+    model = SemanticWorldModel(get_config("tiny", layout="branched", **sizes))
+    variables = {"params": quick_jit(model.init_params)(jax.random.key(0))}
+    batch = batch_of_queries()
+
+    def read(*names):
+        def run(model):
+            image = model.embed_image(batch.image)[0]
+            return model.llm(model.training_layout(batch, image), read=names).hidden
+
+        return model.apply(variables, method=run)
+
+    alone = {**read("action"), **read("answer")}
+    for names in (("action", "answer"), ("answer", "action")):
+        together = read(*names)
+        for name in names:
+            np.testing.assert_allclose(together[name], alone[name], 2e-5, 1e-6)
+
+
 def test_full_layout_counts_real_tokens_from_one():
     _, layout = measured_influence("full")
     positions = np.asarray(layout["answer"].positions)[0]

@@ -10,14 +10,14 @@ from flax.traverse_util import flatten_dict
 from micro_models import MICRO, batch_of_queries, quick_jit
 
 from swm_jax.models import SemanticWorldModel, get_config
-from swm_jax.models.backbones.registry import declared
-from swm_jax.models.lora import (
+from swm_jax.models.backbones.lora import (
     LoraRule,
     init_adapters,
     lora_rules,
     merge_adapters,
     scale_adapters,
 )
+from swm_jax.models.backbones.registry import declared
 
 RULES = (
     LoraRule(r"llm/layers/mlp/.*", rank=3, alpha=6.0),

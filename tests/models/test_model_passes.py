@@ -18,7 +18,7 @@ from swm_jax.models.chunked_scoring import (
     pass_that_fits,
 )
 from swm_jax.planning import get_planner
-from swm_jax.planning.value import GoalArrays
+from swm_jax.planning.goals.value import GoalArrays
 
 SCENES = 2
 

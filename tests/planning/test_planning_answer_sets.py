@@ -14,7 +14,7 @@ from swm_jax.models import (
 )
 from swm_jax.models.ask import answer_batch, encode_answers
 from swm_jax.planning import get_planner
-from swm_jax.planning.question_batch import goal_batch
+from swm_jax.planning.goals.question_batch import goal_batch
 from swm_jax.questions import FreeQuestion, make_goal
 
 BOARD = worlds.language("board")

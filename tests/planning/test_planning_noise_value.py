@@ -16,8 +16,8 @@ from swm_jax.planning import (
     desired_scores,
     get_planner,
 )
+from swm_jax.planning.goals.question_batch import goal_batch
 from swm_jax.planning.noise import coloured_noise, mixing_matrix, strokes
-from swm_jax.planning.question_batch import goal_batch
 from swm_jax.questions import FreeQuestion, make_goal
 
 BOARD = worlds.language("board")

@@ -10,7 +10,7 @@ from swm_jax.baselines.simulator import SimulatorWorldModel
 from swm_jax.eval.episodes.host_loop import run_episodes
 from swm_jax.models import Observation
 from swm_jax.planning import WorldModel, get_planner
-from swm_jax.planning.question_batch import goal_batch, question_batch
+from swm_jax.planning.goals.question_batch import goal_batch, question_batch
 from swm_jax.worlds.board.goals import goal_for_task
 
 BOARD = worlds.language("board")

@@ -56,7 +56,10 @@ def true_gap(centres, turns, halves) -> float:
             for i, sign in ((0, 1), (1, -1))
         ]
     )
-    best = minimize(cost, np.zeros(6), jac=slope, bounds=list(zip(low, high)))
+    exact = {"ftol": 1e-16, "gtol": 1e-12}  # the defaults stop at 0.1 mm
+    best = minimize(
+        cost, np.zeros(6), jac=slope, bounds=list(zip(low, high)), options=exact
+    )
     return float(np.sqrt(best.fun))
 
 

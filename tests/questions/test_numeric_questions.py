@@ -10,7 +10,7 @@ from swm_jax import worlds
 from swm_jax.baselines.simulator import SimulatorWorldModel
 from swm_jax.models import Observation, Tokenizer
 from swm_jax.models.ask import read_answers
-from swm_jax.planning.question_batch import goal_batch, question_batch
+from swm_jax.planning.goals.question_batch import goal_batch, question_batch
 from swm_jax.questions import AnswerSet, Arg, QuestionType, bins, expand, make_goal
 from swm_jax.questions.types import number_word
 from swm_jax.worlds.board.scene import BLOCK_SETS
@@ -106,7 +106,7 @@ def test_the_tiny_tokenizer_spells_them_and_one_of_their_own_has_a_word_each():
     assert mask[0].sum() == 1 and not mask[1].any() and (tokens[~mask] == 0).all()
     words = QuestionTokens.make(own, IDS, 16, BOARD, DISTANCES)
     asked = BOARD.question("blocks_distance", "red moon", "blue cube", phrasing=1)
-    found, real = words(asked.type_id, np.array(asked.args), 1)
+    found, real = words(np.array(asked.type_id), np.array(asked.args), np.array(1))
     assert own.decode(found[real]) == asked.text
     with pytest.raises(ValueError, match="longer than the 8 allowed"):
         QuestionTokens.make(TINY, IDS, 8, BOARD, DISTANCES)

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from swm_jax import worlds
 from swm_jax.envs import BLOCK_NAMES, COLOURS, SHAPES
 from swm_jax.questions import YES_NO, Question, check_on_board
-from swm_jax.worlds.board.prompts import (
+from swm_jax.questions.wordings import DIRECTIONS
+from swm_jax.worlds.board.scene import BLOCK_SETS
+from swm_jax.worlds.board.words import (
     OBJECT_NAMES,
     detection_prompt,
     region_prompt,
 )
-from swm_jax.worlds.board.scene import BLOCK_SETS
-from swm_jax.worlds.board.words import DIRECTIONS
 
 BOARD = worlds.language("board")
 TABLE = BOARD.table(range(len(BLOCK_NAMES)))

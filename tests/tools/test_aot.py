@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 from experiments import board_3b, cube_3b
-from experiments.benchmarks.packing import random_batch
+from experiments.benchmarks.parts.workloads import random_batch
 from swm_jax.models import SemanticWorldModel
 from swm_jax.tools import TopologyError
 from swm_jax.tools.analysis import Analysis, advice, out_of_memory

@@ -19,7 +19,7 @@ from training_runs import (
 
 from experiments import board_tiny
 from swm_jax.training import build, loop, train
-from swm_jax.training.metrics import read_metrics
+from swm_jax.training.monitoring.metrics import read_metrics
 
 SAVED_OFTEN = ("--config.checkpoint_every=1", "--config.keep_checkpoints=9")
 

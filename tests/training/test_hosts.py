@@ -14,7 +14,7 @@ from experiments import board_tiny
 from swm_jax.models import Tokenizer
 from swm_jax.training import Experiment
 from swm_jax.training.distributed import HostsError, connect, detect_cluster
-from swm_jax.training.metrics import read_metrics
+from swm_jax.training.monitoring.metrics import read_metrics
 
 
 def holds_what_was_saved(workdir, step):

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from swm_jax.models import SemanticWorldModel, get_config
-from swm_jax.models.logical_axes import constrain, partition_spec
+from swm_jax.models.backbones.logical_axes import constrain, partition_spec
 from swm_jax.training.sharding import (
     AXES,
     make_mesh,

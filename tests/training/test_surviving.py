@@ -23,9 +23,9 @@ from swm_jax.checkpoints.formats.detect import detect, split_subtree
 from swm_jax.checkpoints.formats.orbax.step_folder import find_step
 from swm_jax.checkpoints.run.checksums import bit_sums
 from swm_jax.training.distributed import StopSignal
-from swm_jax.training.goodput import Goodput, PhaseClock
-from swm_jax.training.metrics import MetricsLog, read_metrics
-from swm_jax.training.profiling import parse_steps
+from swm_jax.training.monitoring.goodput import Goodput, PhaseClock
+from swm_jax.training.monitoring.metrics import MetricsLog, read_metrics
+from swm_jax.training.monitoring.profiling import parse_steps
 
 SIZE = 60_000  # numbers of a tree: 240 kB of noise, which hardly compresses
 
@@ -359,7 +359,7 @@ def test_phases_add_up_to_the_time_that_passed(monkeypatch):
     now = iter([0.0, 1.0, 4.0, 5.0, 5.5, 7.0, 9.0])
     # The module's own clock: other threads ask for the time too.
     known = SimpleNamespace(time=time.time, monotonic=lambda: next(now))
-    monkeypatch.setattr("swm_jax.training.goodput.time", known)
+    monkeypatch.setattr("swm_jax.training.monitoring.goodput.time", known)
     clock = PhaseClock()  # at 0
     with clock("data"):  # 1 to 4
         pass

@@ -10,7 +10,7 @@ from experiments import board_and_cube, generate_board, generate_cube, ogbench_c
 from swm_jax import worlds
 from swm_jax.checkpoints import CheckpointError, load_model
 from swm_jax.training import train
-from swm_jax.training.metrics import read_metrics
+from swm_jax.training.monitoring.metrics import read_metrics
 
 
 def made(source, directory, **changes):

@@ -11,7 +11,7 @@ import pytest
 from swm_jax.checkpoints import RunCheckpoints
 from swm_jax.training import Measures, Training, TrainingError, fit
 from swm_jax.training.build import build, initial_state
-from swm_jax.training.metrics import read_metrics
+from swm_jax.training.monitoring.metrics import read_metrics
 from swm_jax.training.optimizer import Optimizer
 from swm_jax.training.sharding import make_mesh
 

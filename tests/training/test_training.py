@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from data_pipelines.batches.pretraining import make_sampler
 from experiments import board_tiny
-from experiments.benchmarks.packing import random_batch
+from experiments.benchmarks.parts.workloads import random_batch
 from swm_jax.checkpoints import CheckpointError, export_model, load_model
 from swm_jax.models import (
     DenseTargets,

@@ -13,7 +13,7 @@ from swm_jax.eval.episodes.host_loop import run_episodes
 from swm_jax.eval.journal import Episode
 from swm_jax.eval.sweep import evaluate
 from swm_jax.models import Observation
-from swm_jax.planning.question_batch import question_batch
+from swm_jax.planning.goals.question_batch import question_batch
 from swm_jax.worlds.cube.goals import GOALS
 from swm_jax.worlds.cube.scene import CubeScene
 from swm_jax.worlds.cube.tasks import PAIRS, make_task

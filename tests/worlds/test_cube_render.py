@@ -10,8 +10,8 @@ from scipy.spatial.transform import Rotation
 
 from swm_jax import worlds
 from swm_jax.worlds.cube import geometry as geometry
-from swm_jax.worlds.cube import looks as cube_looks
-from swm_jax.worlds.cube import render as cube_render
+from swm_jax.worlds.cube.render import device as cube_render
+from swm_jax.worlds.cube.render import looks as cube_looks
 from swm_jax.worlds.cube.scene import CUBES, CubeScene
 
 SIZE = 128
@@ -30,7 +30,7 @@ MUJOCO_PROGRAM = """
 import sys
 import numpy as np
 from swm_jax import worlds
-from swm_jax.worlds.cube.host_render import CubeHostRenderer, render
+from swm_jax.worlds.cube.render.host import CubeHostRenderer, render
 from swm_jax.worlds.cube.scene import CubeScene
 
 given = dict(np.load(sys.argv[1]))

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from foreign_data import ogbench_file
 
-from data_pipelines.convert import Settings, convert
 from data_pipelines.generate_ogbench import generate
 from data_pipelines.saqa.horizons import Horizons
 from data_pipelines.saqa.sampler import SaqaSampler
 from data_pipelines.schema.read import load_episodes
+from data_pipelines.sources.convert import Settings, convert
 from experiments import generate_ogbench
 from swm_jax import worlds
 from swm_jax.baselines.simulator import SimulatorWorldModel

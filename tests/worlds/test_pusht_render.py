@@ -8,8 +8,9 @@ import pytest
 from mujoco_pictures import drawn
 
 from swm_jax import worlds
-from swm_jax.worlds.pusht import geometry, render
-from swm_jax.worlds.pusht.looks import LOOKS
+from swm_jax.worlds.pusht import geometry
+from swm_jax.worlds.pusht.render import device as render
+from swm_jax.worlds.pusht.render.looks import LOOKS
 from swm_jax.worlds.pusht.scene import Scene
 
 SIZES = ((96, 96), (40, 56), (64, 48))
@@ -18,8 +19,8 @@ AGREEMENT = 0.997  # share of pixels
 MUJOCO_PROGRAM = """
 import sys
 import numpy as np
-from swm_jax.worlds.pusht.host_render import HostRenderer, render
-from swm_jax.worlds.pusht.looks import LOOKS
+from swm_jax.worlds.pusht.render.host import HostRenderer, render
+from swm_jax.worlds.pusht.render.looks import LOOKS
 from swm_jax.worlds.pusht.scene import Scene
 
 given = dict(np.load(sys.argv[1]))

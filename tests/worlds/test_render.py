@@ -11,7 +11,8 @@ from mujoco_pictures import drawn
 from swm_jax import worlds
 from swm_jax.envs.scene import BLOCK_NAMES, COLOURS, block_id
 from swm_jax.worlds.board import geometry as board
-from swm_jax.worlds.board import looks, render
+from swm_jax.worlds.board.render import device as render
+from swm_jax.worlds.board.render import looks
 from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
 
 # Against mujoco.Renderer at pixel centres, default and other looks.
@@ -22,7 +23,7 @@ MUJOCO_PROGRAM = """
 import sys
 import numpy as np
 from swm_jax import worlds
-from swm_jax.worlds.board import host_render
+from swm_jax.worlds.board.render import host as host_render
 from swm_jax.worlds.board.scene import Scene
 
 given = dict(np.load(sys.argv[1]))

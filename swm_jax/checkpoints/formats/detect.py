@@ -20,22 +20,23 @@ from swm_jax.checkpoints.formats.lazy_arrays import Source, model_shapes
 from swm_jax.checkpoints.formats.npz import read_npz
 from swm_jax.checkpoints.formats.orbax.folder import open_orbax
 from swm_jax.checkpoints.run.manager import checkpoints_folder
+from swm_jax.files import AnyPath
 from swm_jax.models import Tokenizer, get_config
 
 FORMATS = ("hugging_face", "npz", "orbax")
 _PICKLE, _NUMPY = b"\x80", b"\x93NUMPY"
 
 
-def split_subtree(path: epath.PathLike) -> tuple[epath.Path, str]:
+def split_subtree(path: str | AnyPath) -> tuple[AnyPath, str]:
     """`file.npz:img` as the file and `img`; other paths as they are and ""."""
-    path = epath.Path(path) if "://" in str(path) else Path(path)
-    if ":" in path.name and not path.exists():
-        name, _, subtree = path.name.rpartition(":")
-        return path.with_name(name), subtree
-    return path, ""
+    place = epath.Path(path) if "://" in str(path) else Path(path)
+    if ":" in place.name and not place.exists():
+        name, _, subtree = place.name.rpartition(":")
+        return place.with_name(name), subtree
+    return place, ""
 
 
-def detect(path: epath.Path) -> str:
+def detect(path: AnyPath) -> str:
     """The format of a file or folder, one of `FORMATS`.
 
     Raises:
@@ -51,7 +52,7 @@ def detect(path: epath.Path) -> str:
     return kind
 
 
-def _detect(path: epath.Path) -> str:
+def _detect(path: AnyPath) -> str:
     if not path.exists():
         raise CheckpointError(f"checkpoint {path} does not exist")
     if path.is_dir():
@@ -95,7 +96,7 @@ def _detect(path: epath.Path) -> str:
 
 
 def open_source(
-    path: str | Path,
+    path: str | AnyPath,
     *,
     variant: str | None = None,
     tokenizer: Tokenizer | str | Path | None = None,
@@ -117,19 +118,19 @@ def open_source(
     Raises:
       CheckpointError: damaged, incomplete or inconsistent; one line that names it.
     """
-    path, subtree = split_subtree(path)
-    kind = detect(path)
+    place, subtree = split_subtree(path)
+    kind = detect(place)
     if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
         tokenizer = Tokenizer.load(tokenizer)
     if subtree and kind != "npz":
-        raise CheckpointError(f"{path}:{subtree}: only an npz has sub-trees")
+        raise CheckpointError(f"{place}:{subtree}: only an npz has sub-trees")
     if variant and kind != "npz":
-        raise CheckpointError(f"{path} describes its own model: leave the variant out")
+        raise CheckpointError(f"{place} describes its own model: leave the variant out")
     if kind == "hugging_face":
-        return open_folder(path, tokenizer, overrides, check_finite)
+        return open_folder(Path(place), tokenizer, overrides, check_finite)
     if kind == "orbax":
-        return open_orbax(path, tokenizer, overrides, check_finite, read)
-    return _open_npz(path, subtree, variant, tokenizer, overrides, check_finite)
+        return open_orbax(place, tokenizer, overrides, check_finite, read)
+    return _open_npz(Path(place), subtree, variant, tokenizer, overrides, check_finite)
 
 
 def _open_npz(

@@ -8,15 +8,17 @@ Keys are paths in the tree, joined by "/": `llm/layers/attn/q_einsum/w`.
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import ml_dtypes
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
 from swm_jax.checkpoints.errors import CheckpointError
+from swm_jax.files import AnyPath
 from swm_jax.models import ModelConfig, SemanticWorldModel, Tokenizer
+from swm_jax.models.backbones.weights import named_leaves
 
 DTYPES = {
     "float32": np.dtype(np.float32),
@@ -87,7 +89,7 @@ class Source:
     """
 
     kind: str
-    path: Path
+    path: AnyPath
     config: ModelConfig
     leaves: Mapping[str, Leaf]
     tokenizer: Tokenizer | None
@@ -104,28 +106,8 @@ class Source:
 
 def model_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Key and shape of every parameter of a model."""
-    shapes = jax.eval_shape(SemanticWorldModel(config).init_params, jax.random.key(0))
-    return {key: leaf.shape for key, leaf in flatten(shapes).items()}
-
-
-def flatten(tree: Any) -> dict[str, Any]:
-    """Leaves of a nested dict by key."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
-def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """The nested dict of leaves by key."""
-    tree: dict[str, Any] = {}
-    for key, leaf in leaves.items():
-        *folders, name = key.split("/")
-        node = tree
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[name] = leaf
-    return tree
+    shapes = SemanticWorldModel(config).param_shapes()
+    return {key: leaf.shape for key, leaf in named_leaves(shapes).items()}
 
 
 def bounds(index: Index, shape: tuple[int, ...]) -> Index:
@@ -212,17 +194,18 @@ def to_arrays(
     """
     if sharding is None:
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    arrays = dict.fromkeys(leaves)
+    arrays: dict[str, Any] = dict.fromkeys(leaves)
     # Largest first: what a copy on the way may need is then there.
     for key in sorted(leaves, key=lambda k: -leaves[k].size * leaves[k].dtype.itemsize):
         leaf = leaves[key]
-        kind = np.dtype((dtype(key) if callable(dtype) else dtype) or leaf.dtype)
+        wanted: Any = dtype(key) if callable(dtype) else dtype
+        kind = np.dtype(wanted or leaf.dtype)
         struct = jax.ShapeDtypeStruct(leaf.shape, kind)
-        place = sharding(key, struct) if callable(sharding) else sharding
+        place: Any = sharding(key, struct) if callable(sharding) else sharding
         arrays[key] = jax.make_array_from_callback(
             leaf.shape,
             place,
             lambda index, leaf=leaf, kind=kind: leaf.read(index, kind),
         )
         progress(leaf.size * leaf.dtype.itemsize)
-    return unflatten(arrays)
+    return unflatten_dict(arrays, sep="/")

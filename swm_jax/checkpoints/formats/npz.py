@@ -90,10 +90,13 @@ def read_npz(path: Path, check: bool = True) -> NpzContents:
         if name not in ignored:
             check_dtype(f"{path}: {name}", member.dtype)
             leaves[name.removeprefix(PREFIX)] = _leaf(member, check)
-    raw = {k: m and b"".join(b.tobytes() for _, b in _blocks(m, None, False))
-           for k, m in own.items()}  # fmt: skip
-    metadata = raw[METADATA] and json.loads(raw[METADATA])
-    return NpzContents(leaves, metadata, raw[TOKENIZER], tuple(ignored))
+    raw = {
+        name: b"".join(block.tobytes() for _, block in _blocks(member, None, False))
+        for name, member in own.items()
+        if member is not None
+    }
+    metadata = json.loads(raw[METADATA]) if raw.get(METADATA) else None
+    return NpzContents(leaves, metadata, raw.get(TOKENIZER), tuple(ignored))
 
 
 def _member(path: Path, archive, file, info: zipfile.ZipInfo) -> Member:

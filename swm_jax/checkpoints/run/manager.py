@@ -16,8 +16,6 @@ step that is whole is resumed. A save that fails costs no run: it is told and co
 import contextlib
 import dataclasses
 import json
-import sys
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,16 +26,21 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from swm_jax.checkpoints.errors import CheckpointError, DamagedCheckpoint, listed
-from swm_jax.checkpoints.run.abandoned_saves import (
+from swm_jax.checkpoints.run.checksums import bit_sums
+from swm_jax.checkpoints.run.failed_saves import (
+    all_agree,
+    first_reason,
     mute_late_writes,
     mute_unbegun_writes,
+    probe,
+    remove_half_written,
+    warn,
 )
-from swm_jax.checkpoints.run.checksums import bit_sums
 from swm_jax.checkpoints.run.retention import SAVE_TIMEOUT, KeepBest, manager_options
+from swm_jax.choices import first_line
 
 FORMAT = "swm_jax"
 FORMAT_VERSION = 1
-SWEEPS = 10
 DAMAGED = "damaged-"  # a step's folder is renamed to this and its number
 
 
@@ -137,15 +140,14 @@ class RunCheckpoints:
         elif step == self.latest_step():
             return
         with self._telling(step):
-            self._probe()
-            if self._manager is None:
-                self._open()
-            if step in self._manager.all_steps():
+            probe(self.folder)
+            manager = self._manager or self._open()
+            if step in manager.all_steps():
                 return
             schema = {"format": FORMAT, "format_version": FORMAT_VERSION, "step": step}
             sums = {"params": bit_sums(params), "opt_state": bit_sums(opt_state)}
             self._saving = step
-            self._manager.save(
+            manager.save(
                 step,
                 args=ocp.args.Composite(
                     params=ocp.args.StandardSave(params),
@@ -163,7 +165,10 @@ class RunCheckpoints:
 
     def poll(self) -> None:
         """Tells of a save that has failed meanwhile; waits for nothing."""
-        if self._saving is not None and not self._manager.is_saving_in_progress():
+        manager = self._manager
+        if self._saving is None or manager is None:
+            return
+        if not manager.is_saving_in_progress():
             self.wait()
 
     def wait(self) -> None:
@@ -196,7 +201,8 @@ class RunCheckpoints:
           CheckpointError: there are checkpoints, and none can be read.
         """
         skipped = []
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        manager = self._manager or self._open()
+        for step in sorted(manager.all_steps(), reverse=True):
             try:
                 check(self.metadata(step))
                 found = self.restore(step, params, opt_state)
@@ -207,7 +213,7 @@ class RunCheckpoints:
                 self._set_aside(bad)
                 warn(f"{reason}; going on from step {step}")
             if skipped:
-                self._manager.reload()
+                manager.reload()
             return dataclasses.replace(found, skipped=tuple(why for _, why in skipped))
         if not skipped:
             return None
@@ -250,7 +256,7 @@ class RunCheckpoints:
                     f"{self.folder / str(step) / item} is damaged: its bits are not "
                     "those that were saved"
                 )
-        return Restored(step, *arrays, data, ())
+        return Restored(step, arrays[0], arrays[1], data, ())
 
     def close(self) -> None:
         """Finishes the last save and frees the threads."""
@@ -260,7 +266,7 @@ class RunCheckpoints:
                 self._manager.close()
         self._manager = None
 
-    def _open(self) -> None:
+    def _open(self) -> ocp.CheckpointManager:
         mute_late_writes()
         # A barrier that some processes never reached cannot be used again.
         self._opened += 1
@@ -269,18 +275,7 @@ class RunCheckpoints:
         )
         options = dataclasses.replace(self._options, multiprocessing_options=apart)
         self._manager = ocp.CheckpointManager(self.folder, options=options)
-
-    def _probe(self) -> None:
-        """Raises where nothing can be written, which Orbax notices after minutes."""
-        path = self.folder / f"probe-{jax.process_index()}"
-        reason = None
-        try:
-            path.write_bytes(b"x")
-            path.unlink()
-        except Exception as error:  # object stores raise kinds of their own
-            reason = _reason(error)
-        if not all_agree(reason is None):
-            raise OSError(reason or "another process cannot write")
+        return self._manager
 
     def _reopen(self) -> None:
         """A manager whose save has failed is not used again."""
@@ -289,17 +284,7 @@ class RunCheckpoints:
             with contextlib.suppress(Exception):
                 manager.close()
         if jax.process_index() == 0:
-            self._sweep()
-
-    def _sweep(self) -> None:
-        """Removes half-written steps, which need room; threads may still write one."""
-        for _ in range(SWEEPS):
-            try:
-                for path in self.folder.glob("*.orbax-checkpoint-tmp*"):
-                    path.rmtree()
-                return
-            except OSError:
-                time.sleep(0.5)
+            remove_half_written(self.folder)
 
     @contextlib.contextmanager
     def _telling(self, step: int):
@@ -307,23 +292,12 @@ class RunCheckpoints:
             yield
         except Exception as error:  # Orbax and TensorStore raise many kinds
             self._saving = None
-            self.trouble = self._trouble(error)
+            self.trouble = first_reason(error, self._timeout)
             mute_unbegun_writes()
             warn(
                 f"step {step} could not be saved to {self.folder}: {self.trouble}. "
                 "Training goes on, the next save tries again"
             )
-
-    def _trouble(self, error: BaseException) -> str:
-        """What went wrong first: who failed to write waits in vain for the rest."""
-        while _is_timeout(error) and error.__context__ is not None:
-            error = error.__context__
-        if not _is_timeout(error):
-            return _reason(error)
-        return (
-            f"not complete after {self._timeout} s, because another process cannot "
-            "write or the storage is slow (config.save_timeout)"
-        )
 
     def _together(self, step: int, read: Callable[[], Any]) -> Any:
         """What every process could read; damage that one finds is damage for all."""
@@ -331,7 +305,7 @@ class RunCheckpoints:
         try:
             found = read()
         except Exception as error:  # Orbax and TensorStore raise many kinds
-            reason = _reason(error)
+            reason = first_line(error)
         if not all_agree(reason is None):
             raise DamagedCheckpoint(
                 f"{self.folder / str(step)} cannot be read: "
@@ -372,23 +346,3 @@ class RunCheckpoints:
                 f"{', '.join(sorted(metrics))}"
             )
         return {self._best.metric: float(value)} if np.isfinite(value) else None
-
-
-def all_agree(ok: bool) -> bool:
-    """Whether every process says yes; all must ask at the same point."""
-    if jax.process_count() == 1:
-        return ok
-    return bool(multihost_utils.process_allgather(np.array(ok)).all())
-
-
-def warn(message: str) -> None:
-    """One line to stderr."""
-    print(f"warning: {message}", file=sys.stderr, flush=True)
-
-
-def _is_timeout(error: BaseException) -> bool:
-    return isinstance(error, TimeoutError) or "DEADLINE_EXCEEDED" in str(error)
-
-
-def _reason(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

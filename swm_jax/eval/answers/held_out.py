@@ -25,8 +25,7 @@ STEPS = 48
 _NO_FRAMES = np.zeros((0, 1, 1, 3), np.uint8)  # pictures are drawn again from poses
 
 
-@struct.dataclass
-class HeldOut:
+class HeldOut(struct.PyTreeNode):
     """Episodes nobody has trained on.
 
     Attributes:

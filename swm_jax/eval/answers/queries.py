@@ -130,7 +130,7 @@ def draw_queries(
         column=column[kept],
         truth=truth[kept],
         margin=margin[start, horizon, row][kept],
-        pool=pool,
+        pool=np.asarray(pool),
     )
 
 

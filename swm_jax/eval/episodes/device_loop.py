@@ -17,12 +17,13 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Bool, Float, Int, Key
 
+from swm_jax.arrays import Array
 from swm_jax.models import Observation
-from swm_jax.models.logical_axes import constrain
+from swm_jax.models.backbones.logical_axes import constrain
 from swm_jax.planning.controller import ask_now
-from swm_jax.planning.goal_table import GoalTable, aim, choose
+from swm_jax.planning.goals.table import GoalTable, aim, choose
 from swm_jax.planning.noise import fold_in_each
 from swm_jax.planning.planner import Planner
 from swm_jax.planning.protocol import WorldModel
@@ -45,8 +46,7 @@ class Surroundings:
     success: Callable[[Any, Any], Array]
 
 
-@struct.dataclass
-class DeviceEpisodes:
+class DeviceEpisodes(struct.PyTreeNode):
     """What became of the episodes.
 
     Attributes:
@@ -96,7 +96,7 @@ def make_device_loop(
         tasks: Any,
         start: Any,
         limits: Int[Array, " S"],
-        keys: Key[Array, " S"],
+        keys: Key[jax.Array, " S"],
     ) -> DeviceEpisodes:
         count = limits.shape[0]
         settle = lambda tree: jax.tree.map(lambda x: constrain(x, "batch"), tree)

@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Bool, Int, Key
 
+from swm_jax.arrays import Array
 from swm_jax.envs import AnyScene, Env
 from swm_jax.eval.episodes.device_loop import (
     DeviceEpisodes,
@@ -28,7 +29,7 @@ from swm_jax.eval.episodes.device_loop import (
 )
 from swm_jax.eval.episodes.setup import EpisodeResult, Prepared, Setup
 from swm_jax.models import Observation
-from swm_jax.models.logical_axes import partition_spec
+from swm_jax.models.backbones.logical_axes import partition_spec
 from swm_jax.planning import Planner, WorldModel
 from swm_jax.planning.controller import warn_of_nan
 from swm_jax.planning.planner import by_scene, on_mesh
@@ -36,8 +37,7 @@ from swm_jax.questions.conditional_goals import options_of
 from swm_jax.worlds.world import Task, World
 
 
-@struct.dataclass
-class TaskArrays:
+class TaskArrays(struct.PyTreeNode):
     """Tasks of S episodes as arrays.
 
     Attributes:
@@ -94,6 +94,7 @@ def surroundings(setup: Setup) -> Surroundings:
         return Observation(image=_on_its_device(draw, env.scene(state)))
 
     def draw(scene):
+        assert size is not None
         return world.render.device(scene, *size, supersample=2, look=setup.look)
 
     def step(state, actions):
@@ -137,9 +138,9 @@ def episode_program(
       A pure function, not jitted yet, and its arguments: the world model, a
       `GoalTable`, `TaskArrays`, states, limits and keys of the episodes.
     """
-    index = np.asarray(index)
-    tasks = [prepared.tasks[i] for i in index]
-    seeds = prepared.seeds[index].tolist()
+    rows = np.asarray(index)
+    tasks = [prepared.tasks[i] for i in rows]
+    seeds = prepared.seeds[rows].tolist()
     starts = [t.reset(setup.env, jax.random.key(s)) for t, s in zip(tasks, seeds)]
     run = make_device_loop(
         setup.planner, surroundings(setup), int(prepared.limits.max())
@@ -159,7 +160,7 @@ def run_on_device(
     tasks: Sequence[tuple[str, int]],
     world_model: WorldModel,
     planner: Planner,
-    key: Key[Array, ""],
+    key: Key[jax.Array, ""],
     *,
     parallel: int = 16,
     mesh: Mesh | None = None,

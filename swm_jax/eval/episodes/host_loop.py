@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Key
+from jaxtyping import Float, Key
 
 from swm_jax.envs import Env
 from swm_jax.eval.episodes.setup import EpisodeResult, Setup
@@ -34,7 +34,7 @@ def run_episodes(
     tasks: Sequence[tuple[str, int]],
     world_model: WorldModel,
     planner: Planner,
-    key: Key[Array, ""],
+    key: Key[jax.Array, ""],
     *,
     parallel: int = 16,
     policy: Proposals | None = None,
@@ -170,7 +170,7 @@ class HostLoop:
 
     def _observe(self, states: Any) -> Observation:
         """What the world model gets to see."""
-        if self._setup.image_size is not None:
+        if self._draw is not None:
             return Observation(image=self._draw(states))
         scene = self._env.scene(states)
         blank = np.zeros((*scene.batch_shape, 1, 1, 3), np.uint8)

@@ -7,16 +7,17 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Float, Int, Key
 
 from swm_jax import worlds
 from swm_jax.envs import AnyScene, Env
-from swm_jax.planning.goal_table import CompiledGoals, compile_goals
+from swm_jax.models.tokenizer import Tokenizes
+from swm_jax.planning.goals.table import CompiledGoals, compile_goals
 from swm_jax.planning.noise import fold_in_each
 from swm_jax.planning.planner import Planner
 from swm_jax.planning.protocol import WorldModel
-from swm_jax.planning.question_batch import Tokenizes
 from swm_jax.questions.conditional_goals import AnyGoal, question_count
 from swm_jax.worlds.world import Task, World
 
@@ -68,7 +69,7 @@ class Prepared:
     seeds: Int[np.ndarray, " E"]
     goals: CompiledGoals
     limits: Int[np.ndarray, " E"]
-    keys: Key[Array, " E"]
+    keys: Key[jax.Array, " E"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Setup:
     env: Env
     world_model: WorldModel
     planner: Planner
-    key: Key[Array, ""]
+    key: Key[jax.Array, ""]
     preset: str = "shaped"
     goal: Callable[[Task], AnyGoal] | None = None
     tokenizer: Tokenizes | None = None

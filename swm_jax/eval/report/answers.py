@@ -150,9 +150,14 @@ def training(rows: list[dict]) -> str:
         ("loss", ("loss", "validation/loss", "dense_loss")),
         ("accuracy", ("accuracy", "validation/accuracy", "dense_accuracy")),
     ):
+        known: dict[str, list[tuple[float, float]]]
         known = {k: [(r["step"], r[k]) for r in rows if r.get(k) is not None]
                  for k in keys}  # fmt: skip
-        series = [(k, *zip(*points)) for k, points in known.items() if len(points) > 1]
+        series = [
+            (k, [x for x, _ in points], [y for _, y in points])
+            for k, points in known.items()
+            if len(points) > 1
+        ]
         if series:
             chart = charts.lines(series, f"training {name}", "step", name)
             parts.append(f"<div>{chart}</div>")

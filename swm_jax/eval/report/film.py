@@ -16,10 +16,10 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from swm_jax.baselines.answerer import Answerer, painter
 from swm_jax.envs import AnyScene
-from swm_jax.eval.world_models import Answerer, painter
 from swm_jax.models.ask import read_answers
-from swm_jax.planning.question_batch import question_batch
+from swm_jax.planning.goals.question_batch import question_batch
 from swm_jax.questions import Language, Question
 
 WIDTH, HEIGHT = 1120, 560  # of a frame; codecs want multiples of 16
@@ -116,12 +116,6 @@ def listen(
     )
 
 
-@functools.partial(jax.jit, static_argnames="horizons")
-def _ask(model, observation, questions, actions, horizons):
-    context = model.encode(observation, questions)
-    return model.answer_log_probs(context, actions, horizons)
-
-
 def large_pictures(world: str, scenes: AnyScene) -> UInt8[np.ndarray, "T h w 3"]:
     """The stage of every frame, in pieces so that memory stays small."""
     width, height = STAGE
@@ -156,7 +150,7 @@ def compose(
 
 
 @functools.cache
-def _font(size: int) -> ImageFont.ImageFont:
+def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     return ImageFont.load_default(size)
 
 

@@ -1,22 +1,34 @@
-"""A film and a filmstrip per task, from the poses the sweep has kept."""
+"""A film and a filmstrip per task, from the poses the sweep has kept.
 
+The film of a task is the swm's first success, or its first episode; without a swm
+that of the next best world model. It is an mp4 where imageio-ffmpeg is installed, else
+a gif.
+"""
+
+import io
 import pathlib
+import warnings
 from collections.abc import Sequence
 
 import jax
 import numpy as np
+from PIL import Image
 
-from swm_jax import worlds
+from swm_jax import baselines, worlds
 from swm_jax.cli import Progress
 from swm_jax.eval.config import EvalConfig
 from swm_jax.eval.episodes.cells import load_actions, load_episode, make_planner
 from swm_jax.eval.journal import Episode
-from swm_jax.eval.report import film, video
+from swm_jax.eval.report import film
 from swm_jax.eval.report.page import display
-from swm_jax.eval.world_models import Learned, privileged
+from swm_jax.eval.world_models import Learned
+from swm_jax.files import replaced
 from swm_jax.planning.controller import Controller
 
 LONGEST = 120  # frames of a film
+FPS = 10  # control steps per second: real time
+HOLD = 12  # extra frames at the end
+GIF_WIDTH = 720
 
 
 def shoot(
@@ -31,11 +43,11 @@ def shoot(
         return {}
     reel = {}
     progress = Progress("films", len(config.tasks), "tasks")
-    order = ("swm", "simulator", "random")
+    order = ("swm", *baselines.baselines())
     for i, task in enumerate(config.tasks):
-        episode = video.choose(episodes, task, order)
+        episode = choose(episodes, task, order)
         scenes = load_episode(config, folder, episode) if episode else None
-        if scenes is not None:
+        if episode is not None and scenes is not None:
             reel[task] = _film(config, env, learned, episode, scenes, folder)
         progress(i + 1, task)
     return reel
@@ -44,7 +56,7 @@ def shoot(
 def _film(config, env, learned, episode: Episode, scenes, folder) -> dict:
     keep = np.arange(min(scenes.batch_shape[0], LONGEST + 1))
     scenes = jax.tree.map(lambda x: np.asarray(x)[keep], scenes)
-    truth = privileged("simulator", env)
+    truth = baselines.load("simulator", env)
     answerer = learned.answerer if episode.world_model == "swm" else truth
     names = tuple(episode.detail.split(", "))
     world = worlds.load(config.world)
@@ -63,10 +75,87 @@ def _film(config, env, learned, episode: Episode, scenes, folder) -> dict:
     title = f"{display(episode.task)}: {episode.detail}"
     who = f"{display(episode.world_model)}, seed {episode.seed}"
     frames = film.compose(f"{title}  ·  {who}", pictures, seen, said, episode.success)
-    path = video.write_video(folder / f"{episode.task}", frames)
+    path = write_video(folder / f"{episode.task}", frames)
     end = "solved" if episode.success else "not solved"
     return {
         "caption": f"{title} · {who} · {end} after {episode.steps} steps",
-        "frames": video.filmstrip(pictures),
+        "frames": filmstrip(pictures),
         "video": path,
     }
+
+
+def choose(episodes: Sequence[Episode], task: str, order: Sequence[str]):
+    """The episode worth a film: of the first world model in `order` that has one.
+
+    A success before a failure, a longer success before one that was there at once.
+    """
+    for world_model in order:
+        found = [e for e in episodes if e.task == task and e.world_model == world_model]
+        if found:
+            return max(found, key=lambda e: (e.success, min(e.steps, 40), -e.seed))
+    return None
+
+
+def has_ffmpeg() -> bool:
+    """Whether mp4 can be written."""
+    try:
+        import imageio_ffmpeg
+
+        imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError):
+        return False
+    return True
+
+
+def write_video(stem: pathlib.Path, frames: Sequence[Image.Image]) -> pathlib.Path:
+    """Writes `stem`.mp4 or `stem`.gif, under its name once complete; returns which."""
+    frames = [*frames, *[frames[-1]] * HOLD]
+    path = stem.with_suffix(".mp4" if has_ffmpeg() else ".gif")
+    with replaced(path) as temporary:
+        (_mp4 if path.suffix == ".mp4" else _gif)(temporary, frames)
+    return path
+
+
+def _mp4(path: pathlib.Path, frames: Sequence[Image.Image]) -> None:
+    import imageio_ffmpeg
+
+    writer = imageio_ffmpeg.write_frames(
+        str(path),
+        frames[0].size,
+        fps=FPS,
+        codec="libx264",
+        output_params=["-crf", "26", "-preset", "veryfast", "-movflags", "+faststart"],
+        macro_block_size=16,
+        ffmpeg_log_level="error",
+    )
+    with warnings.catch_warnings():  # ffmpeg is a program of its own: forking is safe
+        warnings.filterwarnings("ignore", message=r"os\.fork", category=RuntimeWarning)
+        writer.send(None)
+    for frame in frames:
+        writer.send(np.ascontiguousarray(frame))
+    writer.close()
+
+
+def _gif(path: pathlib.Path, frames: Sequence[Image.Image]) -> None:
+    height = frames[0].height * GIF_WIDTH // frames[0].width
+    small = [
+        f.resize((GIF_WIDTH, height), Image.Resampling.LANCZOS).quantize(96)
+        for f in frames
+    ]
+    small[0].save(
+        path, save_all=True, append_images=small[1:], duration=1000 // FPS, loop=0
+    )
+
+
+def filmstrip(pictures: np.ndarray, count: int = 6) -> list[tuple[str, bytes]]:
+    """`count` frames spread over an episode, as (caption, small JPEG)."""
+    index = np.unique(np.linspace(0, len(pictures) - 1, count).round().astype(int))
+    strip = []
+    for t in index:
+        buffer = io.BytesIO()
+        small = Image.fromarray(pictures[t]).resize(
+            (320, 180), Image.Resampling.LANCZOS
+        )
+        small.save(buffer, "JPEG", quality=82)
+        strip.append((f"step {t}", buffer.getvalue()))
+    return strip

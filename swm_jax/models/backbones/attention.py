@@ -7,13 +7,15 @@ heads, G query heads per key head, N = K x G query heads, H head width.
 import functools
 import itertools
 import math
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
+from swm_jax.arrays import Array
+from swm_jax.models.backbones.logical_axes import constrain
 from swm_jax.models.layout import Layout, Segment
-from swm_jax.models.logical_axes import constrain
 
 _HIDDEN = -2.3819763e38  # logit of a key that must not be seen
 _LOGICAL = {"b": "batch", "c": "candidate"}  # segment axes that a mesh may split
@@ -126,7 +128,7 @@ def attend(
     peak = functools.reduce(jnp.maximum, [x.max(-1, keepdims=True) for x in logits])
     weights = [jnp.exp(x - lax.stop_gradient(peak)) for x in logits]
     total = sum(w.sum(-1, keepdims=True) for w in weights)
-    seen = sum(
+    seen: Any = sum(
         jnp.einsum(
             f"{segment.axes}{head}Gs,{sight.axes}s{head}H->{segment.axes}{head}GH",
             weight.astype(query.dtype),

@@ -21,8 +21,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
+from swm_jax.arrays import Array
 from swm_jax.models.backbones.attention import (
     KeyValues,
     Near,
@@ -40,10 +41,10 @@ from swm_jax.models.backbones.layers import (
     rope_table,
     split_layers,
 )
+from swm_jax.models.backbones.logical_axes import ANY, constrain
 from swm_jax.models.backbones.weights import Params, Weight, cast, zeros
 from swm_jax.models.config import ModelConfig
 from swm_jax.models.layout import Layout
-from swm_jax.models.logical_axes import ANY, constrain
 
 
 class DecoderOutputs(NamedTuple):
@@ -183,6 +184,8 @@ class Decoder(nn.Module):
           middle: segments whose states half way up are wanted.
         """
         c, cache = self.config, cache or {}
+        # The last layer's states are joined and split in one order, the layout's.
+        read = tuple(name for name in layout if name in read)
         params = self.layers()
         views, kinds = self.views(layout), self.kinds()
 
@@ -196,6 +199,7 @@ class Decoder(nn.Module):
         shared = shared_axes(layout)
         x = join({name: s.tokens for name, s in layout.items()}, layout, shared)
         x = lay(layout, shared, x)
+        states: Any = None  # before the middle layer
         if c.scan:
             body = layer(tuple(layout))
 

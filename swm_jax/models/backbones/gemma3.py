@@ -12,8 +12,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from swm_jax.arrays import Array
 from swm_jax.models.backbones import gemma, siglip
 from swm_jax.models.backbones.attention import within
 from swm_jax.models.backbones.layers import rms_norm, rope, rope_table

@@ -10,8 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
+from swm_jax.arrays import Array
 from swm_jax.models.config import ModelConfig
 
 _POLICIES = {
@@ -28,7 +29,9 @@ def layer_norm(params: dict, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
     return (y * params["scale"] + params["bias"]).astype(x.dtype)
 
 
-def rms_norm(scale: Float[Array, " D"], x: Float[Array, "... D"]):
+def rms_norm(
+    scale: Float[Array, " D"] | float, x: Float[Array, "... D"]
+) -> Float[Array, "... D"]:
     """RMSNorm with eps 1e-6 that multiplies by (1 + scale), in float32."""
     y = x.astype(jnp.float32)
     y = y * lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + 1e-6)

@@ -7,9 +7,8 @@ decoder (`llm`), each with a static method `weights(config)` that returns its tr
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import flax.linen as nn
 from flax.traverse_util import flatten_dict
 
 from swm_jax.models.backbones import gemma, gemma3, siglip
@@ -25,8 +24,8 @@ class Backbone(NamedTuple):
       decoder: runs over layouts of segments.
     """
 
-    tower: type[nn.Module]
-    decoder: type[nn.Module]
+    tower: Any
+    decoder: Any
 
 
 BACKBONES: dict[str, Backbone] = {
@@ -60,7 +59,8 @@ def _by_name() -> dict[str, Weight]:
             "img": backbone.tower.weights(config),
             "llm": backbone.decoder.weights(config),
         }
-        for name, new in flatten_dict(tree, sep="/").items():
+        flat: dict[str, Any] = flatten_dict(tree, sep="/")
+        for name, new in flat.items():
             other = found.setdefault(name, new)
             if (other.axes, other.inputs) != (new.axes, new.inputs):
                 raise ValueError(

@@ -12,12 +12,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from swm_jax.arrays import Array
 from swm_jax.models.backbones.layers import layer_norm, run_layers
+from swm_jax.models.backbones.logical_axes import constrain
 from swm_jax.models.backbones.weights import Params, Weight, cast, ones, zeros
 from swm_jax.models.config import ModelConfig
-from swm_jax.models.logical_axes import constrain
 
 
 class ImageTower(nn.Module):
@@ -58,7 +59,7 @@ class ImageTower(nn.Module):
 
     def __call__(
         self, image: Float[Array, "B h w 3"]
-    ) -> tuple[Float[Array, "B P W"], Float[Array, "B P D"]]:
+    ) -> tuple[Float[Array, "B N W"], Float[Array, "B P D"]]:
         """Encodes images of the model's own size, values in [-1, 1].
 
         Returns:

@@ -26,11 +26,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Float
+
+from swm_jax.arrays import Array
 
 zeros, ones = nn.initializers.zeros, nn.initializers.ones
 # Mode and distribution of `variance_scaling` by name.
-_SCALINGS = {
+_SCALINGS: dict[str, tuple[Any, Any]] = {
     "fan_in": ("fan_in", "truncated_normal"),
     "xavier": ("fan_avg", "uniform"),
 }
@@ -102,8 +104,7 @@ class Weight:
         return (*stack, *rows, rank), (*stack, rank, *columns)
 
 
-@struct.dataclass
-class Adapted:
+class Adapted(struct.PyTreeNode):
     """A weight with its adapter, as a layer finds it among its parameters.
 
     Attributes:
@@ -151,3 +152,13 @@ def cast(tree: Any, dtype: Any) -> Any:
     adapted = lambda x: isinstance(x, Adapted)
     plain = lambda x: x.merged() if adapted(x) else x
     return jax.tree.map(lambda x: plain(x).astype(dtype), tree, is_leaf=adapted)
+
+
+def leaf_name(path: Any) -> str:
+    """The path of a leaf of a tree, joined by "/": "llm/layers/attn/q_einsum/w"."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """Leaves of a tree by `leaf_name`."""
+    return {leaf_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}

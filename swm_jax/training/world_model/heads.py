@@ -12,8 +12,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from swm_jax.arrays import Array
 from swm_jax.models import ModelConfig, TrainBatch
 from swm_jax.models.backbones.layers import rms_norm
 from swm_jax.models.swm import Outputs
@@ -65,6 +66,11 @@ class Head:
     measures: tuple[str, ...]
 
 
+def _question_features(outputs: Outputs) -> Float[Array, "... D"]:
+    assert outputs.question_features is not None  # training asks for them
+    return rms_norm(0.0, outputs.question_features)
+
+
 def _patch_loss(out, targets, totals, weights):
     classes, centres = out[..., :PATCH_CLASSES], jax.nn.sigmoid(out[..., -2:])
     return dense_loss(classes, centres, targets, weights.centre, totals)
@@ -97,7 +103,7 @@ HEADS = (
     ),
     Head(
         name="mention",
-        features=lambda outputs: rms_norm(0.0, outputs.question_features),
+        features=_question_features,
         input_width="width",
         width=2,
         targets="mentions",
@@ -155,7 +161,7 @@ def head_losses(
       totals: from `head_totals` of the whole batch.
       weights: of the losses.
     """
-    loss, measured = None, {}
+    loss, measured = jnp.zeros(()), {}
     for head in HEADS:
         targets, values = getattr(batch, head.targets), ()
         if params is not None and targets is not None:
@@ -165,6 +171,5 @@ def head_losses(
             values = head.loss(out, targets, totals[head.name], weights)
         values = values or (jnp.zeros(()),) * len(head.measures)
         measured |= dict(zip(head.measures, values))
-        term = getattr(weights, head.name) * values[0]
-        loss = term if loss is None else loss + term
+        loss = loss + getattr(weights, head.name) * values[0]
     return loss, measured

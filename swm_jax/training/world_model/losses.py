@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from swm_jax.arrays import Array
 from swm_jax.models import DenseTargets, MentionTargets, PlaceTargets, TrainBatch
 
 
-@struct.dataclass
-class Scores:
+class Scores(struct.PyTreeNode):
     """Sums over queries, so that shards and batches add up.
 
     Attributes:

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray
 
 from data_pipelines.batches.query_types import QUERY_TYPES
+from swm_jax.arrays import Array
 from swm_jax.checkpoints import check_tree, load_model
 from swm_jax.models import SemanticWorldModel, TrainBatch
 from swm_jax.training.experiment import Experiment

@@ -1,33 +1,30 @@
 """The board: a peg pushes eight blocks about a table, after Language-Table."""
 
-from swm_jax.envs import EnvMaker
+from swm_jax.envs.env import PUSHING, EnvMaker
 from swm_jax.worlds.board import (
     env,
     geometry,
     goals,
-    host_render,
-    looks,
     policies,
     questions,
-    render,
     scene,
     tasks,
 )
+from swm_jax.worlds.board.render import device, host, looks
 from swm_jax.worlds.world import (
     PlannerSettings,
     Policies,
     Renderers,
     Tasks,
     World,
+    check_near_share,
 )
 
 WORLD = World(
     name="board",
     env=EnvMaker(
-        engines={
-            "mujoco": "swm_jax.worlds.board.engine:MujocoBoard",
-            "mjx": "swm_jax.worlds.board.engine:MjxBoard",
-        },
+        engines=PUSHING,
+        half=env.BoardEnv,
         settings=env.default_config,
         action_size=env.BoardEnv.action_size,
         action_limit=geometry.ACTION_LIMIT,
@@ -38,14 +35,14 @@ WORLD = World(
     tasks=Tasks(tasks.TASK_NAMES, tasks.task_in, tasks.task_success),
     goals=goals.GOALS,
     looks=looks.LOOKS,
-    render=Renderers(render.render, host_render.render, (180, 320)),
+    render=Renderers(device.render, host.render, (180, 320)),
     policies=Policies(
         names=policies.POLICIES,
         first_memory=policies.first_memory,
         act=policies.act,
         starts=policies.starts,
         generation=policies.generation_config,
-        check=policies.check_generation,
+        check=check_near_share,
         settings=("block_set",),
         expert=policies.expert,
     ),

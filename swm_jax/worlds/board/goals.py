@@ -11,17 +11,18 @@ Axes: P questions about the present.
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from swm_jax.arrays import Array
 from swm_jax.envs.scene import BLOCK_NAMES, array_namespace
 from swm_jax.questions.conditional_goals import ConditionalGoal
 from swm_jax.questions.goal import Goal, make_goal
 from swm_jax.questions.task_goals import Goals, TaskGoal
+from swm_jax.questions.wordings import DIRECTIONS
 from swm_jax.worlds.board.questions import LANGUAGE
 from swm_jax.worlds.board.scene import Scene
 from swm_jax.worlds.board.words import (
     DIRECTION_VECTORS,
-    DIRECTIONS,
     REGION_POINTS,
     REGIONS,
     nearest_direction,
@@ -112,7 +113,8 @@ def _block_to_block(names, weights, *, scene, **_) -> Goal | ConditionalGoal:
         return make_goal(items, on_board)
     options = [make_goal(_push(names, way, weights), on_board) for way in range(8)]
     if scene is None:
-        return sided_goal(*names, options)
+        first, second = names
+        return sided_goal(first, second, options)
     a, b = (_position(scene, BLOCK_NAMES.index(name)) for name in names)
     return options[nearest_direction(b - a)]
 

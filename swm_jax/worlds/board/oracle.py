@@ -11,8 +11,9 @@ than forbidden, so that a way always exists. Plain jnp: jit it, vmap it.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Float, Int, Key
 
+from swm_jax.arrays import Array
 from swm_jax.worlds.board import geometry as geometry
 from swm_jax.worlds.board.model import BLOCK_BOUNDS, block_radius
 from swm_jax.worlds.board.scene import SLOT_SHAPES, Scene
@@ -39,7 +40,7 @@ def oracle_action(
     scene: Scene,
     a_id: Int[Array, ""],
     b_id: Int[Array, ""],
-    key: Key[Array, ""],
+    key: Key[jax.Array, ""],
 ) -> Float[Array, "2"]:
     """The pusher's next action, at most `WALK` metres long.
 

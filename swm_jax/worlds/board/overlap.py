@@ -8,8 +8,9 @@ the radii, still negative.
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
+from swm_jax.arrays import Array
 from swm_jax.worlds.board.model import collision_capsules
 from swm_jax.worlds.board.scene import SLOT_SHAPES
 

@@ -24,8 +24,9 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Float, Int, Key, PRNGKeyArray
 
+from swm_jax.arrays import Array
 from swm_jax.envs.scene import block_id
 from swm_jax.worlds.board.env import BoardEnv, State
 from swm_jax.worlds.board.geometry import PEG_BOX, PLANNER_ACTION_LIMIT
@@ -42,8 +43,7 @@ _PATIENCE = 12  # steps after which the contact policy picks another point
 _JOINED = 0.055  # metres between centres: the oracle's pair is done
 
 
-@struct.dataclass
-class Memory:
+class Memory(struct.PyTreeNode):
     """What a policy keeps between steps, one episode.
 
     Attributes:
@@ -74,17 +74,10 @@ def generation_config() -> ml_collections.ConfigDict:
     return config
 
 
-def check_generation(config: ml_collections.ConfigDict) -> None:
-    """Raises ValueError for a generation config that cannot work."""
-    if not 0 <= config.near_share <= 1:
-        raise ValueError(
-            f"config.near_share is {config.near_share!r}, expected a share between 0 "
-            "and 1"
-        )
-
-
 def starts(
-    env: BoardEnv, keys: PRNGKeyArray, config: ml_collections.ConfigDict
+    env: BoardEnv,
+    keys: Key[jax.Array, " B"],
+    config: ml_collections.ConfigDict,
 ) -> State:
     """Resets, `config.near_share` of them replaced by crowded scenes, at rest."""
     states = env.reset_batch(keys)

@@ -7,8 +7,9 @@ the peg often stands beside a block; overlaps are then pushed apart.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Float, Int, PRNGKeyArray
 
+from swm_jax.arrays import Array
 from swm_jax.worlds.board.geometry import PEG_BOX
 from swm_jax.worlds.board.scene import Scene
 

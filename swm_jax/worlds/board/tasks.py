@@ -16,9 +16,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Bool, Float, Int, Key
 from ml_collections import ConfigDict
 
+from swm_jax.arrays import Array
 from swm_jax.choices import index_below, known
 from swm_jax.envs.scene import BLOCK_NAMES
 from swm_jax.worlds.board.env import (
@@ -60,7 +61,7 @@ class BoardTask(Task):
 
     max_steps: int = MAX_STEPS
 
-    def reset(self, env: BoardEnv, key: Key[Array, ""]) -> State:
+    def reset(self, env: BoardEnv, key: Key[jax.Array, ""]) -> State:
         """A start of this task, never one that is already won.
 
         Raises:
@@ -68,7 +69,7 @@ class BoardTask(Task):
         """
         return env.native(_start(self.name)(*self._start_arguments(env), key))
 
-    def reset_batch(self, env: BoardEnv, keys: Key[Array, " B"]) -> State:
+    def reset_batch(self, env: BoardEnv, keys: Key[jax.Array, " B"]) -> State:
         """`reset` for B keys."""
         return env.native(_starts(self.name)(*self._start_arguments(env), keys))
 
@@ -132,7 +133,7 @@ def make_task(
             others = [slot for slot in range(NUM_BLOCKS) if slot != first]
             order = np.random.default_rng(seed).permutation(others)
             slots += tuple(int(slot) for slot in order[:NUM_NEIGHBOURS])
-        elif name == "separate":
+        elif name == "separate" and neighbours is not None:
             slots += tuple(slot_of(block) for block in neighbours)
             if len(slots) != 1 + NUM_NEIGHBOURS or len(set(slots)) != len(slots):
                 raise ValueError(
@@ -170,7 +171,7 @@ def task_success(
 
 
 def cluster(
-    key: Key[Array, ""], slots: Array, rounds: int = 32
+    key: Key[jax.Array, ""], slots: Array, rounds: int = 32
 ) -> tuple[Float[Array, "n 2"], Float[Array, " n"]]:
     """Lays blocks against the first: touching it, overlapping nothing.
 

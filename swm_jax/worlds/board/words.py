@@ -1,4 +1,4 @@
-"""Directions and regions of the board: their names, vectors and points.
+"""Words of the board: directions, regions, and prompts of the pre-training stage.
 
 Everything is named as the camera sees it. The camera stands across the board from
 the robot and looks back at it, so "up" in the image is towards the robot (-x) and
@@ -9,19 +9,9 @@ and right mirror image of d is (8 - d) % 8. Axis order everywhere: (x, y) in met
 
 import numpy as np
 
-# How a motion is named ("Did the red moon move up left?") ...
-DIRECTIONS = (
-    "up",
-    "up right",
-    "right",
-    "down right",
-    "down",
-    "down left",
-    "left",
-    "up left",
-)
-# ... and how a place relative to something, or on the board, is named.
-SIDES = tuple(d.replace("up", "top").replace("down", "bottom") for d in DIRECTIONS)
+from swm_jax.choices import known
+from swm_jax.envs.scene import BLOCK_NAMES
+
 REGIONS = (
     "top left",
     "top",
@@ -53,3 +43,29 @@ def opposite(direction: int) -> int:
 def nearest_direction(vector) -> int:
     """Index of the direction that a vector (x, y) points to most."""
     return int(np.argmax(DIRECTION_VECTORS @ np.asarray(vector, np.float32)))
+
+
+# Prompts of the pre-training stage; answers are location tokens or names.
+OBJECT_NAMES = (*BLOCK_NAMES, "peg")
+DESCRIBE = "describe the scene"
+NOTHING = "nothing"  # what lies in an empty region
+
+
+def detection_prompt(name: str | int) -> str:
+    """ "detect the red moon"; `name` may be an index into `OBJECT_NAMES`."""
+    name = name if isinstance(name, str) else OBJECT_NAMES[name]
+    return f"detect the {known('object', name, OBJECT_NAMES)}"
+
+
+def region_prompt(region: str | int) -> str:
+    """ "describe the top left of the board"; may be an index into `REGIONS`."""
+    name = region if isinstance(region, str) else REGIONS[region]
+    return f"describe the {known('region', name, REGIONS)} of the board"
+
+
+PROMPTS = (
+    *map(detection_prompt, OBJECT_NAMES),
+    *map(region_prompt, REGIONS),
+    DESCRIBE,
+    NOTHING,
+)

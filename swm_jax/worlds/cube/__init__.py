@@ -1,17 +1,15 @@
 """The cube arm: a gripper and one to four cubes, after OGBench's visual-cube tasks."""
 
-from swm_jax.envs import EnvMaker
+from swm_jax.envs.env import PLAIN, EnvMaker
 from swm_jax.worlds.cube import (
     env,
     goals,
-    host_render,
-    looks,
     policies,
     questions,
-    render,
     scene,
     tasks,
 )
+from swm_jax.worlds.cube.render import device, host, looks
 from swm_jax.worlds.world import (
     PlannerSettings,
     Policies,
@@ -23,10 +21,8 @@ from swm_jax.worlds.world import (
 WORLD = World(
     name="cube",
     env=EnvMaker(
-        engines={
-            "mujoco": "swm_jax.worlds.cube.engine:MujocoCube",
-            "mjx": "swm_jax.worlds.cube.engine:MjxCube",
-        },
+        engines=PLAIN,
+        half=env.CubeEnv,
         settings=env.default_config,
         action_size=env.CubeEnv.action_size,
         action_limit=env.CubeEnv.action_limit,
@@ -37,7 +33,7 @@ WORLD = World(
     tasks=Tasks(tasks.TASK_NAMES, tasks.task_in, tasks.task_success),
     goals=goals.GOALS,
     looks=looks.CUBE_LOOKS,
-    render=Renderers(render.render, host_render.render, (224, 224)),
+    render=Renderers(device.render, host.render, (224, 224)),
     policies=Policies(
         names=policies.POLICIES,
         first_memory=policies.first_memory,

@@ -4,8 +4,8 @@ OGBench's visual-cube world with a Cartesian gripper. An action in [-1, 1]^5 is
 relative to where the gripper is: x, y, z by up to 0.05 m, yaw by up to 0.3 rad, and
 how far it is closed by up to 1 of its range. A gripper that shall hold must go on
 closing, as there: at 0 it aims at the opening it has, and its grip fades.
-The world is described here; `engine.MujocoCube` (C engine, CPU hosts) and
-`engine.MjxCube` (accelerators) add the physics; `worlds.load_env("cube")` chooses.
+The world is described here; an engine of `swm_jax.envs` adds the physics, and
+`worlds.load_env("cube")` joins the two.
 
 Axes: B worlds, H control steps, n cubes. Positions in metres, angles in radians (yaw
 is not wrapped, so that turns can be counted).
@@ -19,14 +19,15 @@ import jax.numpy as jnp
 import ml_collections
 import mujoco
 from flax import struct
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Float, Int, Key
 
+from swm_jax.arrays import Array
 from swm_jax.choices import known
 from swm_jax.envs.env import MjcfEnv, check_physics_step
 from swm_jax.envs.scene import array_namespace
 from swm_jax.worlds.cube import geometry as geometry
-from swm_jax.worlds.cube.looks import CUBE_LOOKS
 from swm_jax.worlds.cube.model import HAND_DOFS, MAX_CUBES, cube_model
+from swm_jax.worlds.cube.render.looks import CUBE_LOOKS
 from swm_jax.worlds.cube.scene import CUBES, CubeScene
 
 CUBE_GAP = 0.06  # metres between the centres of cubes after a reset, at least
@@ -38,7 +39,7 @@ def default_config() -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(
         {
             "cubes": 4,  # 1 to 4
-            "look": "default",  # a key of swm_jax.worlds.cube.looks, for pictures
+            "look": "default",  # of pictures, a key of render.looks.CUBE_LOOKS
             "episode_length": 200,  # control steps before a wrapper truncates
             "control_period": 0.1,  # seconds; OGBench's own is 0.05
             "physics_dt": 0.01,  # seconds; divides the control period
@@ -56,8 +57,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     check_physics_step(config.physics_dt, config.control_period)
 
 
-@struct.dataclass
-class CubeState:
+class CubeState(struct.PyTreeNode):
     """Everything the physics needs; any leading batch axes.
 
     Attributes:
@@ -79,14 +79,12 @@ class CubeEnv(MjcfEnv[CubeState, CubeScene]):
 
     Attributes:
       action_limit: 1; larger actions are clipped.
-      cone: of the friction, see `cube_model.CONES`.
     """
 
     world = "cube"
     action_size = 5
     action_limit = 1.0
     action_names = "x, y, z, yaw and grip, each in -1..1"
-    cone = "elliptic"
 
     def __init__(self, config: ml_collections.ConfigDict):
         self.config = config
@@ -99,11 +97,12 @@ class CubeEnv(MjcfEnv[CubeState, CubeScene]):
             physics_dt=self.config.physics_dt,
             iterations=self.config.iterations,
             visuals=False,
-            cone=self.cone,
+            # In MJX's float32, elliptic cones diverge at some grasps.
+            cone="pyramidal" if self.backend == "mjx" else "elliptic",
         )
 
     @staticmethod
-    def fresh(key: Key[Array, ""], block_ids: tuple[int, ...]) -> CubeState:
+    def fresh(key: Key[jax.Array, ""], block_ids: tuple[int, ...]) -> CubeState:
         return place(key, block_ids)
 
     def command(
@@ -148,7 +147,7 @@ class CubeEnv(MjcfEnv[CubeState, CubeScene]):
 
 
 @functools.partial(jax.jit, static_argnames="block_ids")
-def place(key: Key[Array, ""], block_ids: tuple[int, ...]) -> CubeState:
+def place(key: Key[jax.Array, ""], block_ids: tuple[int, ...]) -> CubeState:
     """A fresh world: the gripper in the air and cubes scattered, at rest."""
     hand_key, yaw_key, place_key, turn_key = jax.random.split(key, 4)
     low, high = (
@@ -163,7 +162,7 @@ def place(key: Key[Array, ""], block_ids: tuple[int, ...]) -> CubeState:
     return state_at_rest(gripper, upright(spots, 2 * half_turn), block_ids)
 
 
-def scatter(key: Key[Array, ""], count: int) -> Float[Array, "n 2"]:
+def scatter(key: Key[jax.Array, ""], count: int) -> Float[Array, "n 2"]:
     """Places for cubes on the table, one after the other, `CUBE_GAP` apart."""
     low, high = (jnp.asarray(each) for each in (geometry.CUBE_LOW, geometry.CUBE_HIGH))
     spots = jnp.full((count, 2), 10.0)

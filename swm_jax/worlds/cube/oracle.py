@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Float, Int, Key
 
+from swm_jax.arrays import Array
 from swm_jax.worlds.cube import geometry as geometry
 from swm_jax.worlds.cube.overlap import finger_gaps
 from swm_jax.worlds.cube.scene import CubeScene
@@ -74,7 +75,7 @@ def quarter_turn(cube: Float[Array, "7"], yaw: Float[Array, ""]) -> Float[Array,
 
 
 def draw_errand(
-    key: Key[Array, ""], scene: CubeScene
+    key: Key[jax.Array, ""], scene: CubeScene
 ) -> tuple[Int[Array, ""], Float[Array, "3"]]:
     """Which cube to take, and where to: a place on the table or another cube."""
     cube_key, other_key, kind_key, place_key = jax.random.split(key, 4)
@@ -91,8 +92,7 @@ def draw_errand(
     return slot, goal
 
 
-@struct.dataclass
-class Plan:
+class Plan(struct.PyTreeNode):
     """Keyframes of one errand.
 
     Attributes:
@@ -105,7 +105,7 @@ class Plan:
 
 
 def make_plan(
-    key: Key[Array, ""],
+    key: Key[jax.Array, ""],
     scene: CubeScene,
     slot: Int[Array, ""],
     goal: Float[Array, "3"],

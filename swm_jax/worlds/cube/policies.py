@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 from flax import struct
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Float, Int, Key, PRNGKeyArray
 
+from swm_jax.arrays import Array
 from swm_jax.worlds.cube import geometry
 from swm_jax.worlds.cube.env import CubeEnv, CubeState
 from swm_jax.worlds.cube.oracle import (
@@ -40,8 +41,7 @@ PATIENCE = 60  # steps after which the noisy policy takes on another errand
 REST = 6  # steps the noisy policy goes on after its cube is where it should be
 
 
-@struct.dataclass
-class Memory:
+class Memory(struct.PyTreeNode):
     """What a policy keeps between steps, one episode.
 
     Attributes:
@@ -75,7 +75,9 @@ def generation_config() -> ml_collections.ConfigDict:
 
 
 def starts(
-    env: CubeEnv, keys: PRNGKeyArray, config: ml_collections.ConfigDict
+    env: CubeEnv,
+    keys: Key[jax.Array, " B"],
+    config: ml_collections.ConfigDict,
 ) -> CubeState:
     """Resets of the env."""
     del config

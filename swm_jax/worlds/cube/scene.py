@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
+from swm_jax.arrays import Array
 from swm_jax.envs.scene import (
     Need,
     SceneFormat,
@@ -21,8 +22,7 @@ from swm_jax.worlds.cube import geometry
 CUBES = tuple(map(block_id, ("red cube", "blue cube", "yellow cube", "green cube")))
 
 
-@struct.dataclass
-class CubeScene:
+class CubeScene(struct.PyTreeNode):
     """Poses of everything within the cube arm's reach; any leading batch axes.
 
     Attributes:

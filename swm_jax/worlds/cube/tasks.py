@@ -16,9 +16,10 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Bool, Int, Key
 from ml_collections import ConfigDict
 
+from swm_jax.arrays import Array
 from swm_jax.choices import index_below, known
 from swm_jax.envs.scene import BLOCK_NAMES
 from swm_jax.worlds.cube import geometry as geometry
@@ -41,12 +42,12 @@ class CubeTask(Task):
 
     max_steps: int = MAX_STEPS
 
-    def reset(self, env: CubeEnv, key: Key[Array, ""]) -> CubeState:
+    def reset(self, env: CubeEnv, key: Key[jax.Array, ""]) -> CubeState:
         """A start of this task: any reset of the env."""
         self._check(env)
         return env.reset(key)
 
-    def reset_batch(self, env: CubeEnv, keys: Key[Array, " B"]) -> CubeState:
+    def reset_batch(self, env: CubeEnv, keys: Key[jax.Array, " B"]) -> CubeState:
         """`reset` for B keys."""
         self._check(env)
         return env.reset_batch(keys)

@@ -1,33 +1,30 @@
 """Push-T: a peg pushes a T to a pose, after the diffusion-policy paper's benchmark."""
 
-from swm_jax.envs import EnvMaker
+from swm_jax.envs.env import PUSHING, EnvMaker
 from swm_jax.worlds.pusht import (
     env,
     geometry,
     goals,
-    host_render,
-    looks,
     policies,
     questions,
-    render,
     scene,
     tasks,
 )
+from swm_jax.worlds.pusht.render import device, host, looks
 from swm_jax.worlds.world import (
     PlannerSettings,
     Policies,
     Renderers,
     Tasks,
     World,
+    check_near_share,
 )
 
 WORLD = World(
     name="pusht",
     env=EnvMaker(
-        engines={
-            "mujoco": "swm_jax.worlds.pusht.engine:MujocoPushT",
-            "mjx": "swm_jax.worlds.pusht.engine:MjxPushT",
-        },
+        engines=PUSHING,
+        half=env.PushTEnv,
         settings=env.default_config,
         action_size=env.PushTEnv.action_size,
         action_limit=geometry.ACTION_LIMIT,
@@ -38,14 +35,14 @@ WORLD = World(
     tasks=Tasks(tasks.TASK_NAMES, tasks.make_task, tasks.task_success),
     goals=goals.GOALS,
     looks=looks.LOOKS,
-    render=Renderers(render.render, host_render.render, (256, 256)),
+    render=Renderers(device.render, host.render, (256, 256)),
     policies=Policies(
         names=policies.POLICIES,
         first_memory=policies.first_memory,
         act=policies.act,
         starts=policies.starts,
         generation=policies.generation_config,
-        check=policies.check_generation,
+        check=check_near_share,
         settings=(),
         expert=policies.expert,
     ),

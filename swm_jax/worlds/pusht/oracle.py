@@ -12,8 +12,9 @@ Plain jnp: jit it, vmap it.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Float, Int, Key
 
+from swm_jax.arrays import Array
 from swm_jax.worlds.pusht import geometry
 from swm_jax.worlds.pusht.geometry import GYRATION, PEG_RADIUS
 from swm_jax.worlds.pusht.overlap import goal_distance, t_gap, to_t, turn_left
@@ -44,7 +45,7 @@ def _places() -> tuple[np.ndarray, np.ndarray]:
     # Not in the corners under the bar, where the peg has no room.
     stand = places - normals * (PEG_RADIUS + STANDOFF)
     free = t_gap(np.zeros(3, np.float32), stand.astype(np.float32)) > PEG_RADIUS
-    return np.float32(places[free]), np.float32(normals[free])
+    return places[free].astype(np.float32), normals[free].astype(np.float32)
 
 
 _PLACES, _NORMALS = _places()
@@ -53,7 +54,7 @@ _LEVER = _PLACES[:, 0] * _NORMALS[:, 1] - _PLACES[:, 1] * _NORMALS[:, 0]
 _SHARE = 1.0 / (1.0 + (_LEVER / GYRATION) ** 2)
 
 
-def oracle_action(scene: Scene, key: Key[Array, ""]) -> Float[Array, "2"]:
+def oracle_action(scene: Scene, key: Key[jax.Array, ""]) -> Float[Array, "2"]:
     """The pusher's next action, at most about `WALK` metres long.
 
     Args:

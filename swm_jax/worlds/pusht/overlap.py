@@ -6,8 +6,9 @@ Axes: ... batch axes that broadcast; a pose is x, y in metres and yaw in radians
 """
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from swm_jax.arrays import Array
 from swm_jax.envs.scene import array_namespace
 from swm_jax.questions.types import length
 from swm_jax.worlds.pusht.geometry import (

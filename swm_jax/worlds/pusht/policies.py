@@ -21,8 +21,9 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 from flax import struct
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Float, Int, Key, PRNGKeyArray
 
+from swm_jax.arrays import Array
 from swm_jax.worlds.pusht import geometry
 from swm_jax.worlds.pusht.env import PushTEnv, State, free_peg, place, state_at_rest
 from swm_jax.worlds.pusht.geometry import PEG_BOX, PLANNER_ACTION_LIMIT
@@ -36,8 +37,7 @@ NEAREST, FARTHEST = 0.0005, 0.06  # metres, spread of starts near the goal
 _PATIENCE = 12  # steps after which the poking policy picks another point
 
 
-@struct.dataclass
-class Memory:
+class Memory(struct.PyTreeNode):
     """What a policy keeps between steps, one episode.
 
     Attributes:
@@ -65,17 +65,10 @@ def generation_config() -> ml_collections.ConfigDict:
     return config
 
 
-def check_generation(config: ml_collections.ConfigDict) -> None:
-    """Raises ValueError for a generation config that cannot work."""
-    if not 0 <= config.near_share <= 1:
-        raise ValueError(
-            f"config.near_share is {config.near_share!r}, expected a share between 0 "
-            "and 1"
-        )
-
-
 def starts(
-    env: PushTEnv, keys: PRNGKeyArray, config: ml_collections.ConfigDict
+    env: PushTEnv,
+    keys: Key[jax.Array, " B"],
+    config: ml_collections.ConfigDict,
 ) -> State:
     """Resets, `config.near_share` of them replaced by a T near its goal."""
     return env.native(_starts(keys, config.near_share))
@@ -101,7 +94,7 @@ def _near_goal(key: PRNGKeyArray) -> State:
     noise /= jnp.array([1.0, 1.0, geometry.GYRATION])
     pose = jnp.asarray(geometry.GOAL_POSE) + noise
     pose = pose.at[:2].set(jnp.clip(pose[:2], *jnp.asarray(geometry.T_BOX)))
-    return state_at_rest(pose, free_peg(peg_key, pose))
+    return state_at_rest(pose, free_peg(peg_key, pose), (0,))
 
 
 def first_memory(key: PRNGKeyArray) -> Memory:

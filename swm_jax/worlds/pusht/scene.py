@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
+from swm_jax.arrays import Array
 from swm_jax.envs.scene import Need, SceneFormat, StoredField, check_reach
 from swm_jax.worlds.pusht.geometry import SIDE
 
@@ -13,8 +14,7 @@ OBJECT_NAMES = ("T",)
 _SLACK = 0.03  # metres that a hard push may squeeze things past the walls
 
 
-@struct.dataclass
-class Scene:
+class Scene(struct.PyTreeNode):
     """Poses of everything on the table; any leading batch axes.
 
     Attributes:

@@ -10,9 +10,10 @@ import dataclasses
 import functools
 
 import jax
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Bool, Int, Key
 from ml_collections import ConfigDict
 
+from swm_jax.arrays import Array
 from swm_jax.choices import known
 from swm_jax.worlds.pusht.env import PushTEnv, State
 from swm_jax.worlds.pusht.overlap import coverage
@@ -30,11 +31,11 @@ class PushTTask(Task):
 
     max_steps: int = MAX_STEPS
 
-    def reset(self, env: PushTEnv, key: Key[Array, ""]) -> State:
+    def reset(self, env: PushTEnv, key: Key[jax.Array, ""]) -> State:
         """Any reset of the env."""
         return env.reset(key)
 
-    def reset_batch(self, env: PushTEnv, keys: Key[Array, " B"]) -> State:
+    def reset_batch(self, env: PushTEnv, keys: Key[jax.Array, " B"]) -> State:
         """`reset` for B keys."""
         return env.reset_batch(keys)
 

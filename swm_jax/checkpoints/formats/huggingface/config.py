@@ -108,9 +108,10 @@ class FolderFacts:
             raise CheckpointError(
                 f"{where} describes a quantised checkpoint, which is not supported"
             )
-        self.image_id = _token(found, "image", where)
-        if self.image_id is None:
+        image_id = _token(found, "image", where)
+        if image_id is None:
             raise CheckpointError(f"{where} has no image_token_index or image_token_id")
+        self.image_id = image_id
         self.action_id = _token(found, "action", where)
         text = found.get("text_config") or {}
         self.rows = text.get("vocab_size")

@@ -53,15 +53,11 @@ class Rule(NamedTuple):
 
     def names(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """Stored name -> our index on the leading axes."""
-        layers = range(shape[0]) if self.layered else [None]
-        parts = enumerate(self.theirs)
+        layers = [(i,) for i in range(shape[0])] if self.layered else [()]
         many = len(self.theirs) > 1
         return {
-            name.format(layer): (
-                *([layer] if self.layered else []),
-                *([part] if many else []),
-            )
-            for part, name in parts
+            name.format(*layer): (*layer, *([part] if many else []))
+            for part, name in enumerate(self.theirs)
             for layer in layers
         }
 

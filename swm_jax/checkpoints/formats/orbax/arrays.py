@@ -8,12 +8,12 @@ makes the TensorStore specs.
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
+from etils import epath
 
 from swm_jax.checkpoints.formats.lazy_arrays import (
     BLOCK_BYTES,
@@ -26,7 +26,7 @@ from swm_jax.checkpoints.formats.orbax.step_folder import naming_damage
 
 
 def stored_leaves(
-    step: Path, structs: Mapping[str, Any], check: bool
+    step: epath.Path, structs: Mapping[str, Any], check: bool
 ) -> dict[str, Leaf]:
     """The parameters of a step as leaves; nothing is read yet.
 
@@ -82,7 +82,8 @@ def blocks_of(store: ts.TensorStore, index: Index) -> Iterator[tuple[Index, Inde
         return
     first, *rest = index
     inside = [slice(0, s.stop - s.start) for s in rest]
-    rows = store.chunk_layout.read_chunk.shape[0] or 1
+    chunk = store.chunk_layout.read_chunk.shape or (None,)
+    rows = chunk[0] or 1
     row_bytes = store.dtype.numpy_dtype.itemsize * int(
         np.prod([s.stop for s in inside], dtype=np.int64)
     )

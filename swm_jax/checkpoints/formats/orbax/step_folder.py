@@ -25,8 +25,14 @@ from swm_jax.checkpoints.run.manager import (
     checkpoints_folder,
     warn,
 )
+from swm_jax.choices import first_line
 from swm_jax.models import Tokenizer
-from swm_jax.models.lora import LoraRule, init_adapters, lora_rules, merge_adapters
+from swm_jax.models.backbones.lora import (
+    LoraRule,
+    init_adapters,
+    lora_rules,
+    merge_adapters,
+)
 from swm_jax.models.tokenizer import TOKENIZER_FILE
 
 
@@ -38,10 +44,10 @@ def find_step(path: epath.PathLike) -> epath.Path:
     Raises:
       CheckpointError: nothing there, nothing complete there.
     """
-    path = absolute(path)
-    if not path.exists():
-        raise CheckpointError(f"checkpoint folder {path} does not exist")
-    steps = checkpoints_folder(path) if checkpoints_folder(path).is_dir() else path
+    place = absolute(path)
+    if not place.exists():
+        raise CheckpointError(f"checkpoint folder {place} does not exist")
+    steps = checkpoints_folder(place) if checkpoints_folder(place).is_dir() else place
     numbered = (
         [p for p in steps.iterdir() if p.name.isdigit()] if steps.is_dir() else []
     )
@@ -49,13 +55,13 @@ def find_step(path: epath.PathLike) -> epath.Path:
     found = next((step for step in numbered if not _missing(step)), None)
     if found is not None and found != numbered[0]:
         warn(f"{_incomplete(numbered[0])}; {found} is taken")
-    path = found or next(iter(numbered), path)
-    if _missing(path):
+    step = found or next(iter(numbered), place)
+    if _missing(step):
         raise CheckpointError(
-            f"{_incomplete(path)}; give a run's --workdir, one of its "
+            f"{_incomplete(step)}; give a run's --workdir, one of its "
             "checkpoints/<step> or an exported model"
         )
-    return path
+    return step
 
 
 def _missing(step: epath.Path) -> list[str]:
@@ -67,7 +73,7 @@ def _incomplete(step: epath.Path) -> str:
     return f"{step} is not a complete checkpoint: no {missing} in it"
 
 
-def read_metadata(step: Path) -> dict[str, Any]:
+def read_metadata(step: epath.Path) -> dict[str, Any]:
     """What stands beside the parameters of a step.
 
     Raises:
@@ -90,21 +96,23 @@ def read_metadata(step: Path) -> dict[str, Any]:
     return metadata
 
 
-def stored_tokenizer(step: Path, metadata: dict[str, Any]) -> Tokenizer:
+def stored_tokenizer(step: epath.Path, metadata: dict[str, Any]) -> Tokenizer:
     """The tokenizer in a step's folder, or the one that its metadata names."""
     own = step / TOKENIZER_FILE
     return Tokenizer.load(own if own.is_file() else metadata["model"]["tokenizer"])
 
 
-def stored_shapes(step: Path) -> dict[str, Any]:
+def stored_shapes(step: epath.Path) -> dict[str, Any]:
     """Shapes of the parameters of a step, without the heads of pre-training."""
     with naming_damage(step):
-        found = dict(ocp.StandardCheckpointHandler().metadata(step / "params"))
+        # Typed as metadata of any tree; of a checkpoint it is a mapping.
+        tree: Any = ocp.StandardCheckpointHandler().metadata(step / "params")
+        found = dict(tree)
     found.pop("dense", None)
     return found
 
 
-def restore_params(step: Path, target: Any) -> dict[str, Any]:
+def restore_params(step: epath.Path, target: Any) -> dict[str, Any]:
     """The parameters of a step that have a place in a tree of shape structs.
 
     Args:
@@ -131,14 +139,14 @@ def restore_params(step: Path, target: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def naming_damage(step: Path):
+def naming_damage(step: epath.Path):
     """Whatever goes wrong inside becomes a `CheckpointError` that names the step."""
     try:
         yield
     except CheckpointError:
         raise
     except Exception as error:  # Orbax and TensorStore raise many kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise CheckpointError(f"{step}/params is damaged: {reason}") from error
 
 

@@ -1,0 +1,1 @@
+"""What several measurements share: clocks, workloads, ways to train."""

@@ -1,0 +1,1 @@
+"""What is measured against: the loops and loaders that others use."""

@@ -1,0 +1,1 @@
+"""Goals as arrays: a table of stages, questions as tokens, the value of answers."""

@@ -1,0 +1,1 @@
+"""Pictures of Push-T: looks, and a renderer on the device and on the host."""
