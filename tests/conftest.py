@@ -61,7 +61,7 @@ def optimised() -> Iterator[None]:
 
     For bits of two programs that are equal only where both are optimised.
     """
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.values["jax_disable_most_optimizations"]
     jax.clear_caches()
     jax.config.update("jax_disable_most_optimizations", False)
     yield
