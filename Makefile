@@ -2,7 +2,6 @@
 #
 #   make eval       examine the shipped checkpoint: results/demo/report.html
 #   make test       all tests but the slow ones        make test-slow   those
-#   make test-annotations   make test, every array held against its annotation
 #   make test-faults        every mesh; kills and starves runs on up to four processes
 #   make test-parity        our models beside PyTorch's (installs the extra parity)
 #   make test-big-vision    and beside big_vision's, from a checkout on PYTHONPATH
@@ -48,8 +47,8 @@ TEST := JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n $(TEST_WORKERS) \
 MARKS := not gpu and not tpu_aot and not big_vision and not parity and not faults \
 	and not ogbench and not language_table
 
-.PHONY: eval aot libtpu inspect convert test test-annotations test-slow test-faults \
-	test-parity test-big-vision test-ogbench test-tpu-aot fixtures lint types format train venv clean
+.PHONY: eval aot libtpu inspect convert test test-slow test-faults test-parity \
+	test-big-vision test-ogbench test-tpu-aot fixtures lint types format train venv clean
 
 eval: $(STAMP)
 	$(BIN)/python -m swm_jax.eval $(if $(HF),--checkpoint "$(HF)") $(ARGS)
@@ -68,10 +67,6 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(TEST) -m "$(MARKS) and slow" $(ARGS)
-
-test-annotations: $(STAMP)
-	$(TEST) -m "$(MARKS) and not slow" $(ARGS) \
-		--jaxtyping-packages=swm_jax,data_pipelines,checked_annotations.checked
 
 test-faults: $(STAMP)
 	$(TEST) -m faults $(ARGS)

@@ -163,7 +163,7 @@ class VLMWorldModel(struct.PyTreeNode):
     def answer(
         self,
         image: UInt8[Array, "h w 3"],
-        actions: Float[Array, "H A"] | Sequence[Sequence[float]],
+        actions: Float[Array, "H A"],
         question: str,
         answers: Sequence[str] | None = ("no", "yes"),
         **options: Any,
