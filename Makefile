@@ -1,7 +1,10 @@
 # Everything runs in .venv, which the first target that needs it makes.
 #
 #   make eval       examine the shipped checkpoint: results/demo/report.html
+#   make check      before a commit, two minutes: lint, and the tests of questions,
+#                   planning, checkpoints, tools, configs and of the floors
 #   make test       all tests but the slow ones        make test-slow   those
+#   make coverage   the same tests, and which lines they run
 #   make test-faults        every mesh; kills and starves runs on up to four processes
 #   make test-parity        our models beside PyTorch's (installs the extra parity)
 #   make test-big-vision    and beside big_vision's, from a checkout on PYTHONPATH
@@ -42,13 +45,20 @@ CONSTRAINTS = $(shell $(PYTHON) -c 'import sys; \
 
 TEST_WORKERS ?= 2
 # Workers need not import PyTorch only to find that they run none of its tests.
-TEST := JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n $(TEST_WORKERS) \
+# A worker begins with one half and takes over what the other has not come to, so that
+# tests of a module meet in the process that has compiled their programs.
+TEST := JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal \
 	--ignore=tests/parity
 MARKS := not gpu and not tpu_aot and not big_vision and not parity and not faults \
 	and not ogbench and not language_table
+# A third of the tests in a sixth of the time.
+QUICK := tests/test_floors.py tests/questions tests/planning tests/checkpoints \
+	tests/tools tests/training/test_config_check.py tests/training/test_config_flag.py \
+	--ignore=tests/planning/test_simulator_world_model.py
 
-.PHONY: eval aot libtpu inspect convert test test-slow test-faults test-parity \
-	test-big-vision test-ogbench test-tpu-aot fixtures lint types format train venv clean
+.PHONY: eval aot libtpu inspect convert check coverage test test-slow test-faults \
+	test-parity test-big-vision test-ogbench test-tpu-aot fixtures lint types format \
+	train venv clean
 
 eval: $(STAMP)
 	$(BIN)/python -m swm_jax.eval $(if $(HF),--checkpoint "$(HF)") $(ARGS)
@@ -62,8 +72,15 @@ convert: $(STAMP)
 		{ echo "error: make convert HF=folder OUT=destination"; exit 1; }
 	$(BIN)/python -m swm_jax.convert "$(HF)" "$(OUT)" $(ARGS)
 
+# Beside `lint` stands what else reads the code alone.
+check: lint
+	$(TEST) -m "$(MARKS) and not slow" $(QUICK) $(ARGS)
+
 test: $(STAMP)
 	$(TEST) -m "$(MARKS) and not slow" $(ARGS)
+
+coverage: $(STAMP)
+	$(TEST) -m "$(MARKS) and not slow" --cov $(ARGS)
 
 test-slow: $(STAMP)
 	$(TEST) -m "$(MARKS) and slow" $(ARGS)

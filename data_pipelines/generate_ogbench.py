@@ -14,7 +14,7 @@ from absl import app, flags, logging
 from data_pipelines.schema.episode import DataError
 from data_pipelines.sources.convert import Converted, Settings, convert_source
 from data_pipelines.sources.ogbench_play import OGBenchPlay, PlaySettings
-from swm_jax.cli import define_config, error_line, read_flags
+from swm_jax.cli import define_config, error_line, no_arguments, read_flags
 
 
 def generate(config: ml_collections.ConfigDict, output: str) -> Converted:
@@ -44,8 +44,7 @@ def generate(config: ml_collections.ConfigDict, output: str) -> Converted:
 
 def main(argv: list[str]) -> None:
     """Generates, then says what was made."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
+    no_arguments(argv)
     logging.set_verbosity(logging.WARNING)
     with error_line(OSError, ValueError, where=_OUTPUT.value):
         made = generate(_CONFIG.value, _OUTPUT.value)

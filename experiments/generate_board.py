@@ -9,20 +9,15 @@ generate_board.py:debug     4 short episodes, for tests
 
 import ml_collections
 
-from data_pipelines.generate.config import default_config
-from swm_jax.choices import did_you_mean
+from data_pipelines.generate.config import default_config, shrink
+from swm_jax.choices import known
 
 ARGS = ("default", "large", "paper", "debug")
 
 
 def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     """The config of a size; unknown names are refused."""
-    arg = arg or "default"
-    if arg not in ARGS:
-        hint = did_you_mean(arg, ARGS)
-        raise ValueError(
-            f"generate_board.py has no variant '{arg}'{hint}; known: {', '.join(ARGS)}"
-        )
+    arg = known("variant of generate_board.py", arg or "default", ARGS)
     config = default_config("board")
     config.episodes, config.episodes_per_shard = 2000, 60
     if arg == "large":
@@ -36,8 +31,5 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
             {"oracle": 5000 / 6700, "random": 1700 / 6700}
         )
     if arg == "debug":
-        config.episodes, config.val_share, config.episodes_per_shard = 4, 0.25, 2
-        config.min_steps, config.max_steps = 16, 20
-        config.height = config.width = 32
-        config.supersample = 1
+        shrink(config)
     return config

@@ -7,20 +7,15 @@ generate_cube.py:debug     4 short episodes, for tests
 
 import ml_collections
 
-from data_pipelines.generate.config import default_config
-from swm_jax.choices import did_you_mean
+from data_pipelines.generate.config import default_config, shrink
+from swm_jax.choices import known
 
 ARGS = ("default", "paper", "debug")
 
 
 def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     """The config of a size; unknown names are refused."""
-    arg = arg or "default"
-    if arg not in ARGS:
-        hint = did_you_mean(arg, ARGS)
-        raise ValueError(
-            f"generate_cube.py has no variant '{arg}'{hint}; known: {', '.join(ARGS)}"
-        )
+    arg = known("variant of generate_cube.py", arg or "default", ARGS)
     config = default_config("cube")
     if arg == "paper":
         config.episodes, config.episodes_per_shard = 3000, 10
@@ -28,8 +23,5 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
         config.mixture = ml_collections.ConfigDict({"play": 0.5, "noisy": 0.5})
         config.height = config.width = 224
     if arg == "debug":
-        config.episodes, config.val_share, config.episodes_per_shard = 4, 0.25, 2
-        config.min_steps, config.max_steps = 16, 20
-        config.height = config.width = 32
-        config.supersample = 1
+        shrink(config)
     return config

@@ -9,20 +9,14 @@ folders of their own share the work, and a mixture joins the folders.
 
 import ml_collections
 
-from swm_jax.choices import did_you_mean
+from swm_jax.choices import known
 
 ARGS = ("default", "debug")
 
 
 def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     """The config of a size; unknown names are refused."""
-    arg = arg or "default"
-    if arg not in ARGS:
-        hint = did_you_mean(arg, ARGS)
-        raise ValueError(
-            f"generate_ogbench.py has no variant '{arg}'{hint}; known: "
-            f"{', '.join(ARGS)}"
-        )
+    arg = known("variant of generate_ogbench.py", arg or "default", ARGS)
     config = ml_collections.ConfigDict()
     config.name = "ogbench"
     config.variant = "double"

@@ -6,7 +6,7 @@ generate_pusht.py:debug     4 short episodes, for tests
 
 import ml_collections
 
-from data_pipelines.generate.config import default_config
+from data_pipelines.generate.config import default_config, shrink
 from swm_jax.choices import known
 
 ARGS = ("default", "debug")
@@ -18,8 +18,5 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
     config = default_config("pusht")
     config.episodes, config.episodes_per_shard = 2000, 60
     if arg == "debug":
-        config.episodes, config.val_share, config.episodes_per_shard = 4, 0.25, 2
-        config.min_steps, config.max_steps = 16, 20
-        config.height = config.width = 32
-        config.supersample = 1
+        shrink(config)
     return config

@@ -1,7 +1,12 @@
-"""Names and numbers that a caller may choose, and one error line for a wrong one."""
+"""Names and numbers that a caller may choose, and errors in one line."""
 
 import difflib
 from collections.abc import Iterable
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its kind where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

@@ -30,6 +30,12 @@ def read_flags(argv: Sequence[str]) -> list[str]:
         return rest
 
 
+def no_arguments(argv: Sequence[str]) -> None:
+    """Raises absl's UsageError if a command that takes flags alone got something."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
+
+
 @contextlib.contextmanager
 def _config_errors() -> Iterator[None]:
     try:

@@ -17,7 +17,7 @@ from absl import app, flags, logging
 from etils import epath
 
 from swm_jax.checkpoints import CheckpointError
-from swm_jax.cli import define_config, read_flags
+from swm_jax.cli import define_config, no_arguments, read_flags
 from swm_jax.training import Experiment, TrainingError, train
 from swm_jax.training.distributed import HostsError, connect, is_first
 from swm_jax.training.monitoring.profiling import parse_steps
@@ -51,8 +51,7 @@ flags.mark_flag_as_required("config")
 
 def main(argv: list[str]) -> None:
     """Prints the plan, trains, says where the result lies."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
+    no_arguments(argv)
     # Orbax tells of every file, and logs in full what it also raises.
     logging.set_verbosity(logging.FATAL)
     workdir = _WORKDIR.value

@@ -110,7 +110,6 @@ def test_rooms_of_one_floor_import_each_other_in_no_circle():
 # A world is named in its folder, at its registration and by experiments alone, but for:
 NAMED = {
     # Formats of others that are called like the world with the same robot.
-    "data_pipelines/sources/__init__.py": {"ogbench", "language_table"},
     "data_pipelines/sources/ogbench_npz.py": {"ogbench", "cube"},
     "data_pipelines/sources/ogbench_play.py": {"ogbench", "cube"},
     "data_pipelines/sources/rlds.py": {"language_table"},

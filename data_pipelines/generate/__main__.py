@@ -17,13 +17,12 @@ from pathlib import Path
 from absl import app, flags
 
 from data_pipelines.generate.shards import generate
-from swm_jax.cli import define_config, error_line, read_flags
+from swm_jax.cli import define_config, error_line, no_arguments, read_flags
 
 
 def main(argv: list[str]) -> None:
     """Generates, then says what was made, how fast, and where it lies."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
+    no_arguments(argv)
     config = flags.FLAGS.config
     if flags.FLAGS.episodes is not None:
         config.episodes = flags.FLAGS.episodes

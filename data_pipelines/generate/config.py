@@ -34,6 +34,14 @@ def default_config(world: str) -> ml_collections.ConfigDict:
     return config
 
 
+def shrink(config: ml_collections.ConfigDict) -> None:
+    """Four short episodes with small pictures, for tests."""
+    config.episodes, config.val_share, config.episodes_per_shard = 4, 0.25, 2
+    config.min_steps, config.max_steps = 16, 20
+    config.height = config.width = 32
+    config.supersample = 1
+
+
 def world_of(config: ml_collections.ConfigDict) -> World:
     """The world of a config.
 

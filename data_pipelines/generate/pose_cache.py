@@ -55,7 +55,7 @@ def simulated_episodes(
             f"{path} holds episodes of another config: {field} is {old!r} there, "
             f"{new!r} here; remove it or name another file"
         )
-    train, _ = generate.make_layout(config, path.parent).episodes
+    train = len(generate.splits_of(config)["train"])
     rows = slice(0, train) if split == "train" else slice(train, None)
     cut = {name: value[rows] for name, value in arrays.items()}
     count = len(cut["length"])

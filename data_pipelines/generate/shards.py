@@ -59,20 +59,20 @@ def generate(config: ml_collections.ConfigDict, output: str | Path) -> Counts:
     """
     config = resolve(config)
     output = Path(output)
-    layout = make_layout(config, output)
+    train, val = map(len, splits_of(config).values())
     counts = Counts()
     with claimed(output):
         wanted = {"schema_version": SCHEMA_VERSION, "config": config.to_dict()}
         claim_settings(output / CONFIG_FILE, wanted, _upgrade)
         folder.remove_partial(output)
-        shards = layout.shards()
+        shards = shards_of(config, output)
         missing = [shard for shard in shards if not shard.path.exists()]
         for shard in shards:
             if shard not in missing:
                 folder.check_shard(shard.path, len(shard.numbers))
         print(
-            f"{sum(layout.episodes)} episodes ({layout.episodes[0]} train, "
-            f"{layout.episodes[1]} val) in {len(shards)} shards, "
+            f"{config.episodes} episodes ({train} train, {val} val) in "
+            f"{len(shards)} shards, "
             f"{len(shards) - len(missing)} of them there already; {config.backend} "
             f"physics, {config.height} x {config.width} px, to {output}",
             flush=True,
@@ -101,14 +101,16 @@ def schema_of(config: ml_collections.ConfigDict) -> Schema:
     )
 
 
-def make_layout(config: ml_collections.ConfigDict, output: str | Path) -> folder.Layout:
-    """Splits by episode: the last `val_share` of them, at least one, is val."""
+def splits_of(config: ml_collections.ConfigDict) -> dict[str, range]:
+    """Episodes of each split by number; the last `val_share`, at least one, are val."""
     val = min(max(round(config.episodes * config.val_share), 1), config.episodes - 1)
-    return folder.Layout(
-        directory=Path(output),
-        episodes=(config.episodes - val, val),
-        episodes_per_shard=config.episodes_per_shard,
-    )
+    train = config.episodes - val
+    return {"train": range(train), "val": range(train, config.episodes)}
+
+
+def shards_of(config: ml_collections.ConfigDict, output: Path) -> list[folder.Shard]:
+    """The shards that a config makes in a folder."""
+    return folder.make_shards(output, splits_of(config), config.episodes_per_shard)
 
 
 def _make_shards(config, shards, missing, counts: Counts) -> None:

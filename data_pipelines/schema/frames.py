@@ -21,6 +21,7 @@ from PIL import Image
 
 from data_pipelines.schema.episode import DataError
 from data_pipelines.schema.features import Example
+from swm_jax.choices import first_line
 
 MODES = ("memory", "compressed", "disk")
 
@@ -124,7 +125,7 @@ class RecordFrames:
                 record = self._reader(path).read([index])[0]
                 example = Example.FromString(record)
             except (RuntimeError, OSError, ValueError) as error:
-                reason = str(error).splitlines()[0]
+                reason = first_line(error)
                 raise DataError(f"{path} record {index}: {reason}") from error
             kept = row, example.features.feature["image"].bytes_list.value
             self._local.kept = kept

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from array_record.python import array_record_module
 
 from data_pipelines.schema.arrays import EpisodeArrays, first_frames, stack_episodes
 from data_pipelines.schema.episode import DataError, Episode, frame_size
 from data_pipelines.schema.frames import MODES, FrameStore, RecordFrames, decode_as
-from data_pipelines.schema.store import VERSIONS
+from data_pipelines.schema.store import VERSIONS, damaged, open_shard
+from swm_jax.choices import first_line
 
 _MAKE = (
     "make it with `python -m data_pipelines.generate`, or from other data with "
@@ -54,7 +54,7 @@ def open_dataset(data_dir: str | Path) -> tfds.core.DatasetBuilder:
         builder = tfds.builder_from_directory(str(data_dir))
         version = str(builder.info.version)
     except Exception as error:  # TFDS raises many kinds for broken metadata
-        reason = str(error).strip().splitlines()[0] if str(error) else repr(error)
+        reason = first_line(error)
         raise DataError(f"{data_dir}: metadata is damaged ({reason})") from error
     features: Any = builder.info.features
     if "steps" in features:
@@ -161,31 +161,18 @@ def _records(data_dir, split, skipped):
 
 def _shard(path: Path, expected: int, skipped):
     """(index, record) of a shard; ArrayRecord checks the hash of every record."""
-    advice = "delete it and generate again to make it anew"
     try:
         if not path.exists():
             raise DataError(f"{path} is missing: generate again to make it anew")
-        try:
-            reader = array_record_module.ArrayRecordReader(str(path))
-            count = reader.num_records()
-        except (OSError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise DataError(f"{path} is damaged ({reason}); {advice}") from error
-        if count != expected:
-            raise DataError(
-                f"{path} holds {count} readable records, expected {expected}: it is "
-                f"damaged; {advice}"
-            )
+        reader = open_shard(path, expected)
     except DataError as error:
         _tell(error, skipped, expected)
         return
-    for index in range(count):
+    for index in range(expected):
         try:
             yield index, reader.read([index])[0]
         except (OSError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            told = DataError(f"{path} is damaged (record {index}: {reason}); {advice}")
-            _tell(told, skipped)
+            _tell(damaged(path, error, f"record {index}: "), skipped)
     reader.close()
 
 
@@ -202,7 +189,7 @@ def _parse(features, record: bytes, name: str) -> Episode:
             record, decoders={"image": _KeepFiles()}
         )
     except Exception as error:  # protobuf and TFDS raise many kinds
-        reason = str(error).strip().splitlines()[0] if str(error) else repr(error)
+        reason = first_line(error)
         raise DataError(f"{name} cannot be parsed ({reason})") from error
     return Episode.from_record(fields, name)
 

@@ -13,7 +13,7 @@ name is whole; `dataset_info.json` comes last, so a folder that has it is whole.
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,52 +32,15 @@ from data_pipelines.schema.episode import (
     validate,
 )
 from data_pipelines.schema.features import Schema
+from swm_jax.choices import first_line
 
 SPLITS = ("train", "val")
 VERSION = f"{SCHEMA_VERSION}.0.0"
 VERSIONS = tuple(f"{version}.0.0" for version in READABLE)
 # One record per chunk: random access, as TFDS does. Frames are packed already.
 _WRITER_OPTIONS = "group_size:1,zstd:1"
+_ADVICE = "delete it and generate again to make it anew"
 _PARTIAL = "partial."  # prefix of a file being written; never a shard's name
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """Which episode lies in which shard; a pure function of these numbers.
-
-    Attributes:
-      directory: the data set's folder.
-      episodes: episodes of each split, in the order of `SPLITS`; the numbers of
-        later splits follow those of earlier ones.
-      episodes_per_shard: all shards have as many but a split's last.
-      name: of the data set, the beginning of every shard's name.
-    """
-
-    directory: Path
-    episodes: tuple[int, ...]
-    episodes_per_shard: int
-    name: str = "board"
-
-    def shards(self) -> list["Shard"]:
-        """All shards, in the order in which they are made."""
-        found, first = [], 0
-        for split, count in zip(SPLITS, self.episodes):
-            numbers = range(first, first + count)
-            found += make_shards(
-                self.directory, self.name, split, numbers, self.episodes_per_shard
-            )
-            first += count
-        return found
-
-
-def make_shards(
-    directory: Path, name: str, split: str, numbers: Sequence[int], size: int
-) -> list["Shard"]:
-    """Cuts the episodes of a split into shards of `size`; the last may be smaller."""
-    parts = [numbers[at : at + size] for at in range(0, len(numbers), size)]
-    end = f"of-{len(parts):05d}"
-    path = lambda i: directory / f"{name}-{split}.array_record-{i:05d}-{end}"
-    return [Shard(path(i), split, part) for i, part in enumerate(parts)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +56,29 @@ class Shard:
     path: Path
     split: str
     numbers: Sequence[int]
+
+
+def make_shards(
+    directory: Path, splits: Mapping[str, Sequence[int]], size: int, name: str = "board"
+) -> list[Shard]:
+    """Which episode lies in which shard, a pure function of these arguments.
+
+    Args:
+      directory: the data set's folder.
+      splits: the numbers of each split's episodes.
+      size: episodes of a shard; a split's last may have fewer.
+      name: of the data set, the beginning of every shard's name.
+
+    Returns:
+      All shards, in the order in which they are made.
+    """
+    shards = []
+    for split, numbers in splits.items():
+        parts = [numbers[at : at + size] for at in range(0, len(numbers), size)]
+        for i, part in enumerate(parts):
+            file = f"{name}-{split}.array_record-{i:05d}-of-{len(parts):05d}"
+            shards.append(Shard(directory / file, split, part))
+    return shards
 
 
 def write_shard(path: Path, episodes: Iterable[Episode], schema: Schema) -> int:
@@ -126,12 +112,13 @@ def write_shard(path: Path, episodes: Iterable[Episode], schema: Schema) -> int:
             count += 1
         writer.close()
         _sync(partial)
-        if count_records(partial) != count:
+        reader = array_record_module.ArrayRecordReader(str(partial))
+        if reader.num_records() != count:
             raise OSError("it reads back shorter than it was written")
+        reader.close()
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"cannot write {path}: {reason}") from error
+        raise DataError(f"cannot write {path}: {first_line(error)}") from error
     finally:
         partial.unlink(missing_ok=True)
     return count
@@ -146,13 +133,23 @@ def remove_partial(directory: Path) -> None:
             path.unlink()
 
 
-def count_records(path: Path) -> int:
-    """Records in a shard; 0 for a file that was cut off."""
-    reader = array_record_module.ArrayRecordReader(str(path))
+def open_shard(path: Path, expected: int) -> Any:
+    """A reader of a shard with so many records.
+
+    Raises:
+      DataError: it is cut off or damaged; names the file.
+    """
     try:
-        return reader.num_records()
-    finally:
-        reader.close()
+        reader = array_record_module.ArrayRecordReader(str(path))
+        found = reader.num_records()
+    except (OSError, RuntimeError) as error:
+        raise damaged(path, error) from error
+    if found != expected:
+        raise DataError(
+            f"{path} holds {found} readable records, expected {expected}: it is "
+            f"damaged; {_ADVICE}"
+        )
+    return reader
 
 
 def check_shard(path: Path, expected: int) -> None:
@@ -161,20 +158,17 @@ def check_shard(path: Path, expected: int) -> None:
     Raises:
       DataError: it is cut off or a record is damaged; names the file.
     """
-    advice = "delete it and generate again to make it anew"
+    reader = open_shard(path, expected)
     try:
-        found = count_records(path)
-        if found != expected:
-            raise DataError(
-                f"{path} holds {found} readable records, expected {expected}: it is "
-                f"damaged; {advice}"
-            )
-        reader = array_record_module.ArrayRecordReader(str(path))
         reader.read_all()
         reader.close()
     except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path} is damaged ({reason}); {advice}") from error
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: Exception, where: str = "") -> DataError:
+    """The error of a shard that cannot be read; `where` begins the reason."""
+    return DataError(f"{path} is damaged ({where}{first_line(error)}); {_ADVICE}")
 
 
 def write_info(

@@ -1,38 +1,41 @@
-"""Readers of other people's data sets, and which of them fits a folder or file."""
+"""Readers of other people's data sets, and which of them fits a folder or file.
 
+A module of this folder that has a `KIND` (`raw.SourceKind`) is a reader.
+"""
+
+import functools
+import importlib
+import pkgutil
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.schema.episode import DataError
-from data_pipelines.sources.raw import RawEpisode, Source
+from data_pipelines.sources.raw import RawEpisode, Source, SourceKind
 
-KINDS = ("lerobot", "language_table", "ogbench")
-
-__all__ = ["KINDS", "RawEpisode", "Source", "open_source", "recognise"]
+__all__ = ["RawEpisode", "Source", "SourceKind", "kinds", "open_source", "recognise"]
 
 
-def recognise(path: Path) -> str:
-    """One of `KINDS`.
+@functools.cache
+def kinds() -> tuple[SourceKind, ...]:
+    """The kinds of all modules of this folder."""
+    modules = pkgutil.iter_modules(__path__, __name__ + ".")
+    found = (importlib.import_module(module.name) for module in modules)
+    return tuple(each.KIND for each in found if hasattr(each, "KIND"))
+
+
+def recognise(path: Path) -> SourceKind:
+    """The kind of the data set at a path.
 
     Raises:
       DataError: nothing there, or nothing known; says what would be.
     """
     if not path.exists():
         raise DataError(f"no data at {path}")
-    if path.is_file() and path.suffix == ".npz":
-        return "ogbench"
-    if (path / "meta" / "info.json").exists():
-        return "lerobot"
-    if path.is_dir() and any(path.glob("*.tfrecord-*-of-*")):
-        return "language_table"
-    features = path / "features.json"
-    if features.exists() and '"steps"' in features.read_text():
-        return "language_table"
-    raise DataError(
-        f"{path} is no data set that can be converted: expected meta/info.json "
-        "(LeRobot), NAME-SPLIT.tfrecord-* or RLDS array_record files "
-        "(Language-Table), or an .npz file (OGBench)"
-    )
+    for kind in kinds():
+        if kind.matches(path):
+            return kind
+    layouts = ", ".join(f"{kind.layout} ({kind.title})" for kind in kinds())
+    raise DataError(f"{path} is no data set that can be converted: expected {layouts}")
 
 
 def open_source(
@@ -54,20 +57,6 @@ def open_source(
       DataError: unknown, damaged or incomplete data, or an option that does not fit.
     """
     kind = recognise(path)
-    if camera is not None and kind != "lerobot":
-        raise DataError(f"{path} ({kind}) has one camera only, got '{camera}'")
-    if kind == "lerobot":
-        try:
-            from data_pipelines.sources.lerobot import LeRobot
-        except ImportError as error:
-            raise DataError(
-                "LeRobot data need pyarrow: pip install 'swm_jax[lerobot]'"
-            ) from error
-        return LeRobot(path, camera, **options)
-    if kind == "language_table":
-        from data_pipelines.sources.rlds import LanguageTable
-
-        return LanguageTable(path, skipped, **options)
-    from data_pipelines.sources.ogbench_npz import OGBenchFile
-
-    return OGBenchFile(path, **options)
+    if camera is not None and not kind.cameras:
+        raise DataError(f"{path} ({kind.name}) has one camera only, got '{camera}'")
+    return kind.open(path, camera, skipped, **options)

@@ -129,13 +129,7 @@ def convert_source(
     settings.check()
     output, name = Path(output), source.domain
     splits = split_episodes(source, settings)
-    shards = [
-        shard
-        for split, numbers in splits.items()
-        for shard in folder.make_shards(
-            output, name, split, numbers, settings.episodes_per_shard
-        )
-    ]
+    shards = folder.make_shards(output, splits, settings.episodes_per_shard, name)
     with claimed(output):
         wanted = {
             "schema_version": SCHEMA_VERSION,

@@ -22,13 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from data_pipelines.schema.episode import DataError
-from data_pipelines.sources.raw import RawEpisode
+from data_pipelines.sources.raw import RawEpisode, SourceKind
 from data_pipelines.sources.videos import read_video
+from swm_jax.choices import first_line
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 _TIME_TOLERANCE = 0.2  # of a frame's duration, between stored and expected times
@@ -167,7 +165,7 @@ class LeRobot:
             result[name] = [n for n in numbers if first <= n < last]
         return result or {"train": numbers}
 
-    def _rows(self, number: int, about: Mapping[str, Any]) -> pa.Table:
+    def _rows(self, number: int, about: Mapping[str, Any]) -> Any:
         if not self._new:
             chunk = number // int(self._info.get("chunks_size", 1000))
             path = self._info["data_path"].format(
@@ -179,15 +177,14 @@ class LeRobot:
             file_index=int(about["data/file_index"]),
         )
         table = self._file(self.path / path)
-        equal = pc.equal  # pyright: ignore[reportAttributeAccessIssue]  # made on import
-        mine = equal(table["episode_index"], number)
+        mine = _pyarrow().compute.equal(table["episode_index"], number)
         return table.filter(mine)
 
     @functools.lru_cache(maxsize=2)  # noqa: B019  (neighbours share a file)
-    def _file(self, path: Path) -> pa.Table:
+    def _file(self, path: Path) -> Any:
         return _parquet(path)
 
-    def _check_times(self, rows: pa.Table, name: str) -> None:
+    def _check_times(self, rows: Any, name: str) -> None:
         if "timestamp" not in rows.column_names:
             return
         times = np.asarray(rows["timestamp"].to_pylist(), np.float64)
@@ -199,7 +196,7 @@ class LeRobot:
                 f"{1 / self.fps:.3f} s at {self.fps:g} frames per second"
             )
 
-    def _numbers(self, rows: pa.Table, key: str, name: str) -> np.ndarray:
+    def _numbers(self, rows: Any, key: str, name: str) -> np.ndarray:
         shape = self._features.get(key, {}).get("shape") or [1]
         width = int(np.prod(shape))
         try:
@@ -230,7 +227,7 @@ class LeRobot:
         path = self.path / self._info["video_path"].format(**fields)
         return read_video(path, rows.num_rows, self.fps, start)
 
-    def _instruction(self, rows: pa.Table, about: Mapping[str, Any]) -> str:
+    def _instruction(self, rows: Any, about: Mapping[str, Any]) -> str:
         if "task_index" in rows.column_names and self._tasks:
             return self._tasks.get(int(rows["task_index"][0].as_py()), "")
         return str((about.get("tasks") or [""])[0])
@@ -266,11 +263,33 @@ def _jsonl(path: Path) -> list[dict[str, Any]]:
         raise DataError(f"{path} is damaged ({error})") from error
 
 
-def _parquet(path: Path) -> pa.Table:
+def _parquet(path: Path) -> Any:
+    pyarrow = _pyarrow()
     try:
-        return pq.read_table(path)
+        return pyarrow.parquet.read_table(path)
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing") from error
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path} is damaged ({reason})") from error
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{path} is damaged ({first_line(error)})") from error
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow
+        import pyarrow.compute
+        import pyarrow.parquet
+    except ImportError as error:
+        raise DataError(
+            "LeRobot data need pyarrow: pip install 'swm_jax[lerobot]'"
+        ) from error
+    return pyarrow
+
+
+KIND = SourceKind(
+    name="lerobot",
+    title="LeRobot",
+    layout="meta/info.json",
+    matches=lambda path: (path / "meta" / "info.json").exists(),
+    open=lambda path, camera, skipped, **options: LeRobot(path, camera, **options),
+    cameras=True,
+)

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.schema.episode import DataError
-from data_pipelines.sources.raw import RawEpisode
+from data_pipelines.sources.raw import RawEpisode, SourceKind
 
 _NAME = re.compile(r"(visual-)?cube-(single|double|triple|quadruple)-(play|noisy)")
 _NEEDED = ("observations", "actions", "terminals")
@@ -134,3 +134,12 @@ def _read(file: Path) -> dict[str, np.ndarray]:
             "pictures uint8[n, h, w, 3]: take a visual-* data set"
         )
     return content
+
+
+KIND = SourceKind(
+    name="ogbench",
+    title="OGBench",
+    layout="an .npz file",
+    matches=lambda path: path.is_file() and path.suffix == ".npz",
+    open=lambda path, camera, skipped, **options: OGBenchFile(path, **options),
+)

@@ -5,7 +5,8 @@ nobody stored, so an episode keeps N - 1 of them.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -53,4 +54,24 @@ class Source(Protocol):
     def read(self, number: int) -> RawEpisode:
         """One episode; raises a DataError that names what is damaged or missing."""
         ...
-        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceKind:
+    """A kind of data set that can be read.
+
+    Attributes:
+      name: in one word.
+      title: its name as its makers write it.
+      layout: the files by which people know it.
+      matches: whether a folder or file is of this kind.
+      open: (path, camera, skipped, **options) -> source, see `open_source`.
+      cameras: whether there may be several to choose from.
+    """
+
+    name: str
+    title: str
+    layout: str
+    matches: Callable[[Path], bool]
+    open: Callable[..., Source]
+    cameras: bool = False

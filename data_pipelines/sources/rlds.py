@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.schema.episode import DataError
-from data_pipelines.sources.raw import RawEpisode
+from data_pipelines.sources.raw import RawEpisode, SourceKind
 from data_pipelines.sources.tfrecords import (
     ArrayRecordFile,
     TFRecordFile,
@@ -182,3 +182,19 @@ def _tell(error: DataError, skipped: list[str] | None) -> None:
     if skipped is None:
         raise error
     skipped.append(str(error))
+
+
+def _matches(path: Path) -> bool:
+    if path.is_dir() and any(path.glob("*.tfrecord-*-of-*")):
+        return True
+    features = path / "features.json"
+    return features.exists() and '"steps"' in features.read_text()
+
+
+KIND = SourceKind(
+    name="language_table",
+    title="Language-Table",
+    layout="NAME-SPLIT.tfrecord-* or RLDS array_record files",
+    matches=_matches,
+    open=lambda path, camera, skipped: LanguageTable(path, skipped),
+)

@@ -14,6 +14,7 @@ from array_record.python import array_record_module
 
 from data_pipelines.schema.episode import DataError
 from data_pipelines.schema.features import Example
+from swm_jax.choices import first_line
 
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
@@ -94,7 +95,7 @@ class ArrayRecordFile:
             self._reader = array_record_module.ArrayRecordReader(str(path))
             self._count = self._reader.num_records()
         except (OSError, RuntimeError) as error:
-            raise DataError(f"{path} is damaged ({_first_line(error)})") from error
+            raise DataError(f"{path} is damaged ({first_line(error)})") from error
 
     def __len__(self) -> int:
         """Number of records."""
@@ -106,7 +107,7 @@ class ArrayRecordFile:
             return self._reader.read([index])[0]
         except (OSError, RuntimeError) as error:
             raise DataError(
-                f"{self.path} record {index} is damaged ({_first_line(error)})"
+                f"{self.path} record {index} is damaged ({first_line(error)})"
             ) from error
 
 
@@ -119,7 +120,7 @@ def parse_example(data: bytes, name: str) -> Mapping[str, np.ndarray | list[byte
     try:
         example = Example.FromString(data)
     except Exception as error:  # protobuf's DecodeError moves between modules
-        raise DataError(f"{name} is no tf.Example ({_first_line(error)})") from error
+        raise DataError(f"{name} is no tf.Example ({first_line(error)})") from error
     result = {}
     for key, feature in example.features.feature.items():
         kind = feature.WhichOneof("kind")
@@ -130,7 +131,3 @@ def parse_example(data: bytes, name: str) -> Mapping[str, np.ndarray | list[byte
         elif kind == "int64_list":
             result[key] = np.array(feature.int64_list.value, np.int64)
     return result
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

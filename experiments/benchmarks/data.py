@@ -40,6 +40,7 @@ from data_pipelines.schema import store as folder
 from data_pipelines.schema.episode import decode_frame, encode_png
 from data_pipelines.schema.read import load_episodes
 from experiments import generate_board, generate_cube
+from swm_jax.cli import no_arguments
 from swm_jax.eval.journal import write_json
 from swm_jax.models import Tokenizer, get_config
 
@@ -209,8 +210,7 @@ def measure_generation(env: str, episodes: int, output: str) -> dict[str, Any]:
 
 def main(argv: list[str]) -> None:
     """Prints tables; see the top of this file."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
+    no_arguments(argv)
     unknown = [part for part in _PARTS.value if part not in ("generate", "read")]
     if unknown:
         sys.exit(f"error: --parts has '{unknown[0]}', expected generate, read")

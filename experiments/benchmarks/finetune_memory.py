@@ -27,7 +27,7 @@ import ml_collections
 from absl import app, flags
 from jax.sharding import Mesh
 
-from swm_jax.cli import define_config, read_flags
+from swm_jax.cli import define_config, no_arguments, read_flags
 from swm_jax.tools.analysis import out_of_memory
 from swm_jax.tools.programs import train_program
 from swm_jax.tools.topology import TopologyError, get_slice
@@ -136,8 +136,7 @@ def describe(config: ml_collections.ConfigDict, mesh: Mesh, unit: int) -> str:
 
 def main(argv: list[str]) -> None:
     """Prints the table, a row as soon as it is compiled."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
+    no_arguments(argv)
     if _TOPOLOGY.value:
         os.environ["JAX_PLATFORMS"] = "cpu"  # the devices exist only for the compiler
     config = _CONFIG.value

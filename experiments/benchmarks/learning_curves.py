@@ -22,6 +22,7 @@ from absl import app, flags
 
 from data_pipelines.batches.stream import make_train_iterator
 from experiments import board_tiny
+from swm_jax.cli import no_arguments
 from swm_jax.eval.report.charts import lines
 from swm_jax.models import Tokenizer, TrainBatch
 from swm_jax.training import Experiment
@@ -39,8 +40,7 @@ STYLE = (
 
 def main(argv: list[str]) -> None:
     """Trains both ways, then writes the curves."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
+    no_arguments(argv)
     if _LABELS.value % QUERIES:
         raise app.UsageError(f"--labels {_LABELS.value} is no multiple of {QUERIES}")
     rows = []

@@ -17,7 +17,6 @@ the floor's. Operations and least bytes are counted from shapes
 
 import dataclasses
 import functools
-import importlib.util
 import os
 
 import swm_jax  # noqa: F401  (sets NPROC before jax starts)
@@ -28,7 +27,7 @@ import numpy as np
 from absl import app, flags
 
 from experiments.benchmarks import planner_overhead
-from experiments.benchmarks.parts.timing import machine, side_by_side
+from experiments.benchmarks.parts.timing import installed, machine, side_by_side
 from experiments.benchmarks.parts.workloads import (
     HORIZON,
     WORDS,
@@ -193,21 +192,23 @@ def measure(preset, config: ModelConfig, params, questions: int, sub_chunks: int
 
 def scoring_row(model, context, count, horizons, questions) -> Row:
     """Answers to all questions about `count` candidates."""
-    config, asked = model.config, (len(horizons), questions, HORIZON, WORDS)
+    config = model.config
+    asked = flops.Scoring(count, len(horizons), questions, HORIZON, WORDS)
     actions = random_actions(config, count)
     score = jax.jit(
         functools.partial(VLMWorldModel.answer_log_probs, horizons=horizons)
     )
     query = Query(1, HORIZON, len(horizons), questions, WORDS)
     passes = -(-count // pass_that_fits(config, query).candidates)
-    tokens = flops.scoring_tokens(config, -(-count // passes), *asked)
+    one_pass = asked._replace(candidates=-(-count // passes))
+    tokens = flops.scoring_tokens(config, one_pass)
     return Row(
         config.layout,
         count,
         functools.partial(score, model, context, actions),
-        flops.scoring_flops(config, count, *asked),
+        flops.scoring_flops(config, asked),
         flops.scoring_bytes(
-            config, count, *asked, passes, 2 if config.dtype == "bfloat16" else 4
+            config, asked, passes, 2 if config.dtype == "bfloat16" else 4
         ),
         matrix_products(config, tokens, passes),
         tokens * passes * flops.decoder_flops_per_token(config),
@@ -249,10 +250,7 @@ def planning_rows(preset, model, scene, horizons) -> list[Row]:
 
 def published_rows(preset, config, params, scene, horizons) -> list[Row]:
     """The published loop in PyTorch, if it is installed."""
-    missing = [p for p in ("torch", "transformers") if not importlib.util.find_spec(p)]
-    if not preset.loop or missing:
-        if missing:
-            print(f"left out, not installed: {', '.join(missing)}")
+    if not preset.loop or not installed("torch", "transformers"):
         return []
     from experiments.benchmarks.references.published_loop import PublishedLoop
 
@@ -281,7 +279,8 @@ def published_rows(preset, config, params, scene, horizons) -> list[Row]:
     full = dataclasses.replace(config, layout="full")
     asked = batch.tokens.shape[1:]
     work = sum(
-        flops.scoring_flops(full, count, 1, asked[0], h, WORDS) for h in horizons
+        flops.scoring_flops(full, flops.Scoring(count, 1, asked[0], h, WORDS))
+        for h in horizons
     )
     queries = count * len(horizons) * asked[0]
     literal = work + queries * flops.image_tower_flops(config)

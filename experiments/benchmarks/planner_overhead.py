@@ -16,7 +16,6 @@ temperatures.
 """
 
 import functools
-import importlib.util
 
 import swm_jax  # noqa: F401  (sets NPROC before jax starts)
 
@@ -26,7 +25,7 @@ import numpy as np
 from absl import app, flags
 
 from experiments.benchmarks.parts import point_mass
-from experiments.benchmarks.parts.timing import machine, side_by_side
+from experiments.benchmarks.parts.timing import installed, machine, side_by_side
 from swm_jax.models import (
     Observation,
     SemanticWorldModel,
@@ -215,13 +214,6 @@ def pytorch_mppi(temperature):
         return controller.U.clone().numpy()
 
     return run
-
-
-def installed(*packages: str) -> bool:
-    missing = [p for p in packages if importlib.util.find_spec(p) is None]
-    if missing:
-        print(f"left out, not installed: {', '.join(missing)}")
-    return not missing
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import Any
 
 from absl import app, flags
 
+from swm_jax.cli import no_arguments
 from swm_jax.files import write_whole
 from swm_jax.tools.topology import LIBTPU, parse_slice
 
@@ -76,8 +77,7 @@ _FRESH = flags.DEFINE_bool("fresh", False, "Compile again what is there.")
 
 def main(argv: list[str]) -> None:
     """Compiles what is missing, prints the tables and writes them into the document."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
+    no_arguments(argv)
     wanted = [job for job in (*SLICES, *OTHERS) if _is_wanted(job)]
     if not wanted:
         names = "\n  ".join(job.name for job in (*SLICES, *OTHERS))

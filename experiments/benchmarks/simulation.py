@@ -9,7 +9,7 @@ steps), frames/s of the renderer per image size, and images/s of whole SAQA batc
 `--repeats`, after one call to compile.
 """
 
-import time
+import math
 from collections.abc import Callable
 
 import jax
@@ -19,7 +19,9 @@ from absl import app, flags
 from data_pipelines.generate.pose_cache import simulated_episodes
 from data_pipelines.saqa import device_batches as device_saqa
 from experiments import board_tiny, generate_board
+from experiments.benchmarks.parts.timing import side_by_side
 from swm_jax import worlds
+from swm_jax.cli import no_arguments
 from swm_jax.envs import Env
 from swm_jax.models import Tokenizer, get_config
 from swm_jax.training import Experiment
@@ -37,13 +39,7 @@ _EPISODES = flags.DEFINE_integer("episodes", 200, "Episodes in that file.", 2)
 
 def seconds(call: Callable[[], object]) -> float:
     """Shortest time of a call, the first one not counted."""
-    jax.block_until_ready(call())
-    spent = []
-    for _ in range(_REPEATS.value):
-        began = time.perf_counter()
-        jax.block_until_ready(call())
-        spent.append(time.perf_counter() - began)
-    return min(spent)
+    return side_by_side(call, turns=_REPEATS.value, seconds=math.inf)[0]
 
 
 def steps_per_second(env: Env, count: int) -> float:
@@ -79,8 +75,7 @@ def batches_per_second(images: int) -> tuple[float, int]:
 
 def main(argv: list[str]) -> None:
     """Prints a row as soon as it is measured."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
+    no_arguments(argv)
     env = worlds.load_env("board", backend="mjx")
     device = jax.devices()[0].device_kind
     print(f"jax {jax.__version__} on {device}; MJX, {env.physics_steps} physics steps "

@@ -46,6 +46,7 @@ from experiments.benchmarks.parts.train_ways import (
     jax_way,
     reference_way,
 )
+from swm_jax.cli import no_arguments
 from swm_jax.eval.journal import write_json
 
 # Paper rates of bfloat16 matrix products without sparsity, FLOP/s, by device kind.
@@ -56,8 +57,7 @@ PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12} | {
 
 def main(argv: list[str]) -> None:
     """Prints a table, and what it was measured against."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
+    no_arguments(argv)
     # PyTorch shares the GPU: XLA must not take it whole at the start.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     preset = PRESETS[_PRESET.value]

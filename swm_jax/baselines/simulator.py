@@ -15,6 +15,7 @@ Axes: S scenes, N candidates, H actions of a chunk, A action width, K horizons,
 Q questions, C answers.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -25,7 +26,8 @@ from jaxtyping import Float, Key, UInt
 
 from swm_jax import worlds
 from swm_jax.arrays import Array
-from swm_jax.envs import AnyScene
+from swm_jax.baselines.answerer import Answerer, Baseline
+from swm_jax.envs import AnyScene, Env
 from swm_jax.models import Observation, QuestionBatch
 from swm_jax.planning import Normalise
 from swm_jax.planning.noise import fold_in_each, split_each
@@ -86,8 +88,7 @@ class SimulatorWorldModel(struct.PyTreeNode):
         if observation.scene is None:
             raise ValueError("the simulator world model needs observation.scene")
         start = observation.scene
-        kind: Any = worlds.load(self.env.world).scene.kind
-        if isinstance(start, kind):
+        if isinstance(start, worlds.load(self.env.world).scene.kind):
             start = self.env.state_from_scene(start)
         start, keys = self._misread(start)
         asked = questions.type_id, questions.args
@@ -200,3 +201,23 @@ def _normal(
     keys: Key[jax.Array, " S"], shape: tuple[int, ...]
 ) -> Float[Array, "S ..."]:
     return jax.vmap(lambda key: jax.random.normal(key, shape[1:]))(keys)
+
+
+def _about(name: str, env: Env) -> Answerer:
+    """The simulator of an env's scenes.
+
+    An env of somebody else's physics, which cannot be set to a scene, is simulated by
+    our env of the same scenes.
+    """
+    if hasattr(env, "pictures"):
+        ours = worlds.load(worlds.load(env.world).scene.domain)
+        same = {k: env.config[k] for k in ours.policies.settings if k in env.config}
+        env = ours.make_env(**same)
+    return Answerer(name, env.world, SimulatorWorldModel(env))
+
+
+BASELINES = {
+    "simulator": Baseline(functools.partial(_about, "simulator"), differentiable=False),
+    # Never asked: whatever plans with it draws its actions at random.
+    "random": Baseline(functools.partial(_about, "random")),
+}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
+from swm_jax.models.backbones.weights import named_leaves
 
 
 class CheckpointError(ValueError):
@@ -25,11 +25,11 @@ def check_tree(expected: Any, found: Any, where: str) -> None:
     Raises:
       CheckpointError: names the first keys that are missing, left over or misshapen.
     """
-    flatten = lambda tree: {
-        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
-    check_shapes(flatten(expected), flatten(found), where)
+    want, have = (
+        {key: tuple(leaf.shape) for key, leaf in named_leaves(tree).items()}
+        for tree in (expected, found)
+    )
+    check_shapes(want, have, where)
 
 
 def check_shapes(

@@ -25,6 +25,17 @@ from swm_jax.arrays import Array
 from swm_jax.choices import known
 from swm_jax.envs.scene import AnyScene
 
+# What plays an `MjcfEnv`, by backend; "module:class", imported when it is asked for.
+PLAIN = {
+    "mujoco": "swm_jax.envs.mujoco_engine:MujocoEngine",
+    "mjx": "swm_jax.envs.mjx_engine:MjxEngine",
+}
+# The same with a table's dry friction after every physics step.
+PUSHING = {
+    "mujoco": "swm_jax.envs.pushing:MujocoPushing",
+    "mjx": "swm_jax.envs.pushing:MjxPushing",
+}
+
 State = TypeVar("State", bound=Any)  # a pytree
 Scene = TypeVar("Scene", bound=AnyScene)
 
@@ -36,6 +47,8 @@ class EnvMaker:
     Attributes:
       engines: backend -> "module:class" of an `Env`, imported when it is asked for.
         The class takes the locked settings. The first is the one for CPU hosts.
+      half: the world's half, which is joined to the class of an engine that plays any
+        world; None where the classes are whole.
       settings: makes the default settings.
       action_size: A.
       action_limit: largest absolute action that stored episodes may hold.
@@ -47,6 +60,7 @@ class EnvMaker:
     action_size: int
     action_limit: float
     check: Callable[[ml_collections.ConfigDict], None]
+    half: "type[MjcfEnv] | None" = None
 
     @property
     def device_engine(self) -> str | None:
@@ -87,7 +101,14 @@ class EnvMaker:
                 ) from error
         self.check(config)
         module, _, cls = self.engines[self.engine(backend)].partition(":")
-        return getattr(importlib.import_module(module), cls)(config.lock())
+        engine = getattr(importlib.import_module(module), cls)
+        return (_joined(engine, self.half) if self.half else engine)(config.lock())
+
+
+@functools.cache
+def _joined(engine: type, half: type) -> type:
+    """The class of a world on an engine: the engine's methods come first."""
+    return type(half.__name__, (engine, half), {"__doc__": half.__doc__})
 
 
 def check_physics_step(physics_dt: float, period: float) -> None:

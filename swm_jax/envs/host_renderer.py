@@ -24,23 +24,33 @@ class HostRenderer(abc.ABC):
     Use it as a context manager, or call `close`.
 
     Args:
-      spec: the model, with the look's colours, light and camera.
-      camera: name of the camera.
-      labels: name of a geom -> what `segment` calls it; others are -1.
       height, width: rows and columns of the image.
       supersample: k renders k times as many rows and columns and averages.
+      look: colours, light and camera offset; the default look if None.
+      **contents: what else a world's model depends on.
+
+    Attributes:
+      camera: its name in the model.
+      default_look: makes the default look.
     """
+
+    camera: str
+    default_look: Callable[[], Any]
 
     def __init__(
         self,
-        spec: mujoco.MjSpec,
-        camera: str,
-        labels: Mapping[str, int],
         height: int,
         width: int,
+        *,
         supersample: int = 1,
+        look: Any = None,
+        **contents: Any,
     ):
-        self._size, self._camera = (height, width, supersample), camera
+        self._size = height, width, supersample
+        self._look = look or self.default_look()
+        self._contents = contents
+        spec = self.dressed(self._look, height, width)
+        light(spec, self._look)
         drawn = height * supersample, width * supersample
         spec.visual.global_.offheight, spec.visual.global_.offwidth = drawn
         spec.visual.quality.offsamples = 0  # one sample at the pixel's centre
@@ -48,12 +58,28 @@ class HostRenderer(abc.ABC):
         self._data = mujoco.MjData(self._model)
         self._renderer = open_renderer(self._model, *drawn)
         self._geom_label = np.full(self._model.ngeom + 1, -1, np.int32)
-        for name, label in labels.items():
+        for name, label in self.labels().items():
             self._geom_label[self._model.geom(name).id] = label
+
+    @abc.abstractmethod
+    def dressed(self, look: Any, height: int, width: int) -> mujoco.MjSpec:
+        """The physics model with a look's colours and camera."""
+
+    @abc.abstractmethod
+    def labels(self) -> Mapping[str, int]:
+        """Name of a geom -> what `segment` calls it; others are -1."""
 
     @abc.abstractmethod
     def place(self, scene: Any) -> None:
         """Lays one scene out in `self._model` and `self._data`."""
+
+    @classmethod
+    def picture(
+        cls, scene: AnyScene, height: int, width: int, **options: Any
+    ) -> np.ndarray:
+        """As `ray_caster.Renderer.render`, drawn by a renderer opened for it."""
+        with cls(height, width, **options) as renderer:
+            return renderer.render(scene)
 
     def render(self, scene: AnyScene) -> np.ndarray:
         """uint8[..., height, width, 3] of scenes with any leading axes."""
@@ -100,7 +126,7 @@ class HostRenderer(abc.ABC):
             one = {name: np.asarray(x)[index] for name, x in vars(scene).items()}
             self.place(scene.replace(**one))
             mujoco.mj_forward(self._model, self._data)
-            self._renderer.update_scene(self._data, camera=self._camera)
+            self._renderer.update_scene(self._data, camera=self.camera)
             images.append(draw().copy())
         return np.stack(images).reshape(*leading, *images[0].shape)
 

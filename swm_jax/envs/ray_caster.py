@@ -1,10 +1,11 @@
-"""What the renderers of both worlds share: layers, windows in them, light, pixels.
+"""What the worlds' renderers share: looks, layers, windows in them, light, pixels.
 
 A layer is an array with the rows and columns of the image, or of a window in it. On
 CPUs an object is drawn into the window around its projection, on accelerators into the
 whole layer, which avoids gathers.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -12,13 +13,96 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 from jax import lax
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 
 from swm_jax.arrays import Array
-from swm_jax.envs.scene import AnyScene
+from swm_jax.envs.scene import AnyScene, Triple, grey
 
 _CHUNK = 64  # scenes rendered at once on an accelerator
+
+
+class Look(struct.PyTreeNode):
+    """Light and camera of a rendered scene; worlds add the colours of what is in it.
+
+    A look is data, not code: every field is a leaf of a pytree, so a jitted renderer
+    takes any look without compiling again, and `jax.vmap` over a batch of looks is
+    domain randomisation. The light is one directional lamp plus ambient light without
+    shadows or highlights, `colour * min(1, ambient + diffuse * max(0, -normal .
+    light))`, which is what OpenGL's fixed pipeline in `mujoco.Renderer` computes too.
+
+    Attributes:
+      light_direction: the way the light travels, of any length.
+      ambient_rgb: light that reaches every face.
+      diffuse_rgb: light of the directional lamp at normal incidence.
+      camera_offset: metres added to the camera's position; its direction stays.
+    """
+
+    light_direction: Triple = (-0.3, 0.2, -0.933)
+    ambient_rgb: Triple = grey(0.45)
+    diffuse_rgb: Triple = grey(0.55)
+    camera_offset: Triple = (0.0, 0.0, 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Renderer:
+    """Scenes -> pictures and labels, by a world's way of drawing one scene.
+
+    Attributes:
+      look: makes the default look.
+      draw: (scene, windowed, *, look, h, w, k) -> uint8[h, w, 3], means of k x k
+        samples.
+      label: (scene, windowed, *, look, h, w) -> int32[h, w], what is at a pixel's
+        centre.
+    """
+
+    look: Callable[[], Any]
+    draw: Callable[..., Array]
+    label: Callable[..., Array]
+
+    def render(
+        self,
+        scene: AnyScene,
+        height: int,
+        width: int,
+        *,
+        supersample: int = 1,
+        look: Any = None,
+    ) -> UInt8[Array, "... h w 3"]:
+        """Images of scenes.
+
+        Args:
+          scene: any leading axes.
+          height: rows of the image.
+          width: columns of the image; pixels need not be square.
+          supersample: k averages k x k rays in each pixel (anti-aliasing).
+          look: colours, light and camera offset; the default look if None.
+
+        Returns:
+          uint8[..., height, width, 3], red, green, blue.
+        """
+        check_size(height, width, supersample)
+        return _render(self, scene, look or self.look(), height, width, supersample)
+
+    def segment(
+        self, scene: AnyScene, height: int, width: int, *, look: Any = None
+    ) -> Int[Array, "... h w"]:
+        """What each pixel's centre shows, int32[..., height, width]: -1 background."""
+        check_size(height, width)
+        return _segment(self, scene, look or self.look(), height, width)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3, 4, 5))
+def _render(renderer, scene, look, height, width, supersample):
+    draw = functools.partial(renderer.draw, look=look, h=height, w=width, k=supersample)
+    return over_scenes(draw, scene)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3, 4))
+def _segment(renderer, scene, look, height, width):
+    label = functools.partial(renderer.label, look=look, h=height, w=width)
+    return over_scenes(label, scene)
 
 
 def check_size(height: Any, width: Any, supersample: Any = 1) -> None:
@@ -63,6 +147,13 @@ def with_window(layer: Array, patch: Array, start: tuple) -> Array:
     if layer.shape == patch.shape:
         return patch
     return lax.dynamic_update_slice(layer, patch, start)
+
+
+def camera_position(look: Look, position: Triple | np.ndarray) -> Float[Array, "3"]:
+    """Where the camera stands with a look's offset."""
+    return jnp.asarray(look.camera_offset, jnp.float32) + np.asarray(
+        position, np.float32
+    )
 
 
 def lambert(normal: Float[Array, "... 3"], look: Any) -> Float[Array, "... 3"]:

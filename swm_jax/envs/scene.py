@@ -78,7 +78,7 @@ class SceneFormat:
       check: raises through a `Need` what shapes cannot tell, for [T + 1, ...] arrays.
     """
 
-    kind: Callable[..., Any]
+    kind: type[Any]
     domain: str
     state: Mapping[str, StoredField]
     angles: Mapping[str, tuple[int, ...]]

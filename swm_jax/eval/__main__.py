@@ -22,6 +22,7 @@ from swm_jax.cli import define_config, read_flags
 from swm_jax.eval.config import (
     METHODS,
     PRESETS,
+    WORLD_MODELS,
     UserError,
     of_experiment,
     parse_seeds,
@@ -40,7 +41,9 @@ _WORLD = flags.DEFINE_enum(
 )
 _TASKS = flags.DEFINE_list("tasks", None, "Of the world; default: all of them.")
 _METHODS = flags.DEFINE_list("methods", None, f"Of {', '.join(METHODS)}.")
-_WORLD_MODELS = flags.DEFINE_list("world_models", None, "Of swm, simulator, random.")
+_WORLD_MODELS = flags.DEFINE_list(
+    "world_models", None, f"Of {', '.join(WORLD_MODELS)}."
+)
 _SEEDS = flags.DEFINE_string("seeds", None, "Such as 6000:6050 (end excluded) or 1,2.")
 _GOAL = flags.DEFINE_string("goal", None, "Questions of the goals: published, shaped.")
 _OUTPUT = flags.DEFINE_string(

@@ -13,17 +13,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from swm_jax import worlds
-from swm_jax.planning.presets import (
-    PLANNERS,
-    climbs_gradients,
-    starts_from_proposals,
-    used_settings,
-)
+from swm_jax.baselines import baselines
+from swm_jax.planning import PLANNERS
 from swm_jax.records import given
 
 # Planners that need no base policy, of which an evaluation has none.
-METHODS = tuple(name for name in PLANNERS if not starts_from_proposals(name))
-WORLD_MODELS = ("swm", "simulator", "random")
+METHODS = tuple(n for n, p in PLANNERS.items() if p.config.init != "proposals")
+WORLD_MODELS = ("swm", *baselines())
 AXES = ("tasks", "methods", "world_models", "seeds")
 UNCOMPARED = (*AXES, "preset", "episodes_parallel", "video", "numbers")
 
@@ -69,7 +65,7 @@ class EvalConfig:
     world: str = worlds.DEFAULT
     tasks: tuple[str, ...] = ()
     methods: tuple[str, ...] = ("mppi",)
-    world_models: tuple[str, ...] = WORLD_MODELS
+    world_models: tuple[str, ...] = ("swm", "simulator", "random")
     # The benchmark's seeds, 6000:6050, are for final figures: looking at them while
     # anything is still being tuned would spoil them.
     seeds: tuple[int, ...] = tuple(range(5000, 5005))
@@ -157,8 +153,7 @@ def preset(name: str, **overrides) -> EvalConfig:
     if world.scene != shipped.scene and not asked.get("checkpoint"):
         asked.setdefault("world_models", ("simulator", "random"))
     config = EvalConfig(**{"preset": name, **PRESETS[name], **asked})
-    named = [m for m in config.methods if m in PLANNERS]
-    if needy := [m for m in named if starts_from_proposals(m)]:
+    if needy := [m for m in config.methods if m in PLANNERS and m not in METHODS]:
         raise UserError(
             f"--methods {needy[0]} ranks the proposals of a base policy, and an "
             "evaluation has none: plan with it from Python"
@@ -173,11 +168,12 @@ def preset(name: str, **overrides) -> EvalConfig:
             raise UserError(f"--{axis} is empty, expected some of {', '.join(known)}")
         for value in values:
             one_of(axis.replace("_", " ")[:-1], value, known)
-    climbers = [m for m in config.methods if climbs_gradients(m)]
-    if climbers and "simulator" in config.world_models:
+    climbers = [m for m in config.methods if PLANNERS[m].needs_gradient]
+    flat = [n for n, b in baselines().items() if not b.differentiable]
+    if climbers and (without := [n for n in config.world_models if n in flat]):
         raise UserError(
-            f"--methods {climbers[0]} climbs gradients, and the world model simulator "
-            "has none; name it with --world_models swm"
+            f"--methods {climbers[0]} climbs gradients, and the world model "
+            f"{without[0]} has none; name it with --world_models swm"
         )
     one_of("goal", config.goal, world.goals.presets)
     for field in ("candidates", "iterations", "execute", "max_steps"):
@@ -194,7 +190,7 @@ def preset(name: str, **overrides) -> EvalConfig:
 
 
 def _uses(method: str, field: str) -> bool:
-    return field in used_settings(method)
+    return field in PLANNERS[method].used_settings()
 
 
 def _at_least(field: str, value: int, least: int) -> None:

@@ -8,7 +8,7 @@ import dataclasses
 import pathlib
 import time
 
-from swm_jax import worlds
+from swm_jax import baselines, worlds
 from swm_jax.checkpoints import shipped_checkpoint
 from swm_jax.cli import Progress, clock, table
 from swm_jax.eval import journal as results
@@ -22,7 +22,7 @@ from swm_jax.eval.episodes.cells import make_planner, remaining, run_sweep
 from swm_jax.eval.journal import Journal
 from swm_jax.eval.report import build as report
 from swm_jax.eval.report import films
-from swm_jax.eval.world_models import Learned, load_learned, privileged
+from swm_jax.eval.world_models import Learned, load_learned
 from swm_jax.files import write_whole
 from swm_jax.training.monitoring.metrics import read_metrics
 
@@ -152,7 +152,8 @@ def _sweep(config, env, learned, journal: Journal, folder: pathlib.Path) -> None
     progress = Progress("planning", total, "episodes")
     if config.on_device:
         env = worlds.load_env(config.world, backend="mjx")
-    askable = {name: privileged(name, env) for name in ("simulator", "random")}
+    askable = {n: baselines.load(n, env) for n in config.world_models if n != "swm"}
+    askable["random"] = baselines.load("random", env)
     if learned:
         askable["swm"] = learned.answerer
 

@@ -1,64 +1,19 @@
-"""World models by name, each with what it takes to show it a scene and ask it.
-
-swm         ours, from pixels: a checkpoint
-simulator   told the truth, the upper bound
-random      not asked at all, the lower bound
-"""
+"""The checkpoint under examination: read, checked and ready to be asked."""
 
 import dataclasses
-import functools
 import hashlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
 from swm_jax import worlds
-from swm_jax.baselines.simulator import SimulatorWorldModel
+from swm_jax.baselines import Answerer
 from swm_jax.checkpoints import CheckpointError, LoadedModel, load_model
-from swm_jax.envs import AnyScene, Env
+from swm_jax.envs import Env
 from swm_jax.eval.config import EvalConfig, UserError
-from swm_jax.models import Observation, VLMWorldModel
+from swm_jax.models import VLMWorldModel
 from swm_jax.models.ask import encode_answers
-from swm_jax.planning import WorldModel
-
-SUPERSAMPLE = 2  # rays per pixel side in the pictures a model sees
-
-
-@dataclasses.dataclass(frozen=True)
-class Answerer:
-    """A world model with what it takes to show it a scene and ask it.
-
-    Attributes:
-      name: one of `config.WORLD_MODELS`.
-      world: name of the world whose scenes it is shown.
-      model: follows the protocol.
-      tokenizer: None for a model that does not read.
-      question_length: padded tokens of a question; None without a tokenizer.
-      image_size: (height, width) it looks at; None if it reads the scene.
-    """
-
-    name: str
-    world: str
-    model: WorldModel
-    tokenizer: Any = None
-    question_length: int | None = None
-    image_size: tuple[int, int] | None = None
-
-    def observe(self, scene: AnyScene) -> Observation:
-        """What this world model gets to see of scenes with one leading axis."""
-        if self.image_size is None:
-            blank = np.zeros((*scene.batch_shape, 1, 1, 3), np.uint8)
-            return Observation(image=blank, scene=scene)
-        return Observation(image=painter(self.world, *self.image_size)(scene))
-
-
-@functools.cache
-def painter(world: str, height: int, width: int) -> Callable[[AnyScene], jax.Array]:
-    """Scene of a world -> uint8[S, height, width, 3], compiled once per size."""
-    draw = worlds.load(world).render.device
-    return jax.jit(lambda scene: draw(scene, height, width, supersample=SUPERSAMPLE))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,16 +118,3 @@ def fingerprint(params: Any) -> str:
         digest.update(f"{jax.tree_util.keystr(path)}{leaf.shape}".encode())
         digest.update(sample.tobytes())
     return digest.hexdigest()[:12]
-
-
-def privileged(name: str, env: Env) -> Answerer:
-    """The simulator, under its own name or as what "random" does not ask.
-
-    An env of somebody else's physics, which cannot be set to a scene, is simulated by
-    our env of the same scenes.
-    """
-    if hasattr(env, "pictures"):
-        ours = worlds.load(worlds.load(env.world).scene.domain)
-        same = {k: env.config[k] for k in ours.policies.settings if k in env.config}
-        env = ours.make_env(**same)
-    return Answerer(name, env.world, SimulatorWorldModel(env))

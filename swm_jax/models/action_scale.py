@@ -53,11 +53,6 @@ class ActionScale(struct.PyTreeNode):
         wide = [(0, 0)] * (actions.ndim - 1) + [(0, self.width - size)]
         return xp.pad(scaled, wide).astype(actions.dtype)
 
-    def inverse(self, scaled: Float[Array, "... width"]) -> Float[Array, "... A"]:
-        """Raw actions, for policies that were trained on scaled ones."""
-        size = self.middle.shape[-1]
-        return scaled[..., :size] * self.half + self.middle
-
     @classmethod
     def make(cls, entry: Mapping[str, Any], size: int, width: int) -> "ActionScale":
         """The scale of one domain's entry in the metadata.

@@ -19,7 +19,7 @@ from jax import lax
 
 from swm_jax.arrays import Array
 from swm_jax.models.config import ModelConfig
-from swm_jax.models.flops import scoring_runs
+from swm_jax.models.flops import Scoring, scoring_runs
 
 # Tokens beyond which a pass gains nothing: weights are read seldom enough.
 _ENOUGH_TOKENS = {"cpu": 2_560, "other": 16_384}
@@ -185,7 +185,8 @@ def in_passes(score: Callable, size: PassSize, context: Any, *inputs: Array) -> 
 
 def _runs(c: ModelConfig, q: Query) -> list[tuple[int, int]]:
     """Tokens of one candidate of every scene, and the keys that they see."""
-    runs = scoring_runs(c, 1, q.horizons, q.questions, q.actions, q.question_tokens)
+    one = Scoring(1, q.horizons, q.questions, q.actions, q.question_tokens)
+    runs = scoring_runs(c, one)
     sees = runs[-1].keys + q.reply_tokens
     replies = q.scenes * q.horizons * q.questions * q.reply_tokens
     return [(q.scenes * run.tokens, run.keys) for run in runs] + [(replies, sees)]

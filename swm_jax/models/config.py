@@ -10,7 +10,7 @@ Versatile VLMs for Transfer" and "Gemma 3 Technical Report".
 import dataclasses
 from typing import Any
 
-from swm_jax.choices import did_you_mean
+from swm_jax.choices import known
 from swm_jax.models.layout import PositionRule
 
 LAYOUTS = ("branched", "block", "full")
@@ -105,11 +105,11 @@ class ModelConfig:
         # Backbones are made of configs: their registry imports this file.
         from swm_jax.models.backbones.registry import BACKBONES
 
-        _check_choice("backbone", self.backbone, BACKBONES)
-        _check_choice("layout", self.layout, LAYOUTS)
-        _check_choice("resize", self.resize, ("bilinear", "bicubic"))
-        _check_choice("dtype", self.dtype, ("float32", "bfloat16"))
-        _check_choice("remat", self.remat, ("none", "dots", "full"))
+        known("backbone", self.backbone, BACKBONES)
+        known("layout", self.layout, LAYOUTS)
+        known("resize", self.resize, ("bilinear", "bicubic"))
+        known("dtype", self.dtype, ("float32", "bfloat16"))
+        known("remat", self.remat, ("none", "dots", "full"))
         for part, whole in (
             ("patch_size", "image_size"),
             ("vision_heads", "vision_width"),
@@ -269,14 +269,8 @@ def get_config(variant: str, **overrides: Any) -> ModelConfig:
       ValueError: unknown variant, field or choice (with the nearest known name),
         or sizes that do not fit together.
     """
-    _check_choice("model variant", variant, VARIANTS)
+    known("model variant", variant, VARIANTS)
     fields = [field.name for field in dataclasses.fields(ModelConfig)]
     for name in overrides:
-        _check_choice("model config field", name, fields)
+        known("model config field", name, fields)
     return ModelConfig(**{"variant": variant, **_VARIANTS[variant], **overrides})
-
-
-def _check_choice(what: str, value: str, known) -> None:
-    if value not in known:
-        hint = did_you_mean(value, known)
-        raise ValueError(f"unknown {what} '{value}'{hint}; known: {', '.join(known)}")

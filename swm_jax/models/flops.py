@@ -31,14 +31,9 @@ class _Run(NamedTuple):
 def decoder_flops_per_token(config: ModelConfig) -> int:
     """Products of one token with the weights of all decoder layers.
 
-    3.96 G for Gemma 2B: attention to keys is `attention_flops`.
+    3.96 G for Gemma 2B; attention to keys comes on top.
     """
     return config.depth * (_key_value_flops(config) + _rest_flops(config))
-
-
-def attention_flops(config: ModelConfig, tokens: int, keys: int) -> int:
-    """Logits and weighted values of `tokens` that see `keys` each, in all layers."""
-    return config.depth * _attention_layer_flops(config, tokens, keys)
 
 
 def image_tower_flops(config: ModelConfig, images: int = 1) -> int:
@@ -71,54 +66,41 @@ def encode_flops(config: ModelConfig, questions: int, question_tokens: int) -> i
     return image_tower_flops(c) + _decoder_flops(c, runs)
 
 
-def scoring_flops(
-    config: ModelConfig,
-    candidates: int,
-    horizons: int,
-    questions: int,
-    actions: int,
-    question_tokens: int | None = None,
-    answers: int = 2,
-) -> int:
+class Scoring(NamedTuple):
+    """What the candidates of one scene are asked.
+
+    Attributes:
+      candidates, horizons, questions, actions: N, K, Q, H.
+      question_tokens: T, padding included.
+    """
+
+    candidates: int
+    horizons: int
+    questions: int
+    actions: int
+    question_tokens: int
+
+
+def scoring_flops(config: ModelConfig, asked: Scoring, answers: int = 2) -> int:
     """What the candidates of one scene cost, their answer set read, one pass.
 
     Args:
-      candidates, horizons, questions, actions: N, K, Q, H.
-      question_tokens: T, padding included; None for the longest allowed.
       answers: C, rows of the embedding that are read; the vocabulary's size where
         probabilities are among all tokens.
     """
-    c, queries = config, candidates * horizons * questions
-    tokens = c.max_question_tokens if question_tokens is None else question_tokens
-    runs = scoring_runs(c, candidates, horizons, questions, actions, tokens)
-    projected = 2 * c.action_size * c.width * candidates * actions
-    return projected + _decoder_flops(c, runs) + unembed_flops(c, queries, answers)
+    queries = asked.candidates * asked.horizons * asked.questions
+    projected = 2 * config.action_size * config.width * asked.candidates * asked.actions
+    layers = _decoder_flops(config, scoring_runs(config, asked))
+    return projected + layers + unembed_flops(config, queries, answers)
 
 
-def scoring_tokens(
-    config: ModelConfig,
-    candidates: int,
-    horizons: int,
-    questions: int,
-    actions: int,
-    question_tokens: int | None = None,
-) -> int:
-    """Tokens that run for the candidates; arguments as for `scoring_flops`."""
-    c = config
-    tokens = c.max_question_tokens if question_tokens is None else question_tokens
-    runs = scoring_runs(c, candidates, horizons, questions, actions, tokens)
-    return sum(run.tokens for run in runs)
+def scoring_tokens(config: ModelConfig, asked: Scoring) -> int:
+    """Tokens that run for the candidates."""
+    return sum(run.tokens for run in scoring_runs(config, asked))
 
 
 def scoring_bytes(
-    config: ModelConfig,
-    candidates: int,
-    horizons: int,
-    questions: int,
-    actions: int,
-    question_tokens: int | None = None,
-    passes: int = 1,
-    itemsize: int = 2,
+    config: ModelConfig, asked: Scoring, passes: int = 1, itemsize: int = 2
 ) -> int:
     """Least bytes moved while the candidates of one scene are scored.
 
@@ -128,19 +110,15 @@ def scoring_bytes(
     Args:
       passes: one after the other.
       itemsize: bytes of a weight and of a number of a state.
-      candidates, horizons, questions, actions, question_tokens: as for
-        `scoring_flops`.
     """
     c = config
-    tokens = c.max_question_tokens if question_tokens is None else question_tokens
-    runs = scoring_runs(c, candidates, horizons, questions, actions, tokens)
     shared = {"full": 0, "block": c.image_tokens}.get(
-        c.layout, c.image_tokens + questions * tokens
+        c.layout, c.image_tokens + asked.questions * asked.question_tokens
     )
     key_value = 2 * c.kv_heads * c.head_dim
     per_pass = decoder_weights(c) + c.depth * shared * key_value
     per_token = c.depth * (2 * c.width + 2 * key_value)
-    moved = passes * per_pass + sum(run.tokens for run in runs) * per_token
+    moved = passes * per_pass + scoring_tokens(c, asked) * per_token
     return itemsize * moved
 
 
@@ -195,8 +173,9 @@ def train_step_flops(
     return 3 * (layers + ends) + again
 
 
-def scoring_runs(c, candidates, horizons, questions, actions, question_tokens):
+def scoring_runs(c: ModelConfig, asked: Scoring) -> list[_Run]:
     """What runs per candidate, as `SemanticWorldModel.query_layout` has it."""
+    candidates, horizons, questions, actions, question_tokens = asked
     image, queries = c.image_tokens, candidates * horizons * questions
     if c.layout == "full":
         length = image + actions + 1 + question_tokens + 1

@@ -105,6 +105,10 @@ class SemanticWorldModel(nn.Module):
         """Fresh parameters: a tree with `img`, `llm` and `action`."""
         return dict(self.init(key, method=SemanticWorldModel._touch)["params"])
 
+    def param_shapes(self) -> dict[str, Any]:
+        """Shape structs of `init_params`."""
+        return dict(jax.eval_shape(self.init_params, jax.random.key(0)))
+
     def _touch(self):
         c = self.config
         self.img(jnp.zeros((1, c.image_size, c.image_size, 3)))
@@ -138,7 +142,7 @@ class SemanticWorldModel(nn.Module):
         """All queries of a batch as segments; answers are read from "answer"."""
         c, rule = self.config, self.config.positions
         self._check_actions(batch.actions)
-        self._check_questions(batch.question_tokens)
+        rule.question(batch.question_tokens.shape[-1])  # raises if it is too long
         actions = self.embed_actions(batch.actions)
         questions, mask = self.llm.embed(batch.question_tokens), batch.question_mask
         newline = jnp.full_like(batch.answer_tokens[..., :1], c.newline_id)
@@ -186,7 +190,7 @@ class SemanticWorldModel(nn.Module):
     ) -> Context:
         """The first half for planning: everything that no candidate changes."""
         c, rule = self.config, self.config.positions
-        self._check_questions(question_tokens)
+        rule.question(question_tokens.shape[-1])  # raises if it is too long
         tokens, _ = self.embed_image(image)
         questions = self.llm.embed(question_tokens)
         layout = {"image": layouts.image_segment(rule, tokens)}
@@ -288,14 +292,6 @@ class SemanticWorldModel(nn.Module):
             raise ValueError(
                 f"a chunk of {actions.shape[-2]} actions is longer than the model's "
                 f"max_horizon={c.max_horizon}"
-            )
-
-    def _check_questions(self, tokens):
-        limit = self.config.max_question_tokens
-        if tokens.shape[-1] > limit:
-            raise ValueError(
-                f"a question of {tokens.shape[-1]} tokens is longer than the model's "
-                f"max_question_tokens={limit}"
             )
 
 

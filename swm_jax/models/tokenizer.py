@@ -168,16 +168,6 @@ class Tokenizer:
             ids = ids[: ids.index(self.eos_id)]
         return self._pieces.DecodeIds([i for i in ids if i != PAD_TOKEN])
 
-    def answer_id(self, answer: str) -> int:
-        """The id of an answer that must be one token, such as "yes"."""
-        ids = self.encode(answer)
-        if len(ids) != 1:
-            raise ValueError(
-                f"answer {answer!r} is {len(ids)} tokens for tokenizer "
-                f"'{self.name}', expected 1"
-            )
-        return ids[0]
-
     def location_id(self, index: int) -> int:
         """The id of the location token `<locNNNN>` of a bin."""
         name = f"<loc{index:04d}>"

@@ -163,7 +163,7 @@ class VLMWorldModel(struct.PyTreeNode):
     def answer(
         self,
         image: UInt8[Array, "h w 3"],
-        actions: Float[Array, "H A"],
+        actions: Float[Array, "H A"] | Sequence[Sequence[float]],
         question: str,
         answers: Sequence[str] | None = ("no", "yes"),
         **options: Any,

@@ -3,7 +3,7 @@
 from swm_jax.planning.config import PlannerConfig
 from swm_jax.planning.goals.value import GoalArrays, chunk_value, desired_scores
 from swm_jax.planning.planner import Planner
-from swm_jax.planning.presets import PLANNERS, get_planner
+from swm_jax.planning.planners import PLANNERS, get_planner
 from swm_jax.planning.proposals import Proposals
 from swm_jax.planning.protocol import FakeWorldModel, Normalise, WorldModel
 from swm_jax.planning.state import PlanInfo, PlannerState, shift

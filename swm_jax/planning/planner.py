@@ -33,11 +33,10 @@ from swm_jax.planning.goals.value import (
     desired_scores,
     unusable_answers,
 )
-from swm_jax.planning.gradient import check_differentiable
 from swm_jax.planning.noise import scene_keys
 from swm_jax.planning.population import uniform_chunks
 from swm_jax.planning.proposals import Proposals, call_inside, call_outside
-from swm_jax.planning.protocol import WorldModel
+from swm_jax.planning.protocol import WorldModel, check_differentiable
 from swm_jax.planning.search import Problem
 from swm_jax.planning.state import PlanInfo, PlannerState, blank_state, shift
 

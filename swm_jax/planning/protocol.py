@@ -93,3 +93,12 @@ class FakeWorldModel(struct.PyTreeNode):
 
     def answer_log_probs(self, context, actions, horizons, normalise="answers"):
         return jax.nn.log_softmax(self.answer_logits(context, actions, horizons))
+
+
+def check_differentiable(world_model, name: str) -> None:
+    """Raises a one-line ValueError if `world_model` says it has no gradients."""
+    if not getattr(world_model, "differentiable", True):
+        raise ValueError(
+            f"planner {name!r} climbs gradients, but {type(world_model).__name__} is "
+            "not differentiable; use a sampling planner such as 'mppi' or 'cem'"
+        )

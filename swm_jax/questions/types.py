@@ -214,3 +214,40 @@ def length(v: Float[Array, "... n"]) -> Float[Array, "..."]:
     square = (v * v).sum(-1)
     moved = square > 0
     return xp.where(moved, xp.sqrt(xp.where(moved, square, 1.0)), 0.0)
+
+
+def cone_margin(
+    v: Float[Array, "... 2"],
+    way: Float[Array, "... 2"],
+    cos: Any,
+    sin: Any,
+    least: float,
+) -> Float[Array, "..."]:
+    """Signed distance of a vector to the edge of "that way, and far enough".
+
+    The yes region is a cone around the direction without its tip: length over `least`
+    and angle within the tolerance. The exact distance to it grows in every wrong
+    direction, where the smaller of "too short" and "off the cone" would reward a
+    planner for a move backwards.
+
+    Args:
+      v: vectors in the plane, metres.
+      way: unit vectors.
+      cos, sin: of the tolerance.
+      least: metres.
+    """
+    xp = array_namespace(v, way)
+    along, across = along_and_across(v, way)
+    inside = sin * along - cos * across  # to the cone's edge, > 0 inside
+    edge = xp.maximum(cos * along + sin * across, least)
+    outside = -length(xp.stack([along - edge * cos, across - edge * sin], -1))
+    return xp.where(inside > 0, xp.minimum(length(v) - least, inside), outside)
+
+
+def along_and_across(
+    v: Float[Array, "... 2"], way: Float[Array, "... 2"]
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """A vector's parts along a unit vector and (unsigned) across it."""
+    xp = array_namespace(v, way)
+    across = xp.abs(v[..., 0] * way[..., 1] - v[..., 1] * way[..., 0])
+    return (v * way).sum(-1), across

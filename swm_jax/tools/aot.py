@@ -26,7 +26,7 @@ import ml_collections
 from absl import app, flags
 
 from swm_jax.choices import known
-from swm_jax.cli import define_config, read_flags
+from swm_jax.cli import define_config, no_arguments, read_flags
 from swm_jax.files import write_whole
 from swm_jax.tools.analysis import Analysis, advice, analyse, grouped, weak_scaling
 from swm_jax.tools.programs import (
@@ -46,8 +46,7 @@ PROGRAMS = ("train", "planner", "loop")
 
 def main(argv: list[str]) -> None:
     """Prints a report per program, then the verdict."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
+    no_arguments(argv)
     jax.config.update("jax_platforms", "cpu")  # nothing may reach for a real device
     try:
         result = run(

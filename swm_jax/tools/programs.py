@@ -8,7 +8,6 @@ model, and the closed loop on the device. No weight is made and no data set is r
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -75,13 +74,7 @@ def train_program(experiment: Experiment, mesh: Mesh) -> Program:
     model = experiment.model.config()
     built = build(experiment, TrainableWorldModel.of(experiment), mesh)
     state, batch = built.state, batch_shapes(experiment, mesh)
-    images, actions = batch.actions.shape[:2]
-    questions, length = batch.question_tokens.shape[1:]
-    queries, answers = batch.answer_tokens.shape[1:]
-    count = functools.partial(
-        flops.train_step_flops,
-        model, images, actions, questions, length, queries, answers,
-    )  # fmt: skip
+    images, queries = batch.query_question.shape
     return Program(
         name="train step",
         lower=lambda: built.step.lower(state, batch),
@@ -91,8 +84,8 @@ def train_program(experiment: Experiment, mesh: Mesh) -> Program:
             "batch": bytes_per_device(batch),
         },
         parameters=count_parameters(state.params),
-        flops=count(recompute=True),
-        model_flops=count(),
+        flops=step_flops(model, batch, recompute=True),
+        model_flops=step_flops(model, batch),
         work={
             "images": images,
             "labels": images * queries,
@@ -188,11 +181,10 @@ def has_loop(experiment: Experiment) -> bool:
 
 def planner_model(model: ModelConfig, mesh: Mesh) -> VLMWorldModel:
     """A world model of shapes, whole on every device of the mesh."""
-    init = SemanticWorldModel(model).init_params
-    params = jax.eval_shape(lambda: init(jax.random.key(0)))
     whole = replicated(mesh)
     params = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, model.dtype, sharding=whole), params
+        lambda x: jax.ShapeDtypeStruct(x.shape, model.dtype, sharding=whole),
+        SemanticWorldModel(model).param_shapes(),
     )
     return VLMWorldModel(params, model, candidates_per_pass=128 * mesh.size)
 
@@ -201,9 +193,8 @@ def replan_flops(model: ModelConfig, planner: Planner) -> int:
     """Operations of one replan of one scene with a goal of `QUESTIONS` questions."""
     c, length = planner.config, model.max_question_tokens
     answers = model.vocab_size if c.normalise == "vocabulary" else 2
-    scoring = flops.scoring_flops(
-        model, c.candidates, len(c.horizons), QUESTIONS, c.horizon, length, answers
-    )
+    asked = flops.Scoring(c.candidates, len(c.horizons), QUESTIONS, c.horizon, length)
+    scoring = flops.scoring_flops(model, asked, answers)
     times = c.iterations * (3 if planner.needs_gradient else 1)
     return flops.encode_flops(model, QUESTIONS, length) + times * scoring
 
@@ -240,6 +231,14 @@ def frame_size(experiment: Experiment) -> tuple[int, int]:
     """Rows and columns of a frame, `data.frame` or the model's own."""
     size = experiment.model.config().image_size
     return experiment.data.frame or (size, size)
+
+
+def step_flops(model: ModelConfig, batch: TrainBatch, recompute: bool = False) -> int:
+    """Operations of a train step on a batch; see `flops.train_step_flops`."""
+    images, actions = batch.actions.shape[:2]
+    shape = images, actions, *batch.question_tokens.shape[1:]
+    shape += batch.answer_tokens.shape[1:]
+    return flops.train_step_flops(model, *shape, recompute=recompute)
 
 
 def train_tokens(model: ModelConfig, batch: TrainBatch) -> int:

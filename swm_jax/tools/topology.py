@@ -24,7 +24,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from swm_jax.choices import did_you_mean
+from swm_jax.choices import did_you_mean, first_line
 
 LIBTPU = "libtpu==0.0.42.1"  # the release that compiles for the tested jax
 GB, GIB = 1e9, 2**30
@@ -160,8 +160,9 @@ def get_slice(name: str) -> Slice:
             platform="tpu", topology_name=name, **options
         )
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise TopologyError(f"libtpu refuses topology '{name}': {reason}") from error
+        raise TopologyError(
+            f"libtpu refuses topology '{name}': {first_line(error)}"
+        ) from error
     devices = tuple(described.devices)
     if len(devices) != math.prod(sizes):
         raise TopologyError(

@@ -15,6 +15,8 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
+from swm_jax.choices import first_line
+
 _VARIABLES = {
     "coordinator_address": "JAX_COORDINATOR_ADDRESS",
     "num_processes": "JAX_NUM_PROCESSES",
@@ -116,9 +118,7 @@ def _within(timeout: int, work: Callable[[], None]) -> str | None:
         try:
             work()
         except Exception as error:  # RPC, socket and scheduler errors of many kinds
-            failed.append(
-                (str(error).strip().splitlines() or [type(error).__name__])[0]
-            )
+            failed.append(first_line(error))
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()

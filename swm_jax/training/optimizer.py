@@ -13,6 +13,7 @@ import optax
 from optax.contrib import MuonDimensionNumbers
 
 from swm_jax.models.backbones.registry import declared
+from swm_jax.models.backbones.weights import leaf_name
 from swm_jax.records import NonNegative, Positive, Share, Size
 
 SCHEDULE_FIELDS = ("learning_rate", "warmup_steps", "schedule", "final_fraction")
@@ -70,8 +71,7 @@ def _muon_dimensions(params: Any) -> Any:
     """Dimension numbers of the weights that Muon updates, None for AdamW's."""
 
     def rule(path, leaf):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        w = declared(name, leaf.shape)
+        w = declared(leaf_name(path), leaf.shape)
         if not w.inputs:
             return None
         return MuonDimensionNumbers(w.places(w.inputs), w.places(w.outputs))

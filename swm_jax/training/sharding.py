@@ -31,6 +31,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from swm_jax.models.backbones.logical_axes import MESH_AXES, WEIGHT_AXES
 from swm_jax.models.backbones.lora import check_patterns, first_match
 from swm_jax.models.backbones.registry import declared
+from swm_jax.models.backbones.weights import leaf_name, named_leaves
 
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
@@ -102,9 +103,10 @@ def param_shardings(shapes: Any, rules: Rules, mesh: Mesh) -> Any:
     rules = tuple((pattern, rule) for pattern, rule in rules)
     patterns = [pattern for pattern, _ in rules]
     if patterns:
-        check_patterns("sharding rule", patterns, list(_named_leaves(shapes)))
+        check_patterns("sharding rule", patterns, list(named_leaves(shapes)))
     return jax.tree.map_with_path(
-        lambda path, leaf: param_sharding(_name(path), leaf.shape, rules, mesh), shapes
+        lambda path, leaf: param_sharding(leaf_name(path), leaf.shape, rules, mesh),
+        shapes,
     )
 
 
@@ -182,11 +184,11 @@ def state_shardings(state: Any, rules: Rules, mesh: Mesh) -> Any:
     Raises:
       ValueError: as `param_shardings`.
     """
-    shardings = _named_leaves(param_shardings(state.params, rules, mesh))
-    shapes = {name: leaf.shape for name, leaf in _named_leaves(state.params).items()}
+    shardings = named_leaves(param_shardings(state.params, rules, mesh))
+    shapes = {name: leaf.shape for name, leaf in named_leaves(state.params).items()}
 
     def place(path, leaf):
-        parts = _name(path).split("/")
+        parts = leaf_name(path).split("/")
         endings = ("/".join(parts[i:]) for i in range(len(parts)))
         name = next((ending for ending in endings if ending in shapes), None)
         if name is None:
@@ -269,14 +271,6 @@ def _size(name: str, size: int | str, devices: int) -> int:
 
 def _entry(entry: Any) -> tuple[str, ...]:
     return (entry,) if isinstance(entry, str) else tuple(entry)
-
-
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _named_leaves(tree: Any) -> dict[str, Any]:
-    return {_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def _hint(name: str) -> str:

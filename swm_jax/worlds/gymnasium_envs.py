@@ -26,6 +26,7 @@ from gymnasium.vector.utils import batch_space
 
 from swm_jax import worlds
 from swm_jax.envs import AnyScene
+from swm_jax.envs.package_env import stack
 from swm_jax.worlds.world import Task
 
 _SEEDS = 2**31 - 1
@@ -57,7 +58,7 @@ class WorldGymEnv(gymnasium.Env):
         backend: str | None = None,
         **config,
     ):
-        self._desk = _Desk(world, task, which, image_size, backend, config)
+        self._desk = _Desk(world, task, which, image_size, backend, **config)
         self.observation_space = self._desk.observation_space
         self.action_space = self._desk.action_space
         self.render_mode = render_mode
@@ -81,10 +82,10 @@ class WorldGymEnv(gymnasium.Env):
     def render(self):
         if self.render_mode is None:
             return None
-        return self._desk.picture(_stack([self._state]))[0]
+        return self._desk.picture(stack([self._state]))[0]
 
     def _observe(self):
-        batch = self._desk.observe(_stack([self._state]), [self._task])
+        batch = self._desk.observe(stack([self._state]), [self._task])
         return {name: value[0] for name, value in batch.items()}
 
     def _info(self, success):
@@ -110,13 +111,10 @@ class WorldVectorEnv(VectorEnv):
         num_envs: int = 1,
         world: str = worlds.DEFAULT,
         task: str | None = None,
-        which: Mapping[str, Any] | None = None,
-        image_size: tuple[int, int] | None = (180, 320),
         render_mode: str | None = None,
-        backend: str | None = None,
-        **config,
+        **desk,
     ):
-        self._desk = _Desk(world, task, which, image_size, backend, config)
+        self._desk = _Desk(world, task, **desk)
         self.num_envs = num_envs
         self.single_observation_space = self._desk.observation_space
         self.single_action_space = self._desk.action_space
@@ -138,7 +136,7 @@ class WorldVectorEnv(VectorEnv):
             )
         starts = [self._desk.start(self._seed(each)) for each in seeds]
         self._tasks = [task for task, _ in starts]
-        self._states = _stack([state for _, state in starts])
+        self._states = stack([state for _, state in starts])
         self._over = np.zeros(self.num_envs, bool)
         return self._observe(), self._infos(np.zeros(self.num_envs, bool))
 
@@ -181,7 +179,9 @@ class WorldVectorEnv(VectorEnv):
 class _Desk:
     """What the single and the vectorised env share."""
 
-    def __init__(self, world, task, which, image_size, backend, config):
+    def __init__(
+        self, world, task, which=None, image_size=(180, 320), backend=None, **config
+    ):
         self._world = world = worlds.load(world)
         self.env = world.make_env(backend, **config)
         name, which = task or world.tasks.names[0], which or {}
@@ -243,10 +243,6 @@ class _Desk:
     def picture(self, states: Any) -> np.ndarray:
         """uint8[B, height, width, 3], for people."""
         return np.asarray(self._shown(states))
-
-
-def _stack(trees):
-    return jax.tree.map(lambda *x: np.stack([np.asarray(each) for each in x]), *trees)
 
 
 def gymnasium_id(world: str, task: str) -> str:

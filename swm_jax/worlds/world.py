@@ -130,6 +130,15 @@ class Policies:
     others_act: bool = False
 
 
+def check_near_share(config: ml_collections.ConfigDict) -> None:
+    """A `check` of generation configs: raises unless `near_share` is a share."""
+    if not 0 <= config.near_share <= 1:
+        raise ValueError(
+            f"config.near_share is {config.near_share!r}, expected a share between 0 "
+            "and 1"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class PlannerSettings:
     """Fields of `PlannerConfig` that suit a world's actions.

@@ -15,10 +15,10 @@ import swm_jax
 from swm_jax.checkpoints import export_model, shipped_checkpoint
 from swm_jax.checkpoints.convert import convert
 from swm_jax.checkpoints.formats.detect import open_source
-from swm_jax.checkpoints.formats.lazy_arrays import flatten
 from swm_jax.eval.config import UserError, preset
 from swm_jax.eval.world_models import load_learned
 from swm_jax.models import Tokenizer
+from swm_jax.models.backbones.weights import named_leaves
 
 ROOT = Path(__file__).parents[2]
 QUICK = dict(dtype="float32", remat="none", max_horizon=4)
@@ -95,17 +95,17 @@ def test_parameters_keep_their_dtype_but_for_norms_that_are_added_to_one(tmp_pat
     found = {k: v.astype(micro.BF16) for k, v in micro.tensors(action_size=2).items()}
     path = micro.write_folder(tmp_path / "a", found, micro.config_json(action_size=2))
     for where in (path, convert(open_source(path), tmp_path / "b")):
-        params = flatten(swm_jax.load(where).params)
+        params = named_leaves(swm_jax.load(where).params)
         for key, value in params.items():
             norm = key.startswith("llm/") and "norm" in key
             assert value.dtype == (jnp.float32 if norm else jnp.bfloat16), key
-        wide = flatten(swm_jax.load(where, param_dtype="float32").params)
+        wide = named_leaves(swm_jax.load(where, param_dtype="float32").params)
         assert {x.dtype for x in wide.values()} == {np.dtype("float32")}
 
 
 def test_an_npz_without_description_takes_variant_and_tokenizer(tmp_path):
     loaded = swm_jax.load()
-    tree = {key: np.asarray(x) for key, x in flatten(loaded.params).items()}
+    tree = {key: np.asarray(x) for key, x in named_leaves(loaded.params).items()}
     path = micro.write_npz(tmp_path / "a.npz", tree)
     guessed = swm_jax.load(path)
     assert guessed.config.variant == "tiny" and guessed.tokenizer is None
@@ -184,7 +184,7 @@ def test_devices_read_their_shards_only(folder, tmp_path):
         convert(source, tmp_path / "a.npz"),
         convert(source, tmp_path / "orbax"),
     ]
-    flags = "--xla_force_host_platform_device_count=4"
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4"
     done = subprocess.run(
         [sys.executable, "-c", SHARDED, *map(str, paths)],
         cwd=ROOT,

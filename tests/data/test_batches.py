@@ -63,13 +63,14 @@ def random_walk(number: int, steps: int) -> Episode:
 
 def write_data(directory, train=8, val=3, steps=(20, 26)) -> None:
     directory.mkdir()
-    layout = folder.Layout(directory, (train, val), episodes_per_shard=4)
-    for shard in layout.shards():
+    splits = {"train": range(train), "val": range(train, train + val)}
+    shards = folder.make_shards(directory, splits, 4)
+    for shard in shards:
         episodes = [random_walk(n, steps[n % len(steps)]) for n in shard.numbers]
         folder.write_shard(shard.path, episodes, Schema.of(episodes[0]))
-    sizes = [len(shard.numbers) for shard in layout.shards()]
+    sizes = [len(shard.numbers) for shard in shards]
     schema = Schema.of(episodes[0])
-    folder.write_info(layout.shards(), sizes, schema, "random walks")
+    folder.write_info(shards, sizes, schema, "random walks")
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,12 @@ def copy(data, tmp_path):
     return shutil.copytree(data, tmp_path / "copy")
 
 
+@pytest.fixture(scope="module")
+def step_batches(data):
+    """Measured once: balancing the answers is most of what a stream costs."""
+    return StepBatches.make(data, CONFIG, TOKENS, MODEL, seed=0)
+
+
 def stream(data, config=CONFIG, **arguments):
     arguments = {"seed": 0, **arguments}
     return make_train_iterator(data, config, TOKENS, MODEL, **arguments)
@@ -94,9 +101,9 @@ def same(left, right) -> bool:
     return all(jax.tree.leaves(equal))
 
 
-def test_every_answer_is_true_of_the_frames_it_is_about(data):
+def test_every_answer_is_true_of_the_frames_it_is_about(data, step_batches):
     episodes = {e.episode: e for e in read_episodes(data, "train")}
-    batches = stream(data)
+    batches = step_batches.stream(0)
     checked = 0
     for batch in (next(batches) for _ in range(4)):
         for b, r in np.argwhere(batch.answer_mask[..., 0]):
@@ -136,9 +143,9 @@ def _scene(episode, t):
     return Scene(state["block_pose"][t], state["block_id"], state["peg"][t])
 
 
-def test_actions_of_a_batch_are_those_that_follow_its_frame(data):
+def test_actions_of_a_batch_are_those_that_follow_its_frame(data, step_batches):
     episodes = {e.episode: e for e in read_episodes(data, "train")}
-    batch = next(stream(data))
+    batch = step_batches(0)
     for b in range(CONFIG.images):
         episode = episodes[batch.image[b, 0, 0, 0]]
         t = int(batch.image[b, 1, 0, 0])
@@ -149,13 +156,13 @@ def test_actions_of_a_batch_are_those_that_follow_its_frame(data):
         assert asked.max() <= len(episode) - t
 
 
-def test_stream_after_a_resume_is_the_same(data):
-    first = stream(data)
+def test_stream_after_a_resume_is_the_same(data, step_batches):
+    first = step_batches.stream(0)
     batches = [next(first) for _ in range(5)]
     state = json.loads(json.dumps(_plain(first.get_state())))
     after = [next(first) for _ in range(2)]
-    assert same([next(stream(data, start_step=3)) for _ in range(1)], batches[3:4])
-    resumed = stream(data)
+    assert same(next(step_batches.stream(3)), batches[3])
+    resumed = stream(data)  # measured anew, as after a restart
     resumed.set_state(state)
     assert same([next(resumed) for _ in range(2)], after)
 
@@ -164,37 +171,39 @@ def _plain(state):
     return {key: int(value) for key, value in state.items()}
 
 
-def test_stream_state_goes_through_an_orbax_checkpoint(data, tmp_path):
-    saved = stream(data)
+def test_stream_state_goes_through_an_orbax_checkpoint(step_batches, tmp_path):
+    saved = step_batches.stream(0)
     next(saved)
     with ocp.CheckpointManager(tmp_path / "run") as manager:
         item = grain.checkpoint.CheckpointSave(saved)
         manager.save(1, args=ocp.args.Composite(data=item))
         manager.wait_until_finished()
-        other = stream(data)
+        other = step_batches.stream(0)
         item = grain.checkpoint.CheckpointRestore(other)
         manager.restore(1, args=ocp.args.Composite(data=item))
     assert same(next(other), next(saved))
 
 
 @pytest.mark.parametrize("settings", [{"threads": 4}, {"prefetch": 0}])
-def test_stream_does_not_depend_on_threads(data, settings):
+def test_stream_does_not_depend_on_threads(data, step_batches, settings):
     other = dataclasses.replace(CONFIG, **settings)
-    left, right = stream(data), stream(data, other)
+    left, right = step_batches.stream(0), stream(data, other)
     assert same([next(left) for _ in range(6)], [next(right) for _ in range(6)])
 
 
-def test_hosts_get_rows_of_one_global_batch(data):
-    whole = next(stream(data, start_step=7))
+def test_hosts_get_rows_of_one_global_batch(data, step_batches):
+    whole = step_batches(7)
     rows = ([0, 3], [1, 4], [2, 5])
-    parts = [next(stream(data, start_step=7, rows=some)) for some in rows]
+    host = lambda some: dataclasses.replace(step_batches, rows=np.array(some))
+    parts = [next(stream(data, start_step=7, rows=rows[0]))]
+    parts += [host(some)(7) for some in rows[1:]]
     assert parts[0].image.shape[0] == 2
     for part, some in zip(parts, rows):
         assert same(jax.tree.map(lambda x, i=some: x[i], whole), part)
 
 
-def test_seeds_and_splits_give_other_streams(data):
-    base = next(stream(data))
+def test_seeds_and_splits_give_other_streams(data, step_batches):
+    base = step_batches(0)
     assert not same(base, next(stream(data, seed=1)))
     val = next(stream(data, split="val"))
     assert set(base.image[:, 0, 0, 0]) <= set(range(8))
@@ -210,9 +219,8 @@ def test_end_token_is_trained_when_asked(data):
     assert (batch.answer_mask[..., 1] == real).all()
 
 
-def test_a_batch_can_be_described(data):
-    batches = StepBatches.make(data, CONFIG, TOKENS, MODEL, seed=0)
-    batch, rows = batches(3), batches.examples(3)
+def test_a_batch_can_be_described(step_batches):
+    batch, rows = step_batches(3), step_batches.examples(3)
     assert len(rows) == CONFIG.images
     for image, row in zip(batch.image, rows):
         np.testing.assert_array_equal(image, frame(row["episode"], row["t"]))
@@ -312,11 +320,11 @@ def test_frame_that_is_no_picture_of_the_right_size_is_named(
     monkeypatch.setattr(Schema, "check", lambda *_: None)  # as others write
     episode = random_walk(0, 20)
     episode.image[1] = png
-    layout = folder.Layout(tmp_path, (1, 1), episodes_per_shard=1)
+    shards = folder.make_shards(tmp_path, {"train": (0,), "val": (1,)}, 1)
     schema = Schema.of(episode)
-    for shard, content in zip(layout.shards(), (episode, random_walk(1, 20))):
+    for shard, content in zip(shards, (episode, random_walk(1, 20))):
         folder.write_shard(shard.path, [content], schema)
-    folder.write_info(layout.shards(), [1, 1], schema, "one bad frame")
+    folder.write_info(shards, [1, 1], schema, "one bad frame")
     refused(match, tmp_path)
 
 

@@ -21,7 +21,7 @@ import tensorflow_datasets as tfds
 from hypothesis import strategies as st
 
 from data_pipelines.generate.play import play_episodes
-from data_pipelines.generate.shards import generate, make_layout, schema_of
+from data_pipelines.generate.shards import generate, schema_of, shards_of
 from data_pipelines.schema import store as folder
 from data_pipelines.schema.episode import DataError, Episode, encode_png, validate
 from data_pipelines.schema.read import load_episodes, read_episodes
@@ -120,7 +120,7 @@ def test_killed_run_continues_to_the_same_bytes(data, tmp_path):
     command = [sys.executable, "-m", "data_pipelines.generate", "--output", output]
     command += ["--config", f"{CONFIG_FILE}:debug", "--config.backend=mujoco"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    shards = make_layout(debug_config(), output).shards()
+    shards = shards_of(debug_config(), output)
     try:
         for _ in range(60_000):
             if shards[0].path.exists() or process.poll() is not None:
@@ -189,7 +189,7 @@ def test_file_in_the_way_of_the_folder_is_named(tmp_path):
 
 def test_full_disk_is_told_in_one_line_and_leaves_no_shard(copy):
     episodes = read_episodes(copy, "train")[:2]
-    shard = make_layout(debug_config(), copy).shards()[0]
+    shard = shards_of(debug_config(), copy)[0]
     shard.path.unlink()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # as a full disk does
@@ -320,7 +320,7 @@ def test_record_of_another_schema_is_refused(change, match):
 @hypothesis.given(st.integers(2, 60), st.floats(0.01, 0.99), st.integers(1, 9))
 def test_layout_holds_every_episode_once_and_splits_by_episode(count, share, shard):
     config = debug_config(episodes=count, val_share=share, episodes_per_shard=shard)
-    shards = make_layout(config, "out").shards()
+    shards = shards_of(config, Path("out"))
     numbers = [n for one in shards for n in one.numbers]
     assert numbers == list(range(count))
     assert max(len(one.numbers) for one in shards) <= shard

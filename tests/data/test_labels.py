@@ -140,7 +140,7 @@ def test_rare_answers_are_drawn_as_often_as_common_ones(tmp_path):
     config = Data(images=8, questions=1, queries=1)
     tokens, model = Tokenizer.load("tiny"), get_config("tiny")
     stream = make_train_iterator(data, config, tokens, model, seed=0)
-    yes = tokens.answer_id("yes")
+    (yes,) = tokens.encode("yes")
     said = np.concatenate([next(stream).answer_tokens[:, 0, 0] for _ in range(40)])
     assert 0.33 < (said == yes).mean() < 0.67
 

@@ -167,7 +167,9 @@ def test_quantile_scale_brings_the_quantiles_to_one(board):
     low, high = np.quantile(scaled[:, :2], [0.01, 0.99], axis=0)
     np.testing.assert_allclose(low, -1, atol=1e-3)
     np.testing.assert_allclose(high, 1, atol=1e-3)
-    np.testing.assert_allclose(scale.inverse(scaled), raw, atol=1e-6)
+    np.testing.assert_allclose(
+        scaled[:, :2] * scale.half + scale.middle, raw, atol=1e-6
+    )
 
 
 def test_action_that_never_changes_is_not_blown_up():

@@ -18,14 +18,6 @@ from swm_jax.worlds.cube import tasks as cube_tasks
 from swm_jax.worlds.cube.scene import CUBES, CubeScene
 
 
-@pytest.fixture(autouse=True)
-def compile_quickly():
-    """Compiling costs more than running here."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def test_tasks_of_the_cube_are_won_on_the_device_as_they_are_on_the_host():
     tasks = [
         cube_tasks.make_task(name, seed=seed)

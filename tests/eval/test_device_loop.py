@@ -50,14 +50,6 @@ GOALS = [
 TABLE = goal_table(GOALS)
 
 
-@pytest.fixture(autouse=True)
-def compile_quickly():
-    """Compiling costs more than running here."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**32 - 1))
 def test_the_table_chooses_what_the_goals_themselves_choose(seed):

@@ -6,8 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from swm_jax import worlds
-from swm_jax.eval import world_models
+from swm_jax import baselines, worlds
 from swm_jax.eval.answers import accuracy as qa
 from swm_jax.eval.answers import held_out, queries, sensitivity
 from swm_jax.eval.config import preset
@@ -42,7 +41,7 @@ def test_queries_are_balanced_within_type_and_horizon(held):
 
 def test_the_truth_answers_almost_everything_and_only_from_image_and_actions(env, held):
     drawn = queries.draw_queries(held, BOARD, (0, 8, 16), 1200)
-    truth = world_models.privileged("simulator", env)
+    truth = baselines.load("simulator", env)
     found = qa.examine(drawn, qa.answer(truth, drawn), "a test")
     assert found["balanced_accuracy"] > 0.95
     # Told that nothing is done, it says nothing changes: half of the changes are.
@@ -74,7 +73,7 @@ def test_sensitivity_of_the_truth_is_one_and_of_a_frozen_judge_nought(env):
     measure = lambda world: sensitivity.measure(
         env, world, planner, ("reach",), 3, 16, "published"
     )
-    truth = measure(world_models.privileged("simulator", env))
+    truth = measure(baselines.load("simulator", env))
     np.testing.assert_allclose(truth["per_task"]["reach"]["rho"], 1.0, atol=1e-3)
     assert truth["per_task"]["reach"]["favourite_percentile"] == 1.0
 
@@ -89,7 +88,7 @@ def test_sensitivity_of_the_truth_is_one_and_of_a_frozen_judge_nought(env):
 
         answer_logits = answer_log_probs
 
-    frozen = measure(world_models.Answerer("frozen", "board", Frozen()))
+    frozen = measure(baselines.Answerer("frozen", "board", Frozen()))
     assert frozen["mean"] == 0.0 and frozen["scenes"] == 3
 
 

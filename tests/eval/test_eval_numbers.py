@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from swm_jax import worlds
-from swm_jax.eval import world_models
+from swm_jax import baselines, worlds
 from swm_jax.eval.answers import accuracy, held_out, queries
 from swm_jax.eval.answers.numeric import examine_numbers
 
@@ -37,7 +36,7 @@ def test_queries_are_spread_over_bins(drawn):
 
 
 def test_the_truth_is_exact_and_needs_image_and_actions(env, drawn):
-    truth = world_models.privileged("simulator", env)
+    truth = baselines.load("simulator", env)
     found = examine_numbers(drawn, accuracy.answer(truth, drawn), "a test")["per_type"]
     for name in DISTANCES:
         row = found[name]

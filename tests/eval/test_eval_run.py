@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from swm_jax import worlds
+from swm_jax import baselines, worlds
 from swm_jax.checkpoints import RunCheckpoints, export_model
 from swm_jax.eval import journal as results_
 from swm_jax.eval import world_models
@@ -97,7 +97,7 @@ def test_whole_evaluation_writes_what_it_promises_and_goes_on(
 def test_a_killed_sweep_keeps_what_was_finished(env, tmp_path, monkeypatch):
     config = small(world_models=("simulator",), seeds=(1, 2, 3))
     journal = results_.Journal(tmp_path, config)
-    world = {"simulator": world_models.privileged("simulator", env)}
+    world = {"simulator": baselines.load("simulator", env)}
 
     class Killed(Exception):
         pass

@@ -77,7 +77,7 @@ def test_tokens_are_the_words_of_the_questions():
         for q in range(2):
             words = tokenizer.encode(lists[s][q].text)
             assert batch.tokens[s, q][batch.mask[s, q]].tolist() == list(words)
-            ids = [tokenizer.answer_id("no"), tokenizer.answer_id("yes")]
+            ids = [*tokenizer.encode("no"), *tokenizer.encode("yes")]
             assert batch.answer_ids[s, q].tolist() == ids
 
 

@@ -7,9 +7,9 @@ import numpy as np
 
 from swm_jax.planning.goals.table import choose, compile_goals
 from swm_jax.questions import ConditionalGoal, StagedGoal
+from swm_jax.questions.wordings import DIRECTIONS
 from swm_jax.worlds.board.words import (
     DIRECTION_VECTORS,
-    DIRECTIONS,
     REGION_POINTS,
 )
 

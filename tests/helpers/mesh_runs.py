@@ -10,6 +10,7 @@ import sys
 
 # A busy machine may keep one device's thread waiting for longer than XLA's 40 s.
 os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} "
     "--xla_force_host_platform_device_count=8 "
     "--xla_cpu_collective_call_terminate_timeout_seconds=1200 "
     "--xla_cpu_collective_timeout_seconds=1200"

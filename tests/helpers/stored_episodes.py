@@ -102,8 +102,7 @@ def plain_episode(number: int, steps: int = 24, width: int = 3, labels=None) -> 
 def write(directory: Path, train, val, name="data") -> Path:
     """A folder with these episodes, four to a shard."""
     directory.mkdir(parents=True)
-    shards = folder.make_shards(directory, name, "train", train, 4)
-    shards += folder.make_shards(directory, name, "val", val, 4)
+    shards = folder.make_shards(directory, {"train": train, "val": val}, 4, name)
     schema = Schema.of(train[0])
     for shard in shards:
         folder.write_shard(shard.path, shard.numbers, schema)

@@ -14,18 +14,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-import pytest
-
 from swm_jax.training.monitoring.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 600  # seconds; reached only when something hangs
-
-
-def compiled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One compilation cache for all runs of a test session, and for all its workers."""
-    base = tmp_path_factory.getbasetemp()
-    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
 
 
 class Run(subprocess.Popen):
@@ -52,14 +44,10 @@ def _content(file) -> str:
 
 
 class Runs:
-    """Starts runs that share one compilation cache.
+    """Starts runs; they have the compilation cache of the test session."""
 
-    Optimisation of compiled programs is off: these tests compile far longer than they
-    compute, and compare only runs with one another.
-    """
-
-    def __init__(self, cache: Path):
-        self._cache, self._started = cache, []
+    def __init__(self):
+        self._started = []
 
     def start(
         self,
@@ -87,12 +75,10 @@ class Runs:
             program = ["-m", "tests.helpers.starved_training"]
         command = [sys.executable, *program, "--workdir", str(workdir)]
         command += ["--config", f"experiments/board_tiny.py:{arg}"]
-        command += ["--compilation_cache_dir", str(self._cache), *flags]
-        environment = {
-            **os.environ,
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-        }
+        # By the flag alone, so that a test's own flag can say "off".
+        environment = dict(os.environ)
+        cache = environment.pop("JAX_COMPILATION_CACHE_DIR")
+        command += ["--compilation_cache_dir", cache, *flags]
 
         def limit():
             hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]

@@ -264,7 +264,7 @@ def test_written_answers_are_the_decoded_tokens():
 
 def test_answer_sets_are_encoded_by_length_and_refused_by_name():
     tokenizer = Tokenizer.load("tiny")
-    no, yes = tokenizer.answer_id("no"), tokenizer.answer_id("yes")
+    (no,), (yes,) = tokenizer.encode("no"), tokenizer.encode("yes")
     assert encode_answers(tokenizer, ("no", "yes")).tolist() == [[no], [yes]]
     assert encode_answers(tokenizer, ("no", "yes"), end=True).tolist() == [
         [no, 1],

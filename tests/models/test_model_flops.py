@@ -69,7 +69,7 @@ def test_planning_counts_are_those_of_the_traced_program(layout, scan):
     actions = np.zeros((1, N, H, 2), np.float32)
     score = lambda *inputs: VLMWorldModel.answer_logits(*inputs, horizons=(2, H))
     assert count(score, model, context, actions) == flops.scoring_flops(
-        model.config, N, K, Q, H, T
+        model.config, flops.Scoring(N, K, Q, H, T)
     )
 
 
@@ -107,7 +107,7 @@ def test_compiled_program_agrees_with_the_count():
     actions = jax.ShapeDtypeStruct((1, 64, 16, 2), jnp.float32)
     score = lambda *inputs: VLMWorldModel.answer_logits(*inputs, horizons=(8, 16))
     compiled = jax.jit(score).lower(model, context, actions).compile()
-    counted = flops.scoring_flops(config, 64, 2, Q, 16, T)
+    counted = flops.scoring_flops(config, flops.Scoring(64, 2, Q, 16, T))
     # XLA also counts norms, softmax and masks.
     assert 1.0 < compiled.cost_analysis()["flops"] / counted < 1.15
 
@@ -119,11 +119,11 @@ def test_gemma_2b_costs_what_its_description_says():
     assert flops.unembed_flops(config) == 2 * 2048 * 257_152
     # 27 layers at 256 tokens; the tower has 412 M weights.
     assert flops.image_tower_flops(config) == pytest.approx(2 * 412e6 * 256, rel=0.08)
-    shape = dict(candidates=64, horizons=2, questions=2, actions=16)
-    branched = flops.scoring_tokens(config, **shape)
+    asked = flops.Scoring(64, 2, 2, 16, config.max_question_tokens)
+    branched = flops.scoring_tokens(config, asked)
     assert branched == 64 * (16 + 2 * 2)
     full = get_config("paligemma_3b_224", layout="full")
-    ratio = flops.scoring_flops(full, **shape) / flops.scoring_flops(config, **shape)
+    ratio = flops.scoring_flops(full, asked) / flops.scoring_flops(config, asked)
     assert ratio == pytest.approx(4 * (256 + 16 + 1 + 32 + 1) / 20, rel=0.05)
     # One pass over 64 candidates reads 2 G weights once, in two bytes each.
-    assert flops.scoring_bytes(config, **shape) == pytest.approx(3.96e9, rel=0.1)
+    assert flops.scoring_bytes(config, asked) == pytest.approx(3.96e9, rel=0.1)

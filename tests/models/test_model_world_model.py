@@ -134,7 +134,7 @@ def test_a_person_gets_the_planners_answer():
     text = "Is the red moon touching the blue cube?"
     observation, _, actions = case()
     tokens, mask = tokenizer.encode_batch([text], 16)
-    ids = [tokenizer.answer_id("no"), tokenizer.answer_id("yes")]
+    ids = [*tokenizer.encode("no"), *tokenizer.encode("yes")]
     questions = QuestionBatch(
         tokens=tokens[None],
         mask=mask[None],

@@ -51,14 +51,6 @@ def test_answers_of_several_tokens_are_padded_and_end():
     np.testing.assert_array_equal(arrays.offered[0], [[1, 1, 1], [1, 1, 0]])
 
 
-@pytest.fixture(autouse=True)
-def compile_quickly():
-    """Compiling costs more than running here."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.mark.parametrize(
     "normalise", ("answers", pytest.param("vocabulary", marks=pytest.mark.slow))
 )

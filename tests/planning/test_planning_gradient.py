@@ -22,7 +22,7 @@ from swm_jax.planning import (
     desired_scores,
     get_planner,
 )
-from swm_jax.planning.gradient import check_differentiable
+from swm_jax.planning.protocol import check_differentiable
 
 SMALL = dict(horizon=4, sub_chunk=2, execute=2, carry=0)
 GOAL = np.array([0.05, -0.02])  # within reach of two actions of 0.03

@@ -14,8 +14,8 @@ from swm_jax.models import Observation
 from swm_jax.planning import FakeWorldModel, PlannerConfig, get_planner
 from swm_jax.planning.controller import Controller
 from swm_jax.planning.noise import coloured_noise, scene_keys
+from swm_jax.planning.planners.sampling import refit_mppi
 from swm_jax.planning.population import first_population
-from swm_jax.planning.refits import refit_mppi
 from swm_jax.planning.search import Problem, search
 from swm_jax.planning.state import blank_state, shift
 from swm_jax.questions import Stage, StagedGoal

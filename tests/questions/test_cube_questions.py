@@ -26,6 +26,7 @@ from swm_jax.worlds.cube.scene import CUBES, CubeScene
 
 BOARD, CUBE = worlds.language("board"), worlds.language("cube")
 TABLE = CUBE.table(CUBES)
+margin_in_jax = jax.jit(CUBE.margin)  # one for all examples
 
 
 def scene_of(cubes, gripper=(0.3, -0.3, 0.3, 0.0, 0.04, 0.04), turns=None) -> CubeScene:
@@ -172,7 +173,7 @@ def test_margins_are_finite_and_the_same_in_numpy_and_jax(seed):
         for i, each in enumerate(cubes)
     ]
     here = CUBE.margin(TABLE.type_id, TABLE.args, *map(expand, scenes))
-    there = jax.jit(CUBE.margin)(
+    there = margin_in_jax(
         jnp.asarray(TABLE.type_id), jnp.asarray(TABLE.args),
         *(jax.tree.map(jnp.asarray, expand(s)) for s in scenes),
     )  # fmt: skip

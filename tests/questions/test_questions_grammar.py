@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from swm_jax import worlds
 from swm_jax.envs import BLOCK_NAMES, COLOURS, SHAPES
 from swm_jax.questions import YES_NO, Question, check_on_board
+from swm_jax.questions.wordings import DIRECTIONS
 from swm_jax.worlds.board.scene import BLOCK_SETS
 from swm_jax.worlds.board.words import (
-    DIRECTIONS,
     OBJECT_NAMES,
     detection_prompt,
     region_prompt,

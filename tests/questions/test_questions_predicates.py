@@ -14,9 +14,10 @@ from swm_jax.envs import BLOCK_NAMES
 from swm_jax.questions import (
     expand,
 )
+from swm_jax.questions.wordings import DIRECTIONS
 from swm_jax.worlds.board.geometry import CAMERA_FORWARD, CAMERA_UP, X_BOUNDS, Y_BOUNDS
 from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
-from swm_jax.worlds.board.words import DIRECTIONS, REGIONS
+from swm_jax.worlds.board.words import REGIONS
 
 BOARD = worlds.language("board")
 TYPES = BOARD.select()

@@ -120,15 +120,7 @@ def test_places_are_scored_by_both_distances_of_what_counts():
     assert np.isfinite(slope).all()
 
 
-@pytest.fixture
-def compile_quickly():
-    """Compiling costs more than running here."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-def test_read_outs_are_logged_in_units_that_their_names_say(compile_quickly):
+def test_read_outs_are_logged_in_units_that_their_names_say():
     """A read-out that is 3 and 4 cm off is 50 mm off; one that is right, 0 sides."""
     small = dict(vision_width=32, vision_mlp=32, width=32, mlp=32)
     small |= dict(image_size=16, patch_size=8, depth=1, vision_depth=1)

@@ -5,16 +5,20 @@ import numpy as np
 import pytest
 
 from swm_jax.envs import BLOCK_NAMES
-from swm_jax.envs.pushing import servo_gains
+from swm_jax.envs.pushing_model import servo_gains
 from swm_jax.worlds.board import geometry as board_geometry
 from swm_jax.worlds.board.model import (
-    board_model,
+    board_mjcf,
     collision_capsules,
     outline_triangles,
 )
 from swm_jax.worlds.board.scene import BLOCK_SETS, SLOT_SHAPES
 
 SHAPES = sorted(board_geometry.OUTLINES)
+
+
+def board_model(**options):
+    return mujoco.MjModel.from_xml_string(board_mjcf(**options))
 
 
 def rim(outline, per_side=40):

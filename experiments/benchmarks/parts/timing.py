@@ -1,5 +1,6 @@
 """Times of several programs, taken side by side."""
 
+import importlib.util
 import os
 import time
 
@@ -36,3 +37,11 @@ def side_by_side(*calls, turns: int = 7, seconds: float = 300.0) -> list[float]:
             jax.block_until_ready(call())
             times.append(time.perf_counter() - start)
     return [min(times) for times in spent]
+
+
+def installed(*packages: str) -> bool:
+    """Whether all of some packages are there; says which are not."""
+    missing = [p for p in packages if importlib.util.find_spec(p) is None]
+    if missing:
+        print(f"left out, not installed: {', '.join(missing)}")
+    return not missing

@@ -17,8 +17,8 @@ from experiments.benchmarks.parts.workloads import (
     one_question_per_sequence,
     random_batch,
 )
-from swm_jax.models import ModelConfig, SemanticWorldModel, TrainBatch, flops
-from swm_jax.tools.programs import train_tokens
+from swm_jax.models import ModelConfig, SemanticWorldModel, TrainBatch
+from swm_jax.tools.programs import step_flops, train_tokens
 from swm_jax.training import Experiment
 from swm_jax.training.build import build, initial_state
 from swm_jax.training.sharding import make_mesh, shard_batch
@@ -133,15 +133,6 @@ def jax_way(name: str, preset: Preset) -> Way:
         name, run, batch.query_type.size, train_tokens(model, batch),
         count(False), count(True),
     )  # fmt: skip
-
-
-def step_flops(model: ModelConfig, batch: TrainBatch, recompute: bool) -> int:
-    """Operations of a step on a batch; see `flops.train_step_flops`."""
-    images, actions = batch.actions.shape[:2]
-    questions, length = batch.question_tokens.shape[1:]
-    queries, answers = batch.answer_tokens.shape[1:]
-    shape = (images, actions, questions, length, queries, answers)
-    return flops.train_step_flops(model, *shape, recompute=recompute)
 
 
 def reference_way(preset: Preset) -> Way | None:

@@ -20,8 +20,8 @@ from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
 from swm_jax.checkpoints.formats.huggingface.config import write_config
 from swm_jax.checkpoints.formats.huggingface.table import canonical, rules_for
-from swm_jax.checkpoints.formats.lazy_arrays import flatten
 from swm_jax.models import ModelConfig
+from swm_jax.models.backbones.weights import named_leaves
 
 
 class PublishedLoop:
@@ -45,7 +45,7 @@ class PublishedLoop:
         answers: Int[np.ndarray, "Q C"],
         horizons: tuple[int, ...],
     ):
-        tree = {k: torch.from_dlpack(x) for k, x in flatten(params).items()}
+        tree = {k: torch.from_dlpack(x) for k, x in named_leaves(params).items()}
         self.table = tree["llm/embedder/input_embedding"]
         self.device, self.dtype = self.table.device, self.table.dtype
         self.on_cpu, self.threads = self.device.type == "cpu", torch.get_num_threads()

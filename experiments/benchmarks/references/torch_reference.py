@@ -18,8 +18,9 @@ from torch import nn
 from transformers import PaliGemmaForConditionalGeneration
 
 from swm_jax.checkpoints.convert import convert
-from swm_jax.checkpoints.formats.lazy_arrays import Leaf, Source, flatten
+from swm_jax.checkpoints.formats.lazy_arrays import Leaf, Source
 from swm_jax.models import ModelConfig, TrainBatch
+from swm_jax.models.backbones.weights import named_leaves
 
 
 class ReferenceModel(nn.Module):
@@ -110,7 +111,7 @@ def load_paligemma(
     """`transformers`' model with our weights, by way of a folder on disk."""
     leaves = {
         key: _leaf(np.asarray(leaf))
-        for key, leaf in flatten(params).items()
+        for key, leaf in named_leaves(params).items()
         if not key.startswith("action/")
     }
     metadata = {"model": {"variant": config.variant, "overrides": {}}}

@@ -13,10 +13,12 @@ from typing import Any
 import jax
 import ml_dtypes
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
 from swm_jax.checkpoints.errors import CheckpointError
 from swm_jax.files import AnyPath
 from swm_jax.models import ModelConfig, SemanticWorldModel, Tokenizer
+from swm_jax.models.backbones.weights import named_leaves
 
 DTYPES = {
     "float32": np.dtype(np.float32),
@@ -104,28 +106,8 @@ class Source:
 
 def model_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Key and shape of every parameter of a model."""
-    shapes = jax.eval_shape(SemanticWorldModel(config).init_params, jax.random.key(0))
-    return {key: leaf.shape for key, leaf in flatten(shapes).items()}
-
-
-def flatten(tree: Any) -> dict[str, Any]:
-    """Leaves of a nested dict by key."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
-def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """The nested dict of leaves by key."""
-    tree: dict[str, Any] = {}
-    for key, leaf in leaves.items():
-        *folders, name = key.split("/")
-        node = tree
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[name] = leaf
-    return tree
+    shapes = SemanticWorldModel(config).param_shapes()
+    return {key: leaf.shape for key, leaf in named_leaves(shapes).items()}
 
 
 def bounds(index: Index, shape: tuple[int, ...]) -> Index:
@@ -226,4 +208,4 @@ def to_arrays(
             lambda index, leaf=leaf, kind=kind: leaf.read(index, kind),
         )
         progress(leaf.size * leaf.dtype.itemsize)
-    return unflatten(arrays)
+    return unflatten_dict(arrays, sep="/")

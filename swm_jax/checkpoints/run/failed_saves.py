@@ -15,6 +15,8 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
+from swm_jax.choices import first_line
+
 SWEEPS = 10
 
 
@@ -67,7 +69,7 @@ def probe(folder: epath.Path) -> None:
         path.write_bytes(b"x")
         path.unlink()
     except Exception as error:  # object stores raise kinds of their own
-        reason = reason_of(error)
+        reason = first_line(error)
     if not all_agree(reason is None):
         raise OSError(reason or "another process cannot write")
 
@@ -88,16 +90,11 @@ def first_reason(error: BaseException, timeout: int) -> str:
     while _is_timeout(error) and error.__context__ is not None:
         error = error.__context__
     if not _is_timeout(error):
-        return reason_of(error)
+        return first_line(error)
     return (
         f"not complete after {timeout} s, because another process cannot "
         "write or the storage is slow (config.save_timeout)"
     )
-
-
-def reason_of(error: BaseException) -> str:
-    """The first line of an error, or its kind."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _is_timeout(error: BaseException) -> bool:

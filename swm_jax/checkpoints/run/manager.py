@@ -33,11 +33,11 @@ from swm_jax.checkpoints.run.failed_saves import (
     mute_late_writes,
     mute_unbegun_writes,
     probe,
-    reason_of,
     remove_half_written,
     warn,
 )
 from swm_jax.checkpoints.run.retention import SAVE_TIMEOUT, KeepBest, manager_options
+from swm_jax.choices import first_line
 
 FORMAT = "swm_jax"
 FORMAT_VERSION = 1
@@ -305,7 +305,7 @@ class RunCheckpoints:
         try:
             found = read()
         except Exception as error:  # Orbax and TensorStore raise many kinds
-            reason = reason_of(error)
+            reason = first_line(error)
         if not all_agree(reason is None):
             raise DamagedCheckpoint(
                 f"{self.folder / str(step)} cannot be read: "

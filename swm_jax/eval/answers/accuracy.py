@@ -13,9 +13,9 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
+from swm_jax.baselines import Answerer
 from swm_jax.eval import statistics
 from swm_jax.eval.answers.queries import Queries, guess_from_question
-from swm_jax.eval.world_models import Answerer
 from swm_jax.models.ask import read_answers
 from swm_jax.planning.goals.question_batch import question_batch
 

@@ -17,11 +17,11 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from swm_jax import worlds
+from swm_jax import baselines, worlds
 from swm_jax.arrays import Array
+from swm_jax.baselines import Answerer
 from swm_jax.envs import AnyScene, Env
 from swm_jax.eval import statistics
-from swm_jax.eval.world_models import Answerer, privileged
 from swm_jax.planning import Planner, PlannerConfig, chunk_value, desired_scores
 from swm_jax.planning.controller import Controller
 from swm_jax.planning.goals.question_batch import goal_batch
@@ -51,7 +51,7 @@ def measure(
       goal: preset of the questions.
       say: called with the number of scenes done after every batch.
     """
-    truth = privileged("simulator", env)
+    truth = baselines.load("simulator", env)
     room = worlds.load(env.world).most_questions(tasks, goal)
     per_task, examples, done = {}, [], 0
     for task in tasks:

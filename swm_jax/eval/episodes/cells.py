@@ -12,15 +12,14 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from swm_jax.baselines import Answerer
 from swm_jax.envs import AnyScene, Env
 from swm_jax.eval.config import EvalConfig
 from swm_jax.eval.episodes.device_program import run_on_device
 from swm_jax.eval.episodes.host_loop import EpisodeResult, run_episodes
 from swm_jax.eval.journal import Episode, Journal
-from swm_jax.eval.world_models import Answerer
 from swm_jax.files import replaced
-from swm_jax.planning import Planner
-from swm_jax.planning.presets import used_settings
+from swm_jax.planning import PLANNERS, Planner
 from swm_jax.worlds import load
 
 Cell = tuple[str, str, str]  # task, method, world model
@@ -30,10 +29,11 @@ def make_planner(config: EvalConfig, method: str) -> Planner:
     """The planner of a method, with the numbers the configuration overrides."""
     settings = dict(config.planners.get(method, {}))
     make = functools.partial(load(config.world).make_planner, method)
-    used = used_settings(method, **settings)
+    preset = PLANNERS[method]
+    used = preset.used_settings(**settings)
     names = ("candidates", "iterations", "execute")
     given = {k: v for k in names if k in used and (v := getattr(config, k))}
-    if method in ("best_of_n", "random_shooting") and "iterations" in given:
+    if preset.config.iterations == 1 and "iterations" in given:
         # One population of the same size as all rounds of the others together.
         iterations = given.pop("iterations")
         base = make(**settings).config.candidates
@@ -42,7 +42,7 @@ def make_planner(config: EvalConfig, method: str) -> Planner:
         given["candidates"] = base
     if few := given.get("candidates"):
         own = make(**settings).config
-        used = used_settings(method, **{**settings, **given})
+        used = preset.used_settings(**{**settings, **given})
         most = {"keep": few - 1, "elites": few, "carry": few, "refine": few}
         given |= {k: min(getattr(own, k), v) for k, v in most.items() if k in used}
     return make(**{**settings, **given})

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from scipy import stats
 
-from swm_jax.eval.report.svg import WIDTH, Axes, hover, label, padded, tag, ticks
+from swm_jax.eval.report.svg import WIDTH, Axes, hover, label, line, padded, tag, ticks
 
 
 def bars(
@@ -32,11 +32,7 @@ def bars(
     percent = lambda v: f"{100 * v:.0f} %"
     parts, y = [], axes.top
     quarter = (0.0, 0.25, 0.5, 0.75, 1.0)
-    for v in quarter:
-        x = axes.x(v)
-        parts.append(
-            tag("line", x1=x, x2=x, y1=axes.top, y2=height - axes.bottom, class_="grid")
-        )
+    parts += [axes.upright(v, "grid") for v in quarter]
     for group_name, group in groups:
         parts.append(label(8, y + 15, group_name, "group", "start"))
         y += head
@@ -51,28 +47,18 @@ def bars(
             )  # fmt: skip
             if "mark" in bar:
                 x = axes.x(bar["mark"])
-                parts.append(
-                    tag("line", x1=x, x2=x, y1=y + 1, y2=y + row - 1, class_="mark")
-                )
+                parts.append(line(x, x, y + 1, y + row - 1, "mark"))
             if bar.get("interval"):
                 low, high = map(axes.x, bar["interval"])
                 middle = y + row / 2
-                for x1, x2, y1, y2 in (
-                    (low, high, middle, middle),
-                    (low, low, middle - 4, middle + 4),
-                    (high, high, middle - 4, middle + 4),
-                ):
-                    parts.append(
-                        tag("line", x1=x1, x2=x2, y1=y1, y2=y2, class_="whisker")
-                    )
+                parts.append(line(low, high, middle, middle, "whisker"))
+                for x in (low, high):
+                    parts.append(line(x, x, middle - 4, middle + 4, "whisker"))
             parts.append(label(axes.width - 76, y + 15, bar["text"], "value", "start"))
             y += row
         y += gap
     if reference:
-        x = axes.x(reference[0])
-        parts.append(
-            tag("line", x1=x, x2=x, y1=axes.top, y2=height - axes.bottom, class_="dash")
-        )
+        parts.append(axes.upright(reference[0], "dash"))
     base = height - axes.bottom
     for v in quarter:
         parts.append(label(axes.x(v), base + 18, percent(v)))
@@ -115,10 +101,9 @@ def lines(
         )
         colour = f"stroke:var(--c{i % 6})"
         parts.append(tag("path", hover(label_), d=path, class_="line", style=colour))
-        parts.append(
-            tag("line", x1=x_legend, x2=x_legend + 18, y1=14, y2=14, class_="line",
-                style=colour)
-        )  # fmt: skip
+        start, end = x_legend, x_legend + 18
+        line = tag("line", x1=start, x2=end, y1=14, y2=14, class_="line", style=colour)
+        parts.append(line)
         parts.append(label(x_legend + 24, 18, label_, "tick", "start"))
         x_legend += 44 + 6.6 * len(label_)
     return axes.page("".join(parts), name)
@@ -137,10 +122,8 @@ def reliability(before: dict, after: dict, name: str) -> str:
     parts = [
         axes.frame("said: p(yes)", "seen: share of yes", fifth, fifth, short, short)
     ]
-    parts.append(
-        tag("line", x1=axes.x(0.0), y1=axes.y(0.0), x2=axes.x(1.0), y2=axes.y(1.0),
-            class_="dash")
-    )  # fmt: skip
+    ends = axes.x(0.0), axes.x(1.0), axes.y(0.0), axes.y(1.0)
+    parts.append(line(*ends, "dash"))
     for i, (what, curve) in enumerate((("as it speaks", before), ("tempered", after))):
         bins = curve["bins"]
         total = sum(b["count"] for b in bins)
@@ -180,7 +163,8 @@ def scatter(
     if not every_x:
         return ""
     axes = Axes(padded(every_x), padded(every_y), width=420, height=400, top=32)
-    parts, x_legend = [axes.frame(x_label, y_label)], axes.left
+    names = [what for what, _, _ in groups]
+    parts = [axes.frame(x_label, y_label), axes.legend(names)]
     for i, (what, xs, ys) in enumerate(groups):
         colour = f"fill:var(--c{i % 6})"
         for x, y in zip(xs, ys):
@@ -189,9 +173,6 @@ def scatter(
                 tag("circle", title, cx=axes.x(x), cy=axes.y(y), r=3.2, class_="dot",
                     style=colour)
             )  # fmt: skip
-        parts.append(tag("circle", cx=x_legend + 6, cy=14, r=5, style=colour))
-        parts.append(label(x_legend + 16, 18, what, "tick", "start"))
-        x_legend += 34 + 6.6 * len(what)
     return axes.page("".join(parts), name)
 
 
@@ -211,7 +192,8 @@ def histogram(
     top = max((sum(column) for column in zip(*counts)), default=0)
     axes = Axes(x_range, (0.0, max(top, 1) * 1.08), height=260, top=32)
     whole = [v for v in ticks(0.0, max(top, 1) * 1.08) if v == int(v)]
-    parts, x_legend = [axes.frame(x_label, "scenes", y_ticks=whole)], axes.left
+    names = [what for what, _ in groups]
+    parts = [axes.frame(x_label, "scenes", y_ticks=whole), axes.legend(names)]
     base = [0] * bins
     for i, (what, _) in enumerate(groups):
         colour = f"fill:var(--c{i % 6})"
@@ -227,14 +209,7 @@ def histogram(
                     height=axes.y(base[b]) - y, style=colour)
             )  # fmt: skip
             base[b] += count
-        parts.append(tag("circle", cx=x_legend + 6, cy=14, r=5, style=colour))
-        parts.append(label(x_legend + 16, 18, what, "tick", "start"))
-        x_legend += 34 + 6.6 * len(what)
-    zero = axes.x(0.0)
-    parts.append(
-        tag("line", x1=zero, x2=zero, y1=axes.top, y2=axes.height - axes.bottom,
-            class_="dash")
-    )  # fmt: skip
+    parts.append(axes.upright(0.0, "dash"))
     return axes.page("".join(parts), name)
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from swm_jax.baselines.answerer import Answerer, painter
 from swm_jax.envs import AnyScene
-from swm_jax.eval.world_models import Answerer, painter
 from swm_jax.models.ask import read_answers
 from swm_jax.planning.goals.question_batch import question_batch
 from swm_jax.questions import Language, Question

@@ -14,14 +14,14 @@ import jax
 import numpy as np
 from PIL import Image
 
-from swm_jax import worlds
+from swm_jax import baselines, worlds
 from swm_jax.cli import Progress
 from swm_jax.eval.config import EvalConfig
 from swm_jax.eval.episodes.cells import load_actions, load_episode, make_planner
 from swm_jax.eval.journal import Episode
 from swm_jax.eval.report import film
 from swm_jax.eval.report.page import display
-from swm_jax.eval.world_models import Learned, privileged
+from swm_jax.eval.world_models import Learned
 from swm_jax.files import replaced
 from swm_jax.planning.controller import Controller
 
@@ -43,7 +43,7 @@ def shoot(
         return {}
     reel = {}
     progress = Progress("films", len(config.tasks), "tasks")
-    order = ("swm", "simulator", "random")
+    order = ("swm", *baselines.baselines())
     for i, task in enumerate(config.tasks):
         episode = choose(episodes, task, order)
         scenes = load_episode(config, folder, episode) if episode else None
@@ -56,7 +56,7 @@ def shoot(
 def _film(config, env, learned, episode: Episode, scenes, folder) -> dict:
     keep = np.arange(min(scenes.batch_shape[0], LONGEST + 1))
     scenes = jax.tree.map(lambda x: np.asarray(x)[keep], scenes)
-    truth = privileged("simulator", env)
+    truth = baselines.load("simulator", env)
     answerer = learned.answerer if episode.world_model == "swm" else truth
     names = tuple(episode.detail.split(", "))
     world = worlds.load(config.world)

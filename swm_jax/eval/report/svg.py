@@ -43,6 +43,11 @@ def label(x: float, y: float, text: str, kind: str = "tick", anchor="middle") ->
     return tag("text", html.escape(text), x=x, y=y, class_=kind, text_anchor=anchor)
 
 
+def line(x1: float, x2: float, y1: float, y2: float, kind: str) -> str:
+    """A straight line; `kind` is its CSS class."""
+    return tag("line", x1=x1, x2=x2, y1=y1, y2=y2, class_=kind)
+
+
 def hover(text: str) -> str:
     return tag("title", html.escape(text))
 
@@ -92,27 +97,13 @@ class Axes:
         bottom, left = self.height - self.bottom, self.left
         for v in ticks(*self.y_range) if y_ticks is None else y_ticks:
             y = self.y(v)
-            parts.append(
-                tag(
-                    "line",
-                    x1=left,
-                    x2=self.width - self.right,
-                    y1=y,
-                    y2=y,
-                    class_="grid",
-                )
-            )
+            parts.append(line(left, self.width - self.right, y, y, "grid"))
             parts.append(label(left - 8, y + 4, y_format(v), anchor="end"))
         for v in ticks(*self.x_range) if x_ticks is None else x_ticks:
             x = self.x(v)
-            parts.append(
-                tag("line", x1=x, x2=x, y1=bottom, y2=bottom + 4, class_="axis")
-            )
+            parts.append(line(x, x, bottom, bottom + 4, "axis"))
             parts.append(label(x, bottom + 18, x_format(v)))
-        parts.append(
-            tag("line", x1=left, x2=self.width - self.right, y1=bottom, y2=bottom,
-                class_="axis")
-        )  # fmt: skip
+        parts.append(line(left, self.width - self.right, bottom, bottom, "axis"))
         middle = (left + self.width - self.right) / 2
         parts.append(label(middle, self.height - 8, x_label, "name"))
         if y_label:
@@ -121,6 +112,21 @@ class Axes:
                 tag("text", html.escape(y_label), class_="name", text_anchor="middle",
                     transform=f"translate(14 {y:.1f}) rotate(-90)")
             )  # fmt: skip
+        return "".join(parts)
+
+    def upright(self, value: float, kind: str) -> str:
+        """A line from the bottom to the top at a value of x."""
+        x = self.x(value)
+        return line(x, x, self.top, self.height - self.bottom, kind)
+
+    def legend(self, names: Sequence[str]) -> str:
+        """Dots in the colours of the series, with their names."""
+        parts, x = [], self.left
+        for i, name in enumerate(names):
+            colour = f"fill:var(--c{i % 6})"
+            parts.append(tag("circle", cx=x + 6, cy=14, r=5, style=colour))
+            parts.append(label(x + 16, 18, name, "tick", "start"))
+            x += 34 + 6.6 * len(name)
         return "".join(parts)
 
     def page(self, content: str, name: str) -> str:

@@ -152,3 +152,13 @@ def cast(tree: Any, dtype: Any) -> Any:
     adapted = lambda x: isinstance(x, Adapted)
     plain = lambda x: x.merged() if adapted(x) else x
     return jax.tree.map(lambda x: plain(x).astype(dtype), tree, is_leaf=adapted)
+
+
+def leaf_name(path: Any) -> str:
+    """The path of a leaf of a tree, joined by "/": "llm/layers/attn/q_einsum/w"."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """Leaves of a tree by `leaf_name`."""
+    return {leaf_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}

@@ -8,6 +8,7 @@ The SWM stage may keep every n-th step for rendered scenes (`rendered_every`), s
 names stay bound to places while the model learns what actions do.
 """
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -80,14 +81,15 @@ class WorldModelInputs:
         """See `Inputs`."""
         if self._rendered:
             return (
-                self._sample(self._experiment.seed, step) for step in _count(start_step)
+                self._sample(self._experiment.seed, step)
+                for step in itertools.count(start_step)
             )
         stream = self._episodes.stream(start_step)
         if not self._every:
             return stream
         return (
             self._sample(self._experiment.seed, step) if self._renders(step) else batch
-            for step, batch in zip(_count(start_step), stream)
+            for step, batch in zip(itertools.count(start_step), stream)
         )
 
     def validation(self) -> list[TrainBatch]:
@@ -123,6 +125,7 @@ class WorldModelInputs:
         """Batches by step of a split, with `stream` and `examples`."""
         experiment, (model_config, tokenizer) = self._experiment, self._parts
         data = experiment.data
+        rest = {"seed": experiment.seed, "split": split, "rows": self._rows}
         if data.source == "simulated":
             from data_pipelines.generate import pose_cache as poses
             from data_pipelines.saqa import device_batches as device_saqa
@@ -130,29 +133,8 @@ class WorldModelInputs:
             generation = ml_collections.ConfigDict(dict(data.simulated.generation))
             episodes = poses.simulated_episodes(generation, str(data.dir), split)
             return device_saqa.DeviceBatches.make(
-                episodes,
-                data,
-                tokenizer,
-                model_config,
-                seed=experiment.seed,
-                split=split,
-                rows=self._rows,
+                episodes, data, tokenizer, model_config, **rest
             )
         from data_pipelines.batches import stream as batches
 
-        return batches.StepBatches.make(
-            data.dir,
-            data,
-            tokenizer,
-            model_config,
-            seed=experiment.seed,
-            split=split,
-            rows=self._rows,
-        )
-
-
-def _count(start: int) -> Iterator[int]:
-    step = start
-    while True:
-        yield step
-        step += 1
+        return batches.StepBatches.make(data.dir, data, tokenizer, model_config, **rest)

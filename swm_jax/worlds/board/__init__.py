@@ -1,6 +1,6 @@
 """The board: a peg pushes eight blocks about a table, after Language-Table."""
 
-from swm_jax.envs import EnvMaker
+from swm_jax.envs.env import PUSHING, EnvMaker
 from swm_jax.worlds.board import (
     env,
     geometry,
@@ -17,15 +17,14 @@ from swm_jax.worlds.world import (
     Renderers,
     Tasks,
     World,
+    check_near_share,
 )
 
 WORLD = World(
     name="board",
     env=EnvMaker(
-        engines={
-            "mujoco": "swm_jax.worlds.board.engine:MujocoBoard",
-            "mjx": "swm_jax.worlds.board.engine:MjxBoard",
-        },
+        engines=PUSHING,
+        half=env.BoardEnv,
         settings=env.default_config,
         action_size=env.BoardEnv.action_size,
         action_limit=geometry.ACTION_LIMIT,
@@ -43,7 +42,7 @@ WORLD = World(
         act=policies.act,
         starts=policies.starts,
         generation=policies.generation_config,
-        check=policies.check_generation,
+        check=check_near_share,
         settings=("block_set",),
         expert=policies.expert,
     ),

@@ -40,11 +40,6 @@ BOARD_RGB = (0.2, 0.2, 0.2)
 PEG_RGB = (0.6, 0.6, 0.6)
 BACKGROUND_RGB = (0.85, 0.85, 0.85)
 
-# One directional light without shadow or highlight, and ambient light.
-LIGHT_DIRECTION = (-0.3, 0.2, -0.933)  # the way it travels
-LIGHT_AMBIENT = 0.45
-LIGHT_DIFFUSE = 0.55
-
 
 def _fit(points: np.ndarray, width: float, depth: float) -> np.ndarray:
     """Centres an outline on its area centroid and scales it to its footprint."""

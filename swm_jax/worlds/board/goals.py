@@ -18,11 +18,11 @@ from swm_jax.envs.scene import BLOCK_NAMES, array_namespace
 from swm_jax.questions.conditional_goals import ConditionalGoal
 from swm_jax.questions.goal import Goal, make_goal
 from swm_jax.questions.task_goals import Goals, TaskGoal
+from swm_jax.questions.wordings import DIRECTIONS
 from swm_jax.worlds.board.questions import LANGUAGE
 from swm_jax.worlds.board.scene import Scene
 from swm_jax.worlds.board.words import (
     DIRECTION_VECTORS,
-    DIRECTIONS,
     REGION_POINTS,
     REGIONS,
     nearest_direction,

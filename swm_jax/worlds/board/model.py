@@ -13,13 +13,18 @@ friction: the table's friction is a projection of the velocities after every ste
 (`envs/pushing.py`), which couples sliding and spinning as real dry friction does.
 """
 
-import mujoco
 import numpy as np
 from jaxtyping import Float
 
-from swm_jax.envs.pushing import servo_gains
+from swm_jax.envs.pushing_model import (
+    Peg,
+    inertial,
+    paint,
+    planar_joints,
+    pushing_mjcf,
+)
 from swm_jax.envs.scene import BLOCK_NAMES
-from swm_jax.worlds.board import geometry as geometry
+from swm_jax.worlds.board import geometry
 from swm_jax.worlds.board.scene import BLOCK_SETS, SLOT_SHAPES
 
 NUM_BLOCKS = len(SLOT_SHAPES)
@@ -31,9 +36,6 @@ BLOCK_BOUNDS = (
     (geometry.X_BOUNDS[0] + WALL_INSET, geometry.Y_BOUNDS[0] + WALL_INSET),
     (geometry.X_BOUNDS[1] - WALL_INSET, geometry.Y_BOUNDS[1] - WALL_INSET),
 )
-PEG_MASS = 0.2  # kg, with its arm: twenty blocks' worth
-PEG_FORCE = 10.0  # newtons, limit of the servo
-PEG_COVERAGE = 0.91  # of a step within one control period, from rest
 # Contacts have no friction, so that a pushed block would turn away too easily: this
 # much more inertia (blocks have 1.4 to 2.6e-6) brings turns near the reference.
 TURN_INERTIA = 1e-6  # kg m^2
@@ -101,82 +103,36 @@ def board_mjcf(
       iterations: Newton iterations of the contact solver per physics step.
       visuals: whether to add prisms, board, light and sky.
     """
-    steps = round(geometry.CONTROL_PERIOD / physics_dt)
-    stiffness, damping = servo_gains(physics_dt, steps, PEG_COVERAGE)
     bodies = "".join(
         _block_xml(slot, BLOCK_NAMES[BLOCK_SETS[block_set][slot]], visuals)
         for slot in range(NUM_BLOCKS)
     )
-    assets = _asset_xml() if visuals else ""
-    surroundings = _surroundings_xml() if visuals else ""
-    height = geometry.BLOCK_HEIGHT / 2
-    peg_visual = (
-        f'<geom name="peg_visual" type="cylinder" class="visual" '
-        f'size="{geometry.PEG_RADIUS} {geometry.PEG_LENGTH / 2}" '
-        f'pos="0 0 {geometry.PEG_BOTTOM + geometry.PEG_LENGTH / 2}" '
-        f'rgba="{_rgba(geometry.PEG_RGB)}"/>'
-        if visuals
-        else ""
-    )
-    servos = "".join(
-        f'<general name="peg_{axis}" joint="peg_{axis}" biastype="affine" '
-        f'gainprm="{PEG_MASS * stiffness}" '
-        f'biasprm="0 {-PEG_MASS * stiffness} {-PEG_MASS * damping}" '
-        f'forcelimited="true" forcerange="{-PEG_FORCE} {PEG_FORCE}"/>'
-        for axis in "xy"
-    )
-    return f"""
-<mujoco model="board">
-  <compiler angle="radian" autolimits="true"/>
-  <option timestep="{physics_dt}" gravity="0 0 0" integrator="Euler" solver="Newton"
-          iterations="{iterations}" ls_iterations="8" tolerance="1e-8">
-    <flag eulerdamp="disable" warmstart="disable"/>
-  </option>
-  <visual>
-    <global offwidth="1280" offheight="1280"/>
-    <headlight active="0"/>
-    <quality shadowsize="0" offsamples="0"/>
-  </visual>
-  <default>
-    <default class="collision">
-      <geom contype="1" conaffinity="1" condim="1" group="3" mass="0"
-            solref="0.02 1" solimp="0.95 0.998 0.001" rgba="1 0 1 0.4"/>
-    </default>
-    <default class="visual">
-      <geom contype="0" conaffinity="0" group="0" mass="0"/>
-    </default>
-  </default>
-  {assets}
-  <worldbody>
-    {surroundings}
-    {_camera_xml()}
-    {bodies}
-    <body name="peg">
-      <inertial pos="0 0 {height}" mass="{PEG_MASS}" diaginertia="1e-3 1e-3 1e-3"/>
-      <joint name="peg_x" type="slide" axis="1 0 0"/>
-      <joint name="peg_y" type="slide" axis="0 1 0"/>
-      <geom name="peg" class="collision" type="sphere" pos="0 0 {height}"
-            size="{geometry.PEG_RADIUS}"/>
-      {peg_visual}
-    </body>
-  </worldbody>
-  <actuator>{servos}</actuator>
-  <custom>
+    return pushing_mjcf(
+        "board",
+        Peg(
+            geometry.PEG_RADIUS,
+            geometry.PEG_LENGTH,
+            geometry.PEG_RGB,
+            geometry.PEG_BOTTOM,
+        ),
+        _camera_xml() + bodies,
+        height=geometry.BLOCK_HEIGHT / 2,
+        period=geometry.CONTROL_PERIOD,
+        physics_dt=physics_dt,
+        iterations=iterations,
+        always=f"""<custom>
     <numeric name="max_contact_points" data="{MAX_CONTACTS}"/>
     <numeric name="max_geom_pairs" data="{MAX_GEOM_PAIRS}"/>
-  </custom>
-</mujoco>"""
-
-
-def board_model(**options) -> mujoco.MjModel:
-    """Compiles `board_mjcf(**options)`."""
-    return mujoco.MjModel.from_xml_string(board_mjcf(**options))
+  </custom>""",
+        visuals=_ground_xml() if visuals else None,
+        background=geometry.BACKGROUND_RGB,
+        meshes=_meshes_xml() if visuals else "",
+    )
 
 
 def _block_xml(slot: int, name: str, visuals: bool) -> str:
     colour, shape = name.split()
     height = geometry.BLOCK_HEIGHT / 2
-    (low_x, low_y), (high_x, high_y) = BLOCK_BOUNDS
     geoms = []
     for i, (x0, y0, x1, y1, radius) in enumerate(collision_capsules(shape)):
         label = f'name="block{slot}_{i}" class="collision"'
@@ -192,27 +148,20 @@ def _block_xml(slot: int, name: str, visuals: bool) -> str:
             )
     if visuals:
         geoms.append(
-            f'<geom name="block{slot}_visual" class="visual" type="mesh" '
-            f'mesh="{shape}" rgba="{_rgba(geometry.BLOCK_RGB[colour])}"/>'
+            f'<geom name="block{slot}_visual" type="mesh" mesh="{shape}" '
+            f"{paint(geometry.BLOCK_RGB[colour])}/>"
         )
     yaw_inertia = geometry.BLOCK_MASS * _gyration_squared(geometry.OUTLINES[shape])
-    side = yaw_inertia / 2 + geometry.BLOCK_MASS * geometry.BLOCK_HEIGHT**2 / 12
-    limit = 'solreflimit="0.02 1" solimplimit="0.95 0.998 0.001"'
+    turning = f'armature="{TURN_INERTIA}"'
     return f"""
     <body name="block{slot}">
-      <inertial pos="0 0 {height}" mass="{geometry.BLOCK_MASS}"
-                diaginertia="{side} {side} {yaw_inertia}"/>
-      <joint name="block{slot}_x" type="slide" axis="1 0 0" range="{low_x} {high_x}"
-             {limit}/>
-      <joint name="block{slot}_y" type="slide" axis="0 1 0" range="{low_y} {high_y}"
-             {limit}/>
-      <joint name="block{slot}_yaw" type="hinge" axis="0 0 1"
-             armature="{TURN_INERTIA}"/>
+      {inertial(geometry.BLOCK_MASS, yaw_inertia, geometry.BLOCK_HEIGHT)}
+      {planar_joints(f"block{slot}", *BLOCK_BOUNDS, turning)}
       {" ".join(geoms)}
     </body>"""
 
 
-def _asset_xml() -> str:
+def _meshes_xml() -> str:
     meshes = []
     for shape, outline in geometry.OUTLINES.items():
         count = len(outline)
@@ -229,26 +178,16 @@ def _asset_xml() -> str:
             f'<mesh name="{shape}" vertex="{numbers(vertices)}" '
             f'face="{numbers(faces)}" inertia="exact"/>'
         )
-    sky = " ".join(map(str, geometry.BACKGROUND_RGB))
-    return (
-        f'<asset><texture type="skybox" builtin="flat" rgb1="{sky}" rgb2="{sky}" '
-        f'width="32" height="32"/>{"".join(meshes)}</asset>'
-    )
+    return "".join(meshes)
 
 
-def _surroundings_xml() -> str:
+def _ground_xml() -> str:
     (x0, x1), (y0, y1) = geometry.X_BOUNDS, geometry.Y_BOUNDS
     margin = geometry.BOARD_MARGIN
-    direction = " ".join(map(str, geometry.LIGHT_DIRECTION))
-    triple = lambda value: f"{value} {value} {value}"
     return (
-        f'<light name="sun" type="directional" castshadow="false" pos="0 0 2" '
-        f'dir="{direction}" ambient="{triple(geometry.LIGHT_AMBIENT)}" '
-        f'diffuse="{triple(geometry.LIGHT_DIFFUSE)}" specular="0 0 0"/>'
-        f'<geom name="board_visual" class="visual" type="box" '
+        f'<geom name="board_visual" type="box" {paint(geometry.BOARD_RGB)} '
         f'pos="{(x0 + x1) / 2} {(y0 + y1) / 2} -0.005" '
-        f'size="{(x1 - x0) / 2 + margin} {(y1 - y0) / 2 + margin} 0.005" '
-        f'rgba="{_rgba(geometry.BOARD_RGB)}"/>'
+        f'size="{(x1 - x0) / 2 + margin} {(y1 - y0) / 2 + margin} 0.005"/>'
     )
 
 
@@ -264,10 +203,6 @@ def _camera_xml() -> str:
         f'sensorsize="{width} {height}" focal="{focal} {focal}" '
         f'resolution="320 180"/>'
     )
-
-
-def _rgba(rgb: tuple[float, float, float]) -> str:
-    return " ".join(map(str, (*rgb, 1.0)))
 
 
 def _inset(outline: np.ndarray, distance: float) -> np.ndarray:

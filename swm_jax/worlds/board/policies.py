@@ -74,15 +74,6 @@ def generation_config() -> ml_collections.ConfigDict:
     return config
 
 
-def check_generation(config: ml_collections.ConfigDict) -> None:
-    """Raises ValueError for a generation config that cannot work."""
-    if not 0 <= config.near_share <= 1:
-        raise ValueError(
-            f"config.near_share is {config.near_share!r}, expected a share between 0 "
-            "and 1"
-        )
-
-
 def starts(
     env: BoardEnv,
     keys: Key[jax.Array, " B"],

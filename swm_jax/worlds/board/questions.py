@@ -19,16 +19,31 @@ from jaxtyping import Float
 from swm_jax.arrays import Array
 from swm_jax.envs.scene import BLOCK_NAMES, array_namespace
 from swm_jax.questions.language import Language
-from swm_jax.questions.types import Arg, QuestionType, bins, length
+from swm_jax.questions.types import (
+    Arg,
+    QuestionType,
+    along_and_across,
+    bins,
+    cone_margin,
+    length,
+)
+from swm_jax.questions.wordings import (
+    DIRECTIONS,
+    SIDES,
+    at_side,
+    closer,
+    how_far,
+    moved,
+    pushed,
+    touching,
+)
 from swm_jax.worlds.board.words import (
     DIRECTION_TOLERANCE,
     DIRECTION_VECTORS,
-    DIRECTIONS,
     PROMPTS,
     REGION_POINTS,
     REGION_RADII,
     REGIONS,
-    SIDES,
 )
 
 TOUCH = 0.05  # metres, centres closer than this touch
@@ -65,39 +80,20 @@ def _points(blocks, peg) -> Points:
     return Points(a, b, peg)
 
 
-def _frame(v, direction):
-    """A vector's parts along a direction and (unsigned) across it."""
-    xp = array_namespace(v, direction)
-    d = xp.asarray(DIRECTION_VECTORS)[direction]
-    along = (v * d).sum(-1)
-    across = xp.abs(v[..., 0] * d[..., 1] - v[..., 1] * d[..., 0])
-    return along, across
-
-
 def _near_ray(v, direction):
     """How far inside the strip around the ray: v is near some point of it."""
     xp = array_namespace(v, direction)
-    along, across = _frame(v, direction)
+    along, across = along_and_across(v, xp.asarray(DIRECTION_VECTORS)[direction])
     beyond = along - xp.clip(along, *RAY)
     return RAY_TOLERANCE - length(xp.stack([beyond, across], -1))
 
 
 def _went(v, direction):
-    """Signed distance of a displacement to the edge of "far enough, that way".
-
-    The yes region is a cone around the direction without its tip: length over
-    `CHANGE` and angle within the tolerance. The exact distance to it grows in
-    every wrong direction, where the smaller of "too short" and "off the cone"
-    would reward a planner for a move backwards.
-    """
+    """Signed distance of a displacement to the edge of "far enough, that way"."""
     xp = array_namespace(v, direction)
-    along, across = _frame(v, direction)
     tolerance = xp.asarray(DIRECTION_TOLERANCE)[direction]
-    cos, sin = xp.cos(tolerance), xp.sin(tolerance)
-    inside = sin * along - cos * across  # to the cone's edge, > 0 inside
-    edge = xp.maximum(cos * along + sin * across, CHANGE)
-    outside = -length(xp.stack([along - edge * cos, across - edge * sin], -1))
-    return xp.where(inside > 0, xp.minimum(length(v) - CHANGE, inside), outside)
+    way = xp.asarray(DIRECTION_VECTORS)[direction]
+    return cone_margin(v, way, xp.cos(tolerance), xp.sin(tolerance), CHANGE)
 
 
 def _in_region(xy, region):
@@ -117,13 +113,7 @@ TYPES = (
         id=0,
         args=(BLOCK, BLOCK),
         rule=lambda now, then: TOUCH - length(then.a - then.b),
-        wordings=(
-            "Is the {a} touching the {b}?",
-            "Does the {a} touch the {b}?",
-            "Are the {a} and the {b} touching?",
-            "Is the {a} in contact with the {b}?",
-            "Is the {a} next to the {b}?",
-        ),
+        wordings=touching("the {a}", "the {b}"),
         symmetric=True,
     ),
     QuestionType(
@@ -131,13 +121,7 @@ TYPES = (
         id=1,
         args=(BLOCK,),
         rule=lambda now, then: TOUCH - length(then.peg - then.a),
-        wordings=(
-            "Is the peg touching the {a}?",
-            "Does the peg touch the {a}?",
-            "Are the peg and the {a} touching?",
-            "Is the peg in contact with the {a}?",
-            "Is the peg next to the {a}?",
-        ),
+        wordings=touching("the peg", "the {a}"),
     ),
     QuestionType(
         name="block_region",
@@ -157,13 +141,7 @@ TYPES = (
         id=3,
         args=(BLOCK, BLOCK, SIDE),
         rule=lambda now, then, side: _near_ray(then.a - then.b, side),
-        wordings=(
-            "Is the {a} on the {c} side of the {b}?",
-            "Does the {a} lie on the {c} side of the {b}?",
-            "Is the {a} at the {c} of the {b}?",
-            "Is the {a} to the {c} of the {b}?",
-            "Is the {c} side of the {b} where the {a} is?",
-        ),
+        wordings=at_side("the {a}", "the {b}", "{c}"),
         symmetric=True,
     ),
     QuestionType(
@@ -171,13 +149,7 @@ TYPES = (
         id=4,
         args=(BLOCK, BLOCK),
         rule=lambda now, then: _closer(now.a - now.b, then.a - then.b),
-        wordings=(
-            "Did the {a} get closer to the {b}?",
-            "Did the {a} come closer to the {b}?",
-            "Did the {a} approach the {b}?",
-            "Is the {a} closer to the {b}?",
-            "Are the {a} and the {b} closer together?",
-        ),
+        wordings=closer("the {a}", "the {b}"),
         about_change=True,
         symmetric=True,
     ),
@@ -186,13 +158,7 @@ TYPES = (
         id=5,
         args=(BLOCK,),
         rule=lambda now, then: _closer(now.peg - now.a, then.peg - then.a),
-        wordings=(
-            "Did the peg get closer to the {a}?",
-            "Did the peg come closer to the {a}?",
-            "Did the peg approach the {a}?",
-            "Is the peg closer to the {a}?",
-            "Are the peg and the {a} closer together?",
-        ),
+        wordings=closer("the peg", "the {a}"),
         about_change=True,
     ),
     QuestionType(
@@ -200,13 +166,7 @@ TYPES = (
         id=6,
         args=(BLOCK,),
         rule=lambda now, then: length(then.a - now.a) - CHANGE,
-        wordings=(
-            "Did the {a} move?",
-            "Was the {a} moved?",
-            "Has the {a} moved?",
-            "Did the {a} change place?",
-            "Is the {a} in another place?",
-        ),
+        wordings=moved("the {a}"),
         about_change=True,
     ),
     QuestionType(
@@ -214,13 +174,7 @@ TYPES = (
         id=7,
         args=(BLOCK, DIRECTION),
         rule=lambda now, then, way: _went(then.a - now.a, way),
-        wordings=(
-            "Did the {a} move {b}?",
-            "Was the {a} moved {b}?",
-            "Has the {a} moved {b}?",
-            "Did the {a} go {b}?",
-            "Did the {a} get pushed {b}?",
-        ),
+        wordings=pushed("the {a}", "{b}"),
         about_change=True,
     ),
     QuestionType(
@@ -242,26 +196,14 @@ TYPES = (
         id=9,
         args=(BLOCK, SIDE),
         rule=lambda now, then, side: _near_ray(then.peg - then.a, side),
-        wordings=(
-            "Is the peg on the {b} side of the {a}?",
-            "Does the peg lie on the {b} side of the {a}?",
-            "Is the peg at the {b} of the {a}?",
-            "Is the peg to the {b} of the {a}?",
-            "Is the {b} side of the {a} where the peg is?",
-        ),
+        wordings=at_side("the peg", "the {a}", "{b}"),
     ),
     QuestionType(
         name="peg_moved",
         id=10,
         args=(),
         rule=lambda now, then: length(then.peg - now.peg) - CHANGE,
-        wordings=(
-            "Did the peg move?",
-            "Was the peg moved?",
-            "Has the peg moved?",
-            "Did the peg change place?",
-            "Is the peg in another place?",
-        ),
+        wordings=moved("the peg"),
         about_change=True,
     ),
     QuestionType(
@@ -284,13 +226,7 @@ TYPES = (
         id=22,
         args=(BLOCK, BLOCK),
         rule=lambda now, then: length(then.a - then.b),
-        wordings=(
-            "How far is the {a} from the {b}?",
-            "How far apart are the {a} and the {b}?",
-            "How far from the {b} is the {a}?",
-            "How far away is the {a} from the {b}?",
-            "How far does the {a} lie from the {b}?",
-        ),
+        wordings=how_far("the {a}", "the {b}"),
         answers=APART_BY,
         symmetric=True,
     ),
@@ -299,13 +235,7 @@ TYPES = (
         id=23,
         args=(BLOCK,),
         rule=lambda now, then: length(then.peg - then.a),
-        wordings=(
-            "How far is the peg from the {a}?",
-            "How far apart are the peg and the {a}?",
-            "How far from the {a} is the peg?",
-            "How far away is the peg from the {a}?",
-            "How far does the peg lie from the {a}?",
-        ),
+        wordings=how_far("the peg", "the {a}"),
         answers=APART_BY,
     ),
     QuestionType(

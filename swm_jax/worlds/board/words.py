@@ -12,19 +12,6 @@ import numpy as np
 from swm_jax.choices import known
 from swm_jax.envs.scene import BLOCK_NAMES
 
-# How a motion is named ("Did the red moon move up left?") ...
-DIRECTIONS = (
-    "up",
-    "up right",
-    "right",
-    "down right",
-    "down",
-    "down left",
-    "left",
-    "up left",
-)
-# ... and how a place relative to something, or on the board, is named.
-SIDES = tuple(d.replace("up", "top").replace("down", "bottom") for d in DIRECTIONS)
 REGIONS = (
     "top left",
     "top",

@@ -1,6 +1,6 @@
 """The cube arm: a gripper and one to four cubes, after OGBench's visual-cube tasks."""
 
-from swm_jax.envs import EnvMaker
+from swm_jax.envs.env import PLAIN, EnvMaker
 from swm_jax.worlds.cube import (
     env,
     goals,
@@ -21,10 +21,8 @@ from swm_jax.worlds.world import (
 WORLD = World(
     name="cube",
     env=EnvMaker(
-        engines={
-            "mujoco": "swm_jax.worlds.cube.engine:MujocoCube",
-            "mjx": "swm_jax.worlds.cube.engine:MjxCube",
-        },
+        engines=PLAIN,
+        half=env.CubeEnv,
         settings=env.default_config,
         action_size=env.CubeEnv.action_size,
         action_limit=env.CubeEnv.action_limit,

@@ -4,8 +4,8 @@ OGBench's visual-cube world with a Cartesian gripper. An action in [-1, 1]^5 is
 relative to where the gripper is: x, y, z by up to 0.05 m, yaw by up to 0.3 rad, and
 how far it is closed by up to 1 of its range. A gripper that shall hold must go on
 closing, as there: at 0 it aims at the opening it has, and its grip fades.
-The world is described here; `engine.MujocoCube` (C engine, CPU hosts) and
-`engine.MjxCube` (accelerators) add the physics; `worlds.load_env("cube")` chooses.
+The world is described here; an engine of `swm_jax.envs` adds the physics, and
+`worlds.load_env("cube")` joins the two.
 
 Axes: B worlds, H control steps, n cubes. Positions in metres, angles in radians (yaw
 is not wrapped, so that turns can be counted).
@@ -79,14 +79,12 @@ class CubeEnv(MjcfEnv[CubeState, CubeScene]):
 
     Attributes:
       action_limit: 1; larger actions are clipped.
-      cone: of the friction, see `cube_model.CONES`.
     """
 
     world = "cube"
     action_size = 5
     action_limit = 1.0
     action_names = "x, y, z, yaw and grip, each in -1..1"
-    cone = "elliptic"
 
     def __init__(self, config: ml_collections.ConfigDict):
         self.config = config
@@ -99,7 +97,8 @@ class CubeEnv(MjcfEnv[CubeState, CubeScene]):
             physics_dt=self.config.physics_dt,
             iterations=self.config.iterations,
             visuals=False,
-            cone=self.cone,
+            # In MJX's float32, elliptic cones diverge at some grasps.
+            cone="pyramidal" if self.backend == "mjx" else "elliptic",
         )
 
     @staticmethod

@@ -34,6 +34,7 @@ from swm_jax.arrays import Array
 from swm_jax.envs.scene import BLOCK_NAMES, array_namespace
 from swm_jax.questions.language import Language
 from swm_jax.questions.types import Arg, QuestionType, length
+from swm_jax.questions.wordings import closer, touching
 from swm_jax.worlds.cube import geometry
 from swm_jax.worlds.cube.overlap import cube_gap, finger_gaps
 from swm_jax.worlds.cube.scene import CUBES
@@ -151,13 +152,7 @@ TYPES = (
         id=14,
         args=(CUBE, CUBE),
         rule=lambda now, then: _touch(cube_gap(then.a, then.b)),
-        wordings=(
-            "Is the {a} touching the {b}?",
-            "Does the {a} touch the {b}?",
-            "Are the {a} and the {b} touching?",
-            "Is the {a} in contact with the {b}?",
-            "Is the {a} next to the {b}?",
-        ),
+        wordings=touching("the {a}", "the {b}"),
         symmetric=True,
     ),
     QuestionType(
@@ -178,13 +173,7 @@ TYPES = (
         id=16,
         args=(CUBE,),
         rule=lambda now, then: _closer(_reach(now), _reach(then)),
-        wordings=(
-            "Did the gripper get closer to the {a}?",
-            "Did the gripper come closer to the {a}?",
-            "Did the gripper approach the {a}?",
-            "Is the gripper closer to the {a}?",
-            "Are the gripper and the {a} closer together?",
-        ),
+        wordings=closer("the gripper", "the {a}"),
         about_change=True,
     ),
     QuestionType(
@@ -194,13 +183,7 @@ TYPES = (
         rule=lambda now, then: _closer(
             now.a[..., :3] - now.b[..., :3], then.a[..., :3] - then.b[..., :3]
         ),
-        wordings=(
-            "Did the {a} get closer to the {b}?",
-            "Did the {a} come closer to the {b}?",
-            "Did the {a} approach the {b}?",
-            "Is the {a} closer to the {b}?",
-            "Are the {a} and the {b} closer together?",
-        ),
+        wordings=closer("the {a}", "the {b}"),
         about_change=True,
         symmetric=True,
     ),

@@ -10,7 +10,6 @@ Axes: B worlds. Positions in metres, angles in radians.
 
 import importlib.util
 from collections import OrderedDict
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -22,7 +21,7 @@ from PIL import Image
 
 from swm_jax.arrays import Array
 from swm_jax.choices import known
-from swm_jax.envs.env import Env
+from swm_jax.envs.package_env import PackageEnv, seed_of, stack, worlds_of
 from swm_jax.envs.scene import BLOCK_NAMES
 from swm_jax.worlds.board.env import BoardEnv
 from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
@@ -75,7 +74,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     known("block set", config.block_set, ("standard",))
 
 
-class LanguageTableEnv(Env[LanguageTableState, Scene]):
+class LanguageTableEnv(PackageEnv[LanguageTableState, Scene]):
     """Google's env with the eight blocks of our standard set.
 
     Attributes:
@@ -84,7 +83,6 @@ class LanguageTableEnv(Env[LanguageTableState, Scene]):
 
     world = "language_table"
     backend = "language_table"
-    traceable = False
     action_size = BoardEnv.action_size
     action_names = BoardEnv.action_names
     action_limit = 0.1
@@ -125,16 +123,11 @@ class LanguageTableEnv(Env[LanguageTableState, Scene]):
         self._next = 0
 
     def reset(self, key: Key[Any, ""] | int) -> LanguageTableState:
-        """The package's own reset, from the seed that a key's last word says."""
-        if not isinstance(key, int):
-            key = int(np.asarray(jax.random.key_data(key)).reshape(-1)[-1])
-        self._env._rng = np.random.RandomState(seed=key)
+        """The package's own reset, with the seed that a key says (`seed_of`)."""
+        seed = seed_of(key)
+        self._env._rng = np.random.RandomState(seed)
         self._env.reset()
         return self._state(0)
-
-    def reset_batch(self, keys: Key[Any, " B"]) -> LanguageTableState:
-        """`reset` for B keys."""
-        return _stack([self.reset(key) for key in keys])
 
     def native(self, state: Any) -> LanguageTableState:
         """The world of a board `State` (one or a batch), set up here at rest."""
@@ -143,7 +136,7 @@ class LanguageTableEnv(Env[LanguageTableState, Scene]):
             worlds = [
                 jax.tree.map(lambda x, i=i: x[i], state) for i in range(len(qpos))
             ]
-            return _stack([self.native(world) for world in worlds])
+            return stack([self.native(world) for world in worlds])
         return self.place(qpos[:-2].reshape(-1, 3), qpos[-2:])
 
     def state_from_scene(self, scene: Scene) -> LanguageTableState:
@@ -181,22 +174,6 @@ class LanguageTableEnv(Env[LanguageTableState, Scene]):
         self._env._step_robot_and_sim(np.clip(action, -0.1, 0.1))
         return self._state(int(state.step) + 1)
 
-    def step_batch(
-        self, states: LanguageTableState, actions: Float[Array, "B 2"]
-    ) -> LanguageTableState:
-        """`step` for B worlds, one after the other."""
-        return _stack([self.step(*each) for each in zip(_worlds(states), actions)])
-
-    def rollout_batch(
-        self, states: LanguageTableState, actions: Float[Array, "B H 2"]
-    ) -> Scene:
-        """Plays H actions in each of B worlds: scenes [B, H + 1]."""
-        scenes = [self.scene(states)]
-        for t in range(actions.shape[1]):
-            states = self.step_batch(states, actions[:, t])
-            scenes.append(self.scene(states))
-        return jax.tree.map(lambda *x: np.stack(x, 1), *scenes)
-
     def scene(self, state: LanguageTableState) -> Scene:
         """The poses in a state with any leading axes."""
         return Scene(state.block_pose, state.block_id, state.peg)
@@ -206,7 +183,7 @@ class LanguageTableEnv(Env[LanguageTableState, Scene]):
     ) -> UInt8[np.ndarray, "B h w 3"]:
         """What its camera sees of B worlds, 180 x 320 px brought to another size."""
         result = []
-        for state in _worlds(states):
+        for state in worlds_of(states):
             self._load(state)
             image = Image.fromarray(np.asarray(self._env.render(), np.uint8))
             image = image.resize((width, height), Image.Resampling.BOX)
@@ -257,13 +234,3 @@ class LanguageTableEnv(Env[LanguageTableState, Scene]):
             peg=np.asarray(effector, np.float32),
             step=np.array(step, np.int32),
         )
-
-
-def _worlds(states: Any) -> Iterator[Any]:
-    leaves, tree = jax.tree.flatten(states)
-    for parts in zip(*leaves):
-        yield tree.unflatten(parts)
-
-
-def _stack(items):
-    return jax.tree.map(lambda *x: np.stack(x), *items)

@@ -15,7 +15,6 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 import ml_collections
 import mujoco
 import numpy as np
@@ -23,7 +22,7 @@ from flax import struct
 from jaxtyping import Float, Int, Key, UInt8
 
 from swm_jax.arrays import Array
-from swm_jax.envs.env import Env
+from swm_jax.envs.package_env import PackageEnv, seed_of, stack, worlds_of
 from swm_jax.worlds.cube.env import CubeEnv
 from swm_jax.worlds.cube.scene import CUBES, CubeScene
 
@@ -78,7 +77,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         raise ValueError(f"cubes is {config.cubes}, expected 1 to {len(VARIANTS)}")
 
 
-class OGBenchCube(Env[OGBenchState, CubeScene]):
+class OGBenchCube(PackageEnv[OGBenchState, CubeScene]):
     """`visual-cube-*` of the package `ogbench`.
 
     Attributes:
@@ -87,7 +86,6 @@ class OGBenchCube(Env[OGBenchState, CubeScene]):
 
     world = "ogbench"
     backend = "ogbench"
-    traceable = False
     action_size = CubeEnv.action_size
     action_limit = CubeEnv.action_limit
     action_names = CubeEnv.action_names
@@ -120,20 +118,12 @@ class OGBenchCube(Env[OGBenchState, CubeScene]):
         )
 
     def reset(self, key: Key[Any, ""] | int) -> OGBenchState:
-        """OGBench's own reset; of a key made by `jax.random.key(seed)`, with that seed.
-
-        Any other key gives the seed that its last word says.
-        """
-        if not isinstance(key, int):
-            key = int(np.asarray(jax.random.key_data(key)).reshape(-1)[-1])
+        """OGBench's own reset, with the seed that a key says (`seed_of`)."""
+        seed = seed_of(key)
         self._loaded = None
-        with seeded(key):  # the package draws from numpy's global generator too
-            self._env.reset(seed=key)
+        with seeded(seed):  # the package draws from numpy's global generator too
+            self._env.reset(seed=seed)
         return self._state(0)
-
-    def reset_batch(self, keys: Key[Any, " B"]) -> OGBenchState:
-        """`reset` for B keys."""
-        return _stack([self.reset(key) for key in keys])
 
     def step(self, state: OGBenchState, action: Float[Array, "5"]) -> OGBenchState:
         """One control step; nothing is drawn."""
@@ -149,22 +139,6 @@ class OGBenchCube(Env[OGBenchState, CubeScene]):
         mujoco.mj_rnePostConstraint(env._model, env._data)
         env.post_step()
         return self._state(int(state.step) + 1)
-
-    def step_batch(
-        self, states: OGBenchState, actions: Float[Array, "B 5"]
-    ) -> OGBenchState:
-        """`step` for B worlds, one after the other."""
-        return _stack([self.step(*each) for each in zip(_worlds(states), actions)])
-
-    def rollout_batch(
-        self, states: OGBenchState, actions: Float[Array, "B H 5"]
-    ) -> CubeScene:
-        """Plays H actions in each of B worlds: scenes [B, H + 1]."""
-        scenes = [self.scene(states)]
-        for t in range(actions.shape[1]):
-            states = self.step_batch(states, actions[:, t])
-            scenes.append(self.scene(states))
-        return jax.tree.map(lambda *x: np.stack(x, 1), *scenes)
 
     def scene(self, state: OGBenchState) -> CubeScene:
         """The poses in a state with any leading axes."""
@@ -183,7 +157,7 @@ class OGBenchCube(Env[OGBenchState, CubeScene]):
                 f"pictures of {height} x {width} px were asked for, the env was made "
                 f"for {self.size} x {self.size}: load_env('ogbench', size={height})"
             )
-        return np.stack([self.picture(state) for state in _worlds(states)])
+        return np.stack([self.picture(state) for state in worlds_of(states)])
 
     def picture(self, state: OGBenchState) -> UInt8[np.ndarray, "h w 3"]:
         """What OGBench's camera sees of one world."""
@@ -257,7 +231,7 @@ class SceneReader:
             self._data.qpos[:] = row
             mujoco.mj_kinematics(self._model, self._data)
             scenes.append(self.of(self._data))
-        return _stack(scenes)
+        return stack(scenes)
 
     def of(self, data: Any) -> CubeScene:
         """The scene of MuJoCo data whose kinematics are up to date."""
@@ -289,12 +263,12 @@ def seeded(seed: int) -> Iterator[None]:
 def _make(cubes: int, size: int, control_period: float, pictures: bool = True) -> Any:
     try:
         # An extra, which few have.
-        from ogbench.manipspace.envs.cube_env import CubeEnv as PackageEnv  # pyright: ignore[reportMissingImports]
+        from ogbench.manipspace.envs.cube_env import CubeEnv as Theirs  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise OGBenchMissing(
             "OGBench's env needs its package: pip install 'swm_jax[ogbench]'"
         ) from error
-    env = PackageEnv(
+    env = Theirs(
         env_type=VARIANTS[cubes - 1],
         ob_type="pixels" if pictures else "states",
         mode="data_collection",
@@ -319,14 +293,3 @@ def _make(cubes: int, size: int, control_period: float, pictures: bool = True) -
 @functools.cache
 def _integration() -> int:
     return int(mujoco.mjtState.mjSTATE_INTEGRATION)
-
-
-def _worlds(states: OGBenchState) -> Iterator[OGBenchState]:
-    """The worlds of a batch, one by one."""
-    leaves, tree = jax.tree.flatten(states)
-    for parts in zip(*leaves):
-        yield tree.unflatten(parts)
-
-
-def _stack(items):
-    return jax.tree.map(lambda *x: np.stack(x), *items)

@@ -1,6 +1,6 @@
 """Push-T: a peg pushes a T to a pose, after the diffusion-policy paper's benchmark."""
 
-from swm_jax.envs import EnvMaker
+from swm_jax.envs.env import PUSHING, EnvMaker
 from swm_jax.worlds.pusht import (
     env,
     geometry,
@@ -17,15 +17,14 @@ from swm_jax.worlds.world import (
     Renderers,
     Tasks,
     World,
+    check_near_share,
 )
 
 WORLD = World(
     name="pusht",
     env=EnvMaker(
-        engines={
-            "mujoco": "swm_jax.worlds.pusht.engine:MujocoPushT",
-            "mjx": "swm_jax.worlds.pusht.engine:MjxPushT",
-        },
+        engines=PUSHING,
+        half=env.PushTEnv,
         settings=env.default_config,
         action_size=env.PushTEnv.action_size,
         action_limit=geometry.ACTION_LIMIT,
@@ -43,7 +42,7 @@ WORLD = World(
         act=policies.act,
         starts=policies.starts,
         generation=policies.generation_config,
-        check=policies.check_generation,
+        check=check_near_share,
         settings=(),
         expert=policies.expert,
     ),

@@ -14,17 +14,14 @@ wrapped, so that turns can be counted).
 import jax
 import jax.numpy as jnp
 import ml_collections
-import mujoco
-from flax import struct
-from jaxtyping import Float, Int, Key
+from jaxtyping import Float, Key
 
 from swm_jax.arrays import Array
 from swm_jax.choices import known
-from swm_jax.envs.env import MjcfEnv, check_physics_step
-from swm_jax.envs.pushing import GRAVITY
-from swm_jax.envs.scene import array_namespace
+from swm_jax.envs.env import check_physics_step
+from swm_jax.envs.pushing import PushingEnv, State, state_at_rest
 from swm_jax.worlds.pusht import geometry
-from swm_jax.worlds.pusht.model import pusht_model
+from swm_jax.worlds.pusht.model import pusht_mjcf
 from swm_jax.worlds.pusht.overlap import from_handle, t_gap
 from swm_jax.worlds.pusht.render.looks import LOOKS
 from swm_jax.worlds.pusht.scene import Scene
@@ -56,85 +53,22 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     check_physics_step(config.physics_dt, geometry.CONTROL_PERIOD)
 
 
-class State(struct.PyTreeNode):
-    """Everything the physics needs; any leading batch axes.
-
-    Attributes:
-      qpos: float32[..., 5], x, y, yaw of the T, then peg x, y.
-      qvel: float32[..., 5], their rates per second.
-      target: float32[..., 2], where the peg is heading.
-      block_id: int32[..., 1], 0, the T.
-      step: int32[...], control steps since the reset.
-    """
-
-    qpos: Float[Array, "... 5"]
-    qvel: Float[Array, "... 5"]
-    target: Float[Array, "... 2"]
-    block_id: Int[Array, "... 1"]
-    step: Int[Array, "..."]
-
-
-class PushTEnv(MjcfEnv[State, Scene]):
-    """Push-T, without an engine.
-
-    Attributes:
-      action_limit: the simulator's box; larger actions are clipped.
-    """
+class PushTEnv(PushingEnv):
+    """Push-T, without an engine."""
 
     world = "pusht"
-    action_size = 2
-    action_names = "the peg's displacement (x, y) in metres"
+    scene_kind = Scene
+    mjcf = staticmethod(pusht_mjcf)
+    peg_box = geometry.PEG_BOX
+    control_period = geometry.CONTROL_PERIOD
     num_blocks = 1
     friction_radius = geometry.FRICTION_RADIUS
     block_ids = (0,)
-
-    def __init__(self, config: ml_collections.ConfigDict):
-        self.config = config
-        self.action_limit = float(config.action_limit)
-        self.physics_steps = round(geometry.CONTROL_PERIOD / config.physics_dt)
-        self.slowdown = config.friction * GRAVITY * config.physics_dt
-
-    def physics_model(self) -> mujoco.MjModel:
-        return pusht_model(
-            physics_dt=self.config.physics_dt,
-            iterations=self.config.iterations,
-            visuals=False,
-        )
 
     @staticmethod
     def fresh(key: Key[jax.Array, ""], block_ids: tuple[int, ...]) -> State:
         del block_ids  # there is one T
         return place(key)
-
-    def command(
-        self, state: State, action: Float[Array, "... 2"]
-    ) -> tuple[State, Float[Array, "... 2"]]:
-        xp = array_namespace(state.target, action)
-        move = xp.clip(action, -self.action_limit, self.action_limit)
-        target = xp.clip(state.target + move, *geometry.PEG_BOX)
-        return state.replace(target=target), target
-
-    def scene(self, state: State) -> Scene:
-        """Reads the poses out of a state with any leading axes."""
-        return Scene(
-            block_pose=state.qpos[..., None, :3],
-            block_id=state.block_id,
-            peg=state.qpos[..., 3:],
-        )
-
-    def state_from_scene(self, scene: Scene) -> State:
-        """A state at rest with these poses; the peg's target is where it stands."""
-        xp = array_namespace(scene)
-        pose = xp.asarray(scene.block_pose, xp.float32)[..., 0, :]
-        peg = xp.asarray(scene.peg, xp.float32)
-        qpos = xp.concatenate([pose, peg], -1)
-        return State(
-            qpos=qpos,
-            qvel=xp.zeros_like(qpos),
-            target=peg,
-            block_id=xp.asarray(scene.block_id, xp.int32),
-            step=xp.zeros(scene.batch_shape, xp.int32),
-        )
 
 
 @jax.jit
@@ -147,7 +81,7 @@ def place(key: Key[jax.Array, ""]) -> State:
     pose = from_handle(_upside_down(handle), yaw)
     xy = jnp.clip(pose[:2], *jnp.asarray(geometry.T_BOX))
     pose = jnp.append(xy, yaw)
-    return state_at_rest(pose, free_peg(peg_key, pose))
+    return state_at_rest(pose, free_peg(peg_key, pose), (0,))
 
 
 def free_peg(key: Key[jax.Array, ""], pose: Float[Array, "3"]) -> Float[Array, "2"]:
@@ -157,18 +91,6 @@ def free_peg(key: Key[jax.Array, ""], pose: Float[Array, "3"]) -> Float[Array, "
     pegs = _upside_down(pegs)
     gap = t_gap(pose, pegs) - geometry.PEG_RADIUS
     return pegs[jnp.argmax(gap > PEG_CLEARANCE)]
-
-
-def state_at_rest(pose: Float[Array, "3"], peg: Float[Array, "2"]) -> State:
-    """One world at rest, in JAX arrays."""
-    qpos = jnp.concatenate([pose, peg])
-    return State(
-        qpos=qpos,
-        qvel=jnp.zeros_like(qpos),
-        target=peg,
-        block_id=jnp.zeros(1, jnp.int32),
-        step=jnp.zeros((), jnp.int32),
-    )
 
 
 def _upside_down(uv: Float[Array, "... 2"]) -> Float[Array, "... 2"]:

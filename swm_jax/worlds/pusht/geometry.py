@@ -90,6 +90,3 @@ BACKGROUND_RGB = (0.8, 0.8, 0.8)
 GOAL_RGB = (0.565, 0.933, 0.565)  # light green
 T_RGB = (0.467, 0.533, 0.6)  # slate grey
 PEG_RGB = (0.255, 0.412, 0.882)  # royal blue
-LIGHT_DIRECTION = (-0.3, 0.2, -0.933)  # the way it travels
-LIGHT_AMBIENT = 0.45
-LIGHT_DIFFUSE = 0.55

@@ -65,15 +65,6 @@ def generation_config() -> ml_collections.ConfigDict:
     return config
 
 
-def check_generation(config: ml_collections.ConfigDict) -> None:
-    """Raises ValueError for a generation config that cannot work."""
-    if not 0 <= config.near_share <= 1:
-        raise ValueError(
-            f"config.near_share is {config.near_share!r}, expected a share between 0 "
-            "and 1"
-        )
-
-
 def starts(
     env: PushTEnv,
     keys: Key[jax.Array, " B"],
@@ -103,7 +94,7 @@ def _near_goal(key: PRNGKeyArray) -> State:
     noise /= jnp.array([1.0, 1.0, geometry.GYRATION])
     pose = jnp.asarray(geometry.GOAL_POSE) + noise
     pose = pose.at[:2].set(jnp.clip(pose[:2], *jnp.asarray(geometry.T_BOX)))
-    return state_at_rest(pose, free_peg(peg_key, pose))
+    return state_at_rest(pose, free_peg(peg_key, pose), (0,))
 
 
 def first_memory(key: PRNGKeyArray) -> Memory:

@@ -18,7 +18,16 @@ from jaxtyping import Float
 from swm_jax.arrays import Array
 from swm_jax.envs.scene import array_namespace
 from swm_jax.questions.language import Language
-from swm_jax.questions.types import Arg, QuestionType, bins, length
+from swm_jax.questions.types import Arg, QuestionType, bins, cone_margin, length
+from swm_jax.questions.wordings import (
+    DIRECTIONS,
+    SIDES,
+    at_side,
+    closer,
+    moved,
+    pushed,
+    touching,
+)
 from swm_jax.worlds.pusht.geometry import GYRATION, PEG_RADIUS
 from swm_jax.worlds.pusht.overlap import (
     coverage,
@@ -35,10 +44,6 @@ TURNED = float(np.deg2rad(10.0))  # radians, a smaller turn is none
 TOLERANCE = float(np.deg2rad(30.0))  # on each side of a direction
 
 # Clockwise from up, as the picture shows them: x right, y up.
-DIRECTIONS = (
-    "up", "up right", "right", "down right", "down", "down left", "left", "up left",
-)  # fmt: skip
-SIDES = tuple(d.replace("up", "top").replace("down", "bottom") for d in DIRECTIONS)
 _ANGLES = np.pi / 4 * np.arange(8)
 VECTORS = np.stack([np.sin(_ANGLES), np.cos(_ANGLES)], -1).astype(np.float32)
 TURNS = ("left", "right")  # counter-clockwise, clockwise
@@ -70,21 +75,11 @@ def _gap(p: Poses):
 
 
 def _in_cone(v, direction, least):
-    """Signed distance of a vector to the edge of "that way, and far enough".
-
-    The yes region is a cone without its tip, angle within `TOLERANCE` and length over
-    `least`. Outside of it the exact distance grows in every wrong direction, where the
-    smaller of "too short" and "off the cone" would reward a way back.
-    """
-    xp = array_namespace(v, direction)
-    d = xp.asarray(VECTORS)[direction]
-    along = (v * d).sum(-1)
-    across = xp.abs(v[..., 0] * d[..., 1] - v[..., 1] * d[..., 0])
-    cos, sin = float(np.cos(TOLERANCE)), float(np.sin(TOLERANCE))
-    inside = sin * along - cos * across
-    edge = xp.maximum(cos * along + sin * across, least)
-    outside = -length(xp.stack([along - edge * cos, across - edge * sin], -1))
-    return xp.where(inside > 0, xp.minimum(length(v) - least, inside), outside)
+    """Signed distance of a vector to the edge of "that way, and far enough"."""
+    way = array_namespace(v, direction).asarray(VECTORS)[direction]
+    return cone_margin(
+        v, way, float(np.cos(TOLERANCE)), float(np.sin(TOLERANCE)), least
+    )
 
 
 def _turned(now, then, way):
@@ -113,39 +108,21 @@ TYPES = (
         id=40,
         args=(T,),
         rule=lambda now, then: TOUCH - _gap(then),
-        wordings=(
-            "Is the peg touching the {a}?",
-            "Does the peg touch the {a}?",
-            "Are the peg and the {a} touching?",
-            "Is the peg in contact with the {a}?",
-            "Is the peg next to the {a}?",
-        ),
+        wordings=touching("the peg", "the {a}"),
     ),
     QuestionType(
         name="t_side",
         id=41,
         args=(T, SIDE),
         rule=lambda now, then, side: _in_cone(then.peg - then.t[..., :2], side, 0.0),
-        wordings=(
-            "Is the peg on the {b} side of the {a}?",
-            "Does the peg lie on the {b} side of the {a}?",
-            "Is the peg at the {b} of the {a}?",
-            "Is the peg to the {b} of the {a}?",
-            "Is the {b} side of the {a} where the peg is?",
-        ),
+        wordings=at_side("the peg", "the {a}", "{b}"),
     ),
     QuestionType(
         name="t_approached",
         id=42,
         args=(T,),
         rule=lambda now, then: _gap(now) - _gap(then) - CHANGE,
-        wordings=(
-            "Did the peg get closer to the {a}?",
-            "Did the peg come closer to the {a}?",
-            "Did the peg approach the {a}?",
-            "Is the peg closer to the {a}?",
-            "Are the peg and the {a} closer together?",
-        ),
+        wordings=closer("the peg", "the {a}"),
         about_change=True,
     ),
     QuestionType(
@@ -153,13 +130,7 @@ TYPES = (
         id=43,
         args=(T,),
         rule=lambda now, then: length(then.t[..., :2] - now.t[..., :2]) - CHANGE,
-        wordings=(
-            "Did the {a} move?",
-            "Was the {a} moved?",
-            "Has the {a} moved?",
-            "Did the {a} change place?",
-            "Is the {a} in another place?",
-        ),
+        wordings=moved("the {a}"),
         about_change=True,
     ),
     QuestionType(
@@ -169,13 +140,7 @@ TYPES = (
         rule=lambda now, then, way: _in_cone(
             then.t[..., :2] - now.t[..., :2], way, CHANGE
         ),
-        wordings=(
-            "Did the {a} move {b}?",
-            "Was the {a} moved {b}?",
-            "Has the {a} moved {b}?",
-            "Did the {a} go {b}?",
-            "Did the {a} get pushed {b}?",
-        ),
+        wordings=pushed("the {a}", "{b}"),
         about_change=True,
     ),
     QuestionType(
@@ -211,13 +176,7 @@ TYPES = (
         id=47,
         args=(T,),
         rule=lambda now, then: goal_distance(now.t) - goal_distance(then.t) - CHANGE,
-        wordings=(
-            "Did the {a} get closer to the goal?",
-            "Did the {a} come closer to the goal?",
-            "Did the {a} approach the goal?",
-            "Is the {a} closer to the goal?",
-            "Are the {a} and the goal closer together?",
-        ),
+        wordings=closer("the {a}", "the goal"),
         about_change=True,
     ),
     QuestionType(

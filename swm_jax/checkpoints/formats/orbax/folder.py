@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from flax.traverse_util import unflatten_dict
 
 from swm_jax.checkpoints.errors import CheckpointError, check_tree
 from swm_jax.checkpoints.formats.infer_config import overrides_of
@@ -19,9 +20,7 @@ from swm_jax.checkpoints.formats.lazy_arrays import (
     Leaf,
     Source,
     check_dtype,
-    flatten,
     to_arrays,
-    unflatten,
 )
 from swm_jax.checkpoints.formats.orbax.arrays import stored_leaves
 from swm_jax.checkpoints.formats.orbax.step_folder import (
@@ -37,6 +36,7 @@ from swm_jax.checkpoints.formats.orbax.step_folder import (
 from swm_jax.checkpoints.run.manager import FORMAT, FORMAT_VERSION
 from swm_jax.files import AnyPath
 from swm_jax.models import ModelConfig, SemanticWorldModel, Tokenizer, get_config
+from swm_jax.models.backbones.weights import named_leaves
 from swm_jax.models.tokenizer import TOKENIZER_FILE
 
 CHUNK_BYTES = 64 << 20
@@ -68,8 +68,7 @@ class Opened:
         self.config: ModelConfig = get_config(
             model["variant"], **{**model["overrides"], **overrides}
         )
-        init = SemanticWorldModel(self.config).init_params
-        expected = dict(jax.eval_shape(init, jax.random.key(0)))
+        expected = SemanticWorldModel(self.config).param_shapes()
         if not model.get("action", True):  # a plain PaliGemma
             expected.pop("action")
         found = stored_shapes(self.step)
@@ -77,7 +76,7 @@ class Opened:
         found = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), found
         )
-        for key, leaf in flatten(found).items():
+        for key, leaf in named_leaves(found).items():
             check_dtype(f"{self.step}: {key}", np.dtype(leaf.dtype))
         self.adapters = found.pop("lora", {})
         self.stored = found
@@ -97,7 +96,7 @@ class Opened:
         as_stored = lambda key, stored: stored
         host = jax.sharding.SingleDeviceSharding(_host())
         adapters = self._read({"lora": self.adapters}, host, as_stored, check)["lora"]
-        adapted = {key.rpartition("/")[0] for key in flatten(adapters)}
+        adapted = {key.rpartition("/")[0] for key in named_leaves(adapters)}
         params = self._read(
             self.stored,
             sharding,
@@ -105,15 +104,15 @@ class Opened:
             check,
         )
         params["lora"] = jax.tree.map(np.asarray, adapters)
-        merged = flatten(merge_stored(params, self._described)[0])
-        stored = flatten(self.stored)
+        merged = named_leaves(merge_stored(params, self._described)[0])
+        stored = named_leaves(self.stored)
         for key in adapted:
             merged[key] = merged[key].astype(dtype(key, stored[key].dtype))
-        return unflatten(merged)
+        return unflatten_dict(merged, sep="/")
 
     def leaves(self, structs: Any, check: bool) -> dict[str, Leaf]:
         """Stored arrays that are read when they are asked for."""
-        return stored_leaves(self.step, flatten(structs), check)
+        return stored_leaves(self.step, named_leaves(structs), check)
 
     def _read(self, structs: Any, sharding: Any, dtype: Any, check: bool):
         leaves = self.leaves(structs, check)
@@ -138,7 +137,7 @@ def open_orbax(
     leaves = opened.leaves(opened.stored, check)
     if read and opened.adapters:
         place = jax.sharding.SingleDeviceSharding(_host())
-        arrays = flatten(opened.read(place, lambda key, dtype: dtype, check))
+        arrays = named_leaves(opened.read(place, lambda key, dtype: dtype, check))
 
         def merged(key, leaf):
             def blocks(index):

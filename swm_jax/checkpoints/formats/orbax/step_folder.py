@@ -25,6 +25,7 @@ from swm_jax.checkpoints.run.manager import (
     checkpoints_folder,
     warn,
 )
+from swm_jax.choices import first_line
 from swm_jax.models import Tokenizer
 from swm_jax.models.backbones.lora import (
     LoraRule,
@@ -145,7 +146,7 @@ def naming_damage(step: epath.Path):
     except CheckpointError:
         raise
     except Exception as error:  # Orbax and TensorStore raise many kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise CheckpointError(f"{step}/params is damaged: {reason}") from error
 
 

@@ -1,7 +1,7 @@
 """Renders board scenes in plain JAX: one ray per sample, on any accelerator.
 
 `render` gives images, `segment` says what each pixel shows, `project` says where a
-point lands. The same call through MuJoCo's own renderer is in `host_render.py`.
+point lands. The same call through MuJoCo's own renderer is in `host.py`.
 
 The field of view is the camera's 16:9 one whatever the image's height and width
 are, so a square image is the whole view squeezed. A block is small against the
@@ -15,17 +15,16 @@ coordinates, which run from 0 to 1; x away from the robot, y right, z up on the 
 
 import functools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float
 
 from swm_jax.arrays import Array
 from swm_jax.envs.ray_caster import (
-    check_size,
+    Renderer,
+    camera_position,
     lambert,
-    over_scenes,
     to_pixels,
     window_of,
     with_window,
@@ -42,7 +41,6 @@ from swm_jax.worlds.board.render.shapes import (
     place_outlines,
     prism_hit,
 )
-from swm_jax.worlds.board.scene import Scene
 
 BACKGROUND, BOARD, PEG, FIRST_BLOCK = -1, 0, 1, 2  # what `segment` returns
 
@@ -67,42 +65,6 @@ _BOARD_Y = (
 )
 
 
-def render(
-    scene: Scene,
-    height: int,
-    width: int,
-    *,
-    supersample: int = 1,
-    look: Look | None = None,
-) -> UInt8[Array, "... h w 3"]:
-    """Images of scenes.
-
-    Args:
-      scene: any leading axes.
-      height: rows of the image.
-      width: columns of the image; pixels need not be square.
-      supersample: k averages k x k rays in each pixel (anti-aliasing).
-      look: colours, light and camera offset; the default look if None.
-
-    Returns:
-      uint8[..., height, width, 3], red, green, blue.
-    """
-    check_size(height, width, supersample)
-    return _render(scene, look or Look(), height, width, supersample)
-
-
-def segment(
-    scene: Scene, height: int, width: int, *, look: Look | None = None
-) -> Int[Array, "... h w"]:
-    """What each pixel's centre shows.
-
-    Returns:
-      int32[..., height, width]: -1 background, 0 board, 1 peg, 2 + slot for blocks.
-    """
-    check_size(height, width)
-    return _segment(scene, look or Look(), height, width)
-
-
 def project(
     points: Float[Array, "... 3"], look: Look | None = None
 ) -> Float[Array, "... 2"]:
@@ -111,24 +73,17 @@ def project(
     Returns:
       float32[..., 2]: x (right) and y (down), both 0..1 inside the image.
     """
-    return _project(jnp.asarray(points, jnp.float32), _camera_position(look or Look()))
+    return _project(
+        jnp.asarray(points, jnp.float32), camera_position(look or Look(), _POSITION)
+    )
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4))
-def _render(scene, look, height, width, supersample):
-    draw = functools.partial(_draw, look=look, h=height, w=width, k=supersample)
-    return over_scenes(draw, scene)
-
-
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def _segment(scene, look, height, width):
-    def draw(one, windowed):
-        label, _, peg_mask, corner = _trace(one, look, height, width, windowed)
-        what = jnp.where(label < 0, label + 1, label // FACES + FIRST_BLOCK)
-        seen = window_of(what, corner, peg_mask.shape)
-        return with_window(what, jnp.where(peg_mask, PEG, seen), corner)
-
-    return over_scenes(draw, scene)
+def _label(scene, windowed, *, look, h, w):
+    """What pixels show: -1 background, 0 board, 1 peg, 2 + slot for blocks."""
+    label, _, peg_mask, corner = _trace(scene, look, h, w, windowed)
+    what = jnp.where(label < 0, label + 1, label // FACES + FIRST_BLOCK)
+    seen = window_of(what, corner, peg_mask.shape)
+    return with_window(what, jnp.where(peg_mask, PEG, seen), corner)
 
 
 def _draw(scene, windowed, *, look, h, w, k):
@@ -162,7 +117,7 @@ def _trace(scene, look, h, w, windowed):
       peg_rgb, peg_mask: float32[h', w', 3] and bool[h', w'], the visible part of
         the peg, in a window whose first row and column are `corner`.
     """
-    position = _camera_position(look)
+    position = camera_position(look, _POSITION)
     x, y, _ = _rays((0, 0), (h, w), h, w, position, 0.0)
     on_board = (x >= _BOARD_X[0]) & (x <= _BOARD_X[1])
     on_board &= (y >= _BOARD_Y[0]) & (y <= _BOARD_Y[1])
@@ -228,10 +183,6 @@ def _rays(corner, window, h, w, position, z):
     return x, y, depth + jnp.zeros_like(x)
 
 
-def _camera_position(look):
-    return jnp.asarray(look.camera_offset, jnp.float32) + _POSITION
-
-
 def _project(points, position):
     # Sums rather than matrix products, which TPUs would round to bfloat16.
     offset = points - position
@@ -284,3 +235,7 @@ def _window(radius, low, high, h, w):
         size = np.maximum(size, box.max(0))
     rows, columns = np.ceil(size).astype(int) + 2
     return min(int(rows), h), min(int(columns), w)
+
+
+RENDERER = Renderer(Look, _draw, _label)
+render, segment = RENDERER.render, RENDERER.segment

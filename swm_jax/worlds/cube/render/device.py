@@ -1,7 +1,7 @@
 """Renders cube scenes in plain JAX: rays against boxes in any orientation.
 
 `render` gives images, `segment` says what each pixel shows, `project` says where a
-point lands. The same through MuJoCo's own renderer is in `cube_host_render.py`. The
+point lands. The same through MuJoCo's own renderer is in `host.py`. The
 vertical field of view is the camera's 45 degrees; a wider image sees more.
 
 Everything that moves is a box: cubes, fingers, palm and the arm above it. Cubes and
@@ -22,13 +22,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float
 
 from swm_jax.arrays import Array
 from swm_jax.envs.ray_caster import (
-    check_size,
+    Renderer,
+    camera_position,
     lambert,
-    over_scenes,
     to_pixels,
     window_of,
     with_window,
@@ -37,7 +37,6 @@ from swm_jax.envs.scene import COLOUR_OF_BLOCK
 from swm_jax.worlds.cube import geometry as geometry
 from swm_jax.worlds.cube.overlap import finger_boxes
 from swm_jax.worlds.cube.render.looks import CubeLook
-from swm_jax.worlds.cube.scene import CubeScene
 
 BACKGROUND, TABLE, GRIPPER, FIRST_CUBE = -1, 0, 1, 2  # what `segment` returns
 
@@ -59,42 +58,6 @@ _ARM_HALVES = (
 _ARM_RADII = tuple(float(np.linalg.norm(half)) for half in _ARM_HALVES)
 
 
-def render(
-    scene: CubeScene,
-    height: int,
-    width: int,
-    *,
-    supersample: int = 1,
-    look: CubeLook | None = None,
-) -> UInt8[Array, "... h w 3"]:
-    """Images of scenes.
-
-    Args:
-      scene: any leading axes.
-      height: rows of the image.
-      width: columns of the image.
-      supersample: k averages k x k rays in each pixel (anti-aliasing).
-      look: colours, light and transparency; the default look if None.
-
-    Returns:
-      uint8[..., height, width, 3], red, green, blue.
-    """
-    check_size(height, width, supersample)
-    return _render(scene, look or CubeLook(), height, width, supersample)
-
-
-def segment(
-    scene: CubeScene, height: int, width: int, *, look: CubeLook | None = None
-) -> Int[Array, "... h w"]:
-    """What each pixel's centre shows, the arm as if it were solid if it shows at all.
-
-    Returns:
-      int32[..., height, width]: -1 background, 0 table, 1 gripper, 2 + slot for cubes.
-    """
-    check_size(height, width)
-    return _segment(scene, look or CubeLook(), height, width)
-
-
 def project(
     points: Float[Array, "... 3"], aspect: float = 1.0, look: CubeLook | None = None
 ) -> Float[Array, "... 2"]:
@@ -103,29 +66,23 @@ def project(
     Returns:
       float32[..., 2]: x (right) and y (down), both 0..1 inside the image.
     """
-    position = _camera_position(look or CubeLook())
+    position = camera_position(look or CubeLook(), _POSITION)
     return _project(jnp.asarray(points, jnp.float32), position, aspect)
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4))
-def _render(scene, look, height, width, supersample):
-    draw = functools.partial(_draw, look=look, h=height, w=width, k=supersample)
-    return over_scenes(draw, scene)
+def _label(scene, windowed, *, look, h, w):
+    """What pixels show: -1 background, 0 table, 1 gripper, 2 + slot for cubes.
 
-
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def _segment(scene, look, height, width):
-    def draw(one, windowed):
-        label, depth = _solid(one, look, height, width, windowed)
-        label = jnp.where(label < 2, label - 1, (label - 2) // 3 + FIRST_CUBE)
-        for box in _arm(one, look, height, width, windowed):
-            under = window_of(depth, box.corner, box.near.shape)
-            shown = (box.near < under) & (box.alpha > 0.0)
-            seen = window_of(label, box.corner, box.near.shape)
-            label = with_window(label, jnp.where(shown, GRIPPER, seen), box.corner)
-        return label
-
-    return over_scenes(draw, scene)
+    The arm is shown as if it were solid, if it shows at all.
+    """
+    label, depth = _solid(scene, look, h, w, windowed)
+    label = jnp.where(label < 2, label - 1, (label - 2) // 3 + FIRST_CUBE)
+    for box in _arm(scene, look, h, w, windowed):
+        under = window_of(depth, box.corner, box.near.shape)
+        shown = (box.near < under) & (box.alpha > 0.0)
+        seen = window_of(label, box.corner, box.near.shape)
+        label = with_window(label, jnp.where(shown, GRIPPER, seen), box.corner)
+    return label
 
 
 def _draw(scene, windowed, *, look, h, w, k):
@@ -163,7 +120,7 @@ def _facing(turn, centre, look):
     camera's view of the box changes side within it, which happens inside the box.
     """
     axes = jnp.swapaxes(turn, -1, -2)
-    towards = _camera_position(look) - centre
+    towards = camera_position(look, _POSITION) - centre
     side = jnp.sign((axes * towards[:, None]).sum(-1, keepdims=True))
     return axes * side
 
@@ -175,7 +132,7 @@ def _solid(scene, look, h, w, windowed):
       label: int32[h, w]: 0 background, 1 table, 2 + 3 * cube + axis of the face.
       depth: float32[h, w], along the camera's axis.
     """
-    position = _camera_position(look)
+    position = camera_position(look, _POSITION)
     ray = _rays((0, 0), (h, w), h, w)
     falling = jnp.minimum(ray[2], -1e-6)
     depth = -position[2] / falling
@@ -229,7 +186,7 @@ class _Box(NamedTuple):
 
 def _arm(scene, look, h, w, windowed):
     """The arm's boxes, from the last that a ray meets to the first."""
-    position = _camera_position(look)
+    position = camera_position(look, _POSITION)
     fingers, turn = finger_boxes(scene.gripper)
     # Of the fingers the one on the camera's side comes later.
     left_is_near = ((position - scene.gripper[:3]) * turn[:, 1]).sum() > 0
@@ -281,10 +238,6 @@ def _rays(corner, window, h, w):
     return [_FORWARD[i] + up * _UP[i] + right * _RIGHT[i] for i in range(3)]
 
 
-def _camera_position(look):
-    return jnp.asarray(look.camera_offset, jnp.float32) + _POSITION
-
-
 def _project(points, position, aspect):
     # Sums rather than matrix products, which TPUs would round to bfloat16.
     offset = points - position
@@ -317,3 +270,7 @@ def _window(radius, h, w):
     size = 2 * radius / depth * np.sqrt(1 + aside**2) / (2 * _TAN) * h
     side = int(np.ceil(size)) + 3
     return min(side, h), min(side, w)
+
+
+RENDERER = Renderer(CubeLook, _draw, _label)
+render, segment = RENDERER.render, RENDERER.segment

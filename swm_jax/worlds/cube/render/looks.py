@@ -1,13 +1,11 @@
 """Looks of the cube arm: colours, light, camera, and whether the arm is drawn.
 
-As on the board a look is data, a pytree that a jitted renderer takes without
-compiling again. The arm is transparent by default (OGBench draws it with alpha 0.1
+The arm is transparent by default (OGBench draws it with alpha 0.1
 and the finger pads with 0.5 for pictures); alpha 1 draws it solid, 0 hides it.
 """
 
-from flax import struct
-
-from swm_jax.envs.scene import COLOURS, Triple, grey
+from swm_jax.envs.ray_caster import Look
+from swm_jax.envs.scene import COLOURS, Triple
 
 # OGBench's colours; what it calls orange is the paper's yellow.
 _RGB = {
@@ -19,7 +17,7 @@ _RGB = {
 }
 
 
-class CubeLook(struct.PyTreeNode):
+class CubeLook(Look):
     """How a cube scene appears. Colours are red, green, blue in [0, 1].
 
     Attributes:
@@ -29,10 +27,6 @@ class CubeLook(struct.PyTreeNode):
       arm_rgb: colour of the palm and the arm above it.
       cube_rgb: one colour per entry of `scene.COLOURS`.
       pad_alpha, arm_alpha: 0 transparent .. 1 solid.
-      light_direction: the way the light travels, of any length.
-      ambient_rgb: light that reaches every face.
-      diffuse_rgb: light of the directional lamp at normal incidence.
-      camera_offset: metres added to the camera's position.
     """
 
     table_rgb: Triple = (0.13, 0.16, 0.22)
@@ -42,10 +36,6 @@ class CubeLook(struct.PyTreeNode):
     cube_rgb: tuple[Triple, ...] = tuple(_RGB[name] for name in COLOURS)
     pad_alpha: float = 0.5
     arm_alpha: float = 0.1
-    light_direction: Triple = (-0.3, 0.2, -0.933)
-    ambient_rgb: Triple = grey(0.45)
-    diffuse_rgb: Triple = grey(0.55)
-    camera_offset: Triple = (0.0, 0.0, 0.0)
 
 
 def _colours(**changed) -> tuple[Triple, ...]:

@@ -1,4 +1,4 @@
-"""Push-T through `mujoco.Renderer`: same calls as `render.py`, on the host."""
+"""Push-T through `mujoco.Renderer`: same calls as `device.py`, on the host."""
 
 import mujoco
 import numpy as np
@@ -21,26 +21,25 @@ _LABELS = {
 
 
 class HostRenderer(host_renderer.HostRenderer):
-    """An open OpenGL context for one image size and one look.
+    """The view straight from above; labels as of the device's `segment`."""
 
-    Args:
-      height: rows of the image.
-      width: columns of the image.
-      supersample: k renders k times as many rows and columns and averages.
-      look: colours, light and camera offset; the default look if None.
-    """
+    camera = "top"
+    default_look = Look
 
-    def __init__(
-        self,
-        height: int,
-        width: int,
-        *,
-        supersample: int = 1,
-        look: Look | None = None,
-    ):
-        spec = _dressed(look or Look())
-        spec.camera("top").fovy = view(height, width)[0]
-        super().__init__(spec, "top", _LABELS, height, width, supersample)
+    def dressed(self, look: Look, height: int, width: int) -> mujoco.MjSpec:
+        spec = mujoco.MjSpec.from_string(pusht_mjcf())
+        colours = {PEG: look.peg_rgb, T: look.t_rgb, GOAL: look.goal_rgb}
+        colours[TABLE] = look.table_rgb
+        for name, label in _LABELS.items():
+            spec.geom(name).rgba[:3] = colours[label]
+        middle = (geometry.SIDE / 2, geometry.SIDE / 2, geometry.CAMERA_HEIGHT)
+        camera = spec.camera("top")
+        camera.pos = np.add(middle, look.camera_offset)
+        camera.fovy = view(height, width)[0]
+        return spec
+
+    def labels(self) -> dict[str, int]:
+        return _LABELS
 
     def place(self, scene: Scene) -> None:
         for axis, value in zip(("x", "y", "yaw"), scene.block_pose[0]):
@@ -49,27 +48,4 @@ class HostRenderer(host_renderer.HostRenderer):
             self._data.joint(f"peg_{axis}").qpos[:] = value
 
 
-def render(
-    scene: Scene,
-    height: int,
-    width: int,
-    *,
-    supersample: int = 1,
-    look: Look | None = None,
-) -> np.ndarray:
-    """As `swm_jax.worlds.pusht.render.device.render`, drawn by MuJoCo."""
-    with HostRenderer(height, width, supersample=supersample, look=look) as renderer:
-        return renderer.render(scene)
-
-
-def _dressed(look: Look) -> mujoco.MjSpec:
-    """The physics model with a look's colours, light and camera."""
-    spec = mujoco.MjSpec.from_string(pusht_mjcf())
-    host_renderer.light(spec, look)
-    colours = {PEG: look.peg_rgb, T: look.t_rgb, GOAL: look.goal_rgb}
-    colours[TABLE] = look.table_rgb
-    for name, label in _LABELS.items():
-        spec.geom(name).rgba[:3] = colours[label]
-    middle = (geometry.SIDE / 2, geometry.SIDE / 2, geometry.CAMERA_HEIGHT)
-    spec.camera("top").pos = np.add(middle, look.camera_offset)
-    return spec
+render = HostRenderer.picture

@@ -3,13 +3,12 @@
 The default has gym_pusht's colours.
 """
 
-from flax import struct
-
+from swm_jax.envs import ray_caster
 from swm_jax.envs.scene import Triple, grey
 from swm_jax.worlds.pusht import geometry
 
 
-class Look(struct.PyTreeNode):
+class Look(ray_caster.Look):
     """How a scene appears. Colours are red, green, blue in [0, 1].
 
     Attributes:
@@ -18,10 +17,7 @@ class Look(struct.PyTreeNode):
       goal_rgb: colour of the goal, a sheet on the table.
       t_rgb: colour of the T.
       peg_rgb: colour of the peg.
-      light_direction: the way the light travels, of any length.
-      ambient_rgb: light that reaches every face.
-      diffuse_rgb: light of the directional lamp at normal incidence.
-      camera_offset: metres added to the camera's position; the height changes nothing.
+      camera_offset: the height changes nothing.
     """
 
     table_rgb: Triple = geometry.TABLE_RGB
@@ -29,10 +25,6 @@ class Look(struct.PyTreeNode):
     goal_rgb: Triple = geometry.GOAL_RGB
     t_rgb: Triple = geometry.T_RGB
     peg_rgb: Triple = geometry.PEG_RGB
-    light_direction: Triple = geometry.LIGHT_DIRECTION
-    ambient_rgb: Triple = grey(geometry.LIGHT_AMBIENT)
-    diffuse_rgb: Triple = grey(geometry.LIGHT_DIFFUSE)
-    camera_offset: Triple = (0.0, 0.0, 0.0)
 
 
 LOOKS: dict[str, Look] = {

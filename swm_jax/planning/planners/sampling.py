@@ -1,4 +1,4 @@
-"""How the next population follows from the scores of this one, per planner.
+"""Planners that draw populations: how the next one follows from the values of this.
 
     best_of_n  stays: one population, take the best; the floor that iterating must beat
     cem        fitted to the best few, the elites
@@ -14,12 +14,15 @@ population is executed.
 Axes: S scenes, N candidates, E elites, H actions of a chunk, A action width.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
 from swm_jax.arrays import Array
 from swm_jax.planning.config import PlannerConfig
+from swm_jax.planning.preset import REDRAWING, Preset, searching
 
 
 def refit_nothing(
@@ -87,3 +90,64 @@ def refit_mppi(
     mean = jnp.einsum("sn,snha->sha", weights, candidates)
     deviation = jnp.square(candidates - mean[:, None])
     return mean, jnp.sqrt(jnp.einsum("sn,snha->sha", weights, deviation))
+
+
+_ONE_LOOK = PlannerConfig(candidates=256, iterations=1)
+_CEM = REDRAWING | {"elites", "momentum"}
+_MPPI = REDRAWING | {"temperature", "temperature_unit"}
+
+# As Semantic World Models (arXiv 2510.19818) ran it.
+PUBLISHED = PlannerConfig(
+    candidates=64,
+    iterations=10,
+    execute=2,
+    score="probability",
+    normalise="vocabulary",
+    init="uniform",
+    min_std=0.0,
+    noise_exponent=0.0,
+    stroke_fraction=0.0,
+    fresh_fraction=0.0,
+    keep=0,
+    warm_start=False,
+    temperature=1.5,
+    temperature_unit="value",
+)
+
+PLANNERS = {
+    "random": Preset(
+        None,
+        PlannerConfig(candidates=2, iterations=1, keep=0, elites=0, init="uniform"),
+    ),
+    "random_shooting": searching(
+        refit_nothing,
+        dataclasses.replace(
+            _ONE_LOOK, init="uniform", stroke_fraction=0.0, keep=0, warm_start=False
+        ),
+        uses=(),
+    ),
+    "best_of_n": searching(refit_nothing, _ONE_LOOK, uses=()),
+    "best_of_proposals": searching(
+        refit_nothing,
+        dataclasses.replace(_ONE_LOOK, candidates=64, init="proposals", keep=0),
+        uses=(),
+    ),
+    "mppi": searching(refit_mppi, uses=_MPPI),
+    "mppi_published": searching(refit_mppi, PUBLISHED, _MPPI),
+    "cem": searching(refit_cem, uses=_CEM),
+    "icem": searching(
+        refit_cem,
+        PlannerConfig(
+            init_std=0.015,  # half of the action limit
+            min_std=0.0,
+            stroke_fraction=0.0,
+            fresh_fraction=0.0,
+            around_kept=0.0,
+            elites=10,
+            keep=3,
+            carry=3,
+            mean_last=True,
+        ),
+        _CEM,
+    ),
+}

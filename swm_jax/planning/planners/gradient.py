@@ -9,6 +9,9 @@ Axes: S scenes, N starts, K of them refined, H actions of a chunk, A action widt
 Q questions, I steps.
 """
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -16,7 +19,9 @@ from jaxtyping import Float, Int, Key
 
 from swm_jax.arrays import Array
 from swm_jax.planning.config import PlannerConfig
+from swm_jax.planning.planners.sampling import PUBLISHED, refit_cem
 from swm_jax.planning.population import first_population
+from swm_jax.planning.preset import REDRAWING, Preset
 from swm_jax.planning.search import (
     Evaluate,
     Problem,
@@ -155,10 +160,37 @@ def make_optimizer(config: PlannerConfig) -> optax.GradientTransformation:
     return optax.chain(limit, make(config.learning_rate))
 
 
-def check_differentiable(world_model, name: str) -> None:
-    """Raises a one-line ValueError if `world_model` says it has no gradients."""
-    if not getattr(world_model, "differentiable", True):
-        raise ValueError(
-            f"planner {name!r} climbs gradients, but {type(world_model).__name__} is "
-            "not differentiable; use a sampling planner such as 'mppi' or 'cem'"
-        )
+_UPHILL = frozenset(
+    {"objective", "optimizer", "learning_rate", "gradient_clip", "best_seen"}
+)
+
+PLANNERS = {
+    "gradient": Preset(
+        climb,
+        PlannerConfig(candidates=8, iterations=12, objective="margin", keep=0),
+        _UPHILL,
+        needs_gradient=True,
+    ),
+    # One proposal of the base policy (a uniform chunk without one) climbs probabilities
+    # by plain steps; where it arrives is what is carried out.
+    "gradient_published": Preset(
+        climb,
+        dataclasses.replace(
+            PUBLISHED,
+            candidates=1,
+            elites=0,
+            optimizer="sgd",
+            learning_rate=0.02,
+            gradient_clip=1.0,
+            best_seen=False,
+        ),
+        _UPHILL,
+        needs_gradient=True,
+    ),
+    "hybrid": Preset(
+        functools.partial(search_and_climb, refit=refit_cem),
+        PlannerConfig(iterations=3, objective="margin", refine=4, refine_steps=6),
+        _UPHILL | REDRAWING | {"elites", "momentum", "refine", "refine_steps"},
+        needs_gradient=True,
+    ),
+}

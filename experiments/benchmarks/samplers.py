@@ -1,0 +1,56 @@
+"""Could the device's sampler serve the host too? Both draw the same batches of a CPU.
+
+    JAX_PLATFORMS=cpu python -m experiments.benchmarks.samplers
+
+What is drawn and labelled per batch, without pictures: numpy as the host's workers run
+it, beside the jitted program that draws batches where they are rendered
+(`config.data.source = "simulated"`). A program replaces both if it is at least as fast.
+"""
+
+import jax
+from absl import app, flags
+
+from data_pipelines.generate.pose_cache import simulated_episodes
+from data_pipelines.saqa.device_batches import DeviceBatches
+from data_pipelines.saqa.device_draw import draw_one
+from experiments import board_tiny, generate_board
+from experiments.benchmarks.parts.timing import machine, side_by_side
+from swm_jax.models import Tokenizer, get_config
+from swm_jax.training import Experiment
+
+_POSES = flags.DEFINE_string(
+    "poses", "data/poses.npz", "File of simulated episodes; made if not there."
+)
+_EPISODES = flags.DEFINE_integer("episodes", 200, "Episodes in that file.", 2)
+_TURNS = flags.DEFINE_integer("turns", 7, "Of each sampler; the shortest counts.", 1)
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    data = Experiment.parse(board_tiny.get_config("device")).data
+    simulate = generate_board.get_config()
+    simulate.episodes = _EPISODES.value
+    episodes = simulated_episodes(simulate, _POSES.value, "train")
+    batches = DeviceBatches.make(
+        episodes, data, Tokenizer.load("tiny"), get_config("tiny"), seed=0
+    )
+    shape = data.questions, data.queries
+    longest = batches.sampler.horizons.longest
+
+    @jax.jit
+    def draw(tables, key):
+        one = lambda key: draw_one(tables, key, data.saqa, longest, *shape)[1]
+        return jax.vmap(one)(jax.random.split(key, data.images))
+
+    host = lambda: batches.sampler.sample_batch(0, 0, data.images, *shape)
+    device = lambda: draw(batches.tables, jax.random.key(0))
+    numpy, program = side_by_side(host, device, turns=_TURNS.value)
+    print(machine())
+    print(f"{data.images} images, {shape[0]} questions, {shape[1]} queries each")
+    print(f"numpy    {1e3 * numpy:8.1f} ms a batch, one core")
+    print(f"program  {1e3 * program:8.1f} ms a batch, all cores")
+    print(f"the program draws at {numpy / program:.2f} of numpy's rate")
+
+
+if __name__ == "__main__":
+    app.run(main)
