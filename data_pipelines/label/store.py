@@ -49,7 +49,7 @@ class Asking:
     seed: int = 0
 
     def check(self, labeller: Labeller) -> None:
-        """Raises a DataError for invalid settings, or questions unfit for a labeller."""
+        """Raises a DataError for invalid settings or questions about changes."""
         if not self.questions:
             raise DataError("no questions: give a file with one per line")
         if not 0 <= self.min_confidence <= 1:

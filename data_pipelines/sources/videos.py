@@ -1,7 +1,7 @@
-"""Frames of a video file, through the ffmpeg that imageio-ffmpeg brings along.
+"""Decoding of video files by the ffmpeg binary of imageio-ffmpeg.
 
-It decodes what robot data sets use (H.264, HEVC, AV1). A part of a file is found by
-time, exactly: ffmpeg decodes from the key frame before it and drops what is too early.
+It decodes the codecs of robot data sets (H.264, HEVC, AV1). Seeking by time is exact:
+ffmpeg decodes from the preceding key frame and drops earlier frames.
 """
 
 from pathlib import Path
