@@ -24,13 +24,13 @@ def read_video(
 
     Args:
       path: the file.
-      count: how many.
+      count: number of frames.
       fps: frames per second that the file must have.
       start: time of the first, seconds.
 
     Raises:
-      DataError: no such file, ffmpeg cannot read it, another frame rate, or fewer
-        frames than asked for.
+      DataError: a missing or unreadable file, another frame rate, or fewer than
+        `count` frames.
     """
     if not path.is_file():
         raise DataError(f"video {path} is missing")
@@ -40,6 +40,7 @@ def read_video(
         raise DataError(
             "videos need imageio-ffmpeg: pip install 'swm_jax[lerobot]'"
         ) from error
+    # Half a frame early, so that rounding of time stamps cannot skip the first frame.
     seek = ["-ss", f"{start - 0.5 / fps:.6f}"] if start > 0 else []
     output = ["-fps_mode", "passthrough", "-frames:v", str(count)]
     reader = imageio_ffmpeg.read_frames(

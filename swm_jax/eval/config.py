@@ -24,7 +24,7 @@ UNCOMPARED = (*AXES, "preset", "episodes_parallel", "video", "numbers")
 
 
 class UserError(Exception):
-    """Invalid input; a message of one line with the field, its value and the valid ones."""
+    """Invalid input; the message is one line: field, value seen, values expected."""
 
 
 @dataclasses.dataclass(frozen=True)
