@@ -109,7 +109,7 @@ def _on_its_device(function: Callable[..., Any], *arrays: Any) -> Any:
     """Applies a function per device to its own episodes, without communication.
 
     Otherwise XLA's partitioner adds collectives: a reduction in every iteration of the
-    contact solver's while loop, and a gather of the scenes that the renderer loops over.
+    contact solver's while loop, and a gather of the scenes before the renderer's loop.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:

@@ -169,7 +169,7 @@ class HostLoop:
         return chunk[:count]
 
     def _observe(self, states: Any) -> Observation:
-        """Observations of the world model: images, or scenes for one that reads them."""
+        """Observations for the world model: images, or states or scenes without one."""
         if self._draw is not None:
             return Observation(image=self._draw(states))
         scene = self._env.scene(states)
