@@ -90,8 +90,8 @@ class AnswerTokens:
     ) -> "AnswerTokens":
         """Tokenises the answers of all types.
 
-        The end token follows an answer if `eos` is set, or where one answer of a set
-        is a prefix of another.
+        The end token follows an answer if `eos` is set, or if an answer of its set has
+        several tokens ("red" must differ from the start of "red moon").
 
         Raises:
           ValueError: an answer with a word outside the tokenizer's vocabulary.

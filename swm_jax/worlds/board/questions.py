@@ -84,7 +84,7 @@ def _near_ray(v, direction):
     """Signed distance of a vector to the edge of the strip around a direction's ray."""
     xp = array_namespace(v, direction)
     along, across = along_and_across(v, xp.asarray(DIRECTION_VECTORS)[direction])
-    beyond = along - xp.clip(along, *RAY)
+    beyond = along - xp.clip(along, *RAY)  # past either end of the ray, a capsule
     return RAY_TOLERANCE - length(xp.stack([beyond, across], -1))
 
 

@@ -68,13 +68,14 @@ def _poses(cubes, gripper) -> Poses:
 
 
 def _in_frame(rotation, v):
-    """A vector in the frame of a rotation: its product with each column."""
+    """Coordinates of a vector in a rotated frame: dot products with its columns."""
     return (rotation * v[..., :, None]).sum(-2)
 
 
 def _touch(gap):
     """Margin of a distance between surfaces."""
     xp = array_namespace(gap)
+    # 0.05 m at contact down to 0 at a gap of 1 mm; beyond, minus the rest of the gap.
     near = MET * xp.clip(1.0 - gap / TOUCH, 0.0, 1.0)
     return xp.where(gap < TOUCH, near, TOUCH - gap)
 
@@ -91,7 +92,7 @@ def _grasped(now, p):
     between = xp.minimum(left - y, y + right)
     between = xp.minimum(between, geometry.CUBE_HALF - xp.abs(x))
     inside = xp.minimum(xp.minimum(touch, between), down)
-    # Outside: how far the hand is from the cube, and the fingers from its sides.
+    # Not grasped: minus the hand's distance to the cube and the fingers' to its sides.
     stray = xp.abs(left - geometry.CUBE_HALF) + xp.abs(right - geometry.CUBE_HALF)
     way = length(offset) + 0.5 * stray
     return xp.where(inside > 0, touch, xp.minimum(inside, -way))

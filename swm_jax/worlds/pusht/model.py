@@ -21,7 +21,7 @@ from swm_jax.envs.pushing_model import (
 )
 from swm_jax.worlds.pusht import geometry
 
-# Half height of the collision boxes: tall, so that the sphere's nearest faces are sides.
+# Half height of the collision boxes: tall, so that the sphere's nearest face is a side.
 _HALF_HEIGHT = 0.05
 _GOAL_HEIGHT = 0.001  # metres; a sheet on the table
 

@@ -7,7 +7,7 @@ view is the camera's 45 degrees; a wider image shows more at the sides.
 All moving objects are boxes: cubes, fingers, palm and the arm above it. Cubes and table
 are solid. The arm's boxes are blended over them with the look's alpha, front and back
 faces each. The camera looks down on all of them, so every ray hits the arm before the
-palm and the palm before the fingers, which fixes the order of blending. On CPUs a box is
+palm and the palm before the fingers: the order of blending is fixed. On CPUs a box is
 intersected only with the rays of a window around its projection, on accelerators with
 all of them, which avoids gathers. Both give the same pixels.
 

@@ -1,4 +1,4 @@
-"""Renderer of cube scenes on the host by `mujoco.Renderer`; functions as `device.py`."""
+"""Renderer of cube scenes on the host by `mujoco.Renderer`; calls as in `device.py`."""
 
 from typing import Any
 

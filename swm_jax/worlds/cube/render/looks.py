@@ -18,7 +18,7 @@ _RGB = {
 
 
 class CubeLook(Look):
-    """Colours, light and camera of a cube scene; colours are red, green, blue in [0, 1].
+    """Colours, light and camera of a cube scene; colours are RGB in [0, 1].
 
     Attributes:
       table_rgb: colour of the table.
