@@ -172,5 +172,5 @@ def to_pixels(
     """Pixels as means of k x k samples with values in 0..1."""
     if k > 1:
         colours = colours.reshape(h, k, w, k, 3).mean((1, 3))
-    # Explicit rounding, since XLA's casts on CPUs round or truncate depending on fusion.
+    # Explicit rounding: XLA's casts on CPUs round or truncate depending on fusion.
     return jnp.round(colours * 255.0).astype(jnp.uint8)

@@ -33,7 +33,7 @@ class Analysis:
     Attributes:
       program: the compiled program.
       fits: whether its memory fits.
-      memory: bytes by kind at the peak, `needed` in total; empty if it does not compile.
+      memory: bytes by kind at the peak, `needed` in total; empty if XLA refused it.
       needed, available: total bytes, and bytes available to a program.
       collectives: largest traffic first.
       time: the roofline; None if it does not compile.
