@@ -91,7 +91,7 @@ def settings(arg: str) -> ml_collections.ConfigDict:
 
 
 def shrink(config: ml_collections.ConfigDict) -> None:
-    """Reduces a config to a tiny model with the same rules, which compiles in seconds."""
+    """Reduces a config to a tiny model with the same rules; compiles in seconds."""
     config.model.variant, config.model.tokenizer = "tiny", "tiny"
     config.init_from = ""
     config.model.overrides.update(

@@ -140,7 +140,7 @@ def shrink(data, queries: int) -> None:
 
 
 def kept_share(folder: Path, share: float) -> float:
-    """Stored share of steps of a run, independent of speeds measured after a resume."""
+    """Stored share of steps of a run, unaffected by speeds measured after a resume."""
     path = folder / "share.json"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -160,7 +160,7 @@ def seconds(folder: Path) -> float:
 
 
 def collect(workdir: Path, runs) -> list[dict]:
-    """Rows of the study: one per evaluated run and kind of equality (examples, time)."""
+    """Rows of the study: one per evaluated run and kind of equality."""
     rows = []
     for equal in EQUALS:
         for layout, seed in runs:

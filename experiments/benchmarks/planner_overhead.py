@@ -94,7 +94,7 @@ def share_of_planning() -> None:
 
 @functools.partial(jax.jit, static_argnames="settings")
 def score_only(model, observation, questions, wanted, chunks, settings):
-    """Scoring without planning: encodes once, then values populations [I, S, N, H, A]."""
+    """Scoring without planning: values of populations [I, S, N, H, A]."""
     context = model.encode(observation, questions)
 
     def look(_, actions):
