@@ -1,11 +1,11 @@
-"""How far a labeller is to be trusted: `python -m data_pipelines.agreement DIR`.
+"""Agreement of a labeller with exact answers: `python -m data_pipelines.agreement DIR`.
 
     python -m data_pipelines.agreement data/board --labeller=vqa --tuples=400
 
-Draws balanced questions about states from a data set with exact answers, asks the
-labeller about the same frames, and prints how often they agree: over all, by type of
-question, by answer, and when only what the labeller is sure of is kept. A labeller
-that guesses is right half of the time.
+Draws balanced questions from a data set with exact answers, has the labeller answer
+them from the same frames, and prints the rate of agreement: over all, by type of
+question, by answer, and above several thresholds of the labeller's confidence.
+Answers are balanced, so guessing agrees half of the time.
 
 Axis: n tuples.
 """
@@ -34,12 +34,12 @@ _POOL = 4000  # starts looked at
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """What a labeller said about n tuples whose answers are known.
+    """A labeller's answers to n tuples compared with the exact ones.
 
     Attributes:
       truth: int[n], 1 for yes.
-      right: bool[n].
-      confidence: float32[n].
+      right: bool[n], whether the labeller gave that answer.
+      confidence: float32[n], the labeller's own, in 0..1.
       type_id: int[n].
     """
 
@@ -52,7 +52,7 @@ class Agreement:
 def measure(
     episodes: EpisodeArrays, labeller: Labeller, tuples: int, seed: int = 0
 ) -> Agreement:
-    """Asks about `tuples` balanced questions.
+    """Agreement on `tuples` balanced questions drawn from the episodes.
 
     Raises:
       DataError: a domain without predicates.
@@ -86,7 +86,7 @@ def measure(
 
 
 def table(agreement: Agreement) -> str:
-    """As plain text; +- is one standard error."""
+    """Table in plain text: rate of agreement by group, +- one standard error."""
 
     def line(name: str, rows: np.ndarray) -> str:
         count, rate = len(rows), agreement.right[rows].mean() if len(rows) else np.nan

@@ -1,15 +1,15 @@
-"""Other people's data into our schema: `python -m data_pipelines.convert SRC DST`.
+"""Conversion of public data sets to our schema: `python -m data_pipelines.convert`.
 
     python -m data_pipelines.convert downloads/language_table_sim/0.0.1 data/table
     python -m data_pipelines.convert downloads/so100_pick data/pick \\
         --camera observation.images.top --size 224x224
     python -m data_pipelines.convert downloads/visual-cube-double-play-v0.npz data/og
 
-What SRC is, is recognised (`sources`). Work goes shard by shard, and a shard is a
-function of SRC and the settings: a conversion that was killed continues when started
-again. With `--on_damage=skip` damaged episodes are left out, counted and listed in
-`progress.json`; without, the first one ends the conversion with a line that names
-it. An SRC without a split of its own gives every `1 / val_share`-th episode to val.
+The format of SRC is detected (`sources`). Episodes are written shard by shard, and a
+shard is a function of SRC and the settings, so that an interrupted conversion resumes
+when it is run again. With `--on_damage=skip` damaged episodes are left out, counted
+and listed in `progress.json`; by default the first one ends the conversion with a line
+that names it. Where SRC has no splits, every `1 / val_share`-th episode goes to val.
 """
 
 from typing import Any
@@ -31,7 +31,7 @@ def _parse_size(text: str) -> tuple[int, int] | None:
 
 
 def main(argv: list[Any]) -> None:
-    """Converts, then says what was made and what was left out."""
+    """Converts SRC to DST and prints the numbers of episodes stored and skipped."""
     if len(argv) != 3:
         raise app.UsageError("usage: python -m data_pipelines.convert SRC DST")
     logging.set_verbosity(logging.WARNING)

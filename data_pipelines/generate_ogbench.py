@@ -1,9 +1,9 @@
-"""Makes episodes in OGBench's own env: `python -m data_pipelines.generate_ogbench`.
+"""Generation of episodes in OGBench's env: `python -m data_pipelines.generate_ogbench`.
 
     MUJOCO_GL=egl python -m data_pipelines.generate_ogbench \\
         --config experiments/generate_ogbench.py --output data/ogbench
 
-Continues when it is run again. Needs `pip install 'swm_jax[ogbench]'`.
+Resumes when it is run again. Needs `pip install 'swm_jax[ogbench]'`.
 """
 
 import dataclasses
@@ -18,14 +18,14 @@ from swm_jax.cli import define_config, error_line, no_arguments, read_flags
 
 
 def generate(config: ml_collections.ConfigDict, output: str) -> Converted:
-    """Plays and stores `config.episodes` episodes.
+    """Simulates and stores `config.episodes` episodes.
 
     Args:
       config: see `experiments/generate_ogbench.py`.
       output: the folder; new, or of an earlier run with the same config.
 
     Raises:
-      DataError: no package, no OpenGL, an unusable config, or a full disk.
+      DataError: a missing package, no OpenGL, an invalid config, or a full disk.
     """
     fields = {field.name for field in dataclasses.fields(PlaySettings)}
     play = config.to_dict()
@@ -43,7 +43,7 @@ def generate(config: ml_collections.ConfigDict, output: str) -> Converted:
 
 
 def main(argv: list[str]) -> None:
-    """Generates, then says what was made."""
+    """Generates the episodes and prints their number."""
     no_arguments(argv)
     logging.set_verbosity(logging.WARNING)
     with error_line(OSError, ValueError, where=_OUTPUT.value):

@@ -1,13 +1,13 @@
-"""Trains the shipped tokenizers on the languages of the worlds.
+"""Training of the shipped tokenizers on the languages of the worlds.
 
     python -m data_pipelines.train_tokenizer                     tiny: the board
     python -m data_pipelines.train_tokenizer --name=board_cube   both worlds
     python -m data_pipelines.train_tokenizer --types=blocks_distance,peg_distance \\
         --model_file=distances.model                             and numeric types
 
-Byte-pair pieces are merged until every word of the languages is one piece; letters and
-digits stay as pieces so that other words can be spelled. The result is a pure
-function of the languages: the shipped file and a fresh one are equal.
+Byte pairs are merged until every word of the languages is one piece; letters and digits
+are pieces too, so that other words can be spelled. The result is a pure function of the
+languages: retraining reproduces the shipped file.
 """
 
 import io
@@ -34,17 +34,17 @@ _MODEL_FILE = flags.DEFINE_string("model_file", None, "where it goes; None: asse
 
 
 def train(names: Sequence[str] = SHIPPED["tiny"], types: Sequence[str] = ()) -> bytes:
-    """A serialised SentencePiece model of the languages of some worlds.
+    """Serialised SentencePiece model of the languages of some worlds.
 
     Args:
       names: of the worlds.
-      types: names of question types beside those that are asked by default.
+      types: names of question types besides the default ones.
 
     Ids: 0 pad, 1 eos, 2 bos, 3 unknown, 4 newline, then the location tokens, "?"
     and the pieces.
 
     Raises:
-      RuntimeError: a word of the languages did not become one piece.
+      RuntimeError: a word of the languages takes several pieces.
     """
     languages = [worlds.language(name) for name in names]
     words = vocabulary(languages, types)
@@ -75,7 +75,7 @@ def train(names: Sequence[str] = SHIPPED["tiny"], types: Sequence[str] = ()) -> 
 
 
 def main(_) -> None:
-    """Writes the model to a temporary name, then renames it."""
+    """Trains a tokenizer and writes it to `--model_file`."""
     output = Path(_MODEL_FILE.value or _ASSETS / f"{_NAME.value}.model")
     model = train(SHIPPED[_NAME.value])
     write_whole(output, model)

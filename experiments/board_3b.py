@@ -6,13 +6,13 @@ board_3b.py:lora         adapters on both towers, for a single GPU
 board_3b.py:debug        a few steps of a tiny model with the same rules, for tests
 
 Settings of "Semantic World Models" (arXiv 2510.19818): AdamW at 1e-5 with linear decay,
-batches of 96, all weights trained, float32 parameters, bfloat16 products, actions as
-they are. Weight decay 0, clipping at 1 and no warm-up are not in the paper; we take
-them from a reproduction. The paper's batch of 96 holds one question per sequence; ours
-asks 16 of the same image and actions, 64,000 steps of it as there.
+batches of 96, all weights trained, float32 parameters, bfloat16 products, unscaled
+actions, 64,000 steps. Weight decay 0, clipping at 1 and no warm-up are not in the paper
+but from a reproduction. The paper's batch of 96 has one question per sequence; ours has
+16 queries for each of 96 images.
 
-Before the first step: the parameters of `init_from` (PaliGemma's `.npz` or a Hugging
-Face folder, see docs/checkpoints.md), its tokenizer, and the data set:
+Training needs the parameters of `init_from` (PaliGemma's `.npz` or a Hugging Face
+folder, see docs/checkpoints.md), its tokenizer, and the data set:
 
     python -m data_pipelines.generate --config experiments/generate_board.py:paper \\
         --output data/board_paper
@@ -36,7 +36,7 @@ ADAPTERS = (
 
 
 def get_config(arg: str = "branched") -> ml_collections.ConfigDict:
-    """The config of a variant; a ValueError for unknown names."""
+    """Config of a variant; raises a ValueError for unknown names."""
     arg = known("variant of board_3b.py", arg or ARGS[0], ARGS)
     config = settings(arg)
     config.name = "board_3b"
@@ -50,7 +50,7 @@ def get_config(arg: str = "branched") -> ml_collections.ConfigDict:
 
 
 def settings(arg: str) -> ml_collections.ConfigDict:
-    """What the 3B experiments share."""
+    """Settings shared by the 3B experiments."""
     full, lora = arg.startswith("full"), arg == "lora"
     return Experiment(
         model=Model(
@@ -91,7 +91,7 @@ def settings(arg: str) -> ml_collections.ConfigDict:
 
 
 def shrink(config: ml_collections.ConfigDict) -> None:
-    """The same rules for a model that a test can train: compiles in seconds."""
+    """Reduces a config to a tiny model with the same rules; compiles in seconds."""
     config.model.variant, config.model.tokenizer = "tiny", "tiny"
     config.init_from = ""
     config.model.overrides.update(

@@ -1,4 +1,4 @@
-"""One model for the board and the cube arm, variant `small`.
+"""One model for the board and the cube world, variant `small`.
 
 board_and_cube.py          for one accelerator
 board_and_cube.py:debug    tiny, a few steps, for tests and to try it on a CPU
@@ -9,10 +9,10 @@ board_and_cube.py:debug    tiny, a few steps, for tests and to try it on a CPU
         --output data/cube
     python -m swm_jax.train --config experiments/board_and_cube.py --workdir runs/both
 
-Which robot it is, the picture and the words say. An action has five numbers: the
-board's two stand first, zeros behind them. Both domains' actions are scaled by their
-own quantiles, as one moves by centimetres and the other by shares of its reach; the
-scales go into the checkpoint, so planners go on speaking raw actions.
+The model distinguishes the robots by image and words. An action has five numbers; the
+board's two come first, followed by zeros. Actions are scaled by the quantiles of each
+domain, since one has metres and the other shares of the arm's range; the scales are
+stored in the checkpoint and applied in the model, so planners use unscaled actions.
 """
 
 import ml_collections
@@ -28,7 +28,7 @@ ARGS = ("default", "debug")
 
 
 def get_config(arg: str = "default") -> ml_collections.ConfigDict:
-    """The config of a size; a ValueError for unknown names."""
+    """Config of a variant; raises a ValueError for unknown names."""
     arg = known("variant of board_and_cube.py", arg or ARGS[0], ARGS)
     config = Experiment(
         name="board_and_cube",
@@ -37,7 +37,7 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
             tokenizer="board_cube",
             overrides=ModelOverrides(
                 action_size=5,
-                action_scale=1.0,  # quantiles have done it
+                action_scale=1.0,  # actions are scaled by quantiles already
             ),
         ),
         data=Data(
@@ -59,7 +59,7 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
 
 
 def shrink(config: ml_collections.ConfigDict) -> None:
-    """A hundred steps of a tiny model."""
+    """Reduces a config to a hundred steps of a tiny model."""
     board_tiny.shrink(config)
     config.model.variant = "tiny"
     config.steps, config.log_every, config.validate_every = 100, 10, 50

@@ -1,8 +1,8 @@
-"""The board with the `tiny` model: a laptop's experiment, and what ships.
+"""The board with the `tiny` model, for laptops; it trains the shipped checkpoint.
 
-board_tiny.py:pretrain   the backbone, on rendered scenes without any action:
-                         detect objects, describe regions, answer about the
-                         present, and a dense loss on the image patches
+board_tiny.py:pretrain   the backbone, on rendered scenes at horizon 0: detect objects,
+                         describe regions, answer questions about the state shown, and
+                         a dense loss on the image patches
 board_tiny.py            the semantic world model, on stored episodes
 board_tiny.py:device     the same on an accelerator: 20,000 simulated episodes, whose
                          batches are drawn and rendered on the device
@@ -19,7 +19,7 @@ ARGS = ("swm", "pretrain", "device", "debug", "pretrain_debug", "device_debug")
 
 
 def get_config(arg: str = "swm") -> ml_collections.ConfigDict:
-    """The config of a stage; a ValueError for unknown names."""
+    """Config of a stage; raises a ValueError for unknown names."""
     arg = known("variant of board_tiny.py", arg or ARGS[0], ARGS)
     config = Experiment(name="board_tiny").to_config()
     if arg.startswith("pretrain"):
@@ -28,12 +28,12 @@ def get_config(arg: str = "swm") -> ml_collections.ConfigDict:
         config.optimizer.schedule = "constant"  # the next stage decays
         config.data.source = "rendered"
     else:
-        config.data.rendered_every = 4  # one step of four keeps names bound to places
+        config.data.rendered_every = 4  # every fourth step, against forgetting of names
     if arg.startswith("device"):
         size = "debug" if arg.endswith("debug") else "large"
         config.steps = 20_000
         config.data.source = "simulated"
-        config.data.dir = "data/board_poses.npz"  # made if it is not there
+        config.data.dir = "data/board_poses.npz"  # generated if it does not exist
         config.data.simulated.generation = generate_board.get_config(size)
         config.data.images = 64
         config.data.rendered.images = 16
@@ -43,7 +43,7 @@ def get_config(arg: str = "swm") -> ml_collections.ConfigDict:
 
 
 def shrink(config: ml_collections.ConfigDict) -> None:
-    """A few steps of a model that compiles in seconds, for tests."""
+    """Reduces a config to a few steps of a model that compiles in seconds."""
     config.steps, config.log_every, config.validate_every = 6, 1, 6
     config.checkpoint_every, config.validation_batches = 3, 1
     config.data.images = config.data.rendered.images = 4

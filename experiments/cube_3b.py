@@ -5,8 +5,8 @@ cube_3b.py:full         the published layout, one question per sequence
 cube_3b.py:lora         adapters on both towers, for a single GPU
 cube_3b.py:debug        a few steps of a tiny model with the same rules, for tests
 
-As `board_3b`, whose docstring says where the settings come from, but for what the world
-is: five-dimensional actions in [-1, 1], questions up to 20 steps ahead, frames of
+Settings are those of `board_3b`, whose docstring has their source, except for the
+world: five-dimensional actions in [-1, 1], horizons up to 20 steps, frames of
 224 x 224.
 """
 
@@ -19,7 +19,7 @@ ARGS = board_3b.ARGS
 
 
 def get_config(arg: str = "branched") -> ml_collections.ConfigDict:
-    """The config of a variant; a ValueError for unknown names."""
+    """Config of a variant; raises a ValueError for unknown names."""
     arg = known("variant of cube_3b.py", arg or ARGS[0], ARGS)
     config = board_3b.settings(arg)
     config.name = "cube_3b"

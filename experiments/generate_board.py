@@ -1,8 +1,8 @@
-"""The board's data set: what `python -m data_pipelines.generate` makes.
+"""Data set of the board, for `python -m data_pipelines.generate`.
 
 generate_board.py           2,000 episodes of about 40 frames, minutes on a laptop
 generate_board.py:large     20,000 episodes, for accelerators
-generate_board.py:paper     what board_3b trains on: 5,000 episodes of the oracle and
+generate_board.py:paper     for board_3b: 5,000 episodes of the oracle and
                             1,700 of uniform actions, up to 180 steps, 180 x 320 pixels
 generate_board.py:debug     4 short episodes, for tests
 """
@@ -16,7 +16,7 @@ ARGS = ("default", "large", "paper", "debug")
 
 
 def get_config(arg: str = "default") -> ml_collections.ConfigDict:
-    """The config of a size; unknown names are refused."""
+    """Config of a variant; raises a ValueError for unknown names."""
     arg = known("variant of generate_board.py", arg or "default", ARGS)
     config = default_config("board")
     config.episodes, config.episodes_per_shard = 2000, 60
@@ -25,7 +25,7 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
         config.episodes_per_shard = 250
     if arg == "paper":
         config.episodes, config.episodes_per_shard = 6700, 50
-        config.min_steps, config.max_steps = 60, 180  # questions look 60 ahead
+        config.min_steps, config.max_steps = 60, 180  # the longest horizon is 60
         config.height, config.width = 180, 320
         config.mixture = ml_collections.ConfigDict(
             {"oracle": 5000 / 6700, "random": 1700 / 6700}

@@ -1,4 +1,4 @@
-"""The cube arm's data set: what `python -m data_pipelines.generate` makes.
+"""Data set of the cube world, for `python -m data_pipelines.generate`.
 
 generate_cube.py           400 episodes of 101 frames, minutes on a laptop
 generate_cube.py:paper     1,001 frames each at 224 px, as in the paper
@@ -14,7 +14,7 @@ ARGS = ("default", "paper", "debug")
 
 
 def get_config(arg: str = "default") -> ml_collections.ConfigDict:
-    """The config of a size; unknown names are refused."""
+    """Config of a variant; raises a ValueError for unknown names."""
     arg = known("variant of generate_cube.py", arg or "default", ARGS)
     config = default_config("cube")
     if arg == "paper":

@@ -1,10 +1,10 @@
-"""Episodes in OGBench's own env, made by its own oracles.
+"""Data set of OGBench's env and oracles, for `data_pipelines.generate_ogbench`.
 
 generate_ogbench.py           200 episodes of visual-cube-double, hours on a CPU
 generate_ogbench.py:debug     3 short ones, for tests
 
-OGBench's renderer gives a few frames per second: several processes with seeds and
-folders of their own share the work, and a mixture joins the folders.
+OGBench's renderer makes a few frames per second: for large data sets run several
+processes with different seeds and folders, and train on a mixture of the folders.
 """
 
 import ml_collections
@@ -15,7 +15,7 @@ ARGS = ("default", "debug")
 
 
 def get_config(arg: str = "default") -> ml_collections.ConfigDict:
-    """The config of a size; unknown names are refused."""
+    """Config of a variant; raises a ValueError for unknown names."""
     arg = known("variant of generate_ogbench.py", arg or "default", ARGS)
     config = ml_collections.ConfigDict()
     config.name = "ogbench"

@@ -1,4 +1,4 @@
-"""Push-T's data set: what `python -m data_pipelines.generate` makes.
+"""Data set of Push-T, for `python -m data_pipelines.generate`.
 
 generate_pusht.py           2,000 episodes of about 40 frames, minutes on a laptop
 generate_pusht.py:debug     4 short episodes, for tests
@@ -13,7 +13,7 @@ ARGS = ("default", "debug")
 
 
 def get_config(arg: str = "default") -> ml_collections.ConfigDict:
-    """The config of a size; unknown names are refused."""
+    """Config of a variant; raises a ValueError for unknown names."""
     arg = known("variant of generate_pusht.py", arg or "default", ARGS)
     config = default_config("pusht")
     config.episodes, config.episodes_per_shard = 2000, 60

@@ -1,4 +1,4 @@
-"""A model of OGBench's own visual-cube env, from its data.
+"""Model of OGBench's visual-cube env, variant `small`, trained on its data.
 
 ogbench_cube.py          variant `small` on episodes of visual-cube-double
 ogbench_cube.py:debug    tiny, a few steps, for tests and to try it on a CPU
@@ -7,7 +7,7 @@ ogbench_cube.py:debug    tiny, a few steps, for tests and to try it on a CPU
         --config experiments/generate_ogbench.py --output data/ogbench
     python -m swm_jax.train --config experiments/ogbench_cube.py --workdir runs/ogbench
 
-Published files serve as well, those with `qpos`:
+Published files with `qpos` can be used too:
 
     python -m data_pipelines.convert visual-cube-double-play-v0.npz data/ogbench \\
         --size=keep
@@ -26,7 +26,7 @@ ARGS = ("default", "debug")
 
 
 def get_config(arg: str = "default") -> ml_collections.ConfigDict:
-    """The config of a size; a ValueError for unknown names."""
+    """Config of a variant; raises a ValueError for unknown names."""
     arg = known("variant of ogbench_cube.py", arg or ARGS[0], ARGS)
     config = Experiment(
         name="ogbench_cube",
@@ -39,7 +39,7 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
                 action_scale=1.0,  # actions are within -1..1 already
             ),
         ),
-        dense_weight=0.0,  # where things lie is not read out of the cube arm
+        dense_weight=0.0,  # batches of the cube world have no dense targets
         data=Data(dir="data/ogbench", frames="compressed", images=32),
         optimizer=Optimizer(learning_rate=5e-4),
         steps=40_000,

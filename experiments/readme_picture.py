@@ -1,8 +1,8 @@
-"""The picture in the README: `python -m experiments.readme_picture` draws it.
+"""Image for the README: `python -m experiments.readme_picture`.
 
-A scene now, the same scene after a straight push, and questions about both with the
-simulator's exact answers: what a semantic world model has to say from the left
-picture and the actions alone.
+It shows a scene, the same scene after a straight push, and questions about both with
+exact answers, which a semantic world model predicts from the left image and the
+actions alone.
 """
 
 from pathlib import Path
@@ -46,7 +46,7 @@ MARGIN, LINE = 16, 24
 
 
 def main() -> None:
-    """Simulates, asks, draws."""
+    """Simulates the push and writes the image."""
     scenes = _push()
     now = jax.tree.map(lambda x: x[0], scenes)
     later = jax.tree.map(lambda x: x[-1], scenes)

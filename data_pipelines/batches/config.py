@@ -1,6 +1,7 @@
-"""Settings of a run's batches: where they come from, how large they are, what is asked.
+"""Settings of training batches: source, size, mixture of questions.
 
-`config.data` of an experiment is a `Data`; `swm_jax.training.experiment` has the rest.
+`config.data` of an experiment is a `Data`; the other records of an experiment are in
+`swm_jax.training.experiment`.
 """
 
 import dataclasses
@@ -17,17 +18,17 @@ from swm_jax.worlds.board.scene import BLOCK_SETS
 
 @dataclasses.dataclass(frozen=True)
 class Rendered:
-    """Scenes rendered on the device, without any action.
+    """Pre-training on random scenes rendered on the device, horizon 0 only.
 
     Attributes:
       block_set: blocks on the board.
-      images: of a batch; None: as many as a batch of the run has.
-      detections: queries per image, where is an object?
-      descriptions: queries per image, what lies in a region?
-      present_questions: queries per image, the grammar's questions about the present.
+      images: per batch; None: `Data.images`.
+      detections: "where is this object?" queries per image.
+      descriptions: "what lies in this region?" queries per image.
+      present_questions: queries per image about the state shown.
       location_bins: location tokens per side of the image.
       supersample: samples per side of a pixel.
-      region_radius: metres to a region's point within which a block lies there.
+      region_radius: metres from a region's point within which a block counts as in it.
       covered: share of a patch's pixels that an object needs to own the patch.
     """
 
@@ -47,7 +48,7 @@ class Rendered:
 
 @dataclasses.dataclass(frozen=True)
 class Simulated:
-    """Episodes that are simulated once and rendered when they are drawn.
+    """Episodes stored as poses, whose frames are rendered when a batch is drawn.
 
     Attributes:
       generation: config of `python -m data_pipelines.generate` that makes them.
@@ -60,27 +61,27 @@ class Simulated:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """What a run's batches hold.
+    """Source, sizes and questions of a run's batches.
 
     Attributes:
       source: stored "episodes", "rendered" scenes or "simulated" episodes.
-      dir: folder of episodes, or a list of sources with weights (see `mixture`); the
-        file of poses for simulated ones, which is made if it is not there.
+      dir: folder of episodes, or a list of sources with weights (see `mixture`); for
+        simulated episodes the file of poses, generated if it does not exist.
       images: B, of a batch.
       questions: Q, per image.
       queries: R, (question, horizon) pairs per image.
       answer_eos: train the end token behind an answer too.
-      frames: where they wait: decoded in "memory", "compressed" there, or on "disk".
-      actions: as they are ("raw"), or scaled by each domain's "quantile"s.
-      on_damage: what an unreadable episode does: "raise" an error, or be "skip"ped.
-      threads: that build batches.
-      prefetch: batches made ahead.
+      frames: storage of frames: decoded in "memory", "compressed" in memory, or "disk".
+      actions: unscaled ("raw"), or scaled by each domain's "quantile"s.
+      on_damage: unreadable episodes "raise" an error or are "skip"ped.
+      threads: number of threads that build batches.
+      prefetch: batches built ahead.
       frame: rows and columns of a stored frame, for programs that are compiled without
         data; None: the model's own size.
-      rendered_every: one step of so many has rendered scenes instead; 0 for none.
-      rendered: those scenes.
-      saqa: which questions are asked how often.
-      simulated: episodes of that source.
+      rendered_every: n: every n-th step is a batch of rendered scenes; 0: none is.
+      rendered: settings of those scenes.
+      saqa: shares of question types, answers and horizons.
+      simulated: settings of the source "simulated".
     """
 
     source: Literal["episodes", "rendered", "simulated"] = "episodes"

@@ -1,4 +1,4 @@
-"""Several sources, one stream: expert, suboptimal and random data, several robots.
+"""Mixtures of data sets: batches with images of several sources, by weight.
 
 `config.data.dir` names one folder, or lists sources:
 
@@ -8,11 +8,11 @@
         {"dir": "data/cube", "weight": 4.0},
     )
 
-A weight is the share of a batch's images that a source gives, on average; how many it
-gives at a step is drawn with little noise (evenly spread points, one random offset),
-and where they stand in the batch is random. A source with a scene asks exact
-questions; one without draws from its stored labels. Episodes are split where they are
-stored, so a mixture's splits share none.
+A weight is the expected share of a source in a batch's images. The count at a step is
+drawn by systematic sampling (evenly spaced points with one random offset), so it
+differs from its expectation by less than one; positions in the batch are random.
+Sources with stored scenes get exact answers; the others use their stored labels.
+Splits are part of the stored data sets, so the splits of a mixture are disjoint.
 
 Axes: B images, Q questions, R queries, T question tokens, L answer tokens.
 """
@@ -40,7 +40,7 @@ class Source:
     Attributes:
       dir: folder in our schema.
       weight: share of the images, over the sum of all weights.
-      policies: only episodes of these; None for all.
+      policies: names of policies whose episodes are used; None for all.
     """
 
     dir: str
@@ -49,7 +49,7 @@ class Source:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Folder and policies, for messages."""
         some = f" ({', '.join(self.policies)})" if self.policies else ""
         return f"{self.dir}{some}"
 
@@ -58,7 +58,7 @@ def parse_sources(value: Any) -> list[Source]:
     """Sources of `config.data.dir`: a folder, or a sequence of folders and dicts.
 
     Raises:
-      DataError: an unknown field, or weights that are no shares.
+      DataError: an unknown field, a negative weight, or no weight above 0.
     """
     if isinstance(value, str | Path):
         return [Source(str(value))]
@@ -96,10 +96,10 @@ def parse_sources(value: Any) -> list[Source]:
 
 
 def choose(episodes: EpisodeArrays, source: Source, split: str) -> EpisodeArrays:
-    """The episodes of a loaded folder that a source wants.
+    """Episodes of a loaded folder by the policies of a source.
 
     Raises:
-      DataError: it has none of a policy asked for.
+      DataError: the folder has no episode of these policies.
     """
     if source.policies is None:
         return episodes
@@ -116,15 +116,17 @@ def choose(episodes: EpisodeArrays, source: Source, split: str) -> EpisodeArrays
 def counts(
     weights: Sequence[float], seed: int, step: int, images: int
 ) -> tuple[Int[np.ndarray, " S"], Int[np.ndarray, " B"]]:
-    """How many images each source gives at a step, and where they go.
+    """Number of images per source at a step, and their order in the batch.
 
     Returns:
       Numbers that sum to `images`, at most one from their expectation, and a
       permutation: image b of the batch is row `order[b]` of the sources' rows, one
       source after the other.
     """
+    # Sources draw from counter 0 of the same (seed, step); 1 is a separate stream.
     rng = np.random.Generator(np.random.Philox(key=[seed, step], counter=[1, 0, 0, 0]))
     share = np.cumsum(weights) / np.sum(weights)
+    # Systematic sampling: one point in each of `images` equal parts of 0..1.
     points = (np.arange(images) + rng.random()) / images
     source = np.minimum(np.searchsorted(share, points, "right"), len(share) - 1)
     return np.bincount(source, minlength=len(share)), rng.permutation(images)
@@ -133,9 +135,9 @@ def counts(
 def join(
     parts: Sequence[TrainBatch], order: Int[np.ndarray, " n"] | None
 ) -> TrainBatch:
-    """One batch of several, padded to common widths; then `order` is taken.
+    """Concatenates batches, padded to common token widths, and takes rows `order`.
 
-    Sources without poses have no place targets where others do.
+    Where only some parts have place targets, the others get masked ones.
     """
     if len(parts) == 1:
         batch = parts[0]
@@ -160,7 +162,7 @@ def _with_places(batch: TrainBatch) -> TrainBatch:
 
 
 def _padded(parts: Sequence[TrainBatch]) -> list[TrainBatch]:
-    """Question and answer tokens as wide as the widest part's."""
+    """Parts with question and answer tokens padded to the widest part's length."""
     names = ("question_tokens", "question_mask", "answer_tokens", "answer_mask")
     width = {n: max(getattr(p, n).shape[-1] for p in parts) for n in names}
     result = []

@@ -1,10 +1,10 @@
-"""Statistics of actions, and the scale that they give.
+"""Statistics of actions, and action normalisation by quantiles.
 
 With `config.data.actions = "quantile"` the numbers of an action are scaled so that
-the 1 % and 99 % quantiles of the training episodes become -1 and 1, each domain with
-its own; "raw" (the default, and what is published) leaves them. What was chosen goes
-into the checkpoint's metadata (`swm_jax.models.action_scale`), from where planning
-takes it: planners and envs never see scaled actions.
+the 1 % and 99 % quantiles of a domain's training episodes become -1 and 1; "raw" (the
+default, used by the published model) leaves them unscaled. The scale is stored in the
+checkpoint's metadata (`swm_jax.models.action_scale`) and applied inside the model, so
+that planners and envs work with unscaled actions.
 
 Axes: n actions, A numbers each.
 """
@@ -23,7 +23,7 @@ QUANTILES = (0.01, 0.99)
 
 
 def action_statistics(actions: Float[np.ndarray, "n A"]) -> dict[str, list[float]]:
-    """Minimum, quantiles, mean, deviation and maximum of each number."""
+    """Minimum, quantiles, mean, standard deviation and maximum, A numbers each."""
     low, high = np.quantile(actions, QUANTILES, axis=0)
     rows = {
         "min": actions.min(0),
@@ -39,7 +39,9 @@ def action_statistics(actions: Float[np.ndarray, "n A"]) -> dict[str, list[float
 def action_entries(
     sources: Iterable[EpisodeArrays], kind: str = "raw"
 ) -> dict[str, dict[str, Any]]:
-    """domain -> entry for the metadata, over all training episodes of a domain.
+    """Metadata entries by domain, from all training episodes of a domain.
+
+    For example {"board": {"kind": "quantile", "size": 2, "low": [...], "high": [...]}}.
 
     Raises:
       DataError: an unknown kind, or one domain with two action widths.
@@ -61,7 +63,7 @@ def action_entries(
         entry: dict[str, Any] = {"kind": kind, "size": sizes[0]}
         if kind == "quantile":
             statistics = action_statistics(np.concatenate(parts))
-            # Six digits: the same however numpy was built.
+            # Six digits, so that builds of numpy that round differently agree.
             entry["low"] = _rounded(statistics["q01"])
             entry["high"] = _rounded(statistics["q99"])
         entries[domain] = entry

@@ -1,10 +1,10 @@
-"""Pre-training batches, made on the device: rendered scenes and what is in them.
+"""Pre-training batches made on the device: rendered scenes with visual tasks.
 
-PaliGemma's own kinds of pre-training task on our scenes: detect an object (answer:
-location tokens, row then column), describe a region (answer: the block that lies
-there), answer about the present; and dense targets for the vision tower. There are
-no actions: every query has horizon 0. A batch is a pure function of (seed, step).
-Where the objects that a question names lie is a target of its own.
+PaliGemma's pre-training tasks on our scenes: detect an object (answer: location
+tokens, row then column), describe a region (answer: the block that lies there), answer
+questions about the state shown; dense targets for the vision tower; and the positions
+of the objects that a question mentions. Every query has horizon 0, so actions are
+zeros. A batch is a pure function of (seed, step).
 
 Axes: B images, N questions about a scene that the grammar can ask, R = Q queries,
 T question tokens, L = 2 answer tokens, P patches, h w pixels.
@@ -59,11 +59,11 @@ def make_sampler(
     """A function (seed, step) -> TrainBatch, one jitted program.
 
     Args:
-      data: whose `rendered` says what is shown and asked.
+      data: settings; its `rendered` has those of scenes and queries.
       model_config: image and patch size, T_max.
       tokenizer: of the model.
-      rows: those of the B images that this host needs; all by default. What they
-        show does not depend on it.
+      rows: those of the B images that this host needs; all by default. The content
+        of a row is the same for any choice.
     """
     config = data.rendered
     mine = slice(None) if rows is None else np.asarray(rows)
@@ -77,11 +77,11 @@ def make_sampler(
     texts += [detection_prompt(int(i)) for i in objects]
     texts += [region_prompt(i) for i in range(len(REGIONS))]
     tokens, mask = tokenizer.encode_batch(texts, model_config.max_question_tokens)
-    used = int(mask.sum(1).max())  # padding that no wording needs costs time
+    used = int(mask.sum(1).max())  # trim to the longest wording: padding costs time
     tokens, mask = jnp.asarray(tokens[:, :used]), jnp.asarray(mask[:, :used])
     named = jnp.asarray(named_objects(texts, tokenizer, used))
     slot = jnp.full(len(OBJECT_NAMES), -1).at[objects].set(jnp.arange(len(objects)))
-    named = jnp.where(named < 0, -1, slot[named])  # of `_object_places`
+    named = jnp.where(named < 0, -1, slot[named])  # rows of `_object_places`
     first_detection = len(table) * wordings
     first_region = first_detection + len(objects)
     yes_no = jnp.asarray(encode_answers(tokenizer, YES_NO.answers))[:, 0]
@@ -92,7 +92,7 @@ def make_sampler(
     size, count = model_config.image_size, data.rendered_images
 
     def ask(key: PRNGKeyArray, scene: Scene):
-        """Present questions: rows of the token table, answers, types, places."""
+        """Questions about the state shown: token rows, answers, types, places."""
         choice_key, phrasing_key = jax.random.split(key)
         wide = expand(scene, 1)
         truth = LANGUAGE.margin(type_id, args, wide, wide) > 0
@@ -107,7 +107,7 @@ def make_sampler(
         return row, answer, valid, kind, place, has
 
     def detect(key: PRNGKeyArray, scene: Scene):
-        """Where the bases of some objects are, as (row, column) tokens."""
+        """Detection queries; answers are (row, column) location tokens."""
         chosen = _some_of(key, count, len(objects), config.detections)
         place = jnp.take_along_axis(_object_places(scene), chosen[..., None], 1)
         bins = jnp.clip(place * len(places), 0, len(places) - 1).astype(jnp.int32)
@@ -119,7 +119,7 @@ def make_sampler(
         return row, answer, jnp.ones_like(answer, bool), kind, place, has
 
     def describe(key: PRNGKeyArray, scene: Scene):
-        """Which block lies nearest to the middle of some regions."""
+        """Region queries; answers name the block nearest to a region's point."""
         chosen = _some_of(key, count, len(REGIONS), config.descriptions)
         points = jnp.asarray(REGION_POINTS)[chosen]
         offset = scene.block_pose[:, None, :, :2] - points[:, :, None]
@@ -168,12 +168,13 @@ def make_sampler(
 def named_objects(
     texts: Sequence[str], tokenizer: Tokenizer, length: int
 ) -> Int[np.ndarray, "n length"]:
-    """The object whose name ends at each token, -1 elsewhere."""
+    """Index of the object whose name ends at each token, -1 elsewhere."""
     pattern = re.compile(rf"\b({'|'.join(OBJECT_NAMES)})\b")
     named = np.full((len(texts), length), -1, np.int32)
     for row, text in enumerate(texts):
         ids = tokenizer.encode(text)
         for match in pattern.finditer(text):
+            # Skip a name that ends inside a token, such as a plural.
             before = tokenizer.encode(text[: match.end()])
             if ids[: len(before)] == before:
                 named[row, len(before) - 1] = OBJECT_NAMES.index(match[0])
@@ -181,10 +182,10 @@ def named_objects(
 
 
 def dense_targets(scene: Scene, size: int, patch: int, covered: float) -> DenseTargets:
-    """Which object covers each patch, and where its centre is in the image.
+    """Object that owns each patch, and the image position of that object's centre.
 
-    The object with the most pixels owns a patch if it covers enough of it: blocks
-    are smaller than patches, so a majority would call nearly all of them bare.
+    The object with the most pixels owns a patch if it covers the share `covered`:
+    blocks are smaller than patches, so a majority rule would leave nearly all empty.
 
     Args:
       scene: leading axis B.
@@ -212,7 +213,7 @@ def dense_targets(scene: Scene, size: int, patch: int, covered: float) -> DenseT
 
 
 def _object_places(scene: Scene) -> Float[Array, "B 9 2"]:
-    """Image position (x, y) of every block's middle and of the peg's foot, last."""
+    """Image positions (x, y) in 0..1 of every block's centre, then the peg's foot."""
     block = scene.block_pose[..., :2]
     half = jnp.full((*block.shape[:-1], 1), BLOCK_HEIGHT / 2)
     foot = jnp.zeros((*scene.peg.shape[:-1], 1))
@@ -221,7 +222,7 @@ def _object_places(scene: Scene) -> Float[Array, "B 9 2"]:
 
 
 def _places(slot: Int[Array, "B n"], there: Bool[Array, "B n"], scene: Scene):
-    """As `Language.places`, of queries about the block in a slot or none."""
+    """Place targets as of `Language.places`, for queries about one block or none."""
     block = jnp.take_along_axis(scene.block_pose[..., :2], slot[..., None], 1)
     peg = jnp.broadcast_to(scene.peg[:, None], block.shape)
     place = jnp.stack([block, jnp.zeros_like(block), peg], -2)
@@ -235,10 +236,10 @@ def _balanced_choice(
     truth: Bool[Array, "B N"],
     count: int,
 ) -> Int[Array, "B count"]:
-    """Different questions per image, each (type, answer) as likely as any other.
+    """Draws distinct questions per image, with every (type, answer) equally likely.
 
-    Gumbel top-k with weights one over the size of a question's (type, answer) group
-    in that image.
+    Gumbel top-k, where a question weighs one over the size of its (type, answer)
+    group in that image.
     """
     same_type = type_id[:, None] == np.unique(type_id)
     group = jax.nn.one_hot(truth.astype(jnp.int32), 2)[..., None, :]
@@ -249,5 +250,5 @@ def _balanced_choice(
 
 
 def _some_of(key: PRNGKeyArray, images: int, kinds: int, count: int):
-    """int32[images, count], `count` different ones of `kinds` per image."""
+    """int32[images, count], `count` distinct indices below `kinds` per image."""
     return jax.lax.top_k(jax.random.uniform(key, (images, kinds)), count)[1]

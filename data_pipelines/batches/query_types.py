@@ -1,6 +1,6 @@
-"""Query types: what per-type metrics count by.
+"""Query types: names and ids by which metrics are grouped.
 
-The ids of question types, and of three kinds of query beside them.
+These are the ids of all question types, and of three more kinds of query.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ _OTHERS = {DETECT: "detect", DESCRIBE: "describe", LABELLED: "labelled"}
 
 
 def _names() -> tuple[str, ...]:
-    """Name of every id up to the last; ids of nothing have empty ones."""
+    """Names by id; an unused id has an empty name."""
     found = {i: kind.name for i, kind in worlds.question_types().items()}
     if taken := found.keys() & _OTHERS:
         raise ValueError(f"ids {sorted(taken)} are those of {list(_OTHERS.values())}")
@@ -25,12 +25,13 @@ QUERY_TYPES = _names()
 
 
 def known_questions(text: str, domain: str | None = None) -> list[Question]:
-    """The questions that a text prints, at most one per language; none for free words.
+    """Questions of the grammars that a text parses as; empty for free text.
 
     Args:
-      text: the words.
-      domain: of the episodes asked about. A world's own language reads its questions;
-        of other recordings any world's does.
+      text: the question.
+      domain: of the episodes. Text about a world is parsed by that world's language;
+        text about other recordings by every world's, which gives one result at most
+        per language.
     """
     own = domain in worlds.names()
     found = []
@@ -41,12 +42,12 @@ def known_questions(text: str, domain: str | None = None) -> list[Question]:
 
 
 def type_of_text(text: str, domain: str, other: int) -> int:
-    """The query type that a label's question counts as.
+    """Query type of a stored label's question.
 
     Args:
       text: the question.
       domain: of the episodes.
-      other: for a question that no language reads, or more than one.
+      other: the type of a question that no language parses, or more than one does.
     """
     found = known_questions(text, domain)
     return found[0].type_id if len(found) == 1 else other

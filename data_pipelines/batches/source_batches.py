@@ -1,4 +1,7 @@
-"""Batches of one source: what its questions are answered by decides how they are drawn.
+"""Batches of one source of a mixture.
+
+Answers come from exact predicates where the source has scenes, and from stored labels
+elsewhere.
 
 Axes: B images, R queries.
 """
@@ -30,8 +33,8 @@ class Member:
 
     Attributes:
       episodes: of one split.
-      draw: (seed, step, images) -> what is asked of which starts, all rows.
-      finish: adds pixels and tokens to some rows of it.
+      draw: (seed, step, images) -> starts, questions and answers of all rows.
+      finish: adds pixels and tokens to some of these rows.
     """
 
     episodes: EpisodeArrays
@@ -41,14 +44,14 @@ class Member:
     def batch(
         self, seed: int, step: int, images: int, rows: Int[np.ndarray, " n"] | None
     ) -> TrainBatch:
-        """Those rows of a step's batch; None is all."""
+        """Rows `rows` of a step's batch; None for all."""
         drawn = self.draw(seed, step, images)
         if rows is not None:
             drawn = jax.tree.map(lambda x: x[rows], drawn)
         return self.finish(drawn)
 
     def starts(self, seed: int, step: int, images: int) -> list[dict[str, int]]:
-        """Which start every row of a step's batch is: episode and frame."""
+        """Start of every row of a step's batch: numbers of episode and frame."""
         drawn = self.draw(seed, step, images)
         numbers = self.episodes.episode[drawn.episode]
         return [
@@ -65,10 +68,10 @@ def make_member(
     scale: ActionScale | None,
     split: str,
 ) -> Member:
-    """Measures the sampler's weights, tokenises all questions.
+    """Batches of a source; measures the sampler's weights, tokenises all questions.
 
     Raises:
-      DataError: sizes that cannot work, or too little data.
+      DataError: inconsistent sizes, or too little data.
     """
     longest = int(episodes.length.max())
     horizon, name = model_config.max_horizon, f"{len(episodes)} {split} episodes"
@@ -94,7 +97,7 @@ def make_member(
     try:
         horizons = horizons_of(horizon, config.saqa.buckets)
         sampler = SaqaSampler(episodes, config.saqa, horizons)
-        # Measures its weights now, before threads share the sampler.
+        # Fill the cache of weights now, before threads share the sampler.
         sampler.balance(*shape)
     except ValueError as error:
         raise DataError(f"{name}: {error}") from error
@@ -118,7 +121,7 @@ def to_train_batch(
     words: QuestionTokens,
     answers: AnswerTokens,
 ) -> TrainBatch:
-    """Adds pixels and tokens to what the sampler drew."""
+    """Training batch of a sampler's draw: adds pixels, tokens and place targets."""
     tokens, mask = words(drawn.type_id, drawn.args, drawn.phrasing)
     answer_tokens, answer_mask = answers(
         drawn.query_type, drawn.query_answer, drawn.query_valid

@@ -1,13 +1,13 @@
-"""Training batches from stored episodes: sources, mixtures, threads.
+"""Streams of training batches from stored episodes.
 
     stream = make_train_iterator("data/board", Data(), tokenizer, model_config,
                                  seed=0, start_step=1000)
     batch = next(stream)               # numpy TrainBatch of step 1000
 
-The stream is a pure function of (seed, step): grain maps step numbers to batches,
-with random access, so a resume is "start at this step" whatever the number of
-threads or hosts was. Hosts build their rows of the same global batch. Threads share
-the episodes; every wording of every question is tokenised once.
+The stream is a pure function of (seed, step): grain maps step numbers to batches with
+random access, so resuming means starting at a step, with any number of threads and
+hosts. Each host builds its rows of the same global batch. Threads share the episodes;
+every wording of every question is tokenised once.
 
 Axes: B images, Q questions, R queries, L answer tokens.
 """
@@ -32,7 +32,7 @@ from swm_jax.arrays import Indices
 from swm_jax.models import ActionScale, ModelConfig, Tokenizer, TrainBatch
 
 _ENDLESS = 2**40  # steps
-_SPLIT_SEED = {"train": 0, "val": 1}  # a split draws a stream of its own
+_SPLIT_SEED = {"train": 0, "val": 1}  # 2 * seed + this: separate streams per split
 
 
 def make_train_iterator(
@@ -50,10 +50,10 @@ def make_train_iterator(
 
     Args:
       data_dir: a folder in our schema, or sources with weights (`mixture`).
-      config: sizes of a batch, what is asked, how frames are kept.
+      config: sizes of a batch, questions, storage of frames.
       tokenizer: of the model.
       model_config: its sizes.
-      seed: with the step it decides everything.
+      seed: of the stream.
       start_step: where to begin, or to resume.
       split: "train" or "val".
       rows: those of the B images that this host needs; all by default.
@@ -62,7 +62,7 @@ def make_train_iterator(
       A grain iterator; `get_state`/`set_state` are Orbax-checkpointable.
 
     Raises:
-      DataError: what `load_episodes` raises, or sizes that cannot work.
+      DataError: as `load_episodes`, or inconsistent sizes.
     """
     batches = StepBatches.make(
         data_dir, config, tokenizer, model_config, seed=seed, split=split, rows=rows
@@ -72,11 +72,11 @@ def make_train_iterator(
 
 @dataclasses.dataclass(frozen=True)
 class StepBatches:
-    """Training batches by step; see `make_train_iterator`, which makes one.
+    """Training batches by step number: `batches(step)` is a `TrainBatch`.
 
     Attributes:
       members: one per source.
-      weights: how often each is drawn from.
+      weights: of the sources, unnormalised.
       config: sizes of a batch, threads.
       seed: of the stream, different for every split.
       rows: this host's part of a batch, None for all of it.
@@ -100,10 +100,10 @@ class StepBatches:
         split: str = "train",
         rows: Indices | None = None,
     ) -> "StepBatches":
-        """Reads the episodes and measures how to draw from them.
+        """Reads the episodes and measures the sampling weights.
 
         Raises:
-          DataError: what `load_episodes` raises, or sizes that cannot work.
+          DataError: as `load_episodes`, or inconsistent sizes.
         """
         sources = parse_sources(data_dir)
         loaded = load_sources(sources, config, split, model_config.image_size)
@@ -136,19 +136,23 @@ class StepBatches:
         wanted = order if self.rows is None else order[self.rows]
         before, parts, rows = 0, [], []
         for member, count in zip(self.members, given):
+            # Source rows before..before + count of the global batch are this member's.
             here = np.flatnonzero((wanted >= before) & (wanted < before + count))
             if len(here):
                 mine = wanted[here] - before
                 parts.append(member.batch(self.seed, step, count, mine))
                 rows.append(here)
             before += count
+        # `rows` are positions in the batch, one source after the other: argsort
+        # inverts that permutation.
         return join(parts, np.argsort(np.concatenate(rows)))
 
     def examples(self, step: int) -> list[dict[str, int]]:
-        """Which start each row of a step's batch (all hosts') is.
+        """Start of each row of a step's global batch.
 
         Returns:
-          Its member, and number of episode and frame within that.
+          For each row e.g. {"source": 0, "episode": 17, "t": 3}, with the index of the
+          source and the numbers of episode and frame within it.
         """
         given, order = [self.config.images], np.arange(self.config.images)
         if len(self.members) > 1:
@@ -162,7 +166,7 @@ class StepBatches:
         return [starts[row] for row in order]
 
     def stream(self, start_step: int) -> grain.DatasetIterator:
-        """The batches from a step on, made ahead by threads."""
+        """Iterator over the batches from `start_step` on, prefetched by threads."""
         options = grain.ReadOptions(
             num_threads=self.config.threads,
             prefetch_buffer_size=self.config.prefetch,
@@ -179,10 +183,10 @@ def load_sources(
     split: str,
     image_size: int,
 ) -> list[EpisodeArrays]:
-    """The episodes of every source, those of one folder read once.
+    """Episodes of every source; each folder is read once.
 
-    Frames of a mixture are brought to the model's size, as they share a batch; those
-    of one source are left to the model.
+    Frames of several folders are resized to the model's size here, since they share a
+    batch; those of a single folder are resized by the model.
     """
     skipped = [] if config.on_damage == "skip" else None
     many = len({source.dir for source in sources}) > 1
@@ -212,7 +216,7 @@ def action_scales(
     model_config: ModelConfig,
     split: str,
 ) -> dict[str, ActionScale]:
-    """domain -> scale, always that of the training episodes."""
+    """Action scale by domain; "val" too uses statistics of the training episodes."""
     kind = config.actions
     if split == "train" or kind == "raw":
         entries = action_entries(loaded, kind)
@@ -229,7 +233,10 @@ def action_scales(
 
 
 def stored_action_entries(data_dir: Any, kind: str) -> dict[str, dict[str, Any]]:
-    """What the checkpoint's metadata say of actions; reads no more than that needs."""
+    """Entries on actions for a checkpoint's metadata, read from the stored data.
+
+    "raw" reads one episode per folder, "quantile" all actions of the train split.
+    """
     sources = parse_sources(data_dir)
     folders = {}
     for folder in {source.dir: None for source in sources}:

@@ -1,1 +1,1 @@
-"""What a data set holds: `python -m data_pipelines.describe`."""
+"""Description of a data set: `python -m data_pipelines.describe`."""

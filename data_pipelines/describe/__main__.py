@@ -1,9 +1,9 @@
-"""What a data set holds: `python -m data_pipelines.describe DIR [--output FILE]`.
+"""Description of a data set: `python -m data_pipelines.describe DIR [--output FILE]`.
 
-Prints, per split, episodes, frames, lengths, who acted, what the robot was told and
-the statistics of its actions; then the pools that questions are drawn from and the
-balance of the batches drawn, or what the stored labels say. With `--output` of `.png`
-it writes a contact sheet of random tuples, with `.html` a page that has both.
+Prints per split the numbers of episodes and frames, lengths, policies, instructions
+and statistics of the actions; then the sizes of the pools of questions and the balance
+of trial batches, or a summary of the stored labels. `--output` writes a contact sheet
+of random tuples (`.png`) or a page with text and contact sheet (`.html`).
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Random tuples of a data set as one picture: now, later, question and answer.
+"""Contact sheet of random tuples: frame now, frame later, question and answer.
 
 Axes: n tuples; h w pixels of a stored frame.
 """
@@ -23,13 +23,13 @@ _PAPER, _INK, _FAINT = (250, 250, 248), (25, 25, 25), (120, 120, 120)
 
 
 class Example(NamedTuple):
-    """One tuple.
+    """One tuple of a contact sheet.
 
     Attributes:
       now, later: uint8[h, w, 3].
       horizon: actions between them.
       question, answer: words.
-      source: which episode and frame.
+      source: episode and frame, as text.
     """
 
     now: UInt8[np.ndarray, "h w 3"]
@@ -53,8 +53,8 @@ def random_examples(
     Args:
       episodes: of one split.
       count: n.
-      seed: of the choice.
-      sampler: of these episodes, if there is one already.
+      seed: of the draw.
+      sampler: of these episodes; None makes one.
     """
     rng = np.random.default_rng(seed)
     if get_domain(episodes.domain).scene is not None:

@@ -21,7 +21,7 @@ from swm_jax import worlds
 
 NEAR = 0.05  # metres between centres that count as touching
 MOVED = 0.04  # metres over an episode that count as moved
-_SHOWN = 5  # instructions and questions named one by one
+_SHOWN = 5  # instructions and questions listed
 _PAGE = """<!doctype html><meta charset="utf-8"><title>{title}</title>
 <style>body{{font:15px/1.45 system-ui,sans-serif;max-width:1080px;margin:2em auto;
 padding:0 1em;background:#fafaf8;color:#191919}}pre{{overflow-x:auto;font-size:13px}}
@@ -83,13 +83,14 @@ def _policies(episodes: EpisodeArrays) -> list[str]:
 
 
 def _events(episodes: EpisodeArrays, rows: np.ndarray) -> tuple[float, float, float]:
-    """Shares of frames with contacts, blocks moved."""
+    """Shares of frames with a robot or pair contact, and blocks moved per episode."""
     language = worlds.language(episodes.domain)
     hand = getattr(episodes, language.robot)[rows, :, None, : language.axes]
     inside = np.arange(hand.shape[1]) <= episodes.length[rows, None]
     place = episodes.block_pose[rows, ..., : language.axes]
     to_robot = np.linalg.norm(place - hand, axis=-1).min(-1)
     apart = np.linalg.norm(place[..., :, None, :] - place[..., None, :, :], axis=-1)
+    # The identity adds 1 m on the diagonal: an object is not its own neighbour.
     apart = (apart + np.eye(place.shape[2])).min((-1, -2))
     moved = np.linalg.norm(place[:, -1] - place[:, 0], axis=-1) > MOVED
     near = lambda distance: float((distance < NEAR)[inside].mean())
@@ -127,10 +128,10 @@ def _labels(episodes: EpisodeArrays) -> list[str]:
 
 
 def report(directory: Path, examples: int = 0) -> tuple[str, np.ndarray | None]:
-    """Text about a folder, and a contact sheet of so many tuples if asked for.
+    """Text about a folder, and a contact sheet of `examples` tuples (None for 0).
 
     Raises:
-      DataError: the folder cannot be opened, or no split has a whole episode.
+      DataError: the folder cannot be opened, or a split has no intact episode.
     """
     splits = sorted(open_dataset(directory).info.splits)
     size = sum(path.stat().st_size for path in directory.iterdir() if path.is_file())
@@ -166,10 +167,10 @@ def report(directory: Path, examples: int = 0) -> tuple[str, np.ndarray | None]:
 
 
 def write(text: str, sheet: np.ndarray, output: Path, title: str) -> None:
-    """Writes a picture, or a page that needs no other file.
+    """Writes the sheet as PNG, or with the text as a self-contained HTML page.
 
     Raises:
-      DataError: a name that ends in neither .png nor .html, or a full disk.
+      DataError: a failed write, e.g. a full disk.
     """
     buffer = io.BytesIO()
     Image.fromarray(sheet).save(buffer, "PNG")

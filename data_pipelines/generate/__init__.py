@@ -1,1 +1,1 @@
-"""Generated data: `python -m data_pipelines.generate`."""
+"""Generation of data sets in simulation: `python -m data_pipelines.generate`."""

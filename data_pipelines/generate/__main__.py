@@ -1,14 +1,11 @@
-"""Makes a data set: `python -m data_pipelines.generate --config FILE --output DIR`.
+"""Generation of a data set: `python -m data_pipelines.generate`.
 
     python -m data_pipelines.generate --config experiments/generate_board.py \\
         --output data/board [--episodes N] [--seed S]
 
-The config says which world (`config.world`). Work goes shard by shard, and a shard is a
-pure function of the config: a run that was killed continues when started again, and
-ends with the same bytes as one that was not. `generation.json` in the folder holds the
-config, so that no other config continues it. Physics runs batched over a shard's
-episodes on either backend; frames are rendered and packed as PNG in threads, while the
-next shard's physics runs and the last shard is written.
+`config.world` names the world. A shard is a pure function of the config, so an
+interrupted run resumes when it is started again, and ends with the same bytes as an
+uninterrupted one; see `generate.shards`.
 """
 
 import time
@@ -21,7 +18,7 @@ from swm_jax.cli import define_config, error_line, no_arguments, read_flags
 
 
 def main(argv: list[str]) -> None:
-    """Generates, then says what was made, how fast, and where it lies."""
+    """Generates the data set and prints counts, times and its folder."""
     no_arguments(argv)
     config = flags.FLAGS.config
     if flags.FLAGS.episodes is not None:

@@ -1,4 +1,4 @@
-"""Generation configs: the default of a world, and what cannot work."""
+"""Generation configs: defaults by world, and validation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,10 +13,10 @@ from swm_jax.worlds.world import World
 
 
 def default_config(world: str) -> ml_collections.ConfigDict:
-    """What `python -m data_pipelines.generate` makes of a world unless told otherwise.
+    """Default config of a world for `python -m data_pipelines.generate`.
 
     Args:
-      world: its name; its own fields are those of `policies.generation`.
+      world: its name; fields of the world alone come from `policies.generation`.
     """
     config = ml_collections.ConfigDict()
     config.name = world
@@ -25,8 +25,8 @@ def default_config(world: str) -> ml_collections.ConfigDict:
     config.episodes = 400
     config.val_share = 0.1  # episodes, the last ones
     config.episodes_per_shard = 20
-    config.backend = ""  # of the env's engines, or what suits the machine
-    config.look = "default"  # of the pictures, one of the world's looks
+    config.backend = ""  # one of the env's engines; "" picks by the accelerator
+    config.look = "default"  # one of the world's looks
     config.height = 96
     config.width = 96
     config.supersample = 2
@@ -35,7 +35,7 @@ def default_config(world: str) -> ml_collections.ConfigDict:
 
 
 def shrink(config: ml_collections.ConfigDict) -> None:
-    """Four short episodes with small pictures, for tests."""
+    """Reduces a config to four short episodes with small frames, for tests."""
     config.episodes, config.val_share, config.episodes_per_shard = 4, 0.25, 2
     config.min_steps, config.max_steps = 16, 20
     config.height = config.width = 32
@@ -46,7 +46,7 @@ def world_of(config: ml_collections.ConfigDict) -> World:
     """The world of a config.
 
     Raises:
-      DataError: there is none of that name.
+      DataError: an unknown name.
     """
     try:
         return worlds.load(known("world", config.world, worlds.names()))
@@ -55,10 +55,10 @@ def world_of(config: ml_collections.ConfigDict) -> World:
 
 
 def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """A checked copy with the backend that will run.
+    """Validated copy of a config, with the backend filled in.
 
     Raises:
-      DataError: a value that cannot work, with what would.
+      DataError: an invalid value; names the field, the value and the expected ones.
     """
     config = config.copy_and_resolve_references()
 
@@ -89,15 +89,15 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def make_env(config: ml_collections.ConfigDict) -> Env:
-    """The env that a config's episodes are played in."""
+    """Env in which a config's episodes are simulated."""
     world = world_of(config)
     settings = {field: config[field] for field in world.policies.settings}
     return world.make_env(config.backend, **settings)
 
 
 def upgrade(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored config as it would be stored now."""
+    """Converts a stored config of an older version to the current form."""
     stored = dict(stored)
-    if "world" not in stored:  # which was called env, and the first world said nothing
+    if "world" not in stored:  # earlier "env", and absent when the board was alone
         stored["world"] = stored.pop("env", "board")
     return stored

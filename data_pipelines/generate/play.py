@@ -1,7 +1,7 @@
-"""Episodes of any world: keys, lengths and policies are drawn, the physics is played.
+"""Simulation of episodes of any world, with random lengths, policies and starts.
 
-Who acts is the world's own (`World.policies`). An episode is a function of (data set
-seed, its number).
+The policies are those of the world (`World.policies`). An episode is a function of
+(seed of the data set, number of the episode).
 
 Axes: B episodes, T actions, A action width.
 """
@@ -21,12 +21,12 @@ from swm_jax.worlds.world import Policies
 
 
 class Simulated(struct.PyTreeNode):
-    """B simulated episodes of the longest length; cut each to its own.
+    """B simulated episodes, padded to the longest; valid up to `length`.
 
     Attributes:
       scene: numpy scenes with leading axes [B, T + 1].
       action: float32[B, T, A].
-      length: int32[B], actions that belong to each episode.
+      length: int32[B], actions of each episode.
       policy: int32[B], index into the world's policies.
     """
 
@@ -43,15 +43,15 @@ def play_episodes(
     numbers: Sequence[int],
     config: ml_collections.ConfigDict,
 ) -> Simulated:
-    """Plays the episodes `numbers` of the data set `seed`.
+    """Simulates the episodes `numbers` of the data set `seed`.
 
     Args:
-      env: any engine.
-      policies: who acts, of the env's world.
+      env: with any engine.
+      policies: of the env's world.
       seed: of the data set.
       numbers: B episode numbers.
-      config: `min_steps`, `max_steps`, `mixture` (policy -> weight), and what the
-        world's own starts take.
+      config: `min_steps`, `max_steps`, `mixture` (policy -> weight), and the fields
+        that the world's `starts` read.
     """
     weights = np.array([config.mixture.get(name, 0.0) for name in policies.names])
     keys = episode_keys(seed, jnp.asarray(np.asarray(numbers)))
@@ -69,12 +69,13 @@ def play_episodes(
 
 @functools.cache
 def _batched(first_memory, act):
-    """The functions of one episode for B of them, compiled once."""
+    """The functions of one episode, batched over B and cached, so compiled once."""
     return jax.jit(jax.vmap(first_memory)), jax.jit(jax.vmap(act, (0, None, 0, 0, 0)))
 
 
 @jax.jit
 def episode_keys(seed, numbers):
+    # fold_in by number, so that an episode is the same in any shard.
     return jax.vmap(lambda n: jax.random.fold_in(jax.random.key(seed), n))(numbers)
 
 
@@ -92,7 +93,7 @@ def _draw(keys, min_steps, max_steps, weights):
 
 
 def _play_stepwise(env, states, policy, keys, steps, first_memory, act):
-    """The C engine: one call per step, all episodes side by side."""
+    """Simulates with the C engine: one call per step for all episodes."""
     memory = first_memory(keys)
     scenes, actions = [env.scene(states)], []
     for t in range(steps):
@@ -105,14 +106,14 @@ def _play_stepwise(env, states, policy, keys, steps, first_memory, act):
 
 
 def _play_jitted(env, states, policy, keys, steps, first_memory, act):
-    """MJX: whole episodes in one jit."""
+    """Simulates with MJX: whole episodes in one jitted program."""
     play = _player(env, steps, first_memory, act)
     return jax.tree.map(np.asarray, play(states, policy, keys))
 
 
 @functools.cache
 def _player(env, steps, first_memory, act):
-    """One compilation for all shards of a run."""
+    """Jitted program of whole episodes, cached for all shards of a run."""
 
     def step(carry, t):
         states, memory, policy, keys = carry
@@ -124,6 +125,7 @@ def _player(env, steps, first_memory, act):
     def play(states, policy, keys):
         carry = (states, first_memory(keys), policy, keys)
         carry, (scenes, actions) = jax.lax.scan(step, carry, jnp.arange(steps))
+        # The scan emits the scene before each action: append the final one.
         last = jax.tree.map(lambda x: x[None], env.scene(carry[0]))
         scenes = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), scenes, last)
         return jax.tree.map(lambda x: x.swapaxes(0, 1), (scenes, actions))

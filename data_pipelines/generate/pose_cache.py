@@ -1,9 +1,9 @@
-"""Episodes without frames: simulated once, kept as one file of poses.
+"""Cache of simulated episodes as one file of poses, without frames.
 
-What `device_batches` draws from: its images are rendered when they are asked for, so a
-data set is a few numbers per frame, and thousands of episodes are simulated in the time
-that an accelerator needs to compile. The episodes are those that
-`data_pipelines.generate.shards` makes of the same config.
+`saqa.device_batches` draws from it and renders images when a batch is drawn, so a data
+set is a few numbers per frame, and thousands of episodes are simulated in the time that
+an accelerator needs to compile. The episodes equal those of
+`data_pipelines.generate.shards` with the same config.
 """
 
 import json
@@ -29,16 +29,16 @@ _PICTURES = ("name", "look", "height", "width", "supersample")
 def simulated_episodes(
     config: ml_collections.ConfigDict, path: str | Path, split: str
 ) -> EpisodeArrays:
-    """The episodes of a split, simulated unless `path` holds them.
+    """Episodes of a split, read from `path` or simulated and written there.
 
     Args:
-      config: as for `generate.shards`; `episodes_per_shard` of them run side by
-        side, frames and looks do not matter.
-      path: an .npz file, written when it does not exist.
+      config: as for `generate.shards`; `episodes_per_shard` episodes are simulated at
+        a time, and fields of frames and looks are ignored.
+      path: an .npz file, written if it does not exist.
       split: "train" or "val".
 
     Raises:
-      DataError: an unusable config, or a file that is damaged or of another config.
+      DataError: an invalid config, or a file that is damaged or of another config.
     """
     config = resolve(config)
     world = world_of(config)
@@ -73,7 +73,7 @@ def simulated_episodes(
 
 
 def _simulate(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
-    """Plays all episodes, a shard's number of them at once, and prints progress."""
+    """Simulates all episodes, `episodes_per_shard` at a time, and prints progress."""
     env, world = make_env(config), world_of(config)
     begin, parts = time.perf_counter(), []
     size = config.episodes_per_shard
@@ -105,10 +105,10 @@ def _simulate(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What a file was made of, and its arrays.
+    """Config and arrays of a file of poses.
 
     Raises:
-      DataError: not a file of ours, or damaged.
+      DataError: a damaged file, or one of another format.
     """
     try:
         with np.load(path) as stored:
@@ -125,6 +125,6 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def _about(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """What decides the episodes: all but pictures and names."""
+    """Fields of the config that determine the poses: all but frames and names."""
     kept = {k: v for k, v in config.to_dict().items() if k not in _PICTURES}
     return json.loads(json.dumps(kept))

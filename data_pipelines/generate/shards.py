@@ -1,9 +1,9 @@
-"""Generated data sets, shard by shard: resumable, and the same bytes after a kill.
+"""Generation of data sets shard by shard, resumable with identical bytes.
 
-A shard is a pure function of the config. `generation.json` in the folder holds the
-config, so that no other config continues it. Physics runs batched over a shard's
-episodes on either engine; frames are rendered and packed as PNG in threads, while the
-next shard's physics runs and the last shard is written.
+A shard is a pure function of the config. `generation.json` in the folder stores the
+config, and another config is an error. Physics runs batched over a shard's episodes on
+either engine; frames are rendered and encoded as PNG in threads, while the next
+shard's physics runs and the previous shard is written.
 """
 
 import dataclasses
@@ -28,16 +28,16 @@ from data_pipelines.schema.output_folder import claim_settings, claimed
 from swm_jax.cli import Progress
 
 CONFIG_FILE = "generation.json"
-_RENDER_BATCH = 64  # scenes per call: one compilation serves every shard
+_RENDER_BATCH = 64  # scenes per call, a fixed shape for a single compilation
 
 
 @dataclasses.dataclass
 class Counts:
-    """What a run has made, and the seconds each part took (threads added up)."""
+    """Numbers of episodes and frames made by a run, and thread-seconds by stage."""
 
     episodes: int = 0
     frames: int = 0
-    steps: int = 0  # of the env, those behind an episode's end too
+    steps: int = 0  # of the env, including those after an episode's end
     physics: float = 0.0
     rendering: float = 0.0
     png: float = 0.0
@@ -45,17 +45,17 @@ class Counts:
 
 
 def generate(config: ml_collections.ConfigDict, output: str | Path) -> Counts:
-    """Makes or completes a data set and prints progress.
+    """Generates or resumes a data set and prints progress.
 
     Args:
       config: see `experiments/generate_board.py`.
       output: the folder; new, or of an earlier run with the same config.
 
     Returns:
-      What this run made (episodes of earlier runs do not count).
+      Counts of this run, without episodes of earlier runs.
 
     Raises:
-      DataError: an unusable config or folder, a damaged shard, or a full disk.
+      DataError: an invalid config or folder, a damaged shard, or a full disk.
     """
     config = resolve(config)
     output = Path(output)
@@ -86,11 +86,11 @@ def generate(config: ml_collections.ConfigDict, output: str | Path) -> Counts:
 
 
 def schema_of(config: ml_collections.ConfigDict) -> Schema:
-    """What all episodes that this config makes have in common."""
+    """Schema of the episodes of a config."""
     domain = get_domain(world_of(config).scene.domain)
-    count: Any = config.get("cubes")  # in the place of each size that varies
+    count: Any = config.get("cubes")  # replaces axes of size None
     shape = lambda field: tuple(count if n is None else n for n in field.shape)
-    assert domain.action_size is not None  # worlds say it
+    assert domain.action_size is not None  # set for every world
     return Schema(
         domain=domain.name,
         encoding="png",
@@ -109,15 +109,15 @@ def splits_of(config: ml_collections.ConfigDict) -> dict[str, range]:
 
 
 def shards_of(config: ml_collections.ConfigDict, output: Path) -> list[folder.Shard]:
-    """The shards that a config makes in a folder."""
+    """Shards of a config in a folder."""
     return folder.make_shards(output, splits_of(config), config.episodes_per_shard)
 
 
 def _make_shards(config, shards, missing, counts: Counts) -> None:
     """Makes the missing shards and prints progress.
 
-    Three stages overlap: while a shard is drawn, the physics of the next one runs and
-    the one before it is written. What a shard holds does not depend on that.
+    Three stages overlap: while a shard is rendered, the physics of the next one runs
+    and the previous one is written. The content of a shard is independent of that.
     """
     env = make_env(config)
     start, to_do = time.perf_counter(), sum(len(shard.numbers) for shard in missing)
@@ -163,7 +163,8 @@ def _write(path: Path, episodes: list[Episode], schema) -> tuple[int, float]:
 def _simulate(config, env, numbers, counts: Counts):
     """The physics of one shard's episodes."""
     begin = time.perf_counter()
-    # Always a full shard's worth: one compilation, and the same rounding everywhere.
+    # A full shard even for a short last one: a single compilation, and the same
+    # rounding for an episode in any shard.
     full = range(numbers.start, numbers.start + config.episodes_per_shard)
     played = play_episodes(env, world_of(config).policies, config.seed, full, config)
     counts.physics += time.perf_counter() - begin
@@ -172,7 +173,7 @@ def _simulate(config, env, numbers, counts: Counts):
 
 
 def _draw(config, env, numbers, played, threads, counts: Counts) -> list[Episode]:
-    """Renders and packs the episodes of one shard."""
+    """Renders and encodes the frames of one shard's episodes."""
     names, form = world_of(config).policies.names, world_of(config).scene
     rows = [(i, t) for i, n in enumerate(played.length) for t in range(n + 1)]
     episode, t = np.array(rows).T
@@ -183,7 +184,7 @@ def _draw(config, env, numbers, played, threads, counts: Counts) -> list[Episode
     counts.rendering += sum(seconds for _, seconds, _ in packed)
     counts.png += sum(seconds for _, _, seconds in packed)
     counts.frames += len(frames)
-    ends = np.cumsum(played.length + 1)
+    ends = np.cumsum(played.length + 1)  # n actions, n + 1 frames
     return [
         Episode(
             image=frames[ends[i] - n - 1 : ends[i]],
@@ -206,7 +207,7 @@ def _draw(config, env, numbers, played, threads, counts: Counts) -> list[Episode
 
 
 def _render_png(config, scenes, at: int) -> tuple[list[bytes], float, float]:
-    """PNG files of up to `_RENDER_BATCH` scenes from row `at` on, with seconds."""
+    """PNG files of up to `_RENDER_BATCH` scenes from row `at` on; seconds per stage."""
     begin = time.perf_counter()
     part = jax.tree.map(lambda x: x[at : at + _RENDER_BATCH], scenes)
     count = len(jax.tree.leaves(part)[0])

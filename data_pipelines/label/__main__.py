@@ -1,14 +1,15 @@
-"""Answers for episodes whose state does not tell: `python -m data_pipelines.label`.
+"""Labels for episodes without exact predicates: `python -m data_pipelines.label`.
 
     python -m data_pipelines.label data/table data/table_labelled \\
         --labeller=vqa --checkpoint=downloads/model --questions=questions.txt
     python -m data_pipelines.label data/table data/table_labelled \\
         --labeller=my_module:my_function --questions=questions.txt
 
-Draws starts and horizons of every episode, asks each some of the questions (one per
-line of the file), and stores what was answered with at least `--min_confidence` beside
-the episode. Training then draws from these labels (`labelled`). How far a labeller is
-to be trusted, `python -m data_pipelines.agreement` measures where the truth is known.
+For random starts and horizons of every episode, the labeller answers some of the
+questions (one per line of the file); answers with a confidence of at least
+`--min_confidence` are stored with the episode, and training draws from them
+(`label.sampler`). `python -m data_pipelines.agreement` measures a labeller's accuracy
+on data with exact answers.
 """
 
 from absl import app, flags, logging

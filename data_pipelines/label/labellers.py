@@ -1,14 +1,15 @@
-"""Who answers the questions: predicates on states, or a model that looks at frames.
+"""Labellers: exact predicates on states, or models that answer from frames.
 
 A labeller answers n questions about n pairs of frames, with a confidence each:
 
     predicates   exact, for domains with a scene
-    vqa          a vision-language model is shown the future frame alone and asked in
-                 the present tense; without actions there is nothing to foresee
-    a function   `(images, questions) -> (answers, confidences)`, of anybody
+    vqa          a vision-language model that sees the later frame alone, with a
+                 question in the present tense and no actions
+    a function   `(images, questions) -> (answers, confidences)`, of the user
 
-Models that see the future frame alone cannot say what changed, so they are asked about
-states only ("Is the peg touching the red moon?", not "Did it get closer?").
+A model that sees the later frame alone cannot compare it with the first, so it gets
+questions about states only ("Is the peg touching the red moon?", in contrast to "Did
+the peg move closer to the red moon?").
 
 Axis: n queries.
 """
@@ -27,12 +28,12 @@ from data_pipelines.schema.episode import DataError
 from swm_jax import worlds
 from swm_jax.questions import YES_NO
 
-_BATCH = 32  # frames shown at once: one compilation serves all
+_BATCH = 32  # frames per call, a fixed shape for a single compilation
 
 
 @runtime_checkable
 class Labeller(Protocol):
-    """Answers questions about later frames of stored episodes.
+    """Interface: answers to questions about later frames of stored episodes.
 
     Attributes:
       name: for reports.
@@ -50,16 +51,16 @@ class Labeller(Protocol):
         horizon: Int[np.ndarray, " n"],
         questions: Sequence[str],
     ) -> tuple[list[str], Float[np.ndarray, " n"]]:
-        """Answers, and how sure they are, in 0..1."""
+        """Answers, and their confidences in 0..1."""
         ...
 
 
 class PredicateLabeller:
-    """The exact answers, from states.
+    """Labeller with exact answers, from states.
 
     Raises:
-      DataError: when called on a domain without a scene, or with a question that the
-        domain's grammar does not know.
+      DataError: when called on a domain without a scene, or with a question outside
+        the domain's grammar.
     """
 
     name, sees_change = "predicates", True
@@ -89,7 +90,7 @@ class PredicateLabeller:
 
 
 class FrameLabeller:
-    """Any function of frames and questions."""
+    """Labeller from a function of frames and questions."""
 
     sees_change = False
 
@@ -132,12 +133,12 @@ def vqa_labeller(
     """A vision-language model of ours as a labeller.
 
     Args:
-      world_model: a `VLMWorldModel`; asked without actions.
+      world_model: a `VLMWorldModel`; called without actions.
       tokenizer: of the model.
-      answers: what to choose from, in free questions; the types of the worlds have
-        answers of their own. None lets it write, whatever is asked.
-      prompt: words around the question, as some models want them: PaliGemma's mixtures
-        answer to "answer en {question}".
+      answers: the choices for free questions; questions of the worlds' types have
+        answer sets of their own. None samples free text for all questions.
+      prompt: template around the question; PaliGemma's mixtures were trained with
+        "answer en {question}".
       name: for reports.
     """
     from swm_jax.models import answer_batch
@@ -202,5 +203,5 @@ def load_labeller(
 
 
 def asks_about_change(question: str) -> bool:
-    """Whether the question is of a type about a change, in any world."""
+    """Whether the text parses as a question about a change, in any world."""
     return any(found.kind.about_change for found in known_questions(question))

@@ -1,9 +1,10 @@
-"""Training batches from stored labels, for episodes whose state does not tell.
+"""Training batches from stored labels, for episodes without exact predicates.
 
 A label is (start frame, horizon, question, answer, confidence). Starts are drawn by
-the weight of their labels, then labels of a start; a label weighs its confidence over
-how common its answer to its question is, so that a rare answer is not drowned. A
-batch is a pure function of (seed, step).
+the total weight of their labels, then labels of a start by weight. The weight of a
+label is its confidence divided by the number of labels with the same question and
+answer, so that rare answers are drawn as often as common ones. A batch is a pure
+function of (seed, step).
 
 Axes: B starts, Q questions, R queries, M starts with labels, T question tokens,
 L answer tokens.
@@ -38,7 +39,7 @@ class LabelBatch(struct.PyTreeNode):
 
 
 class LabelSampler:
-    """Draws labelled batches; a member of a mixture like the SAQA sampler.
+    """Sampler of labelled batches, with the interface of `SaqaSampler` in a mixture.
 
     Attributes:
       episodes: as given.
@@ -60,12 +61,12 @@ class LabelSampler:
           episodes: with labels.
           tokenizer: of the model.
           max_question_tokens: of the model.
-          max_horizon: labels farther ahead are left out.
+          max_horizon: labels at larger horizons are left out.
           other_type: query type of a question in free words.
           eos: train the end token behind an answer too.
 
         Raises:
-          DataError: no labels, or a text that the tokenizer cannot write.
+          DataError: no labels, or a text outside the tokenizer's vocabulary.
         """
         self.episodes = episodes
         rows = [
@@ -96,6 +97,7 @@ class LabelSampler:
         self._weight = np.asarray(confidence, np.float64) / common
         start = np.stack([episode, t], -1)
         self._starts, owner = np.unique(start, axis=0, return_inverse=True)
+        # Group the labels by start: `_rows[i]` are those of `_starts[i]`.
         order = np.argsort(owner.reshape(-1), kind="stable")
         self._rows = np.split(order, np.cumsum(np.bincount(owner.reshape(-1)))[:-1])
         total = np.array([self._weight[rows].sum() for rows in self._rows])
@@ -136,7 +138,7 @@ class LabelSampler:
     def batch(
         self, drawn: LabelBatch, questions: int, actions: Float[Array, "B H A"]
     ) -> TrainBatch:
-        """Adds pixels, actions and tokens."""
+        """Training batch of a draw: adds pixels, actions and tokens."""
         images, queries = drawn.label.shape
         valid = drawn.label >= 0
         ask = np.where(valid, self._ask[drawn.label], -1)
@@ -144,7 +146,7 @@ class LabelSampler:
         place = np.zeros((images, queries), np.int32)
         for b in range(images):
             distinct = list(dict.fromkeys(ask[b][valid[b]].tolist()))
-            asked[b] = np.resize(distinct, questions)
+            asked[b] = np.resize(distinct, questions)  # repeats them to fill Q
             place[b][valid[b]] = [distinct.index(q) for q in ask[b][valid[b]]]
         say = np.where(valid, self._say[drawn.label], 0)
         mask = self._answer_mask[say] & valid[..., None]

@@ -1,4 +1,4 @@
-"""Labels stored beside episodes: starts and horizons drawn, questions answered.
+"""Labelling of a data set: a copy whose episodes have labels at random starts.
 
 Training draws from these labels (`label.sampler`).
 """
@@ -30,15 +30,15 @@ _SETTINGS_FILE = "labelling.json"
 
 @dataclasses.dataclass(frozen=True)
 class Asking:
-    """What is asked of every episode.
+    """Questions and numbers of queries per episode.
 
     Attributes:
-      questions: in words.
+      questions: texts.
       starts: start frames per episode.
-      horizons: asked at each start, as far as the episode reaches.
+      horizons: evaluated at each start, up to the episode's end.
       per_frame: questions per start and horizon, drawn without replacement.
       min_confidence: labels below are dropped.
-      seed: of all draws; with the episode's number it decides.
+      seed: draws are a function of it and the episode's number.
     """
 
     questions: tuple[str, ...]
@@ -49,7 +49,7 @@ class Asking:
     seed: int = 0
 
     def check(self, labeller: Labeller) -> None:
-        """Raises a DataError for what cannot be asked."""
+        """Raises a DataError for invalid settings or questions about changes."""
         if not self.questions:
             raise DataError("no questions: give a file with one per line")
         if not 0 <= self.min_confidence <= 1:
@@ -72,7 +72,7 @@ class Asking:
 def label_episodes(
     episodes: Sequence[Episode], labeller: Labeller, asking: Asking
 ) -> tuple[list[Episode], int]:
-    """The episodes with labels in place of earlier ones, and how many were dropped."""
+    """Episodes with new labels in place of earlier ones, and the number dropped."""
     asking.check(labeller)
     rows = [
         row for i, episode in enumerate(episodes) for row in _draw(i, episode, asking)
@@ -99,7 +99,7 @@ def label_episodes(
 
 
 def _draw(row: int, episode: Episode, asking: Asking):
-    """(row, t, horizon, question) of one episode."""
+    """Yields (row, t, horizon, index of the question) of one episode."""
     key = [asking.seed, episode.episode]
     rng = np.random.Generator(np.random.Philox(key=key))
     frames = np.arange(len(episode) + 1)
@@ -115,13 +115,13 @@ def _draw(row: int, episode: Episode, asking: Asking):
 def label_folder(
     source: str | Path, output: str | Path, labeller: Labeller, asking: Asking
 ) -> tuple[int, int]:
-    """Writes a copy of a data set with labels; continues an interrupted one.
+    """Writes a labelled copy of a data set; resumes an interrupted run.
 
     Returns:
-      Labels stored by this run, and labels dropped for want of confidence.
+      The numbers of labels stored by this run and dropped for low confidence.
 
     Raises:
-      DataError: a folder that cannot be read or written, or what cannot be asked.
+      DataError: a folder that cannot be read or written, or invalid settings.
     """
     asking.check(labeller)
     source, output = Path(source), Path(output)
@@ -169,10 +169,10 @@ def label_folder(
 
 
 def read_questions(path: str | Path) -> tuple[str, ...]:
-    """One question per line; empty lines and those that begin with # are left out.
+    """Questions of a text file, one per line without empty lines and # comments.
 
     Raises:
-      DataError: no such file.
+      DataError: a file that cannot be read.
     """
     try:
         lines = Path(path).read_text().splitlines()

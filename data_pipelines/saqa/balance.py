@@ -1,12 +1,12 @@
-"""Weights that make answers even, measured on the data set; and a report on them.
+"""Sampling weights that balance the answers of a data set, and a report on them.
 
-An image that shows a pair of touching blocks has pairs that do not touch, but most
-images show no touching pair: asked evenly, "touching?" would nearly always be a no.
-`calibrate` finds, for every type and horizon bucket, how often to want each answer in
-an image with several, how seldom to ask in one that has a single answer, and which
-queries to prefer among the extra horizons. It draws trial batches with seeds of its
-own, so the result is a function of the data and the configuration alone. The bins of a
-numeric type are evened out like the answers of yes or no, as far as the data have them.
+Most images show no pair of touching blocks, so uniform sampling would answer
+"touching?" with no nearly always. For every question type and horizon bucket,
+`calibrate` measures: the probability of each answer in images that offer several, a
+factor below 1 for images that offer a single answer, and weights of queries at the
+extra horizons. It draws trial batches with fixed seeds, so the result is a function of
+the data and the configuration. The bins of a numeric type are balanced like yes and
+no, as far as they occur in the data.
 
 Axes: M starts, K horizon buckets, C answers of the type that has most; cells are
 [type, bucket, answer, changed].
@@ -23,23 +23,24 @@ _SEED = 0x5A0A
 _TRIAL_STARTS = 4000
 _TRIAL_BATCHES, _TRIAL_IMAGES = 12, 64
 _CHOICE_ROUNDS, _QUERY_ROUNDS = 12, 8
-_WANT_YES = 0.6  # how far the rarer answer is favoured before images are passed over
+_WANT_YES = 0.6  # largest probability of the rarer answer; beyond, drop images
 _WANT_LIMITS = (0.1, 0.9)
-_MOST_UNEVEN = 1.15  # counts of the two answers
-_LEAST_BIN = 1e-3  # share of wishes that a bin keeps, however common it is
+_MOST_UNEVEN = 1.15  # largest ratio of the counts of the two answers
+_LEAST_BIN = 1e-3  # smallest probability of a bin that occurs
 KEEP_STILL = 0.3  # factor for images in which no answer to a type changes
 
 
 @dataclasses.dataclass(frozen=True)
 class Balance:
-    """What evens out a data set.
+    """Sampling weights under which the answers of a data set are balanced.
 
     Attributes:
-      kind_weights: float[types, K], how often a type and bucket is proposed.
-      want: float[types, K, C], how often to want each answer where several exist.
+      kind_weights: float[types, K], weight of proposing a type and bucket.
+      want: float[types, K, C], probability of each answer where an image has several.
       keep_only: float[types, K, C], factor for images with this answer only.
-      query_weights: float[types, K, C, 2], speed of a query in the race for places.
-      is_change: bool[types], types that compare with the present.
+      query_weights: float[types, K, C, 2], weight of a query at an extra horizon; the
+        last axis says whether its answer differs from the present one.
+      is_change: bool[types], types that compare the horizon with the present.
     """
 
     kind_weights: Float[np.ndarray, "types K"]
@@ -51,9 +52,9 @@ class Balance:
     def proposal_weights(
         self, has: Bool[np.ndarray, "B types K C 2"]
     ) -> Float[np.ndarray, "B types K"]:
-        """How often to propose each type and bucket about each of B starts."""
+        """Weights of proposing each type and bucket at each of B starts."""
         offered = has.any(-1)
-        # The only answer's factor; 0 where there is none.
+        # Factor of the only answer; 0 where the image offers no answer.
         keep = np.where(offered, self.keep_only, 0.0).max(-1)
         keep = np.where(offered.sum(-1) > 1, 1.0, keep)
         still = ~has[..., 1].any(-1) & ~self.is_change[:, None]
@@ -62,7 +63,7 @@ class Balance:
 
 
 def calibrate(sampler: Any, questions: int, queries: int) -> Balance:
-    """The weights for a `saqa.SaqaSampler` and batches of a given shape.
+    """Measures the weights for a `SaqaSampler` and batches of a given shape.
 
     Raises:
       ValueError: the episodes hold no type of question that has several answers.
@@ -77,7 +78,7 @@ def calibrate(sampler: Any, questions: int, queries: int) -> Balance:
 
 
 def _two_answers(sampler) -> Bool[np.ndarray, "types 1 1"]:
-    """Which types are answered by yes or no; the others have bins."""
+    """True for yes/no types, False for numeric types with bins."""
     two = np.array([not kind.answers.numeric for kind in sampler.types])
     return two[:, None, None]
 
@@ -91,10 +92,12 @@ def _correct(balance, seen, target, change_share, two):
     # not swamped. Bins may differ: the rarest of many would starve all others.
     least = count[..., :2].min(-1, keepdims=True)
     want = np.where(two, np.minimum(want, _MOST_UNEVEN * least), want)
+    # Exponent below 1: damped, as every weight changes the counts of all others.
     weights = balance.query_weights * ((want / count) ** 0.7)[..., None]
     middle = np.median(weights[(balance.kind_weights > 0)[..., None] & possible])
     weights = np.clip(weights / middle, 1e-3, 1e3)
-    # Answers that differ from the present one, up to their share: the frame misleads.
+    # Raise answers that differ from the present one to `change_share`: the frame
+    # alone would give the wrong answer, so they teach prediction.
     odds = change_share / max(1 - change_share, 1e-3)
     more = np.sqrt(odds * seen[..., 0].sum(-1) / seen[..., 1].sum(-1))
     prefer = np.clip(weights[..., 1] / weights[..., 0] * more[..., None], 0.2, 5.0)
@@ -107,10 +110,10 @@ def _correct(balance, seen, target, change_share, two):
 
 
 def _leaned(balance, count, possible, two):
-    """Want and keep, leaning towards the answers that were asked too seldom.
+    """`want` and `keep_only` shifted towards the answers with too few queries.
 
-    A rare answer often comes from one question, which an image is asked once however
-    often it is proposed: want it more until the count is even.
+    A rare answer is often offered by a single question of an image, and duplicates are
+    dropped, so its count stays below its probability: raise that until counts agree.
     """
     lean = np.sqrt(count[..., 0] / count[..., 1])  # > 1: too many "no"
     yes = np.where(two[..., 0], balance.want[..., 1], 0.5)
@@ -135,14 +138,14 @@ def _widened(pair, like, fill=0.0):
 
 
 def _shares(want, possible):
-    """Wishes for bins that sum to 1; none that is possible goes lost."""
+    """Probabilities of bins that sum to 1; possible ones get `_LEAST_BIN` or more."""
     want = want / np.maximum(want.sum(-1, keepdims=True), 1e-30)
     want = np.maximum(want, _LEAST_BIN) * possible
     return want / np.maximum(want.sum(-1, keepdims=True), 1e-30)
 
 
 def _target(sampler, balance):
-    """Share of queries that each [type, bucket] should have."""
+    """Target share of queries [types, K]: even types, buckets by their shares."""
     shares = np.array(sampler.horizons.shares)
     target = (balance.kind_weights > 0) * shares
     target = target / np.maximum(target.sum(-1, keepdims=True), 1e-9)
@@ -150,10 +153,10 @@ def _target(sampler, balance):
 
 
 def _even_choices(sampler):
-    """Fixed point of proposal weights: even types, buckets and answers.
+    """Proposal weights under which types, buckets and answers are balanced.
 
-    What an image with few kinds of answer cannot be asked goes to its other kinds,
-    so every correction changes the others: damped steps, no closed form.
+    Weights are normalised per image, so each correction shifts all others: found by
+    damped fixed-point steps in place of a closed form.
     """
     rng = np.random.Generator(np.random.Philox(key=[_SEED, 0]))
     row, _ = sampler.starts(rng, _TRIAL_STARTS)
@@ -202,15 +205,15 @@ def _even_choices(sampler):
 
 
 def _even_out(both, only):
-    """want and keep_only [types, K, 2] such that yes and no are asked equally often.
+    """want and keep_only [types, K, 2] under which yes and no are equally frequent.
 
-    Where images with only "no" abound, "yes" is wanted more often than not in images
-    that have both, and only so many of the others are kept as make the answers even.
+    Where images with only "no" abound, images with both answers give "yes" with
+    probability up to `_WANT_YES`, and the surplus of "no" images is thinned out.
     """
     no, yes = only[..., 0], only[..., 1]
     rare_yes = no >= yes
     few, many = np.where(rare_yes, yes, no), np.where(rare_yes, no, yes)
-    # few + both * want = both * (1 - want) + many * keep
+    # Solve few + both * want = both * (1 - want) + many * keep, first with keep = 1.
     want = (both + many - few) / np.maximum(2 * both, 1e-9)
     want = np.clip(want, 1 - _WANT_YES, _WANT_YES)
     keep = (few + both * (2 * want - 1)) / np.maximum(many, 1e-9)
@@ -226,8 +229,9 @@ def _even_out_bins(balance, mixed, only, all_of_them, there):
 
     Args:
       mixed: share of proposals that want each bin in images with several.
-      only: share about images with that bin alone; `all_of_them` if all were kept.
-      there: bins that the data have.
+      only: share about images with that bin alone.
+      all_of_them: the same if `keep_only` were 1.
+      there: bins that occur in the data.
     """
     found = mixed + only
     even = found.sum(-1, keepdims=True) / np.maximum(there.sum(-1, keepdims=True), 1)
@@ -237,7 +241,7 @@ def _even_out_bins(balance, mixed, only, all_of_them, there):
 
 
 def _count(sampler, balance, shape, stream):
-    """Queries of trial batches, [types, K, answer, changed]."""
+    """Number of queries in trial batches, [types, K, answer, changed]."""
     seen = np.zeros((*balance.want.shape, 2))
     for step in range(_TRIAL_BATCHES):
         rng = np.random.Generator(np.random.Philox(key=[_SEED + stream, step]))

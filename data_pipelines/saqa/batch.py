@@ -1,4 +1,4 @@
-"""What a SAQA sampler is told, and what it draws.
+"""Settings and batches of the sampler of (state, actions, question, answer) tuples.
 
 Axes: B starts, Q questions, R queries, H actions, A numbers of an action.
 """
@@ -15,25 +15,25 @@ from swm_jax.choices import known
 from swm_jax.questions import Language, Question
 from swm_jax.records import Count, Share, Size
 
-PLANE = 2  # axes of the places that training regresses
+PLANE = 2  # worlds with positions in a plane have place targets (`PlaceTargets`)
 
 
 @dataclasses.dataclass(frozen=True)
 class SaqaConfig:
-    """What to ask, and how often.
+    """Shares of question types, answers, horizons and wordings.
 
     Attributes:
-      buckets: of horizons, their shares, the planner's horizons, where they differ
-        from what suits the model's longest horizon (`horizons_of`).
-      anchor_share: starts chosen for a rare answer; the others are any start.
-      change_share: among answers about a later state, how often to prefer one that
-        differs from the present one.
-      hard_share: how often to take the question nearest its threshold.
-      canonical_share: questions in the canonical wording.
+      buckets: horizon buckets, their shares and the planner's horizons; unset fields
+        follow from the model's longest horizon (`horizons_of`).
+      anchor_share: share of starts drawn for a rare answer; the others are uniform.
+      change_share: share of questions about a later state for which an answer that
+        differs from the present one is preferred.
+      hard_share: share of questions drawn among those nearest to a threshold.
+      canonical_share: share of questions in the canonical wording.
       extra: horizons proposed for each question besides its first.
-      types: names of the question types asked, of any world: each asks those that it
-        has; None: those asked by default, all but the numeric ones.
-      pool_starts: starts looked at when the pools are built; None for all.
+      types: names of question types, of any world; a source uses those of its own
+        world. None: all but the numeric ones.
+      pool_starts: starts evaluated when the pools are built; None for all.
     """
 
     buckets: Buckets = dataclasses.field(default_factory=Buckets)
@@ -63,7 +63,7 @@ class SaqaBatch(struct.PyTreeNode):
       query_horizon: int32[B, R]; never beyond an episode's end.
       query_answer: int32[B, R], index into the type's answers.
       query_now: int32[B, R], the answer to the same question at horizon 0.
-      query_margin: float32[B, R], what the rule says: metres.
+      query_margin: float32[B, R], value of the type's rule, in metres.
       query_type: int32[B, R].
       query_valid: bool[B, R], False on padding queries.
       language: of the questions.

@@ -1,11 +1,10 @@
-"""SAQA batches made on the device, pictures included, in one program.
+"""Batches of tuples drawn and rendered on the device by one jitted program.
 
-The host's sampler (`saqa`) measures pools and weights once; its tables then lie on the
-device, and a batch is a function of (seed, step) that never touches the host: starts
-from the pools of rare answers, questions of even types and answers, horizons that race
-for the places left, the image from the poses. The draws are another stream than the
-host's, of the same distribution. An accelerator is fed by it at the speed of its
-renderer, and needs neither frames on disk nor processes that decode them.
+The host's sampler (`saqa.sampler`) measures pools and weights once and its tables are
+moved to the device. A batch is then a function of (seed, step) computed on the device
+alone: starts, questions, horizons, and the image rendered from the stored poses. The
+distribution is that of the host's sampler; the random numbers differ. Throughput is
+that of the renderer, without frames on disk or processes that decode them.
 
 Axes: B images, Q questions, R queries.
 """
@@ -80,7 +79,7 @@ def make_tables(
 
     form = worlds.load(sampler.language.name).scene
     return Tables(
-        # With the types asked alone: rules of others would be evaluated for nothing.
+        # Only the types in use, since `Language.margin` evaluates every type's rule.
         language=dataclasses.replace(sampler.language, types=sampler.types),
         form=form,
         state={name: narrow(getattr(episodes, name)) for name in form.state},
@@ -91,12 +90,12 @@ def make_tables(
 
 @dataclasses.dataclass(frozen=True)
 class DeviceBatches:
-    """Training batches by step, on the device; the same for any `rows`.
+    """Training batches by step, on the device: `batches(step)` is a `TrainBatch`.
 
     Attributes:
-      sampler: the host's, whose tables are drawn from.
-      tables: on the device.
-      config: sizes of a batch, what is asked.
+      sampler: the host's, which measured the tables.
+      tables: its tables on the device.
+      config: sizes of a batch, questions.
       image_size: pixels per side of the square image.
       seed: of the stream, different for every split.
       rows: those of the B images that this host needs; None for all.
@@ -121,14 +120,14 @@ class DeviceBatches:
         split: str = "train",
         rows: Indices | None = None,
     ) -> "DeviceBatches":
-        """Measures weights, tokenises all questions.
+        """Measures the sampling weights and tokenises all questions.
 
         Args:
-          episodes: `EpisodeArrays` of a world; their frames are not looked at.
-          seed, split, rows: as for `batches.make_train_iterator`.
+          episodes: `EpisodeArrays` of a world, of which only the poses are used.
+          seed, split, rows: as for `batches.stream.make_train_iterator`.
 
         Raises:
-          ValueError: sizes that cannot work, or too few episodes.
+          ValueError: inconsistent sizes, or too few episodes.
         """
         horizons = horizons_of(model_config.max_horizon, config.saqa.buckets)
         sampler = SaqaSampler(episodes, config.saqa, horizons)
@@ -156,7 +155,7 @@ class DeviceBatches:
         return map(self, itertools.count(start_step))
 
     def examples(self, step: int) -> list[dict[str, int]]:
-        """Which start each row of a step's batch (all hosts') is: episode and frame."""
+        """Start of each row of a step's global batch: numbers of episode and frame."""
         keys = self._keys(self.seed, step)
         one = lambda key: start_one(self.tables, key, self.sampler.config)[0]
         rows = np.asarray(jax.vmap(one)(parts_of(keys)["start"]))
@@ -169,6 +168,7 @@ class DeviceBatches:
         ]
 
     def _keys(self, seed, step) -> Key[jax.Array, " B"]:
+        # One key per image of the global batch, so that a row is the same on any host.
         key = jax.random.fold_in(jax.random.key(seed), step)
         return jax.random.split(key, self.config.images)
 

@@ -1,8 +1,8 @@
-"""What is asked of one image, drawn on the device: starts, questions, horizons.
+"""Draws of starts, questions and horizons of one image on the device.
 
-The rules are those of `saqa`, whose tables (pools of starts, weights that even out the
-answers) lie on the device. Functions whose names end in `_one` are about one image;
-`jax.vmap` adds the batch axis.
+The procedure is that of `saqa.sampler`, from the same tables (pools of starts, weights
+that balance the answers) on the device. Functions whose names end in `_one` work on
+one image; `jax.vmap` adds the batch axis.
 
 Axes: M starts, N episodes, T actions of the longest, n questions by slot, P proposals,
 Q questions, R queries, E extra horizons, K horizon buckets, C answers of the type that
@@ -30,24 +30,25 @@ from swm_jax.questions.types import answer_index
 
 
 class Tables(struct.PyTreeNode):
-    """What batches are drawn from, on the device.
+    """Tables of a sampler on the device.
 
     Attributes:
-      state: the arrays of the scenes by name, [N, T + 1, ...], or [N, ...] for what an
-        episode has once; action: float32[N, T, A]; length: int32[N].
+      state: the arrays of the scenes by name, [N, T + 1, ...], or [N, ...] for fields
+        stored once per episode; action: float32[N, T, A]; length: int32[N].
       episode, t: int32[M], the starts; horizon: int32[M, K], has: bool[M, types, K, C,
         2], as in `Pools`.
       anchor_cell: int32[cells, 4]; anchor_logit: float32[cells]; members: int32, the
         starts of all cells, one cell after the other, that begin at `first`.
-      balance: weights that even out the answers.
-      kind: int32[n], rows: int32[n, 3]: every question by slot, twins once, with the
-        index of its type.
+      balance: weights that balance the answers, the fields of `Balance`.
+      kind: int32[n], rows: int32[n, 3]: every question by slot, mirror twins once,
+        with the index of its type.
       type_id: int32[types]; edges: float32[types, C - 1], of the answers.
-      bucket, cumulative: of every horizon, and of none below it (`Horizons`).
+      bucket: int32[H + 1], bucket of every horizon; cumulative: float32[H + 2],
+        probability of all smaller horizons (`Horizons`).
       tokens: int32[NQ, phrasings, T]; token_row: int32[ids, args, args, args];
         answer_tokens: int32[ids, C, L], see `QuestionTokens`, `AnswerTokens`.
       language: of the questions.
-      form: how arrays become a scene.
+      form: names of a scene's arrays and its constructor.
     """
 
     state: Mapping[str, Array]
@@ -76,7 +77,7 @@ class Tables(struct.PyTreeNode):
 
 
 def parts_of(key: Key[jax.Array, "..."]) -> dict[str, Key[jax.Array, "..."]]:
-    """Keys of what is drawn of an image."""
+    """Keys of the separate draws of an image, with the leading axes of `key`."""
     names = ("start", "kind", "choose", "horizon", "race", "words")
     split = lambda key: jax.random.split(key, len(names))
     for _ in range(key.ndim):
@@ -86,13 +87,14 @@ def parts_of(key: Key[jax.Array, "..."]) -> dict[str, Key[jax.Array, "..."]]:
 
 
 def draw_one(tables, key, config, longest, questions, queries):
-    """Scene and everything but the pixels of one image's part of a batch."""
+    """Scene of one image, and its row of a `TrainBatch` without pixels, as a dict."""
     keys = parts_of(key)
     row, cell = start_one(tables, keys["start"], config)
     episode, t = tables.episode[row], tables.t[row]
     kind, k = _kinds_one(tables, keys["kind"], row, cell, questions)
     now_all, found = _choose_one(tables, keys["choose"], row, cell, kind, k, config)
     keep = _first_of_each(found) & (kind >= 0)
+    # Stable sort: distinct questions first, in the order proposed.
     picked = jnp.argsort(~keep, stable=True)[:questions]
     valid = keep[picked]
     picked = jnp.where(valid, picked, picked[0])
@@ -137,7 +139,7 @@ def draw_one(tables, key, config, longest, questions, queries):
 
 
 def start_one(tables, key, config):
-    """A row of the pools, and the cell it was chosen for (-1: none)."""
+    """Row of the pools, and the cell [4] that it was drawn for (-1: none)."""
     any_key, cell_key, member_key, whether_key = jax.random.split(key, 4)
     row = jax.random.randint(any_key, (), 0, tables.t.shape[0])
     none = jnp.full(4, -1)
@@ -160,7 +162,8 @@ def _kinds_one(tables, key, row, cell, questions):
     total = jnp.cumsum(weights.reshape(-1))
     possible = total[-1] > 0
     count = int(np.ceil(questions * SPARE)) + 1
-    # One draw in each P-th of the unit interval, in random order: little noise.
+    # Stratified: one draw in each P-th of the unit interval, in random order, so that
+    # the numbers of types per image vary little.
     place_key, order_key = jax.random.split(key)
     u = (jnp.arange(count) + jax.random.uniform(place_key, (count,))) / count
     u = jax.random.permutation(order_key, u) * total[-1]
@@ -207,7 +210,8 @@ def _choose_one(tables, key, row, cell, kind, k, config):
     better = fits & ((answer != now) == turn[:, None]) & about_state
     fits = jnp.where(better.any(-1, keepdims=True), better, fits)
     score = jax.random.uniform(score_key, value.shape)
-    # Any of those within 1 cm of the one nearest to a threshold.
+    # Nearest to a threshold, up to 1 cm of noise, so that one question of an image
+    # is not drawn every time.
     near = 0.01 * score - jnp.abs(value[..., None] - edges).min(-1)
     score = jnp.where(hard[:, None], near, score)
     return now, jnp.where(fits, score, -jnp.inf).argmax(-1)
@@ -219,6 +223,7 @@ def _horizons_one(tables, key, row, kind, k, extra, longest):
     least = (~_about_state(tables, kind)).astype(jnp.int32)[:, None]
     last = jnp.minimum(room, longest)
     low, high = tables.cumulative[least], tables.cumulative[last + 1]
+    # Inverse transform, restricted to the horizons least..last.
     u = low + (high - low) * jax.random.uniform(key, (len(kind), extra))
     found = jnp.searchsorted(tables.cumulative, u, side="right") - 1
     found = jnp.clip(found, least, last)
@@ -227,7 +232,7 @@ def _horizons_one(tables, key, row, kind, k, extra, longest):
 
 
 def _race_one(tables, key, kind, h, answer, now, usable, queries):
-    """Indices [R] into Q x (1 + E) of the queries that are asked, see `sampler`."""
+    """Indices [R] into Q x (1 + E) of the drawn queries, see `SaqaSampler._race`."""
     changed = _about_state(tables, kind)[:, None] & (answer != now[:, None])
     speed = tables.balance["query_weights"][
         kind[:, None],
@@ -252,17 +257,17 @@ def _words_one(tables, key, episode, kind, found, valid, config):
     phrasing = jax.random.randint(which_key, kind.shape, 1, wordings)
     canonical = jax.random.uniform(canonical_key, kind.shape) < config.canonical_share
     phrasing = jnp.where(canonical, 0, phrasing)
-    # A padding question repeats the first, to the word.
+    # A padding question repeats the first, wording included.
     swap, phrasing = (jnp.where(valid, x, x[0]) for x in (swap, phrasing))
     ids, type_id = tables.state["block_id"][episode], tables.type_id[kind]
     ids = jnp.broadcast_to(ids, (*kind.shape, len(ids)))
     args = name_objects(tables.language, type_id, tables.rows[found], ids, swap)
-    row = tables.token_row[(type_id, *(args.T + 1))]
+    row = tables.token_row[(type_id, *(args.T + 1))]  # unused arguments are -1
     return args, tables.tokens[row, phrasing]
 
 
 def _about_state(tables, kind: Int[Array, "..."]) -> Bool[Array, "..."]:
-    """Whether a type asks about the state at the horizon alone."""
+    """Whether a type depends on the state at the horizon alone."""
     return ~tables.balance["is_change"][kind]
 
 
@@ -278,7 +283,7 @@ def _scene(tables, episode, t) -> Any:
 
 
 def _margins(tables, episode, t, later, question) -> Float[Array, "..."]:
-    """Margins of questions by slot about frames; `later` and `question` broadcast."""
+    """Margins of questions by slot at frames `later`; the arguments broadcast."""
     by_slot = lambda scene: scene.replace(
         block_id=jnp.broadcast_to(
             jnp.arange(scene.block_id.shape[-1]), scene.block_id.shape
@@ -291,6 +296,6 @@ def _margins(tables, episode, t, later, question) -> Float[Array, "..."]:
 
 
 def _first_of_each(values: Int[Array, "... n"]) -> Bool[Array, "... n"]:
-    """False where a value occurred before on the last axis."""
+    """False where a value repeats an earlier one on the last axis."""
     same = values[..., :, None] == values[..., None, :]
     return ~jnp.tril(same, -1).any(-1)

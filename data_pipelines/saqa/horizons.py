@@ -1,4 +1,4 @@
-"""How far ahead questions look: buckets of horizons and their shares."""
+"""Horizons of questions, in steps ahead: buckets and their shares."""
 
 import dataclasses
 from typing import Any
@@ -11,14 +11,14 @@ from swm_jax.records import Share, given, optional
 
 @dataclasses.dataclass(frozen=True)
 class Horizons:
-    """Horizon buckets and how likely each horizon is.
+    """Horizon buckets and the probability of each horizon.
 
     Attributes:
-      longest: largest horizon asked.
-      ends: last horizon of each bucket; the first bucket is (0,).
+      longest: largest horizon.
+      ends: last horizon of each bucket: (0, 4, 8) are buckets 0, 1..4 and 5..8.
       shares: share of queries in each bucket.
-      planner: horizons that a planner asks at.
-      planner_share: share of a bucket that its planner horizons take together.
+      planner: horizons at which planners query the model, sampled more often.
+      planner_share: joint share of the planner's horizons within their bucket.
     """
 
     longest: int = 16
@@ -64,14 +64,15 @@ class Horizons:
         least: Int[np.ndarray, "..."],
         only: int | None = None,
     ) -> Int[np.ndarray, "..."]:
-        """Horizons in least..room (both >= 0), of one bucket if `only` says which.
+        """Random horizons in least..room (both >= 0), of bucket `only` if given.
 
-        Where nothing is allowed the result is -1.
+        The result is -1 where no horizon is allowed.
         """
         weights = self.weights if only is None else self.weights * (self.bucket == only)
         total = np.concatenate([[0.0], np.cumsum(weights)])
         low = total[np.minimum(least, self.longest + 1)]
         high = total[np.minimum(room, self.longest) + 1]
+        # Inverse transform, restricted to the probability mass of least..room.
         u = low + (high - low) * rng.random(np.broadcast(room, least).shape)
         found = np.searchsorted(total, u, "right") - 1
         found = np.clip(found, least, np.minimum(room, self.longest))
@@ -79,15 +80,15 @@ class Horizons:
 
 
 class Buckets(optional(Horizons, without=("longest",))):
-    """Fields of `Horizons` that a config may set; None follows from the model."""
+    """Fields of `Horizons` in a config; None takes the default for the model."""
 
 
 def horizons_of(longest: int, buckets: Any = None) -> Horizons:
-    """Horizon buckets of a model that looks this many steps ahead.
+    """Horizon buckets of a model with a given largest horizon.
 
     Args:
       longest: largest horizon of the model.
-      buckets: fields that are chosen otherwise (`Buckets`).
+      buckets: overrides (`Buckets`).
 
     Raises:
       ValueError: buckets that do not end at `longest`, or shares that do not fit them.

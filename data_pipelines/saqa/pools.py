@@ -1,9 +1,10 @@
-"""Where in the stored episodes each kind of answer can be found.
+"""Pools: the starts at which each kind of answer occurs in stored episodes.
 
 A *start* is a frame of an episode from which actions are taken. A *cell* is a kind of
-query: (question type, horizon bucket, answer, changed), where `changed` says that a
-question about a state has another answer now than at the horizon, so that the image
-alone misleads. A pool lists the starts at which a cell has at least one query.
+query: (question type, horizon bucket, answer, changed), where `changed` marks a
+question about a state whose answer at the horizon differs from the present one, so
+that the image alone misleads. A pool lists the starts with at least one query of a
+cell.
 
 Axes: N episodes, M starts, K buckets, C answers of the type that has most.
 """
@@ -24,12 +25,12 @@ _CHUNK = 2000  # starts evaluated at once
 
 @dataclasses.dataclass(frozen=True)
 class Pools:
-    """Starts, and which cells each of them can serve.
+    """Starts, and the cells of which each has a query.
 
     Attributes:
       episode, t: int32[M], the starts.
-      horizon: int32[M, K], the horizon of each bucket at which a start was looked
-        at; -1 where the episode ends before.
+      horizon: int32[M, K], the horizon evaluated in each bucket; -1 where the episode
+        ends before.
       has: bool[M, types, K, C, 2], whether a start has a question of a type with an
         answer at its horizon of a bucket; last axis: the answer differs from now.
       types: the question types, by ascending id.
@@ -48,12 +49,12 @@ class Pools:
 
     @property
     def is_change(self) -> Bool[np.ndarray, " types"]:
-        """Which types compare the horizon with the present."""
+        """True for types that compare the horizon with the present."""
         return np.array([kind.about_change for kind in self.types])
 
     @property
     def edges(self) -> Float[np.ndarray, "types edges"]:
-        """Edges of each type's answer set, filled up with infinity."""
+        """Edges of each type's answer set, padded with infinity."""
         return edge_table(self.types)[self.type_id]
 
     def sizes(self) -> Int[np.ndarray, "types K C 2"]:
@@ -68,14 +69,14 @@ def build_pools(
     most: int | None,
     seed: int = 0,
 ) -> Pools:
-    """Looks at starts spread over all episodes, one horizon per bucket each.
+    """Evaluates all questions at random starts, at one horizon per bucket.
 
     Args:
-      episodes: where the poses are.
-      types: what is asked.
+      episodes: stored poses.
+      types: question types.
       horizons: the buckets.
-      most: look at this many starts at most, chosen at random; None at all.
-      seed: of the choice.
+      most: number of starts at most, drawn at random; None for all.
+      seed: of the draw.
 
     Raises:
       ValueError: no episode has an action.
@@ -106,13 +107,13 @@ def build_pools(
 
 
 def _ranges(length):
-    """0..l-1 for every l of `length`, one after the other."""
+    """Concatenation of arange(l) for every l of `length`."""
     total = np.cumsum(length)
     return np.arange(total[-1] if len(total) else 0) - np.repeat(total - length, length)
 
 
 def _cells_of_starts(episodes, types, episode, t, horizon):
-    """bool[m, types, K, C, 2]: which cells each start has a query for."""
+    """bool[m, types, K, C, 2]: whether each start has a query of a cell."""
     m, buckets = horizon.shape
     slots = episodes.block_id.shape[-1]
     most = max(len(kind.answers) for kind in types)
@@ -120,14 +121,14 @@ def _cells_of_starts(episodes, types, episode, t, horizon):
     e, t = episode[:, None], t[:, None]
     for index, kind in enumerate(types):
         rows, change = slot_questions(kind, slots), kind.about_change
-        if not len(rows):  # one cube has no pairs
+        if not len(rows):  # a type about pairs, in a world with one object
             continue
         now = None
         if not change:
             now = kind.answers.index(margins(episodes, kind, rows, e, t, t))
         for k in range(buckets):
             h = horizon[:, k : k + 1]
-            if k == 0 and change:
+            if k == 0 and change:  # nothing changes in 0 steps
                 continue
             value = margins(episodes, kind, rows, e, t, t + np.maximum(h, 0))
             answers = kind.answers.index(value)

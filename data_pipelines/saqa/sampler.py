@@ -1,19 +1,19 @@
-"""SAQA tuples (state, actions, question, answer) drawn from stored episodes.
+"""Sampler of tuples (state, actions, question, answer) from stored episodes.
 
 A batch has B starts with Q questions each and R queries (question, horizon) about
 them. It is a pure function of (seed, step), so that a resumed run sees the same
 stream, and balanced over type x answer within horizon buckets:
 
-1. Most starts are drawn from the pool of a cell that is itself drawn evenly, so that
-   rare answers have images in which they occur (`pools`).
-2. Each start gets questions of types and buckets for which it has several answers, and
-   few others; then the answer wanted is drawn, then a question that has it: if
-   possible one whose answer differs from the present one, sometimes the one nearest
-   its threshold.
-3. Every question is asked at more horizons; of all the answers found there, those of
-   cells that are short of queries win the places left.
+1. Most starts are drawn from the pool of a random cell, so that rare answers have
+   images in which they occur (`pools`).
+2. For each start, types and buckets are drawn, mostly those that offer several
+   answers; then an answer; then a question with that answer, with preference for one
+   whose answer differs from the present one, and in some cases for one near its
+   threshold.
+3. Every question is evaluated at extra horizons, and queries of cells that are rare
+   so far fill the remaining places.
 
-The weights of all that are measured on the data set itself (`balance`).
+The weights of all draws are measured on the data set (`balance`).
 
 Axes: B starts, Q questions, R queries, P proposals, E extra horizons, K buckets,
 C answers of the type that has most.
@@ -39,18 +39,18 @@ from swm_jax.envs.scene import array_namespace
 from swm_jax.models import MAX_ARGS
 from swm_jax.questions.types import answer_index
 
-SPARE = 1.35  # proposals per question: the same one may be proposed twice
+SPARE = 1.35  # proposals per question, as duplicates are dropped
 
 
 class SaqaSampler:
-    """Draws batches; make one per split (episodes are split where they are stored).
+    """Sampler of batches from the episodes of one split.
 
     Attributes:
       episodes, config, horizons: as given.
-      pools: where each kind of answer can be found.
+      pools: starts at which each kind of answer occurs.
       language: of the episodes' world.
       named: those of `config.types` that the world has; None if it has none of them.
-      types: the question types asked.
+      types: the question types in use.
       is_change: bool[types], whether a type compares with the present.
       anchors, anchor_weights: rare cells with their starts, and how often each is
         drawn.
@@ -65,7 +65,7 @@ class SaqaSampler:
         self.episodes, self.config = episodes, config or SaqaConfig()
         self.horizons = horizons or horizons_of(Horizons.longest, self.config.buckets)
         self.language = language_of(episodes)
-        # One list serves the sources of a mixture: each takes what its world has.
+        # All sources of a mixture share one list: take the types of this world.
         own = self.language.by_name
         self.named = tuple(n for n in self.config.types or () if n in own) or None
         self.types = self.language.select(self.named)
@@ -96,14 +96,14 @@ class SaqaSampler:
         return self.draw(_generator(seed, step), balance, images, questions, queries)
 
     def balance(self, questions: int, queries: int) -> saqa_balance.Balance:
-        """The weights that even out batches of this shape."""
+        """Weights that balance the answers in batches of this shape, cached."""
         shape = (questions, queries)
         if shape not in self._balances:
             self._balances[shape] = saqa_balance.calibrate(self, *shape)
         return self._balances[shape]
 
     def _rare_cells(self):
-        """For each usable cell its starts; weights in favour of scarce types."""
+        """Starts of each usable cell, and weights in favour of scarce types."""
         has = self.pools.has
         some = has.any(-1)  # [M, types, K, C]
         several = some.sum(-1) > 1
@@ -112,7 +112,7 @@ class SaqaSampler:
         scarcity = 1.0 / (several.mean((0, 2)) + 0.1)
         shares = np.array(self.horizons.shares)[:, None, None]
         weights = usable * scarcity[:, None, None, None] * shares
-        # As much for all answers of a type together as for two of yes or no.
+        # A type with many bins gets the same total weight as a yes/no type.
         weights = weights * (2 / np.maximum(answers, 1))[..., None, None]
         weights = weights / np.maximum(usable.sum(-1, keepdims=True), 1)
         cells = list(zip(*np.nonzero(usable)))
@@ -122,7 +122,7 @@ class SaqaSampler:
     def starts(
         self, rng: np.random.Generator, images: int
     ) -> tuple[Int[np.ndarray, " B"], Int[np.ndarray, "B 4"]]:
-        """Rows of the pools, and the cell that each was chosen for (-1: none)."""
+        """Rows of the pools, and the cell that each was drawn for (-1: none)."""
         row = rng.integers(0, len(self.pools.t), images)
         cell = np.full((images, 4), -1)
         chosen = rng.random(images) < self.config.anchor_share
@@ -147,8 +147,9 @@ class SaqaSampler:
         episode, t = self.pools.episode[row], self.pools.t[row]
         kind, k = self._kinds(rng, balance, row, cell, questions)
         rows, index = self._questions(rng, balance, row, cell, kind, k)
-        keep = _first_of_each(kind * 1000 + index)
+        keep = _first_of_each(kind * 1000 + index)  # a type has fewer than 1000 rows
         keep &= kind >= 0
+        # Stable sort: distinct questions first, in the order proposed.
         picked = np.argsort(~keep, axis=-1, kind="stable")[:, :questions]
         b = np.arange(images)[:, None]
         valid = keep[b, picked]
@@ -197,7 +198,8 @@ class SaqaSampler:
         total = np.cumsum(weights.reshape(images, -1), -1)
         total /= np.maximum(total[:, -1:], 1e-9)
         count = int(np.ceil(questions * SPARE)) + 1
-        # One draw in each P-th of the unit interval, in random order: little noise.
+        # Stratified: one draw in each P-th of the unit interval, in random order, so
+        # that the numbers of types per image vary little.
         u = (np.arange(count) + rng.random((images, count))) / count
         u = rng.permuted(u, axis=-1)
         found = (total[:, None, :] <= u[..., None]).sum(-1)
@@ -248,7 +250,8 @@ class SaqaSampler:
             fits = np.where(better.any(-1, keepdims=True), better, fits)
         score = rng.random(value.shape, np.float32)
         edges = np.array(asked.answers.edges, np.float32)
-        # Any of those within 1 cm of the one nearest to a threshold.
+        # Nearest to a threshold, up to 1 cm of noise, so that one question of an image
+        # is not drawn every time.
         near = 0.01 * score - np.abs(value[..., None] - edges).min(-1)
         score = np.where(hard[:, None], near, score)
         return np.where(fits, score, -np.inf).argmax(-1)
@@ -279,10 +282,11 @@ class SaqaSampler:
         return value, now
 
     def _race(self, rng, balance, kind, h, answer, now, usable, queries):
-        """Indices [B, R] into Q x (1 + E) of the queries that are asked.
+        """Indices [B, R] into Q x (1 + E) of the queries of a batch.
 
-        First horizons all win; the others race at the speed of their cell's weight
-        (exponential waiting times: a weighted draw without replacement).
+        First horizons are always included. The other places are a weighted draw
+        without replacement, by the smallest exponential waiting times, with the
+        weights of the queries' cells as rates.
         """
         changed = ~self.is_change[kind][..., None] & (answer != now)
         speed = balance.query_weights[
@@ -292,7 +296,7 @@ class SaqaSampler:
             changed.astype(int),
         ]
         time = rng.standard_exponential(h.shape) / np.maximum(speed, 1e-6)
-        time[..., 0] = -1.0
+        time[..., 0] = -1.0  # first horizons before all others
         time = np.where(usable, time, np.inf).reshape(len(h), -1)
         if time.shape[1] < queries:
             pad = ((0, 0), (0, queries - time.shape[1]))
@@ -302,7 +306,7 @@ class SaqaSampler:
         return np.where(valid, best, 0), valid
 
     def _actions(self, episode, t):
-        """The next H actions, zeros behind the end."""
+        """The next H actions of each start, zeros after the episode's end."""
         index = t[:, None] + np.arange(self.horizons.longest)
         inside = index < np.asarray(self.episodes.length)[episode][:, None]
         index = np.minimum(index, self.episodes.action.shape[1] - 1)
@@ -315,12 +319,12 @@ def wanted_answer(
     weights: Float[Array, "... C"],
     offered: Bool[Array, "... C"],
 ) -> Int[Array, "..."]:
-    """One of the answers that an image offers, by weight; of all if it offers none.
+    """Answer drawn by weight among those that an image offers, or of all if none.
 
     Args:
-      u: uniform in 0..1. High answers lie at the low end.
+      u: uniform random number in 0..1; small ones give high answers.
       weights: of the answers, 0 where a type has fewer.
-      offered: which answers there are.
+      offered: whether the image has a question with an answer.
     """
     xp = array_namespace(u, weights, offered)
     offered = offered | ~offered.any(-1, keepdims=True)
@@ -334,6 +338,6 @@ def _generator(seed, step):
 
 
 def _first_of_each(values):
-    """False where a value occurred before on the last axis."""
+    """False where a value repeats an earlier one on the last axis."""
     same = values[..., :, None] == values[..., None, :]
     return ~np.tril(same, -1).any(-1)

@@ -1,8 +1,8 @@
-"""Questions by slot: every episode may have its own objects.
+"""Questions whose arguments are slots of an episode in place of object ids.
 
-`slot_questions` is one table per type with slots in place of object ids; `margins`
-evaluates it on episodes with the very rules of the world's language. Mirror twins (a
-touches b, b touches a) appear once; the sampler names either order.
+Episodes with different objects share one table of questions per type this way
+(`slot_questions`); `margins` evaluates it with the rules of the world's language.
+Mirror twins ("a touches b", "b touches a") appear once; the sampler draws the order.
 
 Axes: N episodes, T actions of the longest, s slots, n questions of a type.
 """
@@ -21,17 +21,17 @@ from swm_jax.questions import Language, QuestionType
 from swm_jax.questions.language import choices
 from swm_jax.questions.types import DIRECTION
 
-_FEW = 64  # questions about states per frame whose margins are all kept
+_FEW = 64  # largest number of questions per frame whose margins are precomputed
 
 
 @runtime_checkable
 class Episodes(Protocol):
-    """What is needed of stored episodes; `arrays.EpisodeArrays` has it.
+    """Interface of stored episodes; `schema.arrays.EpisodeArrays` implements it.
 
     Attributes:
       length: int[N], actions of each episode; it has one frame more.
       block_pose: float32[N, T + 1, s, 3 or 7], of the objects in s slots.
-      peg: float32[N, T + 1, 2], or whatever field the language names as the robot.
+      peg: float32[N, T + 1, 2]; its name in a world is `Language.robot`.
       action: float32[N, T, A].
       block_id: int32[N, s].
     """
@@ -53,7 +53,7 @@ def language_of(episodes: Episodes) -> Language:
 
 @functools.cache
 def slot_questions(kind: QuestionType, slots: int) -> Int[np.ndarray, "n 3"]:
-    """Arguments of a type's questions with slots for object ids, twins once."""
+    """Arguments of a type's questions with slots for object ids, mirror twins once."""
     rows = kind.rows(range(slots))
     return rows[rows[:, 0] < rows[:, 1]] if kind.symmetric else rows
 
@@ -66,13 +66,13 @@ def margins(
     t: Int[np.ndarray, "..."] | int,
     later: Int[np.ndarray, "..."],
 ) -> Float[np.ndarray, "..."]:
-    """What the rule says of questions about frames `later`, started at `t`, in metres.
+    """Values of a type's rule at frames `later` of starts `t`, in metres.
 
     Args:
-      episodes: where the poses are.
+      episodes: stored poses.
       kind: question type.
       rows: arguments by slot; the leading axes of all arrays broadcast.
-      episode, t, later: which frames.
+      episode, t, later: row of the episode, frame of the start, frame at the horizon.
     """
     columns = [rows[..., i] for i in range(rows.shape[-1])]
     table = getattr(episodes, "tables", {}).get(kind)
@@ -95,10 +95,11 @@ def margins(
 
 
 def with_tables(episodes: Episodes) -> Episodes:
-    """The same episodes with all margins about states, where these are few.
+    """Episodes with precomputed margins of questions about states, if these are few.
 
-    A sampler asks the same of a frame many times, and how far boxes are apart takes
-    fifteen axes; four cubes have 36 questions about a state, the board over 600.
+    A sampler evaluates each of them many times per frame, and the distance of two boxes
+    is costly (15 separating axes). Four cubes have 36 such questions per frame, below
+    the limit; the board has over 600.
     """
     language, slots = language_of(episodes), episodes.block_id.shape[-1]
     states = [kind for kind in language.select() if not kind.about_change]
@@ -134,14 +135,14 @@ def name_objects(
     block_id: Int[Array, "... s"],
     swap: Bool[Array, "..."],
 ) -> Int[Array, "... 3"]:
-    """Arguments as `Question.args`: object ids for slots; `swap` takes the twin.
+    """Arguments as in `Question.args`: object ids for slots, twins where `swap` is set.
 
     Args:
       language: of the questions.
       type_id, rows: questions by slot.
       block_id: object in each slot.
-      swap: name a symmetric pair the other way round, its direction turned to the
-        opposite one; other types are left alone.
+      swap: exchange the objects of symmetric types and reverse the direction, if there
+        is one; no effect on other types.
     """
     xp = array_namespace(type_id, rows, block_id)
     objects, half = (xp.asarray(x)[type_id] for x in _facts(language))
@@ -164,7 +165,11 @@ def name_objects(
 
 @functools.cache
 def _facts(language: Language) -> tuple[np.ndarray, np.ndarray]:
-    """By id: objects named; half and all directions of a twin (-1: there is none)."""
+    """Tables by type id: number of objects [ids], and for the mirror twin [ids, 2].
+
+    The latter has half the number of directions and that number; (-1, 0) for types
+    without a twin, (0, 0) for symmetric ones without a direction.
+    """
     size = language.types[-1].id + 1
     objects = np.zeros(size, np.int32)
     half = np.full((size, 2), (-1, 0), np.int32)

@@ -1,4 +1,4 @@
-"""Questions and answers as tokens: every wording of every question, made once.
+"""Token tables of questions and answers: every wording of every question, made once.
 
 Axes: NQ questions, T question tokens, C answers of the type that has most, L answer
 tokens.
@@ -23,8 +23,8 @@ class QuestionTokens:
 
     Attributes:
       tokens: int32[NQ, phrasings, T], padded right.
-      row: int32[ids, args, args, args], question -> row of `tokens`; -1 where there
-        is no such question. Arguments are shifted by one, as they start at -1.
+      row: int32[ids, args, args, args], row of a question in `tokens`; -1 for invalid
+        arguments. Indices are arguments + 1, since an unused argument is -1.
     """
 
     tokens: Int[np.ndarray, "NQ phrasings T"]
@@ -41,11 +41,11 @@ class QuestionTokens:
     ) -> "QuestionTokens":
         """Tokenises all questions about `object_ids`, at most `length` tokens each.
 
-        T is the longest one's: padding that no question needs costs time.
+        T is the length of the longest one, since padding costs time.
 
         Raises:
-          ValueError: a question has more tokens than that, or a word that the
-            tokenizer cannot write.
+          ValueError: a question with more tokens, or with a word outside the
+            tokenizer's vocabulary.
         """
         table = language.table(tuple(int(i) for i in object_ids), types)
         tokens, mask = tokenizer.encode_batch(table.texts(), length)
@@ -62,7 +62,7 @@ class QuestionTokens:
         args: Int[np.ndarray, "... 3"],
         phrasing: Int[np.ndarray, "..."],
     ) -> tuple[Int[np.ndarray, "... T"], Bool[np.ndarray, "... T"]]:
-        """Tokens of questions, and which of them are no padding."""
+        """Tokens of questions and their mask, False on padding."""
         row = self.row[(type_id, *np.moveaxis(args + 1, -1, 0))]
         if (row < 0).any():
             where = tuple(np.argwhere(row < 0)[0])
@@ -88,10 +88,13 @@ class AnswerTokens:
     def make(
         cls, tokenizer: Tokenizer, eos: bool, types: Sequence[QuestionType]
     ) -> "AnswerTokens":
-        """With the end token behind each if `eos`, or where a set's answers need it.
+        """Tokenises the answers of all types.
+
+        The end token follows an answer if `eos` is set, or if an answer of its set has
+        several tokens ("red" must differ from the start of "red moon").
 
         Raises:
-          ValueError: an answer that the tokenizer cannot write.
+          ValueError: an answer with a word outside the tokenizer's vocabulary.
         """
         sets = {kind.answers: kind.answers.answers for kind in types}
         rows = {
@@ -112,7 +115,7 @@ class AnswerTokens:
         answer: Int[np.ndarray, "..."],
         valid: Bool[np.ndarray, "..."],
     ) -> tuple[Int[np.ndarray, "... L"], Bool[np.ndarray, "... L"]]:
-        """Target tokens and their mask; padding queries have neither."""
+        """Target tokens and their mask; empty for padding queries."""
         tokens = self.tokens[type_id, answer]
         mask = valid[..., None] & (tokens != PAD_TOKEN)
         return np.where(mask, tokens, PAD_TOKEN).astype(np.int32), mask

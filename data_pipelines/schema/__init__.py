@@ -1,1 +1,1 @@
-"""One schema of episodes: what is stored, written and read back."""
+"""Schema of stored episodes: validation, writing, reading."""

@@ -1,4 +1,4 @@
-"""Episodes of one data set as arrays: what samplers and statistics work on.
+"""Episodes of one data set as padded arrays, for samplers and statistics.
 
 Axes: N episodes, F frames of all episodes together, T the longest episode's actions.
 """
@@ -16,17 +16,17 @@ from data_pipelines.schema.episode import DataError, Episode, Labels
 
 @dataclasses.dataclass(frozen=True)
 class EpisodeArrays:
-    """N episodes as arrays, padded behind each end.
+    """N episodes as arrays padded to the longest.
 
-    Behind an episode's end states repeat the last one and actions are zero.
+    After an episode's end states repeat the last one and actions are zero.
 
     Attributes:
       frames: the frames of all episodes one after the other, indexed like
         uint8[F, h, w, 3]: an array, or a store that decodes (`frames.FrameStore`).
-      first: int64[N], where an episode's frames begin in `frames`.
+      first: int64[N], index in `frames` of an episode's first frame.
       length: int32[N], actions of each episode; it has one frame more.
       action: float32[N, T, A].
-      state: name -> [N, T + 1, ...], or [N, ...] for what an episode has once.
+      state: name -> [N, T + 1, ...], or [N, ...] for fields stored once per episode.
       policy: int32[N], index into `policies`.
       policies: names.
       episode: int64[N], number within the data set.
@@ -51,7 +51,7 @@ class EpisodeArrays:
         """N, the number of episodes."""
         return len(self.length)
 
-    if TYPE_CHECKING:  # fields of every world's state, which __getattr__ finds
+    if TYPE_CHECKING:  # fields of every world's state, resolved by __getattr__
 
         @property
         def block_pose(self) -> Float[np.ndarray, "N frames s pose"]: ...
@@ -75,7 +75,7 @@ class EpisodeArrays:
         """Scenes of frames `t` of episodes; indices broadcast.
 
         Raises:
-          DataError: the domain has none.
+          DataError: the domain has no scenes.
         """
         domain = get_domain(self.domain)
         if domain.scene is None:
@@ -91,7 +91,7 @@ class EpisodeArrays:
     def chunk(
         self, episode: Int[np.ndarray, " B"], t: Int[np.ndarray, " B"], steps: int
     ) -> Float[np.ndarray, "B steps A"]:
-        """The `steps` actions from frame `t` on; zeros behind an episode's end."""
+        """The `steps` actions from frame `t` on; zeros after an episode's end."""
         index = np.asarray(t)[:, None] + np.arange(steps)
         inside = index < self.length[episode][:, None]
         index = np.minimum(index, self.action.shape[1] - 1)
@@ -113,13 +113,13 @@ class EpisodeArrays:
         )
 
     def inside(self) -> Float[np.ndarray, "n A"]:
-        """All actions of all episodes, without the padding."""
+        """All actions of all episodes in one array, without padding."""
         steps = np.arange(self.action.shape[1])
         return self.action[steps < self.length[:, None]]
 
 
 def first_frames(episodes: Sequence[Episode]) -> Int[np.ndarray, " bounds"]:
-    """Where each episode's frames begin if all lie one after the other; and the end."""
+    """Offsets of the episodes' frames if concatenated, then the total: 0, 9, 20."""
     return np.cumsum([0, *(len(e) + 1 for e in episodes)], dtype=np.int64)
 
 
@@ -127,7 +127,7 @@ def stack_episodes(
     episodes: Sequence[Episode],
     frames: Any,
 ) -> EpisodeArrays:
-    """Pads and stacks.
+    """Pads episodes to the longest and stacks them.
 
     Args:
       episodes: N of them, of one domain.

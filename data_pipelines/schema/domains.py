@@ -1,8 +1,8 @@
-"""Domains: what a stored state holds, how wide an action is, what cannot be true.
+"""Domains: the fields of a state, the width of an action, limits to check.
 
-Every source becomes episodes of one schema (`episode`); the domain names the part that
-differs. Each simulated world (`swm_jax.worlds`) is a domain, whose scenes have exact
-predicates; recordings without a scene get their answers from a labeller.
+All sources share one schema of episodes (`episode`) except for the parts that the
+domain defines. Each simulated world (`swm_jax.worlds`) is a domain whose scenes have
+exact predicates; recordings without scenes get their answers from a labeller.
 
     domain           state per frame                         action
     (a world's)      as its `scene` part says                its own
@@ -25,12 +25,12 @@ class Domain:
 
     Attributes:
       name: as stored in every episode.
-      state: name -> field; all of them are there, unless `optional`.
-      action_size: numbers per action; None takes what the data have.
-      action_limit: largest absolute action; None for none.
-      policies: who may have acted; None for anybody.
-      optional: state fields may be missing.
-      scene: how state arrays become a scene; None without predicates.
+      state: name -> field; all are required unless `optional`.
+      action_size: numbers per action; None for any.
+      action_limit: largest absolute action; None for no limit.
+      policies: valid names of policies; None for any.
+      optional: whether state fields may be missing.
+      scene: format of the scenes; None for a domain without predicates.
     """
 
     name: str
@@ -55,7 +55,7 @@ _RECORDINGS = {
 
 
 def domain_names() -> tuple[str, ...]:
-    """Every domain that an episode may have."""
+    """Names of all domains: worlds with a domain of their own, then recordings."""
     own = [name for name in worlds.names() if worlds.load(name).scene.domain == name]
     return (*own, *_RECORDINGS)
 
@@ -65,7 +65,7 @@ def get_domain(name: str) -> Domain:
     """The domain of that name.
 
     Raises:
-      ValueError: there is none; suggests the nearest.
+      ValueError: an unknown name; suggests the nearest.
     """
     if name in _RECORDINGS:
         return _RECORDINGS[name]

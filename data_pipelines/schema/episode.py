@@ -1,18 +1,18 @@
-"""Episodes: the one schema that every source is turned into, checked both ways.
+"""Schema of an episode, shared by all sources and validated on writing and reading.
 
-An episode has T actions and T + 1 frames: in frame t the world stands before
-action t, and action t leads to frame t + 1. States belong to frames the same way.
-The answer to a question at horizon h from start t compares frames t and t + h,
-and the actions between them are t .. t + h - 1.
+An episode has T actions and T + 1 frames: frame t is the state before action t, and
+action t leads to frame t + 1. States are aligned with frames. A question at horizon h
+from start t is answered from frames t and t + h, with the actions t .. t + h - 1
+between them.
 
     field             per episode          unit, meaning
     image             T + 1 PNG or JPEG    RGB, one size and kind in a data set
     action            float32[T, A]        as sent to the robot or simulator
-    (state)           see `domains`        poses; none for a domain without
+    (state)           see `domains`        poses, as the domain defines
     domain            text                 see `domains`
-    source            text                 what it was made by or converted from
-    instruction       text                 what the robot was told; may be empty
-    policy            text                 who acted
+    source            text                 generator or data set of origin
+    instruction       text                 the robot's instruction; may be empty
+    policy            text                 name of the acting policy
     seed              int64                seed of the whole data set
     episode           int64                number within it
     fps               float32              frames per second; 0 if unknown
@@ -23,8 +23,8 @@ and the actions between them are t .. t + h - 1.
     label_confidence  float32[L]           of the labeller, in 0..1
     schema_version    int32                `SCHEMA_VERSION`
 
-Version 1 had boards only, no labels, and none of domain, source, instruction and fps;
-it is read as what it would be today.
+Version 1 was for the board alone and lacks labels, domain, source, instruction and
+fps; these are filled in on reading.
 """
 
 import dataclasses
@@ -65,16 +65,16 @@ _JPEG_MAGIC = b"\xff\xd8\xff"
 
 
 class DataError(ValueError):
-    """Data that is missing, damaged or of another kind; one line that names it."""
+    """Missing, damaged or mismatched data; a message of one line that names it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """L stored answers, for episodes whose state does not tell.
+    """L stored questions and answers, for episodes without exact predicates.
 
     Attributes:
       t: int32[L], start frames.
-      horizon: int32[L], actions from there to the frame asked about.
+      horizon: int32[L], actions from there to the frame of the answer.
       question, answer: L texts each.
       confidence: float32[L], in 0..1.
     """
@@ -91,7 +91,7 @@ class Labels:
 
     @classmethod
     def none(cls) -> "Labels":
-        """No labels."""
+        """Empty labels."""
         empty = np.zeros(0, np.int32)
         return cls(empty, empty, (), (), np.zeros(0, np.float32))
 
@@ -103,8 +103,8 @@ class Episode:
     Attributes:
       image: T + 1 PNG or JPEG files.
       action: float32[T, A].
-      state: name -> array, as the domain says.
-      policy: who acted.
+      state: name -> array, as the domain defines.
+      policy: name of the acting policy.
       seed: seed of the data set.
       episode: number within the data set.
       domain, source, instruction, fps, labels: as in the table.
@@ -127,7 +127,7 @@ class Episode:
         return len(self.action)
 
     def record(self) -> dict[str, Any]:
-        """The fields as a data set stores them."""
+        """Fields in the stored form."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         state, labels = fields.pop("state"), fields.pop("labels")
         return {
@@ -145,10 +145,10 @@ class Episode:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any], name: str = "record") -> "Episode":
-        """Reads and validates what a data set returned.
+        """Episode of a stored record, validated.
 
         Raises:
-          DataError: another schema version, a missing field or a broken rule.
+          DataError: another schema version, a missing field or an invalid value.
         """
         version = int(record.get("schema_version", -1))
         if version not in READABLE:
@@ -257,10 +257,10 @@ def _validate_labels(labels: Labels, steps: int, need) -> None:
 
 
 def encode_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    """A rendered frame as a PNG file.
+    """PNG file of a rendered frame.
 
-    Rendered pictures have even areas: runs are all that deflate finds in them, and
-    looking for no more (Z_RLE) takes half of the time for 2 % more bytes.
+    Rendered frames consist of flat areas, whose redundancy is runs of equal bytes:
+    run-length matching (Z_RLE) takes half the time of full deflate for 2 % more bytes.
     """
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG", compress_level=1, compress_type=3)
@@ -268,7 +268,7 @@ def encode_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
 
 
 def encode_frame(image: UInt8[np.ndarray, "h w 3"], kind: str) -> bytes:
-    """A frame as a file: "png", exact, or "jpeg", smaller for camera pictures."""
+    """File of a frame: "png" (lossless) or "jpeg" (smaller for camera images)."""
     buffer = io.BytesIO()
     options = {"quality": 95} if kind == "jpeg" else {}
     Image.fromarray(image).save(buffer, kind.upper(), **options)
@@ -276,16 +276,16 @@ def encode_frame(image: UInt8[np.ndarray, "h w 3"], kind: str) -> bytes:
 
 
 def decode_frame(file: bytes) -> UInt8[np.ndarray, "h w 3"]:
-    """The frame of a PNG or JPEG file."""
+    """RGB frame of a PNG or JPEG file."""
     image = Image.open(io.BytesIO(file))
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def frame_size(file: bytes) -> tuple[str, int, int]:
-    """Kind ("png" or "jpeg"), height and width from a file's header.
+    """Format ("png" or "jpeg"), height and width from a file's header.
 
     Raises:
-      DataError: neither kind.
+      DataError: a file of no image format.
     """
     if file[:8] == _PNG_MAGIC and len(file) >= 24:
         width, height = struct.unpack(">II", file[16:24])

@@ -1,4 +1,4 @@
-"""What all episodes of a folder have in common, and how TFDS is told."""
+"""Schema of a folder of episodes, and its TFDS features."""
 
 import dataclasses
 from pathlib import Path
@@ -18,14 +18,14 @@ Example: Any = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIs
 
 @dataclasses.dataclass(frozen=True)
 class Schema:
-    """What all episodes of a folder have in common.
+    """Domain, frame format and widths that all episodes of a folder share.
 
     Attributes:
       domain: see `domains`.
       encoding: "png" or "jpeg".
       height, width: of a frame, pixels.
       action_size: numbers per action.
-      state: (name, shape behind the frame axis) of each array, by name.
+      state: (name, shape after the frame axis) of each array, by name.
     """
 
     domain: str
@@ -37,7 +37,7 @@ class Schema:
 
     @classmethod
     def of(cls, episode: Episode) -> "Schema":
-        """The schema of a folder that begins with this (validated) episode."""
+        """Schema of a validated episode."""
         fields = get_domain(episode.domain).state
         shapes = {
             name: value.shape[1:] if fields[name].per_frame else value.shape
@@ -51,10 +51,10 @@ class Schema:
         )
 
     def check(self, episode: Episode, name: str) -> None:
-        """Refuses an episode that is valid, but of another kind.
+        """Checks that an episode has this schema.
 
         Raises:
-          DataError: names the episode and the first difference.
+          DataError: a difference; names the episode and the field.
         """
         seen = Schema.of(episode)
         for field in dataclasses.fields(self):
@@ -108,7 +108,7 @@ class Schema:
 
 
 def schema_of_shard(path: Path) -> Schema:
-    """The schema of a shard's first episode, for a folder that has no info yet.
+    """Schema of a shard's first episode, for a folder without `dataset_info.json`.
 
     Raises:
       DataError: the shard is empty or damaged.
@@ -128,6 +128,7 @@ def schema_of_shard(path: Path) -> Schema:
     for name, field in get_domain(domain).state.items():
         if name in example:
             kind = "float_list" if field.dtype == "float32" else "int64_list"
+            # Protobuf lists are flat: recover the free axis from the total size.
             size = len(getattr(example[name], kind).value)
             size //= len(images) if field.per_frame else 1
             fixed = [x for x in field.shape if x is not None]
@@ -137,6 +138,6 @@ def schema_of_shard(path: Path) -> Schema:
     return Schema(
         domain,
         *frame_size(images[0]),
-        actions // (len(images) - 1),
+        actions // (len(images) - 1),  # T + 1 frames, T actions
         tuple(sorted(state)),
     )

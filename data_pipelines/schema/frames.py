@@ -1,10 +1,10 @@
-"""Frames by number: decoded in memory, as files in memory, or left on disk.
+"""Frame stores: frames decoded in memory, compressed in memory, or on disk.
 
-    memory       28 kB a frame at 96 px, nothing to do when a batch is made
-    compressed   the PNG or JPEG files, about 2 kB a frame, decoded when drawn
-    disk         nothing but where they are; for data that fit no memory
+    memory       decoded, 28 kB a frame at 96 px; the fastest to draw
+    compressed   PNG or JPEG files in memory, about 2 kB a frame, decoded when drawn
+    disk         read and decoded when drawn; for data larger than memory
 
-A store is indexed like the array it stands for. Threads may share one.
+A store is indexed like an array uint8[F, h, w, 3] and is thread-safe.
 
 Axis: F frames of all episodes of a split, one episode after the other.
 """
@@ -27,7 +27,7 @@ MODES = ("memory", "compressed", "disk")
 
 
 class FrameStore:
-    """Encoded frames that are decoded where they are asked for.
+    """Array-like store of encoded frames, decoded on access.
 
     Attributes:
       shape: (F, h, w, 3).
@@ -71,17 +71,18 @@ class FrameStore:
         return result.reshape(*index.shape, *self.shape[1:])
 
     def decode(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
-        """Frame `i`; raises a DataError."""
+        """Decoded frame `i`; raises a DataError."""
         return decode_as(self._fetch(i), self.shape[1:3], self._resize, f"frame {i}")
 
 
 def decode_as(
     file: bytes, size: tuple[int, int], resize: bool, name: str
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Decodes a frame that must have, or is brought to, a size (height, width).
+    """Decodes a frame to a size (height, width); other sizes are resized if `resize`.
 
     Raises:
-      DataError: it cannot be decoded or has another size; begins with `name`.
+      DataError: a file that cannot be decoded, or a frame of another size; the message
+        begins with `name`.
     """
     try:
         image = Image.open(io.BytesIO(file))
@@ -97,10 +98,10 @@ def decode_as(
 
 
 class RecordFrames:
-    """Fetches frame files from the records of ArrayRecord shards.
+    """Reader of frame files from the records of ArrayRecord shards.
 
-    A record is an episode; the one read last is kept per thread, as frames of one
-    episode are often wanted together.
+    A record is an episode. Each thread caches its last record, since a batch often
+    draws several frames of an episode.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A folder that is being written: one writer at a time, one set of settings."""
+"""Output folders: lock against a second writer, check of settings, atomic writes."""
 
 import contextlib
 import fcntl
@@ -14,10 +14,10 @@ from swm_jax.files import replaced
 
 @contextlib.contextmanager
 def claimed(output: Path) -> Iterator[None]:
-    """Makes the folder and holds it against a second run at the same time.
+    """Creates the folder and locks it against a second writer.
 
     Raises:
-      DataError: it cannot be made, or another run holds it.
+      DataError: it cannot be created, or another run has locked it.
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -39,15 +39,15 @@ def claim_settings(
     wanted: Mapping[str, Any],
     upgrade: Callable[[dict[str, Any]], dict[str, Any]] = dict,
 ) -> None:
-    """Writes settings into a new folder, or compares them with an older run's.
+    """Writes settings into a new folder, or compares them with those stored there.
 
     Args:
       path: of the settings' file.
       wanted: the settings.
-      upgrade: settings as an older version wrote them -> as they would be written now.
+      upgrade: converts stored settings of an older version to the current form.
 
     Raises:
-      DataError: the folder holds something else, or data of other settings.
+      DataError: a folder with other files, or with data of other settings.
     """
     output = path.parent
     if path.exists():
@@ -56,7 +56,8 @@ def claim_settings(
         except ValueError as error:
             raise DataError(f"{path} is damaged: {error}") from error
         if (output / "dataset_info.json").exists():
-            before["schema_version"] = SCHEMA_VERSION  # finished: older is as good
+            # A finished folder of an older schema is readable: nothing to write.
+            before["schema_version"] = SCHEMA_VERSION
         difference = first_difference(before, wanted)
         if difference:
             field, old, new = difference
@@ -76,10 +77,10 @@ def claim_settings(
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Has `write` fill a file that gets its name when it is complete.
+    """Writes a file atomically: `write` fills a temporary file, which is then renamed.
 
     Raises:
-      DataError: it cannot be written (the disk is full, say); nothing is left of it.
+      DataError: a failed write, e.g. a full disk; the temporary file is removed.
     """
     try:
         with replaced(path) as partial, open(partial, "wb") as file:
@@ -89,13 +90,16 @@ def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """`write_whole` of JSON."""
+    """Writes JSON atomically."""
     text = json.dumps(content, indent=2, sort_keys=True)
     write_whole(path, lambda file: file.write(text.encode()))
 
 
 def first_difference(old: Any, new: Any, name: str = "") -> tuple | None:
-    """The first field, by name, in which two nested dicts differ."""
+    """First difference of two nested dicts, by sorted name.
+
+    For example ("planner.steps", 4, 8); None if they are equal.
+    """
     if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
         return None if old == new else (name or "its content", old, new)
     for key in sorted({*old, *new}):

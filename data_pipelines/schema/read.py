@@ -1,9 +1,9 @@
-"""Opens a data set and hands out its episodes as arrays.
+"""Reading of data sets in our schema.
 
-`load_episodes("data/board", "val")` is what training, evaluation and reports read.
-Records are read at random and parsed by TFDS (no TensorFlow); frames are decoded by
-Pillow in threads, when loaded or when drawn (`frames`). Damage is told in one line
-that names the file, or skipped and counted where the caller gives a list for it.
+`load_episodes("data/board", "val")` is the entry for training, evaluation and reports.
+Records are parsed by TFDS (without TensorFlow); frames are decoded by Pillow in
+threads, on loading or on access (`frames`). Damaged data raise an error of one line
+that names the file, or are skipped and counted where the caller passes a list.
 """
 
 import itertools
@@ -29,10 +29,10 @@ _MAKE = (
 
 
 def open_dataset(data_dir: str | Path) -> tfds.core.DatasetBuilder:
-    """The TFDS builder of a folder in our schema.
+    """TFDS builder of a folder in our schema.
 
     Raises:
-      DataError: no such folder, an empty, unfinished or damaged one, or one of
+      DataError: a missing, empty, unfinished or damaged folder, another format, or
         another schema version.
     """
     data_dir = Path(data_dir)
@@ -78,21 +78,20 @@ def load_episodes(
     size: tuple[int, int] | None = None,
     skipped: list[str] | None = None,
 ) -> EpisodeArrays:
-    """All episodes of a split; states and actions in memory.
+    """Episodes of a split as arrays; states and actions are in memory.
 
     Args:
       data_dir: the data set's folder.
       split: "train" or "val".
       frames: "memory", "compressed" or "disk" (see `frames`).
-      size: (height, width) to bring frames to; None keeps them.
-      skipped: damaged records and episodes with damaged frames are left out and told
-        here, one line each; None raises at the first. What "compressed" and "disk"
-        decode later always raises.
+      size: (height, width) to resize frames to; None keeps the stored size.
+      skipped: list to which a line is added for each damaged record or episode with
+        damaged frames, which are left out; None raises at the first. Damaged frames of
+        "compressed" and "disk" raise on access.
 
     Raises:
-      DataError: what `open_dataset` raises, an unknown split or mode, no whole episode,
-        or, without `skipped`, a shard that is missing or cut off or a record that is
-        damaged or breaks the schema.
+      DataError: as `open_dataset`; an unknown split or mode; no intact episode; or,
+        without `skipped`, a missing or truncated shard or an invalid record.
     """
     if frames not in MODES:
         raise DataError(f"frames is '{frames}', expected one of {', '.join(MODES)}")
@@ -124,15 +123,15 @@ def load_episodes(
 def read_episodes(
     data_dir: str | Path, split: str = "train", skipped: list[str] | None = None
 ) -> Sequence[Episode]:
-    """The episodes of a split as stored, frames still files; see `load_episodes`."""
+    """Episodes of a split with encoded frames; errors as of `load_episodes`."""
     return [episode for _, _, episode in _records(data_dir, split, skipped)]
 
 
 def first_episode(data_dir: str | Path, split: str = "train") -> Episode:
-    """The first whole episode of a split: what kind of data are these?
+    """First intact episode of a split, from which domain and widths can be read.
 
     Raises:
-      DataError: what `load_episodes` raises; no whole episode.
+      DataError: as `load_episodes`; no intact episode.
     """
     for _, _, episode in _records(data_dir, split, []):
         return episode
@@ -140,7 +139,7 @@ def first_episode(data_dir: str | Path, split: str = "train") -> Episode:
 
 
 def _records(data_dir, split, skipped):
-    """(shard, index in it, episode) of a split."""
+    """Yields (shard, index in it, episode) of a split."""
     builder = open_dataset(data_dir)
     splits = builder.info.splits
     if split not in splits:
@@ -160,7 +159,7 @@ def _records(data_dir, split, skipped):
 
 
 def _shard(path: Path, expected: int, skipped):
-    """(index, record) of a shard; ArrayRecord checks the hash of every record."""
+    """Yields (index, record) of a shard; ArrayRecord checks each record's hash."""
     try:
         if not path.exists():
             raise DataError(f"{path} is missing: generate again to make it anew")
@@ -177,7 +176,7 @@ def _shard(path: Path, expected: int, skipped):
 
 
 def _tell(error: DataError, skipped: list[str] | None, count: int = 1) -> None:
-    """Raises, or counts the episodes that an error costs."""
+    """Raises the error, or adds it to `skipped` once per lost episode."""
     if skipped is None:
         raise error
     skipped += [str(error)] * count
@@ -195,14 +194,17 @@ def _parse(features, record: bytes, name: str) -> Episode:
 
 
 class _KeepFiles(tfds.decode.SkipDecoding):
-    """Leaves a sequence of frames encoded; TFDS's own class does so for TensorFlow."""
+    """Decoder that keeps a sequence of frames encoded.
+
+    TFDS's `SkipDecoding` does so in TensorFlow pipelines only.
+    """
 
     def decode_batch_example_np(self, serialized):
         return serialized
 
 
 def _decode_all(episodes, first, decoded, resize, where, skipped):
-    """Fills `decoded` in threads; the rows of the episodes that were whole."""
+    """Decodes frames into `decoded` in threads; returns the rows of intact episodes."""
 
     def fill(row: int) -> bool:
         episode = episodes[row]

@@ -1,13 +1,14 @@
-"""A data set's folder as TFDS lays it out, ArrayRecord shards, without TensorFlow.
+"""Writing of TFDS folders with ArrayRecord shards, without TensorFlow.
 
     DIR/board-train.array_record-00000-of-00017   episodes, one record each
     DIR/features.json                             the schema, as TFDS reads it
     DIR/dataset_info.json                         splits and shard lengths
 
-`tfds.builder_from_directory(DIR).as_data_source("train")` opens it. TensorFlow is
-not needed because frames arrive as PNG or JPEG files already: TFDS only packs bytes.
-A shard is written under another name and renamed, so a file that bears a shard's
-name is whole; `dataset_info.json` comes last, so a folder that has it is whole.
+`tfds.builder_from_directory(DIR).as_data_source("train")` opens it. Frames are encoded
+as PNG or JPEG before they are passed in, so TFDS only packs bytes, which needs no
+TensorFlow. Shards are written to a temporary name and renamed, so a file with a
+shard's name is complete; `dataset_info.json` is written last, so a folder with it is
+complete.
 """
 
 import dataclasses
@@ -37,7 +38,8 @@ from swm_jax.choices import first_line
 SPLITS = ("train", "val")
 VERSION = f"{SCHEMA_VERSION}.0.0"
 VERSIONS = tuple(f"{version}.0.0" for version in READABLE)
-# One record per chunk: random access, as TFDS does. Frames are packed already.
+# One record per chunk for random access, as TFDS writes; zstd level 1, as frames are
+# compressed already.
 _WRITER_OPTIONS = "group_size:1,zstd:1"
 _ADVICE = "delete it and generate again to make it anew"
 _PARTIAL = "partial."  # prefix of a file being written; never a shard's name
@@ -61,7 +63,7 @@ class Shard:
 def make_shards(
     directory: Path, splits: Mapping[str, Sequence[int]], size: int, name: str = "board"
 ) -> list[Shard]:
-    """Which episode lies in which shard, a pure function of these arguments.
+    """Assignment of episodes to shards, a pure function of the arguments.
 
     Args:
       directory: the data set's folder.
@@ -82,19 +84,18 @@ def make_shards(
 
 
 def write_shard(path: Path, episodes: Iterable[Episode], schema: Schema) -> int:
-    """Writes a shard whole or not at all.
+    """Writes a shard atomically.
 
     Args:
       path: the file.
-      episodes: any iterable; each is written as it comes.
+      episodes: any iterable; consumed one at a time.
       schema: of the folder.
 
     Returns:
-      How many episodes were written.
+      The number of episodes written.
 
     Raises:
-      DataError: an episode breaks the schema, or the file cannot be written (the
-        disk is full, say).
+      DataError: an invalid episode, or a failed write, e.g. a full disk.
     """
     features = schema.features()
     specs: Any = features.get_serialized_info()
@@ -106,7 +107,7 @@ def write_shard(path: Path, episodes: Iterable[Episode], schema: Schema) -> int:
             validate(episode, f"episode {episode.episode}")
             schema.check(episode, f"episode {episode.episode}")
             example = features.encode_example(episode.record())
-            # Deterministic, as a protobuf map has no order of its own.
+            # Deterministic bytes, as the order of a protobuf map is unspecified.
             example = serializer.get_tf_example(example)
             writer.write(example.SerializeToString(deterministic=True))
             count += 1
@@ -125,7 +126,7 @@ def write_shard(path: Path, episodes: Iterable[Episode], schema: Schema) -> int:
 
 
 def remove_partial(directory: Path) -> None:
-    """Removes what an interrupted run left half-written."""
+    """Removes partial files of an interrupted run."""
     for path in directory.glob(f"{_PARTIAL}*"):
         if path.is_dir():
             shutil.rmtree(path)
@@ -134,10 +135,10 @@ def remove_partial(directory: Path) -> None:
 
 
 def open_shard(path: Path, expected: int) -> Any:
-    """A reader of a shard with so many records.
+    """Reader of a shard that must have `expected` records.
 
     Raises:
-      DataError: it is cut off or damaged; names the file.
+      DataError: a truncated or damaged shard; names the file.
     """
     try:
         reader = array_record_module.ArrayRecordReader(str(path))
@@ -153,10 +154,10 @@ def open_shard(path: Path, expected: int) -> Any:
 
 
 def check_shard(path: Path, expected: int) -> None:
-    """Reads a shard whole; ArrayRecord checks the hash of every record.
+    """Verifies a shard by reading all of it; ArrayRecord checks each record's hash.
 
     Raises:
-      DataError: it is cut off or a record is damaged; names the file.
+      DataError: a truncated shard or a damaged record; names the file.
     """
     reader = open_shard(path, expected)
     try:
@@ -167,7 +168,7 @@ def check_shard(path: Path, expected: int) -> None:
 
 
 def damaged(path: Path, error: Exception, where: str = "") -> DataError:
-    """The error of a shard that cannot be read; `where` begins the reason."""
+    """Error for an unreadable shard; `where` is put before the reason."""
     return DataError(f"{path} is damaged ({where}{first_line(error)}); {_ADVICE}")
 
 
@@ -178,7 +179,7 @@ def write_info(
     description: str,
     name: str = "board",
 ) -> None:
-    """Writes what TFDS needs to open the folder; the last thing to be written.
+    """Writes TFDS's metadata, which marks the folder as complete.
 
     Args:
       shards: all of them, in one folder.
@@ -219,6 +220,7 @@ def write_info(
     info.set_file_format("array_record")
     info.set_splits(SplitDict(splits))
     info.write_to_directory(partial)
+    # dataset_info.json last: its presence means that the folder is complete.
     for path in sorted(partial.iterdir(), key=lambda p: p.name == "dataset_info.json"):
         _sync(path)
         os.replace(path, directory / path.name)

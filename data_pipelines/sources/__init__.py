@@ -1,6 +1,6 @@
-"""Readers of other people's data sets, and which of them fits a folder or file.
+"""Readers of public data sets, and detection of a data set's format.
 
-A module of this folder that has a `KIND` (`raw.SourceKind`) is a reader.
+Every module of this folder with a `KIND` (`raw.SourceKind`) is registered as a reader.
 """
 
 import functools
@@ -17,17 +17,17 @@ __all__ = ["RawEpisode", "Source", "SourceKind", "kinds", "open_source", "recogn
 
 @functools.cache
 def kinds() -> tuple[SourceKind, ...]:
-    """The kinds of all modules of this folder."""
+    """Kinds of all readers in this folder."""
     modules = pkgutil.iter_modules(__path__, __name__ + ".")
     found = (importlib.import_module(module.name) for module in modules)
     return tuple(each.KIND for each in found if hasattr(each, "KIND"))
 
 
 def recognise(path: Path) -> SourceKind:
-    """The kind of the data set at a path.
+    """Kind of the data set at a path.
 
     Raises:
-      DataError: nothing there, or nothing known; says what would be.
+      DataError: no such path, or an unknown layout; lists the known ones.
     """
     if not path.exists():
         raise DataError(f"no data at {path}")
@@ -49,12 +49,12 @@ def open_source(
 
     Args:
       path: its folder or file.
-      camera: for kinds with several.
-      skipped: damaged parts are told here; None raises.
-      **options: of the kind alone.
+      camera: name of a camera, for kinds with several.
+      skipped: list to which a line is added per damaged part; None raises.
+      **options: specific to the kind.
 
     Raises:
-      DataError: unknown, damaged or incomplete data, or an option that does not fit.
+      DataError: unknown, damaged or incomplete data, or an invalid option.
     """
     kind = recognise(path)
     if camera is not None and not kind.cameras:

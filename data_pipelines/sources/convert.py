@@ -1,7 +1,7 @@
-"""Recordings of any reader into our schema, shard by shard.
+"""Conversion of any source to our schema, shard by shard.
 
-A shard is a function of the source and the settings: a conversion that was killed
-continues when started again.
+A shard is a function of the source and the settings, so that an interrupted conversion
+resumes when it is run again.
 """
 
 import dataclasses
@@ -35,17 +35,17 @@ _SHARE_LIMITS = (0.0, 0.5)
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How to convert.
+    """Settings of a conversion.
 
     Attributes:
       size: (height, width) of the stored frames; None keeps the source's.
-      encoding: "png", "jpeg", or "" for PNG unless the source's files fit as they are.
-      camera: of a source with several.
-      val_share: share of the episodes, where the source has no split of its own.
-      max_episodes: take only the first ones; 0 takes all.
-      episodes_per_shard: as it says.
-      max_steps: longer recordings are cut into episodes of at most this many actions,
-        so that a record stays small; 0 leaves them whole.
+      encoding: "png" or "jpeg"; "" keeps files of the right size, others become PNG.
+      camera: name, for a source with several.
+      val_share: validation share, for a source without splits.
+      max_episodes: number of leading episodes to convert; 0 for all.
+      episodes_per_shard: episodes per file.
+      max_steps: largest number of actions of an episode; longer recordings are cut
+        into several episodes, so that records stay small. 0 for no limit.
       on_damage: "raise" or "skip".
     """
 
@@ -59,7 +59,7 @@ class Settings:
     on_damage: str = "raise"
 
     def check(self) -> None:
-        """Raises a DataError for a value that cannot work."""
+        """Raises a DataError for an invalid value."""
         low, high = _SHARE_LIMITS
         rules = {
             "encoding": (self.encoding in ("", "png", "jpeg"), "png or jpeg"),
@@ -78,10 +78,10 @@ class Settings:
 
 @dataclasses.dataclass
 class Converted:
-    """What a conversion has made.
+    """Result of a conversion.
 
     Attributes:
-      episodes: written, also by earlier runs of the same conversion.
+      episodes: number stored, including earlier runs of the same conversion.
       skipped: one line per episode or shard that was left out.
     """
 
@@ -92,11 +92,11 @@ class Converted:
 def convert(
     source_path: str | Path, output: str | Path, settings: Settings | None = None
 ) -> Converted:
-    """Converts or completes; prints progress.
+    """Converts a data set, or resumes a conversion; prints progress.
 
     Raises:
-      DataError: unknown, missing or damaged data, settings that cannot work, a folder
-        with something else in it, or a full disk.
+      DataError: unknown, missing or damaged data, invalid settings, a folder with other
+        content, or a full disk.
     """
     settings = settings or Settings()
     settings.check()
@@ -114,14 +114,15 @@ def convert_source(
     about: Mapping[str, Any],
     opening: Sequence[str] = (),
 ) -> Converted:
-    """Writes, or completes, a folder with the episodes of an opened source.
+    """Writes the episodes of an opened source to a folder, or resumes.
 
     Args:
-      source: what is read.
+      source: the reader.
       output: the folder.
-      settings: how.
-      about: what else decides the result; a folder goes on with the same alone.
-      opening: what was skipped when the source was opened.
+      settings: of the conversion.
+      about: further settings that determine the result; they are stored with the
+        folder, and resuming requires the same.
+      opening: lines on parts that were skipped when the source was opened.
 
     Raises:
       DataError: as `convert`.
@@ -159,7 +160,10 @@ def convert_source(
 
 
 def split_episodes(source: Source, settings: Settings) -> dict[str, Sequence[int]]:
-    """ "train" and "val" -> episode numbers; the source's own where it has both."""
+    """Episode numbers of "train" and "val"; the source's own splits where it has both.
+
+    Without a validation split every `1 / val_share`-th episode is taken for it.
+    """
     known = {"train": "train", "val": "val", "validation": "val", "test": "val"}
     own: dict[str, list[int]] = {}
     for name, numbers in source.splits.items():
@@ -181,10 +185,10 @@ def split_episodes(source: Source, settings: Settings) -> dict[str, Sequence[int
 
 
 class _Progress:
-    """What was written and skipped so far; a file beside the shards.
+    """Shards written and episodes skipped so far, stored in `progress.json`.
 
     Attributes:
-      shards: name of each written shard -> (episodes in it, what was skipped).
+      shards: name of each written shard -> (number of episodes, lines on skipped ones).
     """
 
     def __init__(self, path: Path, opening: Sequence[str]):
@@ -203,7 +207,7 @@ class _Progress:
 
     @property
     def skipped(self) -> list[str]:
-        """One line each, of all shards."""
+        """One line per skipped episode or shard."""
         lines = [line for _, some in self.shards.values() for line in some]
         return self._opening + lines
 
@@ -214,7 +218,7 @@ class _Progress:
 
 
 def _convert_shards(source, shards, settings, done) -> Schema | None:
-    """Makes what is missing; None if no shard has an episode."""
+    """Writes the missing shards and returns the schema; None if there is no episode."""
     start, frames, schema, waiting = time.perf_counter(), 0, None, []
     todo = [shard for shard in shards if shard.path.name not in done.shards]
     for shard in shards:
@@ -235,7 +239,7 @@ def _convert_shards(source, shards, settings, done) -> Schema | None:
                 if settings.on_damage == "raise":
                     raise
                 skipped.append(f"episode {index}: {error}")
-        if schema is None:  # an empty shard cannot say what it would hold
+        if schema is None:  # an empty shard needs the schema of a later one
             waiting.append((shard, skipped))
             continue
         count = folder.write_shard(shard.path, episodes, schema)
@@ -257,7 +261,7 @@ def to_episodes(source: Source, number: int, settings: Settings) -> Iterator[Epi
     """One recording as episodes of at most `settings.max_steps` actions.
 
     Raises:
-      DataError: what `source.read` raises, or a recording that cannot be cut.
+      DataError: as `source.read`, or numbers of actions and frames that differ.
     """
     raw = source.read(number)
     name = f"episode {number}"
@@ -267,7 +271,7 @@ def to_episodes(source: Source, number: int, settings: Settings) -> Iterator[Epi
             f"{name}: {len(raw.action)} actions for {count} frames, expected as many"
         )
     files = _encode_frames(raw, settings, name)
-    most = settings.max_steps or count - 1
+    most = settings.max_steps or count - 1  # the last action leads to no stored frame
     fields = {
         "seed": 0,
         "domain": source.domain,
@@ -278,7 +282,7 @@ def to_episodes(source: Source, number: int, settings: Settings) -> Iterator[Epi
     }
     for part, first in enumerate(range(0, count - 1, most)):
         last = min(first + most, count - 1)
-        cut = slice(first, last + 1)
+        cut = slice(first, last + 1)  # parts share a frame: end of one, start of next
         yield Episode(
             image=files[cut],
             action=np.asarray(raw.action[first:last], np.float32),
@@ -292,7 +296,7 @@ def to_episodes(source: Source, number: int, settings: Settings) -> Iterator[Epi
 
 
 def _encode_frames(raw: RawEpisode, settings: Settings, name: str) -> list[bytes]:
-    """PNG or JPEG files of the wanted size."""
+    """PNG or JPEG files of a recording's frames, resized to the settings' size."""
     files = []
     for t, frame in enumerate(raw.frames):
         if isinstance(frame, bytes):
@@ -308,7 +312,7 @@ def _encode_frames(raw: RawEpisode, settings: Settings, name: str) -> list[bytes
                     f"{name}: frame {t} cannot be decoded ({error})"
                 ) from error
         if settings.size is not None and frame.shape[:2] != tuple(settings.size):
-            # The area under a pixel, as the renderers' supersampling has it.
+            # Area average, as in the renderers' supersampling.
             height, width = settings.size
             picture = Image.fromarray(frame).resize(
                 (width, height), Image.Resampling.BOX

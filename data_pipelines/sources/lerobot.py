@@ -1,4 +1,4 @@
-"""LeRobot data sets, versions 2.0, 2.1 and 3.0, read with pyarrow alone.
+"""Reader of LeRobot data sets, versions 2.0, 2.1 and 3.0, with pyarrow alone.
 
     2.x  data/chunk-000/episode_000000.parquet      one file per episode
          videos/chunk-000/KEY/episode_000000.mp4
@@ -9,8 +9,8 @@
 
 `meta/info.json` has the path templates, the frame rate and the features. A row of a
 parquet file is a step: `action`, `observation.state`, `timestamp`, `task_index`,
-`episode_index`, and pictures of dtype `image`; those of dtype `video` lie in the
-files. In 3.0 the table of episodes says where in a video an episode begins.
+`episode_index`, and frames of dtype `image`; those of dtype `video` are in video
+files. In 3.0 the table of episodes has an episode's start time within its video.
 
 Axis: N steps of an episode.
 """
@@ -37,7 +37,7 @@ class LeRobot:
 
     Attributes:
       name, domain, fps, splits: see `raw.Source`.
-      camera: the feature whose pictures are taken.
+      camera: name of the feature with the frames.
     """
 
     domain = "other"
@@ -47,11 +47,11 @@ class LeRobot:
 
         Args:
           path: the folder.
-          camera: a feature with pictures; None takes the only one.
+          camera: name of a feature with frames; None if there is only one.
 
         Raises:
           DataError: metadata that are missing, damaged or of another version, an
-            unknown camera, or several to choose from.
+            unknown camera, or None where there are several.
         """
         self.path = path
         info = _json(path / "meta" / "info.json")
@@ -78,7 +78,7 @@ class LeRobot:
         self.splits = self._read_splits(info.get("splits"))
 
     def read(self, number: int) -> RawEpisode:
-        """One episode; raises a DataError that names what is damaged or missing."""
+        """One episode; raises a DataError that names the damaged or missing part."""
         about = self._episodes[number]
         rows = self._rows(number, about)
         steps, name = rows.num_rows, f"{self.path} episode {number}"
@@ -121,7 +121,7 @@ class LeRobot:
             rows = _jsonl(meta / "tasks.jsonl")
             return {int(row["task_index"]): str(row["task"]) for row in rows}
         table = _parquet(meta / "tasks.parquet")
-        # pandas keeps the words as an index, whose column has a name of its own
+        # pandas stores the words as the index, in a column such as __index_level_0__
         words = [c for c in table.column_names if c != "task_index"]
         if not words or "task_index" not in table.column_names:
             raise DataError(

@@ -1,13 +1,13 @@
-"""OGBench's data files, `visual-cube-*.npz`, as they are published.
+"""Reader of OGBench's published data files, `visual-cube-*.npz`.
 
     observations  uint8[n, h, w, 3], pictures of all trajectories one after the other
     actions       float32[n, 5], in -1..1
     terminals     1 at the last step of each trajectory
     qpos          float[n, nq], joint positions (arm, gripper, cubes); in some files
 
-With `qpos` and the package `ogbench` installed, the poses that questions are about
-are found by forward kinematics in OGBench's own model, and the episodes belong to the
-domain `cube`; without, to `other`, which needs a labeller.
+With `qpos` and the package `ogbench` installed, poses are computed by forward
+kinematics in OGBench's model and the episodes are of domain `cube`; otherwise they are
+of domain `other`, which needs a labeller.
 
 Axis: n steps of the file.
 """
@@ -36,14 +36,14 @@ class OGBenchFile:
     fps = 20.0  # control steps per second of OGBench's env
 
     def __init__(self, path: Path, use_qpos: bool | None = None):
-        """Opens a file and, if it lies beside it, that of the validation split.
+        """Opens a file and, if there is one in the folder, its validation file.
 
         Args:
           path: of the training file.
-          use_qpos: find poses; None where the file and the package allow it.
+          use_qpos: whether to compute poses; None where file and package allow it.
 
         Raises:
-          DataError: no such file, a damaged one, or one of pictures of another kind.
+          DataError: a missing or damaged file, or observations that are not images.
         """
         self.name = f"OGBench {path.stem}"
         found = _NAME.search(path.stem)
@@ -74,7 +74,7 @@ class OGBenchFile:
         self._scenes = None
 
     def read(self, number: int) -> RawEpisode:
-        """One trajectory; raises a DataError if its shapes do not fit."""
+        """One trajectory; raises a DataError if it has fewer than two steps."""
         file, content, (start, end) = self._files[number]
         if end - start < 2:
             raise DataError(f"{file} trajectory {number} has {end - start} steps")

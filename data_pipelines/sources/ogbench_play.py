@@ -1,13 +1,13 @@
-"""Episodes in OGBench's own env, played by its own oracles, as a source to convert.
+"""Source of episodes simulated in OGBench's env with its oracle policies.
 
-    play    the open-loop plan oracle, temporally correlated noise 0.1, a new target as
-            soon as one is done
-    noisy   the closed-loop oracle; Gaussian noise on every action, its size drawn anew
-            for each episode
+    play    the open-loop plan oracle, temporally correlated noise 0.1, a new target
+            whenever one is reached
+    noisy   the closed-loop oracle with Gaussian noise on every action, whose standard
+            deviation is random per episode
 
-An episode is a function of (seed, its number). It is drawn by OGBench's renderer, a
-few frames per second on a CPU: let several processes make folders of their own, with
-other seeds, and mix them.
+An episode is a function of (seed, number of the episode). OGBench's renderer makes a
+few frames per second on a CPU: for large data sets run several processes with other
+seeds and folders, and train on a mixture of the folders.
 
 Axes: N frames, N - 1 of the actions are used.
 """
@@ -31,11 +31,11 @@ _ACTION_NOISE = np.array([1.0, 1.0, 1.0, 1.0, 2.0])  # relative, per number
 
 @dataclasses.dataclass(frozen=True)
 class PlaySettings:
-    """What to play.
+    """Settings of the simulated episodes.
 
     Attributes:
       variant: "single", "double", "triple" or "quadruple".
-      episodes: how many.
+      episodes: number of them.
       steps: actions of each; OGBench's own files have 1001 per trajectory.
       mixture: policy -> weight.
       noise: largest standard deviation of the noisy policy's action noise.
@@ -57,7 +57,7 @@ class PlaySettings:
 
 
 class OGBenchPlay:
-    """A source (`sources.raw.Source`) that plays its episodes when they are read."""
+    """Source (`sources.raw.Source`) whose episodes are simulated on reading."""
 
     domain = "cube"
 
@@ -65,7 +65,7 @@ class OGBenchPlay:
         """Makes the env.
 
         Raises:
-          DataError: the package is missing, no OpenGL, or settings that cannot work.
+          DataError: a missing package, no OpenGL, or invalid settings.
         """
         unknown = [name for name in settings.mixture if name not in POLICIES]
         total = sum(settings.mixture.values())
@@ -95,7 +95,7 @@ class OGBenchPlay:
         self.splits: Mapping[str, Sequence[int]] = {"train": range(settings.episodes)}
 
     def read(self, number: int) -> RawEpisode:
-        """Plays episode `number`."""
+        """Simulates episode `number`."""
         seed = (self.settings.seed * 1_000_003 + number) % 2**31
         rng = np.random.default_rng(seed)
         names = list(self.settings.mixture)
@@ -127,6 +127,7 @@ class OGBenchPlay:
         scenes = [env.scene(each) for each in states]
         return RawEpisode(
             frames=frames,
+            # A recording has as many actions as frames; the last is not used.
             action=np.stack([*actions, np.zeros(5, np.float32)]),
             state={
                 "block_pose": np.stack([scene.block_pose for scene in scenes]),
@@ -139,7 +140,7 @@ class OGBenchPlay:
 
 
 def _oracle(policy: str, env):
-    # Imports of an extra, which few have.
+    # Late imports, as the package is optional.
     if policy == "play":
         from ogbench.manipspace.oracles.plan.cube_plan import CubePlanOracle  # pyright: ignore[reportMissingImports]
 

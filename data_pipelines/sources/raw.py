@@ -1,7 +1,7 @@
-"""What a reader of foreign data gives, before it becomes an episode of our schema.
+"""Interface of readers: recordings before conversion to episodes of our schema.
 
-A recording of N steps has N frames and N actions; the last action leads to a frame
-nobody stored, so an episode keeps N - 1 of them.
+A recording of N steps has N frames and N actions. The frame after the last action is
+missing, so an episode keeps N - 1 of the actions.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ class RawEpisode:
     Attributes:
       frames: N pictures, uint8[h, w, 3] or PNG or JPEG files.
       action: float32[N, A]; the last one is not used.
-      state: name -> array with leading axis N, or once per episode, as the domain says.
+      state: name -> array with leading axis N, or once per episode, by domain.
       instruction, policy: texts.
     """
 
@@ -33,10 +33,10 @@ class RawEpisode:
 
 @runtime_checkable
 class Source(Protocol):
-    """A data set in somebody's layout.
+    """Interface of an opened data set of any format.
 
     Attributes:
-      name: of the kind and version, for people.
+      name: of format and version, for messages.
       domain: see `data_pipelines.schema.domains`.
       fps: frames per second; 0 if unknown.
       splits: names of the stored splits -> episode numbers; all numbers are distinct.
@@ -52,21 +52,21 @@ class Source(Protocol):
     def splits(self) -> Mapping[str, Sequence[int]]: ...
 
     def read(self, number: int) -> RawEpisode:
-        """One episode; raises a DataError that names what is damaged or missing."""
+        """One episode; raises a DataError that names the damaged or missing part."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class SourceKind:
-    """A kind of data set that can be read.
+    """Registration of a reader.
 
     Attributes:
       name: in one word.
-      title: its name as its makers write it.
-      layout: the files by which people know it.
-      matches: whether a folder or file is of this kind.
+      title: official name of the format.
+      layout: typical file names, for messages.
+      matches: whether a folder or file has this format.
       open: (path, camera, skipped, **options) -> source, see `open_source`.
-      cameras: whether there may be several to choose from.
+      cameras: whether a data set may have several cameras.
     """
 
     name: str

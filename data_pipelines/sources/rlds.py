@@ -1,8 +1,8 @@
-"""The published `language_table*` data sets: RLDS episodes in TFDS's shards.
+"""Reader of the `language_table*` data sets: RLDS episodes in TFDS shards.
 
-A folder holds `NAME-SPLIT.tfrecord-00000-of-00100` (or `.array_record-`) files and
-TFDS's `dataset_info.json`. A record is an episode; its steps lie in flat features,
-one behind the other:
+A folder has `NAME-SPLIT.tfrecord-00000-of-00100` (or `.array_record-`) files and
+TFDS's `dataset_info.json`. A record is an episode; its steps are concatenated in flat
+features:
 
     steps/observation/rgb                          encoded picture, (360, 640, 3)
     steps/observation/instruction                  int64, 512 per step: UTF-8, then 0
@@ -11,7 +11,7 @@ one behind the other:
     steps/action                                   float, 2 per step, metres
     steps/reward, steps/is_first, steps/is_last, steps/is_terminal
 
-Axis: N steps; they have N pictures, and the last action leads to none.
+Axis: N steps, with N frames; the frame after the last action is missing.
 """
 
 import json
@@ -52,10 +52,11 @@ class LanguageTable:
 
         Args:
           path: the folder of a version, `.../language_table/0.0.1`.
-          skipped: damaged and missing shards are told here; None raises.
+          skipped: list to which a line is added per damaged or missing shard; None
+            raises.
 
         Raises:
-          DataError: no shards, other steps than expected, a missing or damaged shard.
+          DataError: no shards, or a missing or damaged shard.
         """
         self.path = path
         shards = sorted(p for p in path.iterdir() if _SHARD.fullmatch(p.name))
@@ -90,7 +91,7 @@ class LanguageTable:
             self.splits.setdefault(split, []).extend(numbers)
 
     def read(self, number: int) -> RawEpisode:
-        """One episode; raises a DataError if its record is damaged or another kind."""
+        """One episode; raises a DataError if its record is damaged or mismatched."""
         file, index = self._places[number]
         name = f"{file.path} record {index}"
         features = parse_example(file.read(index), name)
@@ -128,7 +129,7 @@ class LanguageTable:
 
 
 def _decode(codes: np.ndarray) -> str:
-    """UTF-8 bytes as numbers, zeros behind them."""
+    """Text of UTF-8 codes padded with zeros."""
     return bytes(codes[codes != 0].astype(np.uint8).tolist()).decode("utf-8", "replace")
 
 
@@ -141,7 +142,7 @@ def _feature(features: Mapping[str, Any], key: str, name: str) -> Any:
 
 
 def _shard_lengths(path: Path) -> dict[str, dict[int, int]]:
-    """split -> shard index -> records, as TFDS wrote; empty without its file."""
+    """split -> shard index -> records, from `dataset_info.json`; empty without it."""
     info = path / "dataset_info.json"
     if not info.exists():
         return {}
@@ -164,7 +165,7 @@ def _parts(shard: Path) -> re.Match[str]:
 
 
 def _missing(path: Path, shards: list[Path]) -> list[str]:
-    """One line per shard that a name of another promises."""
+    """One line per missing shard, by the totals in the other shards' names."""
     found: dict[tuple[str, str, str, str], set[int]] = {}
     for shard in shards:
         parts = _parts(shard)

@@ -22,7 +22,7 @@ _MASK = 0xA282EAD8
 
 
 def masked_crc(data: bytes) -> int:
-    """The masked CRC-32C of some bytes.
+    """Masked CRC-32C of some bytes.
 
     Raises:
       DataError: google-crc32c is not installed.
@@ -38,10 +38,10 @@ def masked_crc(data: bytes) -> int:
 
 
 class TFRecordFile:
-    """Random access to the records of one file; the index is built by skipping on."""
+    """Random access to the records of one file; opening it reads the headers only."""
 
     def __init__(self, path: Path):
-        """Finds where records begin.
+        """Builds the index of the records' offsets.
 
         Raises:
           DataError: the file ends within a record, or a length is damaged.
@@ -73,7 +73,7 @@ class TFRecordFile:
         """The data of a record.
 
         Raises:
-          DataError: its checksum does not fit.
+          DataError: a wrong checksum.
         """
         at, length = self._places[index]
         with open(self.path, "rb") as file:
@@ -86,7 +86,7 @@ class TFRecordFile:
 
 
 class ArrayRecordFile:
-    """The same for ArrayRecord, whose own reader checks."""
+    """`TFRecordFile` for ArrayRecord, whose reader verifies checksums itself."""
 
     def __init__(self, path: Path):
         """Opens the file; raises a DataError if it is damaged."""
@@ -112,10 +112,10 @@ class ArrayRecordFile:
 
 
 def parse_example(data: bytes, name: str) -> Mapping[str, np.ndarray | list[bytes]]:
-    """Feature -> float32 or int64 array, or list of bytes.
+    """Features of a tf.Example by name: float32 or int64 arrays, or lists of bytes.
 
     Raises:
-      DataError: no tf.Example; begins with `name`.
+      DataError: other data than a tf.Example; the message begins with `name`.
     """
     try:
         example = Example.FromString(data)

@@ -1,7 +1,7 @@
-"""Frames of a video file, through the ffmpeg that imageio-ffmpeg brings along.
+"""Decoding of video files by the ffmpeg binary of imageio-ffmpeg.
 
-It decodes what robot data sets use (H.264, HEVC, AV1). A part of a file is found by
-time, exactly: ffmpeg decodes from the key frame before it and drops what is too early.
+It decodes the codecs of robot data sets (H.264, HEVC, AV1). Seeking by time is exact:
+ffmpeg decodes from the preceding key frame and drops earlier frames.
 """
 
 from pathlib import Path
@@ -24,13 +24,13 @@ def read_video(
 
     Args:
       path: the file.
-      count: how many.
+      count: number of frames.
       fps: frames per second that the file must have.
       start: time of the first, seconds.
 
     Raises:
-      DataError: no such file, ffmpeg cannot read it, another frame rate, or fewer
-        frames than asked for.
+      DataError: a missing or unreadable file, another frame rate, or fewer than
+        `count` frames.
     """
     if not path.is_file():
         raise DataError(f"video {path} is missing")
@@ -40,6 +40,7 @@ def read_video(
         raise DataError(
             "videos need imageio-ffmpeg: pip install 'swm_jax[lerobot]'"
         ) from error
+    # Half a frame early, so that rounding of time stamps cannot skip the first frame.
     seek = ["-ss", f"{start - 0.5 / fps:.6f}"] if start > 0 else []
     output = ["-fps_mode", "passthrough", "-frames:v", str(count)]
     reader = imageio_ffmpeg.read_frames(

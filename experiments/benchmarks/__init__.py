@@ -1,1 +1,1 @@
-"""Measurements: each file prints what it compares, side by side in one run."""
+"""Benchmarks: each module prints a comparison measured in one run."""

@@ -1,4 +1,4 @@
-"""Attention of candidates to keys that they share, done in several ways.
+"""Benchmark of implementations of attention to keys shared by all candidates.
 
     python -m experiments.benchmarks.attention_variants
     python -m experiments.benchmarks.attention_variants --dtype bfloat16
@@ -57,7 +57,7 @@ def concatenated(segment, query, keys):
 
 
 def merged(segment, query, keys):
-    """A softmax of its own for every set, weighted by log-sum-exps."""
+    """A separate softmax for every set, merged by log-sum-exps."""
     seen, sizes = [], []
     for logits, value, back in logits_of(segment, query, keys):
         sizes.append(jax.nn.logsumexp(logits, -1, keepdims=True))

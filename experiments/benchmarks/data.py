@@ -1,4 +1,4 @@
-"""How fast data are read and made, side by side in one run.
+"""Benchmark of reading and generating data.
 
     python -m experiments.benchmarks.data [--episodes 240] [--seconds 10]
         [--data DIR] [--world board] [--parts read,generate] [--output FILE.json]
@@ -8,11 +8,11 @@ read      SAQA tuples per second from disk with 1 and 2 workers: our stream as t
           image, and a PyTorch DataLoader over the same tuples in an HDF5 file as robot
           data are published (`hdf5_loader`). Needs the extras bench and parity (torch).
 generate  episodes, env steps and frames per second; the share of physics, rendering,
-          PNG and disk; and what each of them allows alone on the same cores. Runs on
-          whatever JAX runs on.
+          PNG and disk; and the rate of each stage alone on the same cores. Runs on
+          JAX's default device.
 
-Rates are medians over rounds in which the rivals take turns, so that a busy machine
-slows all alike. Absolute numbers are this machine's; quote the ratios.
+Rates are medians over rounds in which the variants take turns, so that other load
+affects all alike. Absolute numbers depend on the machine; quote the ratios.
 """
 
 import os
@@ -50,7 +50,7 @@ _TOKENIZERS = {"board": "tiny", "cube": "board_cube"}
 
 
 def config_of(world: str, episodes: int) -> ml_collections.ConfigDict:
-    """The world's own generation config, smaller."""
+    """Default generation config of the world, reduced in size."""
     source = {"board": generate_board, "cube": generate_cube}[world]
     config = source.get_config()
     config.episodes = episodes
@@ -59,7 +59,7 @@ def config_of(world: str, episodes: int) -> ml_collections.ConfigDict:
 
 
 def rate(stream: Iterator[Any], size: Callable[[Any], int], seconds: float) -> float:
-    """Items per second, the first batch (start of workers) not counted."""
+    """Items per second, without the first batch (start of workers)."""
     next(stream)
     done, begin = 0, time.perf_counter()
     while time.perf_counter() - begin < seconds:
@@ -68,7 +68,7 @@ def rate(stream: Iterator[Any], size: Callable[[Any], int], seconds: float) -> f
 
 
 def endless(loader: Any) -> Iterator[Any]:
-    """Epoch after epoch."""
+    """Iterator over repeated epochs of a loader."""
     while True:
         yield from loader
 
@@ -131,10 +131,10 @@ def measure_reading(directory: str, seconds: float) -> dict[str, dict[str, float
 def alone(
     config: ml_collections.ConfigDict, shards: int = 2
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Each stage with the machine to itself.
+    """Rate and cost of each stage of generation run alone.
 
     Returns:
-      Frames per second that it allows, and the core seconds that a frame costs it.
+      Frames per second and core seconds per frame, by stage.
     """
     config = resolve(config)
     env = make_env(config)
@@ -180,7 +180,7 @@ def alone(
 
 
 def measure_generation(env: str, episodes: int, output: str) -> dict[str, Any]:
-    """Rates of a whole run beside those of its stages alone."""
+    """Rates of a whole run compared with those of its stages alone."""
     config = config_of(env, episodes)
     stages, cost = alone(config)
     begin = time.perf_counter()

@@ -1,21 +1,21 @@
-"""Memory of one training step by fine-tuning choice and device kind.
+"""Memory of one training step by kind of fine-tuning and device.
 
     python -m experiments.benchmarks.finetune_memory
     python -m experiments.benchmarks.finetune_memory --config experiments/board_3b.py \\
         --topology v5p:1x1x1,v6e:2x2,v5e:4x4 --images 16
 
-Compiles the real train step from shapes alone: no weight is made, no step is run. What
-XLA's memory analysis says is what a chip needs: arguments (parameters, optimizer state,
-batch) and temporaries (gradients, activations). Donated buffers are counted once.
-`--topology` names TPU slices, which libtpu compiles for on any machine (`make libtpu`);
-parameters and optimizer state are split over their chips by the config's rules.
-Without it the devices of this machine are compiled for. A program that does not fit is
-reported with the size at which XLA gave up.
+Compiles the train step of training from shapes alone, without weights, and reads XLA's
+memory analysis: arguments (parameters, optimizer state, batch) and temporaries
+(gradients, activations), donated buffers once. `--topology` names TPU slices, for which
+libtpu compiles on any machine (`make libtpu`); parameters and optimizer state are
+sharded over their chips by the config's rules. Without it the program is compiled for
+the devices of this machine. A program that does not fit is reported with the size in
+XLA's error.
 
-With `--layers n` three small programs are compiled in place of the whole depth, with n
+With `--layers n` three small programs are compiled in place of the full depth, with n
 or 2n layers in decoder and tower, and sizes are extrapolated linearly per layer; with
-scanned layers that is exact but for what the compiler fuses otherwise. On a CPU, XLA
-computes bfloat16 in float32: its temporaries are an upper bound for accelerators.
+scanned layers this is exact up to different fusions. On a CPU, XLA computes bfloat16 in
+float32: its temporaries are an upper bound for accelerators.
 """
 
 import dataclasses
@@ -70,7 +70,7 @@ class Memory:
 
 
 def choices(ranks: list[int]) -> dict[str, dict[str, Any]]:
-    """`config.finetune` by name."""
+    """Kinds of fine-tuning: settings of `config.finetune` by name."""
     frozen = {"schedules": (("img/.*", None), (".*", {})), "lora": ()}
     rows = {"full": {"schedules": (), "lora": ()}, "frozen tower": frozen}
     for rank in ranks:
@@ -80,10 +80,10 @@ def choices(ranks: list[int]) -> dict[str, dict[str, Any]]:
 
 
 def measure(config: ml_collections.ConfigDict, mesh: Mesh) -> Memory:
-    """Compiles the train step of a config for one device of a mesh.
+    """Memory of the train step of a config on one device of a mesh.
 
     Raises:
-      jax.errors.JaxRuntimeError: XLA refuses it, for want of memory or otherwise.
+      jax.errors.JaxRuntimeError: it does not compile, for lack of memory or otherwise.
     """
     program = train_program(Experiment.parse(config), mesh)
     used = program.lower().compile().memory_analysis()
@@ -113,7 +113,7 @@ def extrapolate(config: ml_collections.ConfigDict, mesh: Mesh, layers: int) -> M
 
 
 def describe(config: ml_collections.ConfigDict, mesh: Mesh, unit: int) -> str:
-    """Cells of a row: parameters, optimizer, step and peak on one device."""
+    """Cells of a table row: parameters, optimizer, step and peak on one device."""
     try:
         memory = (
             extrapolate(config, mesh, _LAYERS.value)
@@ -135,7 +135,7 @@ def describe(config: ml_collections.ConfigDict, mesh: Mesh, unit: int) -> str:
 
 
 def main(argv: list[str]) -> None:
-    """Prints the table, a row as soon as it is compiled."""
+    """Prints the table row by row as programs are compiled."""
     no_arguments(argv)
     if _TOPOLOGY.value:
         os.environ["JAX_PLATFORMS"] = "cpu"  # the devices exist only for the compiler

@@ -1,22 +1,22 @@
-"""What a token layout costs in accuracy: `full`, `block` and `branched` on the board.
+"""Accuracy of the token layouts `full`, `block` and `branched` on the board.
 
     python -m experiments.benchmarks.layout_study --workdir runs/layouts
     python -m experiments.benchmarks.layout_study --debug --workdir runs/layouts_debug
 
-On an accelerator as it is; one CPU core carries a smaller one in two hours:
+The defaults are for an accelerator; a smaller study takes two hours on one CPU core:
 
     python -m experiments.benchmarks.layout_study --seeds 0:1 --queries 12 \
         --pretrain_steps 900 --steps 1200 --candidates 32 --tasks reach \
         --episodes 5000:5010
 
-Every (layout, seed) trains both stages of `experiments/board_tiny.py`. Once all have
-seen the same examples, each slower layout trains again with fewer steps, so that it
-ends after the seconds of the fastest one ("equal time"). Each run is examined by
-`swm_jax.eval`: balanced QA accuracy, action sensitivity, planning success.
+Every (layout, seed) trains both stages of `experiments/board_tiny.py` on the same
+examples. Then each slower layout trains again with fewer steps, to take the time of the
+fastest one ("equal time"). Each run is evaluated by `swm_jax.eval`: balanced QA
+accuracy, action sensitivity, planning success.
 
-Started again, it goes on where it was; runs are folders of their own, so several
-machines may share the work by `--layouts` and `--seeds`, and the last one draws the
-table: `table.md`, `study.json` and `curves.html` in the workdir.
+The study resumes when it is run again. Each run has its own folder, so several machines
+can share the work by `--layouts` and `--seeds`; the last one writes `table.md`,
+`study.json` and `curves.html` to the workdir.
 """
 
 import statistics
@@ -58,7 +58,7 @@ _DEBUG = flags.DEFINE_bool("debug", False, "A few steps of a small model, minute
 
 STAGES = ("pretrain", "swm")
 EQUALS = ("examples", "time")
-NEARLY = 0.95  # of the fastest layout's time is the same time
+NEARLY = 0.95  # shares of the fastest layout's time above this count as equal
 COLUMNS = ("QA accuracy", "action sensitivity", "planning success")
 
 
@@ -85,7 +85,7 @@ def main(argv):
 
 
 def run(folder: Path, layout: str, seed: int, share: float) -> None:
-    """Trains both stages of one run with a share of the steps, and examines it."""
+    """Trains both stages of one run with a share of the steps, and evaluates it."""
     if (folder / "eval/results.json").exists():
         return
     print(f"\n{folder.name}: {share:.0%} of the steps", flush=True)
@@ -131,7 +131,7 @@ def run(folder: Path, layout: str, seed: int, share: float) -> None:
 
 
 def shrink(data, queries: int) -> None:
-    """Fewer queries per image: `full` pays for each of them with a whole sequence."""
+    """Reduces queries per image, since `full` has a whole sequence for each."""
     data.queries, data.questions = queries, min(data.questions, queries)
     kinds, rendered = ("detections", "descriptions", "present_questions"), data.rendered
     whole = sum(rendered[kind] for kind in kinds)
@@ -140,7 +140,7 @@ def shrink(data, queries: int) -> None:
 
 
 def kept_share(folder: Path, share: float) -> float:
-    """The share that a run began with: speeds of a resumed study must not move it."""
+    """Stored share of steps of a run, unaffected by speeds measured after a resume."""
     path = folder / "share.json"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -149,18 +149,18 @@ def kept_share(folder: Path, share: float) -> float:
 
 
 def seconds(folder: Path) -> float:
-    """How long both stages train at their usual pace, without compiling."""
+    """Training time of both stages at their median speed, without compilation."""
     total = 0.0
     for stage in STAGES:
         rows = read_metrics(folder / stage)
         paces = [row["steps_per_second"] for row in rows if "steps_per_second" in row]
-        # The first rate holds the compilation.
+        # The first rate includes the compilation.
         total += rows[-1]["step"] / statistics.median(paces[1:] or paces)
     return total
 
 
 def collect(workdir: Path, runs) -> list[dict]:
-    """One row per run that is examined, and per way of being equal."""
+    """Rows of the study: one per evaluated run and kind of equality."""
     rows = []
     for equal in EQUALS:
         for layout, seed in runs:
@@ -218,7 +218,7 @@ def publish(workdir: Path, rows: list[dict]) -> None:
 
 
 def curves(rows: list[dict]) -> str:
-    """Held-out accuracy while training, by step and by second, mean over seeds."""
+    """Held-out accuracy during training by step and by second, mean over seeds."""
     pages = []
     for name, scale in (("step", False), ("second of training", True)):
         series = []

@@ -1,13 +1,13 @@
-"""What packing teaches: held-out loss against labels, images and seconds.
+"""Effect of packing: held-out loss over labels, images and seconds.
 
     python -m experiments.benchmarks.learning_curves --init_from runs/pretrain
 
-Trains the `tiny` model on stored board episodes in two ways, one after the other, for
-the same time and from the same start (the first stage of `make train`; from random
-weights minutes teach neither way anything): many questions and horizons per image
-("packed"), and one per image ("single"), with as many labels in a step. Both have the
-same layout, optimizer, seed and held-out batches. Times are those of steps alone,
-compilation left out. Writes `curves.csv` and one chart per axis into `--output`.
+Trains the `tiny` model on stored board episodes in two ways for the same time and from
+the same weights (the first stage of `make train`, since minutes from random weights
+show no progress): many questions and horizons per image ("packed"), and one per image
+("single"), with the same number of labels per step. Layout, optimizer, seed and
+held-out batches are equal. Times are those of steps, without compilation. Writes
+`curves.csv` and one chart per axis to `--output`.
 """
 
 import csv
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> None:
 
 
 def curve(way: str) -> list[dict[str, Any]]:
-    """Rows of one way, `--points` of them, equally far apart in time."""
+    """Rows of one way, `--points` of them, evenly spaced in time."""
     config = experiment(way)
     model, tokenizer = config.model.config(), Tokenizer.load(config.model.tokenizer)
     mesh, trainable = make_mesh(vars(config.mesh)), TrainableWorldModel.of(config)
@@ -100,7 +100,7 @@ def curve(way: str) -> list[dict[str, Any]]:
 
 
 def experiment(way: str) -> Experiment:
-    """`board_tiny` without rendered scenes, for both ways alike."""
+    """Experiment of a way: `board_tiny` without rendered scenes."""
     config = board_tiny.get_config()
     config.optimizer.schedule = "constant"
     config.data.rendered_every = 0
@@ -112,7 +112,7 @@ def experiment(way: str) -> Experiment:
 
 
 def chart(rows: list[dict[str, Any]], axis: str) -> str:
-    """Held-out loss of both ways against one axis, as a file of SVG."""
+    """Chart of the held-out loss of both ways over one axis, as the text of an SVG."""
     series = []
     for way in ("packed", "single"):
         own = [row for row in rows if row["way"] == way]

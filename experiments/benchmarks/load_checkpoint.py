@@ -1,10 +1,10 @@
-"""How much memory loading takes: peak resident set over the checkpoint's size.
+"""Memory of loading a checkpoint: peak resident set over the checkpoint's size.
 
     python -m experiments.benchmarks.load_checkpoint
 
-Writes a Hugging Face folder of the named variant in bfloat16 with cheap values (5.9 GB
-for `paligemma_3b_224`) into a temporary folder, then loads it, converts it to Orbax
-and loads that, each in a process of its own, and removes everything.
+Writes a Hugging Face folder of the named variant in bfloat16 with synthetic values
+(5.9 GB for `paligemma_3b_224`) to a temporary folder, then loads it, converts it to
+Orbax and loads that, each in a separate process, and removes all files.
 """
 
 import json
@@ -42,7 +42,7 @@ PHASES = (
 
 
 def write_synthetic(folder: Path, variant: str) -> int:
-    """A folder with the shapes of a variant; returns its bytes."""
+    """Writes a checkpoint with the shapes of a variant; returns its size in bytes."""
     config, kind = get_config(variant), DTYPES["bfloat16"]
     shapes = model_shapes(config)
     rng = np.random.default_rng(0)
@@ -68,7 +68,7 @@ def write_synthetic(folder: Path, variant: str) -> int:
 
 
 def peak_bytes() -> int:
-    """The largest resident set of this process so far."""
+    """Peak resident set of this process."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM"):
             return int(line.split()[1]) * 1024
@@ -78,7 +78,7 @@ def peak_bytes() -> int:
 def run_phase(phase: str, kind: str, folder: Path) -> None:
     """One measurement in this process, printed as JSON."""
     began, before = time.monotonic(), peak_bytes()
-    # The shipped tokenizer stands in: the folder has none.
+    # Use the shipped tokenizer, since the folder has none.
     if phase == "convert":
         source = open_source(folder / kind, tokenizer="tiny")
         convert(source, folder / "orbax")

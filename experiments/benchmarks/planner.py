@@ -1,16 +1,15 @@
-"""Candidates per second and milliseconds per replan, beside the published loop.
+"""Benchmark of planning: candidates/s and ms per replan, with the published loop.
 
     python -m experiments.benchmarks.planner --preset tiny       a minute
     python -m experiments.benchmarks.planner --preset cpu        3B shape, 2 layers
     python -m experiments.benchmarks.planner --preset h200       all of 3B, bfloat16
     python -m experiments.benchmarks.planner --preset sweep      sizes, layouts, N, Q, K
 
-Everything in a table is measured in one run, in turns: our layouts; with the extra
-`parity` the published loop in PyTorch with the same weights, tuned and as published;
-and under every row the floor, which is the time that plain matrix products of the
-same shapes take, one after the other. "rate" is operations per second as a share of
-the floor's. Operations and least bytes are counted from shapes
-(`swm_jax/models/flops.py`). Weights are random, made on the device.
+Rows of a table are measured in one run, in turns: our layouts; with the extra `parity`
+the published loop in PyTorch with the same weights, tuned and as published. The floor
+is the time of plain matrix products of the same shapes in sequence; "rate" is
+operations per second as a share of the floor's. Operations and least bytes are counted
+from shapes (`swm_jax/models/flops.py`). Weights are random, made on the device.
 
 `--overhead` adds `planner_overhead`: planners by themselves, pytorch-mppi, evosax.
 """
@@ -48,7 +47,7 @@ from swm_jax.planning import GoalArrays, get_planner
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """What is measured.
+    """Sizes of the measurements.
 
     Attributes:
       variants, layouts, counts, questions, sub_chunks: every combination is a row.
@@ -112,7 +111,7 @@ _OVERHEAD = flags.DEFINE_bool("overhead", False, "Planners alone at the end.")
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One line of a table: a call, and what it has to do."""
+    """Row of a table: a call and its amount of work."""
 
     name: str
     candidates: int
@@ -151,7 +150,7 @@ def main(argv):
 
 
 def measure(preset, config: ModelConfig, params, questions: int, sub_chunks: int):
-    """One table."""
+    """Measures and prints one table."""
     horizons = tuple(HORIZON * (k + 1) // sub_chunks for k in range(sub_chunks))
     scene = random_scene(config, questions)
     counts = {layout: preset.counts for layout in preset.layouts}
@@ -216,7 +215,7 @@ def scoring_row(model, context, count, horizons, questions) -> Row:
 
 
 def planning_rows(preset, model, scene, horizons) -> list[Row]:
-    """A whole replan, image included, and one gradient."""
+    """Rows of a whole replan with image encoding, and of one gradient step."""
     rows, (image, batch) = [], scene
     count, rounds = preset.replan
     if count:
@@ -249,7 +248,7 @@ def planning_rows(preset, model, scene, horizons) -> list[Row]:
 
 
 def published_rows(preset, config, params, scene, horizons) -> list[Row]:
-    """The published loop in PyTorch, if it is installed."""
+    """Rows of the published loop; empty if PyTorch is missing."""
     if not preset.loop or not installed("torch", "transformers"):
         return []
     from experiments.benchmarks.references.published_loop import PublishedLoop
@@ -295,13 +294,13 @@ def published_rows(preset, config, params, scene, horizons) -> list[Row]:
 
 
 def fastest(choices, call):
-    """The arguments with which `call(*arguments)` makes the fastest program."""
+    """Arguments of the fastest program among those that `call(*arguments)` makes."""
     times = side_by_side(*(call(*choice) for choice in choices), turns=1)
     return choices[int(np.argmin(times))]
 
 
 def check_precision(config: ModelConfig, count: int) -> None:
-    """bfloat16 beside float32, two layers, the same weights."""
+    """Prints differences of bfloat16 and float32 at two layers and equal weights."""
     cut = dict(depth=2, vision_depth=2, vocab_size=min(1024, config.vocab_size))
     cut = dataclasses.replace(config, layout="branched", **cut)
     params, margins = random_params(cut, "float32"), []

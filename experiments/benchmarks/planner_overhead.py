@@ -1,18 +1,17 @@
-"""What planning costs beside asking, and what our planners are worth by themselves.
+"""Overhead of planners over model scoring, and planners compared on a point mass.
 
     pip install -e '.[bench]'
     python -m experiments.benchmarks.planner_overhead
     python -m experiments.benchmarks.planner --overhead     (the same at the end)
 
-Part 1: the share of a replan of the tiny model that is not scoring. Measured twice:
-as the time of a replan against the time of its scoring calls alone, and as the time
-of the same replan when answers cost nothing.
+Part 1: the share of a replan of the tiny model besides scoring, measured in two ways:
+the time of a replan compared with that of its scoring calls alone, and the time of the
+same replan with a model that answers at no cost.
 
-Part 2: planners on a point mass behind an obstacle, same dynamics and cost, equal
-evaluations: time per plan and cost of the plan, ours beside `pytorch-mppi` and
-`evosax`. What is not installed is left out. Each side gets what its authors
-recommend: ours and evosax one jit per plan, pytorch-mppi the best of a few
-temperatures.
+Part 2: planners on a point mass behind an obstacle with equal dynamics, cost and number
+of evaluations: time per plan and cost of the plan, ours compared with `pytorch-mppi`
+and `evosax` where installed. Each is used as its authors recommend: ours and evosax
+with one jit per plan, pytorch-mppi with the best of a few temperatures.
 """
 
 import functools
@@ -54,7 +53,7 @@ def main(argv):
 
 
 def share_of_planning() -> None:
-    """Part 1."""
+    """Prints part 1, the overhead of planning."""
     count, rounds = _CANDIDATES.value, _ITERATIONS.value
     config = get_config("tiny")
     params = jax.jit(SemanticWorldModel(config).init_params)(jax.random.key(0))
@@ -95,7 +94,7 @@ def share_of_planning() -> None:
 
 @functools.partial(jax.jit, static_argnames="settings")
 def score_only(model, observation, questions, wanted, chunks, settings):
-    """Encodes once and values every population [I, S, N, H, A]: no planning."""
+    """Scoring without planning: values of populations [I, S, N, H, A]."""
     context = model.encode(observation, questions)
 
     def look(_, actions):
@@ -114,7 +113,7 @@ def score_only(model, observation, questions, wanted, chunks, settings):
 
 
 def planners_alone() -> None:
-    """Part 2."""
+    """Prints part 2, the comparison of planners."""
     samples, rounds = _SAMPLES.value, _ITERATIONS.value
     rows = {name: ours(name) for name in ("mppi", "cem", "icem", "mppi_published")}
     rows["random_shooting"] = ours("random_shooting")
@@ -140,7 +139,7 @@ def planners_alone() -> None:
 
 
 def ours(name):
-    """seed -> plan[16, 2] of a planner of this project."""
+    """Function seed -> plan[16, 2] of a planner of this project."""
     samples, rounds = _SAMPLES.value, _ITERATIONS.value
     once = name == "random_shooting"
     planner = get_planner(
@@ -158,7 +157,7 @@ def ours(name):
 
 
 def evosax(name):
-    """The same of an evolution strategy: ask, cost, tell in one jit."""
+    """Function seed -> plan[16, 2] of an evosax strategy, in one jit."""
     from evosax import algorithms
 
     blank = jnp.zeros((16, 2))
@@ -186,7 +185,7 @@ def evosax(name):
 
 
 def pytorch_mppi(temperature):
-    """The same of pytorch-mppi; its plan is the mean, as its authors execute it."""
+    """Function seed -> plan[16, 2] of pytorch-mppi: the mean, as its authors do."""
     import torch
     from pytorch_mppi import MPPI
 

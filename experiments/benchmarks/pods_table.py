@@ -1,14 +1,14 @@
-"""Which TPU slices run the 3B models, how fast and at what cost: docs/pods.md.
+"""Tables of memory, speed and cost of the 3B models on TPU slices, for docs/pods.md.
 
     python -m experiments.benchmarks.pods_table               # minutes a program
     python -m experiments.benchmarks.pods_table --only v5e    # names that contain it
     python -m experiments.benchmarks.pods_table --only planner,loop
 
 Compiles the train step of `board_3b` for every slice, 6 images per chip, and the other
-programs of both 3B experiments for one slice, each in a process of its own
-(`swm_jax.tools.aot`), then writes two tables into the document. What was compiled stays
-in `--results` and is not compiled again; `--fresh` does so. Programs left out by
-`--only` are in the tables as far as they were compiled before.
+programs of both 3B experiments for one slice, each in a separate process
+(`swm_jax.tools.aot`), then writes two tables to the document. Reports are cached in
+`--results`; `--fresh` compiles again. The tables include cached reports of programs
+outside of `--only`.
 """
 
 import dataclasses
@@ -46,12 +46,12 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What `--only` looks at."""
+        """Name that `--only` matches."""
         return f"{self.experiment}/{self.program}/{self.topology}"
 
     @property
     def chips(self) -> int:
-        """Of the slice."""
+        """Number of chips of the slice."""
         return math.prod(parse_slice(self.topology)[1])
 
 
@@ -103,7 +103,7 @@ def main(argv: list[str]) -> None:
 
 
 def compile_job(job: Job) -> None:
-    """Asks the AOT tool; its report is written."""
+    """Runs the AOT tool, which writes the report of a job."""
     command = [
         sys.executable, "-m", "swm_jax.tools.aot", "--topology", job.topology,
         "--config", f"experiments/{job.experiment}.py", "--programs", job.program,
@@ -126,7 +126,7 @@ def _report(job: Job) -> Path:
 
 
 def slices_table(reports: list[dict[str, Any]]) -> str:
-    """Markdown; weak scaling is against the smallest slice of the same chip."""
+    """Markdown table of slices; weak scaling is from the smallest one of a chip."""
     lines = [
         "| slice | chips | mesh | images | GB per chip, of | ms, best to worst "
         "| MFU | labels/s | weak scaling, as lines | network limited by | chip hours |",
@@ -141,7 +141,7 @@ def slices_table(reports: list[dict[str, Any]]) -> str:
 
 
 def programs_table(reports: list[dict[str, Any]]) -> str:
-    """Markdown; one row per program of every report."""
+    """Markdown table with one row per program of every report."""
     lines = [
         "| experiment | program | slice | one call | GB per chip, of "
         "| ms, best to worst | limited by |",
@@ -208,10 +208,10 @@ def _versions(reports: list[dict[str, Any]]) -> str:
 
 
 def scaling_of(small: dict[str, Any], large: dict[str, Any]) -> str:
-    """Efficiency from slice to slice: the lesser of best and worst, and with lines.
+    """Weak-scaling efficiency: the lesser of best and worst, and the worst with lines.
 
-    Lines: the large slice's closed rings lose their second link, at worst. It is what
-    would be left if the larger slice's wiring did not help.
+    With lines, the large slice's closed rings lose their second link, which excludes
+    the gain from its wiring.
     """
     pairs = (("time", "best"), ("time", "worst"), ("line_time", "worst"))
     shares = [100 * small[kind][end] / large[kind][end] for kind, end in pairs]
@@ -219,10 +219,10 @@ def scaling_of(small: dict[str, Any], large: dict[str, Any]) -> str:
 
 
 def write_between(path: Path, begin: str, text: str) -> None:
-    """Replaces what stands between the marks of a document.
+    """Replaces the text between two marks of a document.
 
     Raises:
-      SystemExit: it has no marks.
+      SystemExit: missing marks.
     """
     before, found, rest = path.read_text().partition(begin)
     _, end, after = rest.partition(END)

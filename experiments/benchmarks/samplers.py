@@ -1,10 +1,10 @@
-"""Could the device's sampler serve the host too? Both draw the same batches of a CPU.
+"""Benchmark of the host's and the device's sampler of tuples, both on the CPU.
 
     JAX_PLATFORMS=cpu python -m experiments.benchmarks.samplers
 
-What is drawn and labelled per batch, without pictures: numpy as the host's workers run
-it, beside the jitted program that draws batches where they are rendered
-(`config.data.source = "simulated"`). A program replaces both if it is at least as fast.
+Time per batch of draws and labels, without images: numpy as in the host's workers, and
+the jitted program of `config.data.source = "simulated"`. If the program is at least as
+fast, it could replace the numpy sampler.
 """
 
 import jax

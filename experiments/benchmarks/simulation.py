@@ -1,12 +1,12 @@
-"""How fast a device steps the board, renders it and makes training batches of it.
+"""Benchmark of physics, rendering and training batches of the board on a device.
 
     python -m experiments.benchmarks.simulation
     python -m experiments.benchmarks.simulation --worlds 1024,4096,16384  # on a GPU
 
-Per number of worlds: control steps/s of MJX (every one of them `physics_steps` physics
-steps), frames/s of the renderer per image size, and images/s of whole SAQA batches
-(drawn, labelled, tokenised and rendered in one program). Each time is the shortest of
-`--repeats`, after one call to compile.
+Per number of worlds: control steps/s of MJX (`physics_steps` physics steps each),
+frames/s of the renderer per image size, and images/s of whole training batches (drawn,
+labelled, tokenised and rendered in one program). Times are the shortest of `--repeats`
+after a call that compiles.
 """
 
 import math
@@ -38,7 +38,7 @@ _EPISODES = flags.DEFINE_integer("episodes", 200, "Episodes in that file.", 2)
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """Shortest time of a call, the first one not counted."""
+    """Shortest time of a call, without the first one, which compiles."""
     return side_by_side(call, turns=_REPEATS.value, seconds=math.inf)[0]
 
 

@@ -1,24 +1,23 @@
-"""Training speed: labels/s, tokens/s and MFU of ways to train on the device at hand.
+"""Benchmark of training: labels/s, tokens/s and MFU of several ways to train.
 
     python -m experiments.benchmarks.train --preset cpu       # 1 layer, 3 minutes
     python -m experiments.benchmarks.train --preset h200      # the 3B model, 8 minutes
     python -m experiments.benchmarks.train --preset h200 --data data/board
 
-A label is one answered question. The ways, in one process, one after the other and
-`--rounds` times in turn, each with the same weights and its own AdamW step:
+A label is one answered question. The ways run in one process, alternating for
+`--rounds` rounds, with the same weights and an AdamW step each:
 
     packed      24 questions and horizons per image, layout `branched`
     single      one question per sequence, layout `full`: ours, the published way
     reference   the same in PyTorch: `transformers` and a Trainer-like loop
     lora        packed, adapters on both towers (preset h200)
 
-All of them compute logits only where answers are read. Before it measures, the program
-compares the loss of every query between single and reference. MFU is operations counted
-from shapes over the paper rate of the chip (of a known one); "of measured" is the same,
-with what rematerialisation computes again, over the rate of a large matrix product
-measured here. Operations of the reference are counted as those of single, padding
-included. With `--data` the input pipeline is measured alone: it should make examples
-twice as fast as the fastest way eats them.
+All compute logits at answer tokens only. First, the losses of every query are compared
+between single and reference. MFU is operations counted from shapes over the chip's peak
+rate (for known chips); "of measured" includes recomputation by rematerialisation and is
+relative to the measured rate of a large matrix product. Operations of the reference
+are counted as those of single, padding included. With `--data` the input pipeline is
+measured alone; it should be twice as fast as the fastest way.
 """
 
 import dataclasses
@@ -49,14 +48,14 @@ from experiments.benchmarks.parts.train_ways import (
 from swm_jax.cli import no_arguments
 from swm_jax.eval.journal import write_json
 
-# Paper rates of bfloat16 matrix products without sparsity, FLOP/s, by device kind.
+# Peak rates of bfloat16 matrix products without sparsity, FLOP/s, by device kind.
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12} | {
     "TPU v4": 275e12, "TPU v5 lite": 197e12, "TPU v5": 459e12, "TPU v6 lite": 918e12
 }  # fmt: skip
 
 
 def main(argv: list[str]) -> None:
-    """Prints a table, and what it was measured against."""
+    """Prints a table of the ways and the rates that they are compared with."""
     no_arguments(argv)
     # PyTorch shares the GPU: XLA must not take it whole at the start.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

@@ -1,4 +1,4 @@
-"""What worlds are built of: the interface, two engines, a ray caster, scenes."""
+"""Parts shared by worlds: env interface, two physics engines, ray caster, scenes."""
 
 from swm_jax.envs.env import Env, EnvMaker
 from swm_jax.envs.scene import (

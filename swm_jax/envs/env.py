@@ -1,9 +1,9 @@
-"""What an env is: resets and steps on a state, one world or many.
+"""Env interface: resets and steps on explicit states, for one world or a batch.
 
-`Env` is the interface, and `EnvMaker` how a world makes its envs. `MjcfEnv` is an env
-made of an MJCF model, in two halves: a world's half says what a state holds, where
-things lie at first and what an action tells the servos; an engine (`mjx_engine`,
-`mujoco_engine`) plays any world. `swm_jax.worlds.load_env` returns both.
+`Env` is the interface and `EnvMaker` a world's factory of envs. `MjcfEnv` is an env
+with an MJCF model, combined of two classes: a world's part defines the state, the reset
+and the mapping of actions to servo targets; an engine (`mjx_engine`, `mujoco_engine`)
+integrates any such world. `swm_jax.worlds.load_env` returns the combination.
 
 Axes: B worlds, H control steps, A action width.
 """
@@ -25,12 +25,12 @@ from swm_jax.arrays import Array
 from swm_jax.choices import known
 from swm_jax.envs.scene import AnyScene
 
-# What plays an `MjcfEnv`, by backend; "module:class", imported when it is asked for.
+# Engines of an `MjcfEnv` by backend, as "module:class", imported on first use.
 PLAIN = {
     "mujoco": "swm_jax.envs.mujoco_engine:MujocoEngine",
     "mjx": "swm_jax.envs.mjx_engine:MjxEngine",
 }
-# The same with a table's dry friction after every physics step.
+# Engines that add dry friction with the table after every physics step.
 PUSHING = {
     "mujoco": "swm_jax.envs.pushing:MujocoPushing",
     "mjx": "swm_jax.envs.pushing:MjxPushing",
@@ -42,17 +42,17 @@ Scene = TypeVar("Scene", bound=AnyScene)
 
 @dataclasses.dataclass(frozen=True)
 class EnvMaker:
-    """How a world makes its envs, and what all of them have in common.
+    """Factory of a world's envs.
 
     Attributes:
-      engines: backend -> "module:class" of an `Env`, imported when it is asked for.
-        The class takes the locked settings. The first is the one for CPU hosts.
-      half: the world's half, which is joined to the class of an engine that plays any
-        world; None where the classes are whole.
+      engines: backend -> "module:class" of an `Env`, imported on first use. The class
+        takes the locked settings. The first backend is for CPU hosts.
+      half: the world's `MjcfEnv`, to be combined with an engine; None where the classes
+        of `engines` are complete envs.
       settings: makes the default settings.
       action_size: A.
-      action_limit: largest absolute action that stored episodes may hold.
-      check: raises ValueError for settings that do not fit together.
+      action_limit: largest absolute action in stored episodes.
+      check: raises ValueError for invalid settings.
     """
 
     engines: Mapping[str, str]
@@ -64,11 +64,11 @@ class EnvMaker:
 
     @property
     def device_engine(self) -> str | None:
-        """The backend whose episodes run on the device as one program, if any."""
+        """Backend for episodes on the device as one program; None if there is none."""
         return "mjx" if "mjx" in self.engines else None
 
     def engine(self, backend: str | None = None) -> str:
-        """The backend, or the one that suits where JAX runs.
+        """Validated backend; None picks one by JAX's default device.
 
         Raises:
           ValueError: an unknown backend; the message suggests one.
@@ -82,7 +82,7 @@ class EnvMaker:
         """Builds an env.
 
         Args:
-          backend: a key of `engines`; None for the one that suits where JAX runs.
+          backend: a key of `engines`; None picks one by JAX's default device.
           world: its name, for messages.
           **changes: settings that differ from the default.
 
@@ -107,7 +107,7 @@ class EnvMaker:
 
 @functools.cache
 def _joined(engine: type, half: type) -> type:
-    """The class of a world on an engine: the engine's methods come first."""
+    """Class of a world on an engine; the engine's methods take precedence."""
     return type(half.__name__, (engine, half), {"__doc__": half.__doc__})
 
 
@@ -122,17 +122,17 @@ def check_physics_step(physics_dt: float, period: float) -> None:
 
 
 class Env(abc.ABC, Generic[State, Scene]):
-    """The interface; states are pytrees and nothing is kept between calls.
+    """Interface of envs; states are pytrees and methods are stateless.
 
     Attributes:
       world: name of the world, see `swm_jax.worlds`.
       backend: name of the engine.
-      traceable: every method may be traced by JAX; else it runs on the host.
-      config: the settings this env was built with.
+      traceable: whether JAX can trace all methods; else they run on the host.
+      config: the env's settings.
       action_size: A.
       action_limit: larger actions are clipped.
-      action_names: what the numbers of an action are.
-      block_ids: ids of what lies on the table, one per slot.
+      action_names: description of an action's numbers.
+      block_ids: ids of the objects on the table, one per slot.
     """
 
     world: str
@@ -149,7 +149,7 @@ class Env(abc.ABC, Generic[State, Scene]):
 
     @abc.abstractmethod
     def reset(self, key: Key[jax.Array, ""]) -> State:
-        """A new world, at rest."""
+        """Random initial state, at rest."""
 
     @abc.abstractmethod
     def reset_batch(self, keys: Key[jax.Array, " B"]) -> State:
@@ -169,7 +169,7 @@ class Env(abc.ABC, Generic[State, Scene]):
 
     @abc.abstractmethod
     def rollout_batch(self, states: State, actions: Float[Array, "B H A"]) -> Scene:
-        """Plays H actions in each of B worlds.
+        """Simulates H actions in each of B worlds.
 
         Returns:
           The scenes with leading axes [B, H + 1]; index 0 is the present.
@@ -213,7 +213,7 @@ class Env(abc.ABC, Generic[State, Scene]):
 
 
 class MjcfEnv(Env[State, Scene]):
-    """What a world tells the engine that plays it.
+    """A world's part of an env with an MJCF model: state, reset, action mapping.
 
     A state has at least `qpos`, `qvel`, `block_id` and `step`, the count of control
     steps since the reset.
@@ -226,20 +226,20 @@ class MjcfEnv(Env[State, Scene]):
 
     @abc.abstractmethod
     def physics_model(self) -> mujoco.MjModel:
-        """What the engine integrates."""
+        """MuJoCo model that the engine integrates."""
 
     @staticmethod
     @abc.abstractmethod
     def fresh(key: Key[jax.Array, ""], block_ids: tuple[int, ...]) -> State:
-        """A new world in JAX arrays; may be traced."""
+        """Random initial state in JAX arrays; traceable."""
 
     @abc.abstractmethod
     def command(
         self, state: State, action: Float[Array, "... A"]
     ) -> tuple[State, Float[Array, "... u"]]:
-        """What an action changes in a state at once, and what it tells the servos.
+        """State with the action applied (e.g. the peg's target), and servo targets.
 
-        Numpy arrays and JAX arrays alike, with any leading axes.
+        For numpy and JAX arrays with any leading axes.
         """
 
     def reset(self, key: Key[jax.Array, ""]) -> State:

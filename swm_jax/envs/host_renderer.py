@@ -1,10 +1,10 @@
-"""Scenes through `mujoco.Renderer`, on the host: what the worlds' host renderers share.
+"""Base class of renderers on the host by `mujoco.Renderer`.
 
-OpenGL on the CPU or GPU of the host (set the environment variable `MUJOCO_GL` to
-`egl`, `osmesa` or `glfw` before Python starts), arrays in numpy. A world dresses the
-MJCF model of its physics in a look and says how a scene is laid out in it; the pictures
-are the reference against which its JAX renderer is tested. Opening an OpenGL context
-costs more than a frame: keep a renderer for many of them.
+OpenGL on the CPU or GPU of the host (set the environment variable `MUJOCO_GL` to `egl`,
+`osmesa` or `glfw` before Python starts), arrays in numpy. A world applies a look to its
+MJCF model and sets the model's pose from a scene; the images are the reference for
+tests of its JAX renderer. Opening an OpenGL context takes longer than rendering a
+frame: reuse renderers.
 """
 
 import abc
@@ -27,7 +27,7 @@ class HostRenderer(abc.ABC):
       height, width: rows and columns of the image.
       supersample: k renders k times as many rows and columns and averages.
       look: colours, light and camera offset; the default look if None.
-      **contents: what else a world's model depends on.
+      **contents: further arguments of the world's model.
 
     Attributes:
       camera: its name in the model.
@@ -67,11 +67,11 @@ class HostRenderer(abc.ABC):
 
     @abc.abstractmethod
     def labels(self) -> Mapping[str, int]:
-        """Name of a geom -> what `segment` calls it; others are -1."""
+        """Labels of `segment` by name of geom; others are -1."""
 
     @abc.abstractmethod
     def place(self, scene: Any) -> None:
-        """Lays one scene out in `self._model` and `self._data`."""
+        """Writes the poses of one scene to `self._model` and `self._data`."""
 
     @classmethod
     def picture(
@@ -111,7 +111,7 @@ class HostRenderer(abc.ABC):
         )
 
     def close(self) -> None:
-        """Gives the OpenGL context back."""
+        """Frees the OpenGL context."""
         self._renderer.close()
 
     def __enter__(self):
@@ -135,7 +135,7 @@ def open_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Rend
     """MuJoCo's renderer.
 
     Raises:
-      RuntimeError: the host has no OpenGL context; says what to set.
+      RuntimeError: no OpenGL context; the message names the variable to set.
     """
     try:
         return mujoco.Renderer(model, height, width)

@@ -1,12 +1,10 @@
-"""MJX: physics as a JAX program, for accelerators.
+"""MJX engine: physics as a JAX program, for accelerators.
 
-`step` is pure: jit it, vmap it, scan it; `rollout_batch` is one scan. The C engine
-is many times faster on a CPU (`mujoco_engine`). Both integrate the same model and agree
-as long as contacts are not chaotic: MJX works in float32 and solves for the deepest
-contacts only.
+`step` is pure: jit, vmap and scan apply; `rollout_batch` is one scan. On a CPU the C
+engine is many times faster (`mujoco_engine`). Both integrate the same model and agree
+up to chaotic contacts: MJX computes in float32 and solves the deepest contacts only.
 
-The values of actions are checked only where they are known, that is outside of
-jit; their shape is checked always.
+Shapes of actions are always checked, their values only outside of jit.
 """
 
 import functools
@@ -22,13 +20,13 @@ from swm_jax.envs.env import MjcfEnv, Scene, State
 
 
 class MjxEngine(MjcfEnv[State, Scene]):
-    """Plays a world in MJX; every method may be traced."""
+    """Engine that integrates a world in MJX; all methods are traceable."""
 
     backend = "mjx"
     traceable = True
 
     def __init__(self, config: ml_collections.ConfigDict):
-        from mujoco import mjx  # seconds of import that the C engine goes without
+        from mujoco import mjx  # late: takes seconds to import
 
         super().__init__(config)
         model = self.physics_model()
@@ -49,7 +47,7 @@ class MjxEngine(MjcfEnv[State, Scene]):
         return self._rollout_batch(states, self._checked(actions, lead))
 
     def _after_physics_step(self, qvel: Float[Array, " v"]) -> Float[Array, " v"]:
-        """Velocities of one world after MuJoCo's step; a world may change them."""
+        """Hook on the velocities of one world after each physics step."""
         return qvel
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -63,7 +61,8 @@ class MjxEngine(MjcfEnv[State, Scene]):
             data = self._advance(data)
             return data.qpos, self._after_physics_step(data.qvel), data.qacc_warmstart
 
-        # Cold at every control step; within one, a solve begins where the last ended.
+        # Warm-start the solver within a control step only, so that the result depends
+        # on the state alone.
         start = (state.qpos, state.qvel, jnp.zeros_like(state.qvel))
         qpos, qvel, _ = jax.lax.fori_loop(0, self.physics_steps, physics_step, start)
         return state.replace(qpos=qpos, qvel=qvel, step=state.step + 1)

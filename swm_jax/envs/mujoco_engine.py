@@ -1,8 +1,8 @@
 """MuJoCo's C engine: all worlds of a batch on a pool of threads.
 
-Numpy in and out; JAX arrays are accepted. No Python runs per world. Positions are
+Arrays are numpy; JAX arrays are accepted. No Python runs per world. Positions are
 rounded to float32 and the solver starts cold at every control step, so that a rollout
-equals its steps bit for bit, whatever the worlds simulated before.
+equals its single steps bit for bit, independently of earlier simulations.
 """
 
 import threading
@@ -19,7 +19,7 @@ from swm_jax.envs.env import MjcfEnv, Scene, State
 
 
 class MujocoEngine(MjcfEnv[State, Scene]):
-    """Plays a world on the C engine; several threads may call, one at a time plays."""
+    """Engine that integrates a world in C; thread-safe, calls run one at a time."""
 
     backend = "mujoco"
     traceable = False
@@ -63,10 +63,10 @@ class MujocoEngine(MjcfEnv[State, Scene]):
         actions: np.ndarray,
         record: Callable[[int, np.ndarray], None] = lambda t, qpos: None,
     ) -> State:
-        """Plays [B, H, A] actions; calls `record(t, qpos)` after every control step.
+        """Simulates [B, H, A] actions; calls `record(t, qpos)` after each control step.
 
         Returns:
-          The states after the last of them.
+          The final states.
         """
         worlds = len(actions)
         with self._lock:
@@ -93,17 +93,17 @@ class MujocoEngine(MjcfEnv[State, Scene]):
     def _physics(
         self, pool: batch.Batch, ids: np.ndarray | None, qvel: np.ndarray
     ) -> None:
-        """Plays the physics steps of one control step in the worlds `ids`.
+        """Runs the physics steps of one control step in the worlds `ids`.
 
         Args:
           pool: the worlds.
-          ids: numbers of those that play; None for all.
-          qvel: float64[B, v], their velocities, a view that may be written to.
+          ids: numbers of the worlds to step; None for all.
+          qvel: float64[B, v], their velocities, a writable view.
         """
         pool.step(ids, nstep=self.physics_steps)
 
     def _worlds(self, count: int) -> batch.Batch:
-        """A batch with room for that many worlds; it grows by doubling."""
+        """Batch with room for `count` worlds; it grows by doubling."""
         if self._pool is None or self._pool.nsim < count:
             room = 1 << (count - 1).bit_length()
             self._pool = batch.Batch(self._model, room, self.config.threads)

@@ -1,4 +1,4 @@
-"""Envs of other packages: one world at a time, on the host, in numpy.
+"""Base class for envs of other packages: one world at a time, on the host, in numpy.
 
 Axes: B worlds, H control steps, A action width.
 """
@@ -15,7 +15,7 @@ from swm_jax.envs.env import Env, Scene, State
 
 
 class PackageEnv(Env[State, Scene]):
-    """What follows from `reset` and `step` of one world."""
+    """Env whose batched methods loop over `reset` and `step` of one world."""
 
     traceable = False
 
@@ -35,10 +35,9 @@ class PackageEnv(Env[State, Scene]):
 
 
 def seed_of(key: Key[Any, ""] | int) -> int:
-    """The seed that a package's own reset is given.
+    """Integer seed of a key, for the reset of a package.
 
-    Of a key made by `jax.random.key(seed)` it is that seed, of any other the number
-    that its last word says.
+    For `jax.random.key(seed)` it is that seed; for other keys, their last word.
     """
     if isinstance(key, int):
         return key
@@ -46,12 +45,12 @@ def seed_of(key: Key[Any, ""] | int) -> int:
 
 
 def worlds_of(states: State) -> Iterator[State]:
-    """The worlds of a batch, one by one."""
+    """Iterator over the single states of a batch."""
     leaves, tree = jax.tree.flatten(states)
     for parts in zip(*leaves):
         yield tree.unflatten(parts)
 
 
 def stack(items: Sequence[Any], axis: int = 0) -> Any:
-    """Pytrees as one with a new axis, in numpy."""
+    """Stacks pytrees along a new axis, in numpy."""
     return jax.tree.map(lambda *x: np.stack(x, axis), *items)

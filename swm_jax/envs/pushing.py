@@ -1,11 +1,10 @@
-"""Worlds in which a peg pushes blocks about a table, on both engines.
+"""Envs in which a peg pushes blocks on a table, on both engines.
 
 Blocks move on planar joints (x, y, yaw), which come first in `qpos` and `qvel`. The
-table's friction is a projection of the velocities after each physics step: it scales a
-block's (vx, vy, c w) by max(0, 1 - mu g dt / norm), which couples sliding and spinning
-as dry friction does and adds no row to the contact solver. MJX applies it to one world
-at a time inside its own program; the C engine steps every world once and numpy then
-applies it to all of them in one operation.
+table's friction is a projection of the velocities after each physics step: a block's
+(vx, vy, c w) is scaled by max(0, 1 - mu g dt / norm). This couples sliding and spinning
+like dry friction, without rows in the contact solver. MJX applies it inside its program
+per world; the C engine steps all worlds once, then numpy applies it to all of them.
 """
 
 from collections.abc import Callable
@@ -29,13 +28,13 @@ GRAVITY = 9.81
 
 
 class State(struct.PyTreeNode):
-    """Everything the physics needs; any leading batch axes.
+    """State of the physics, with any leading batch axes.
 
     Attributes:
       qpos: float32[..., 3 K + 2], (x, y, yaw) of the K blocks, then peg (x, y).
       qvel: float32[..., 3 K + 2], their rates per second.
-      target: float32[..., 2], where the peg is heading.
-      block_id: int32[..., K], which block sits in each slot.
+      target: float32[..., 2], target position of the peg.
+      block_id: int32[..., K], id of the block in each slot.
       step: int32[...], control steps since the reset.
     """
 
@@ -61,7 +60,7 @@ def state_at_rest(
 
 
 class PushingEnv(MjcfEnv[State, Any]):
-    """A world's half of such an env, without an engine.
+    """Pushing env without an engine.
 
     An action is added to the peg's target position, which is clipped to `peg_box`.
 
@@ -72,7 +71,7 @@ class PushingEnv(MjcfEnv[State, Any]):
       peg_box: float32[2, 2], low corner, then high corner.
       control_period: seconds.
       action_limit: the simulator's box; larger actions are clipped.
-      num_blocks: K, how many blocks there are.
+      num_blocks: K, number of blocks.
       friction_radius: c, metres; weighs spin against slide.
       slowdown: mu g dt, metres per second that friction takes in a physics step.
     """
@@ -134,10 +133,10 @@ class PushingEnv(MjcfEnv[State, Any]):
 
 
 class MjxPushing(MjxEngine[State, Any], PushingEnv):
-    """MJX with the table's friction; every method may be traced."""
+    """MJX with the table's friction; all methods are traceable."""
 
     def _after_physics_step(self, qvel: Float[Array, " v"]) -> Float[Array, " v"]:
-        """What the table's dry friction leaves of the velocities."""
+        """Velocities after the table's dry friction."""
         count = 3 * self.num_blocks
         slide = qvel[:count].reshape(self.num_blocks, 3)
         weights = jnp.array([1.0, 1.0, self.friction_radius**2])
@@ -149,7 +148,7 @@ class MjxPushing(MjxEngine[State, Any], PushingEnv):
 
 
 class MujocoPushing(MujocoEngine[State, Any], PushingEnv):
-    """The C engine with the table's friction; safe to call from several threads."""
+    """The C engine with the table's friction; thread-safe."""
 
     def _physics(
         self, pool: batch.Batch, ids: np.ndarray | None, qvel: np.ndarray
@@ -159,7 +158,7 @@ class MujocoPushing(MujocoEngine[State, Any], PushingEnv):
             qvel[:, : 3 * self.num_blocks] *= self._friction_scale(qvel)
 
     def _friction_scale(self, qvel: np.ndarray) -> np.ndarray:
-        """Share of each block's velocity that dry friction leaves, [B, 3 K]."""
+        """Factors by which dry friction scales each block's velocity, [B, 3 K]."""
         slide = qvel[:, : 3 * self.num_blocks].reshape(-1, self.num_blocks, 3)
         weights = np.array([1.0, 1.0, self.friction_radius**2])
         speed = np.sqrt(np.einsum("bki,bki,i->bk", slide, slide, weights))

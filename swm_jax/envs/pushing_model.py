@@ -1,9 +1,9 @@
-"""MJCF of worlds in which a peg pushes things about a table.
+"""MJCF of worlds in which a peg pushes objects on a table.
 
-What moves has planar joints (two slides and a hinge), the peg two slides with a
-position servo. All contacts act in the plane and have no friction. What one sees has
-the class "visual" and touches nothing. There is no gravity: the table's friction acts
-on the velocities after every physics step (`envs/pushing.py`).
+Objects have planar joints (two slides and a hinge), the peg has two slides with a
+position servo. All contacts act in the plane and are frictionless. Visible geoms have
+the class "visual" and do not collide. There is no gravity: the table's friction is
+applied to the velocities after every physics step (`envs/pushing.py`).
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ _LIMIT = 'solreflimit="0.02 1" solimplimit="0.95 0.998 0.001"'
 
 @dataclasses.dataclass(frozen=True)
 class Peg:
-    """What pushes: a sphere in the physics, an upright cylinder to the eye.
+    """Pusher: a sphere in the physics, rendered as an upright cylinder.
 
     Attributes:
       radius, length, bottom: metres; bottom is the gap between cylinder and table.
@@ -47,18 +47,18 @@ def pushing_mjcf(
     background: Triple = (0.0, 0.0, 0.0),
     meshes: str = "",
 ) -> str:
-    """The MJCF text of a table.
+    """MJCF text of a pushing world.
 
     Args:
       name: of the model.
-      peg: what pushes.
-      bodies: what is pushed; their joints come before the peg's.
+      peg: the pusher.
+      bodies: MJCF of the pushed objects, whose joints come before the peg's.
       height: metres above the table in which contacts act.
       period: seconds of a control step.
       physics_dt: seconds of a physics step; must divide the period.
       iterations: Newton iterations of the contact solver per physics step.
-      always: elements that the model has with and without visuals.
-      visuals: what only a camera would notice; None leaves peg, light and sky out too.
+      always: further elements of the model, with and without visuals.
+      visuals: elements for rendering only; None omits the visible peg, light and sky.
       background: colour of the sky.
       meshes: further assets of the visuals.
     """
@@ -118,7 +118,7 @@ def pushing_mjcf(
 def planar_joints(
     name: str, low: Sequence[float], high: Sequence[float], turning: str = ""
 ) -> str:
-    """Joints x, y, yaw of a thing whose centre stays between two corners, metres."""
+    """Joints x, y, yaw of an object with its centre between two corners, metres."""
     slides = "".join(
         f'<joint name="{name}_{axis}" type="slide" axis="{way}" '
         f'range="{least} {most}" {_LIMIT}/>'
@@ -137,7 +137,7 @@ def inertial(mass: float, yaw_inertia: float, height: float) -> str:
 
 
 def paint(rgb: Triple) -> str:
-    """Attributes of a geom that is only seen."""
+    """Attributes of a visible geom without collisions."""
     return f'class="visual" rgba="{" ".join(map(str, (*rgb, 1.0)))}"'
 
 
@@ -161,10 +161,10 @@ def _sun() -> str:
 
 
 def servo_gains(physics_dt: float, steps: int, coverage: float) -> tuple[float, float]:
-    """Gains per unit of mass of a position servo, critically damped in discrete time.
+    """Gains per unit mass of a position servo, critically damped in discrete time.
 
-    With a double pole p the distance left after n steps from rest is
-    (1 + n (1 - p)) p^n; p is solved for.
+    With a double pole p the remaining distance after n steps from rest is
+    (1 + n (1 - p)) p^n; p is the root at which this is 1 - coverage.
 
     Args:
       physics_dt: seconds.

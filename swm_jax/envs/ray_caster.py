@@ -1,8 +1,8 @@
-"""What the worlds' renderers share: looks, layers, windows in them, light, pixels.
+"""Shared parts of the JAX renderers: looks, layers and windows, lighting, pixels.
 
-A layer is an array with the rows and columns of the image, or of a window in it. On
-CPUs an object is drawn into the window around its projection, on accelerators into the
-whole layer, which avoids gathers.
+A layer is an array with the rows and columns of the image. On CPUs an object is drawn
+into a window around its projection, on accelerators into the whole layer, which avoids
+gathers.
 """
 
 import dataclasses
@@ -24,13 +24,13 @@ _CHUNK = 64  # scenes rendered at once on an accelerator
 
 
 class Look(struct.PyTreeNode):
-    """Light and camera of a rendered scene; worlds add the colours of what is in it.
+    """Light and camera of a rendered scene; worlds add colours of their objects.
 
-    A look is data, not code: every field is a leaf of a pytree, so a jitted renderer
-    takes any look without compiling again, and `jax.vmap` over a batch of looks is
-    domain randomisation. The light is one directional lamp plus ambient light without
-    shadows or highlights, `colour * min(1, ambient + diffuse * max(0, -normal .
-    light))`, which is what OpenGL's fixed pipeline in `mujoco.Renderer` computes too.
+    Every field is a leaf of a pytree, so a jitted renderer takes any look without
+    recompilation, and `jax.vmap` over a batch of looks is domain randomisation. The
+    light is one directional lamp plus ambient light without shadows or highlights,
+    `colour * min(1, ambient + diffuse * max(0, -normal . light))`, as in OpenGL's fixed
+    pipeline in `mujoco.Renderer`.
 
     Attributes:
       light_direction: the way the light travels, of any length.
@@ -47,14 +47,14 @@ class Look(struct.PyTreeNode):
 
 @dataclasses.dataclass(frozen=True)
 class Renderer:
-    """Scenes -> pictures and labels, by a world's way of drawing one scene.
+    """Renderer of images and labels, from a world's functions for one scene.
 
     Attributes:
       look: makes the default look.
       draw: (scene, windowed, *, look, h, w, k) -> uint8[h, w, 3], means of k x k
         samples.
-      label: (scene, windowed, *, look, h, w) -> int32[h, w], what is at a pixel's
-        centre.
+      label: (scene, windowed, *, look, h, w) -> int32[h, w], labels at the centres of
+        the pixels.
     """
 
     look: Callable[[], Any]
@@ -88,7 +88,7 @@ class Renderer:
     def segment(
         self, scene: AnyScene, height: int, width: int, *, look: Any = None
     ) -> Int[Array, "... h w"]:
-        """What each pixel's centre shows, int32[..., height, width]: -1 background."""
+        """Labels of pixels' centres, int32[..., height, width]; background is -1."""
         check_size(height, width)
         return _segment(self, scene, look or self.look(), height, width)
 
@@ -119,8 +119,8 @@ def check_size(height: Any, width: Any, supersample: Any = 1) -> None:
 def over_scenes(draw: Callable[..., Array], scene: AnyScene) -> Shaped[Array, "..."]:
     """Maps `draw(one scene, windowed)` over all leading axes.
 
-    On CPUs one scene after the other, which keeps the working set in cache; on
-    accelerators in chunks side by side.
+    On CPUs sequentially, which keeps the working set in cache; on accelerators in
+    batched chunks.
     """
     leading = scene.batch_shape
     one_by_one = functools.partial(draw, windowed=True)
@@ -138,7 +138,7 @@ def over_scenes(draw: Callable[..., Array], scene: AnyScene) -> Shaped[Array, ".
 
 def window_of(layer: Array, start: tuple, shape: tuple[int, ...]) -> Array:
     """The window of a layer whose first row and column are `start`."""
-    # Without this, vmap makes a gather of a slice that is the whole.
+    # vmap would turn a slice of the whole layer into a gather.
     return layer if layer.shape == shape else lax.dynamic_slice(layer, start, shape)
 
 
@@ -150,14 +150,14 @@ def with_window(layer: Array, patch: Array, start: tuple) -> Array:
 
 
 def camera_position(look: Look, position: Triple | np.ndarray) -> Float[Array, "3"]:
-    """Where the camera stands with a look's offset."""
+    """Position of the camera with a look's offset, metres."""
     return jnp.asarray(look.camera_offset, jnp.float32) + np.asarray(
         position, np.float32
     )
 
 
 def lambert(normal: Float[Array, "... 3"], look: Any) -> Float[Array, "... 3"]:
-    """Light that a face sends back, per colour."""
+    """Lambertian reflection of faces, per colour channel."""
     towards = -jnp.asarray(look.light_direction, jnp.float32)
     towards /= jnp.linalg.norm(towards)
     cosine = jnp.maximum((normal * towards).sum(-1, keepdims=True), 0.0)
@@ -169,8 +169,8 @@ def lambert(normal: Float[Array, "... 3"], look: Any) -> Float[Array, "... 3"]:
 def to_pixels(
     colours: Float[Array, "hk wk 3"], h: int, w: int, k: int
 ) -> UInt8[Array, "h w 3"]:
-    """Means of k x k samples in 0..1."""
+    """Pixels as means of k x k samples with values in 0..1."""
     if k > 1:
         colours = colours.reshape(h, k, w, k, 3).mean((1, 3))
-    # Rounded first: XLA on CPUs sometimes rounds and sometimes truncates in casts.
+    # Explicit rounding: XLA's casts on CPUs round or truncate depending on fusion.
     return jnp.round(colours * 255.0).astype(jnp.uint8)

@@ -1,9 +1,9 @@
-"""What scenes of all worlds share: block names, colours, and how a scene is stored.
+"""Shared parts of scenes: names and colours of blocks, format of stored scenes.
 
-A scene holds the poses of one world as arrays, in metres and radians, with any leading
-axes; its struct is in the world's own folder (`worlds/<world>/scene.py`). An object's
-id indexes the object names of the world's language: where these are blocks, in every
-world `BLOCK_NAMES`, which follow Language-Table and the Semantic World Models paper.
+A scene has the poses of one world as arrays, in metres and radians, with any leading
+axes; its struct is in the world's folder (`worlds/<world>/scene.py`). An object's id is
+its index in the object names of the world's language; for blocks these are
+`BLOCK_NAMES`, which follow Language-Table and the Semantic World Models paper.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ BLOCK_NAMES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPE
 COLOUR_OF_BLOCK = np.array([COLOURS.index(name.split()[0]) for name in BLOCK_NAMES])
 
 Triple = tuple[float, float, float]  # red, green, blue in [0, 1]; or x, y, z
-# good?, what, value seen, value expected: raises when not good
+# (good, field, value seen, value expected) -> None; raises unless good.
 Need = Callable[[Any, str, Any, Any], None]
 
 
@@ -54,9 +54,9 @@ class StoredField:
     """One array of a scene, as episodes store it.
 
     Attributes:
-      shape: without the frame axis; None stands for any size.
+      shape: without the frame axis; None for any size.
       dtype: numpy's name of it.
-      per_frame: one value per frame, or one per episode.
+      per_frame: True for one value per frame, False for one per episode.
     """
 
     shape: tuple[int | None, ...]
@@ -66,16 +66,16 @@ class StoredField:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SceneFormat:
-    """A world's scenes: the struct, and how stored arrays become one.
+    """Format of a world's scenes: the struct, and its stored arrays.
 
     Attributes:
       kind: the struct; `kind(**arrays)` makes a scene.
-      domain: what stored episodes with these scenes call their domain.
+      domain: name of the domain of stored episodes with these scenes.
       state: name -> field; the struct has the same names.
       angles: name -> indices into the last axis that are angles in radians.
-      bounds: name -> lowest and highest values that each number of the last axis takes;
-        arrays without an entry are unbounded.
-      check: raises through a `Need` what shapes cannot tell, for [T + 1, ...] arrays.
+      bounds: name -> lowest and highest values of each number of the last axis; arrays
+        without an entry are unbounded.
+      check: validates the values of [T + 1, ...] arrays, raising through a `Need`.
     """
 
     kind: type[Any]
@@ -87,7 +87,7 @@ class SceneFormat:
 
 
 def check_block_ids(ids: np.ndarray, need: Need) -> None:
-    """Needs ids that index `BLOCK_NAMES`, each once."""
+    """Checks that ids are distinct indices of `BLOCK_NAMES`."""
     known = ((ids >= 0) & (ids < len(BLOCK_NAMES))).all()
     need(known, "block_id", ids.tolist(), f"ids below {len(BLOCK_NAMES)}")
     different = len(set(ids.tolist())) == len(ids) >= 1
@@ -95,7 +95,7 @@ def check_block_ids(ids: np.ndarray, need: Need) -> None:
 
 
 def check_reach(what: str, place: np.ndarray, farthest: float, need: Need) -> None:
-    """Needs positions within `farthest` metres, beyond which a simulation blew up."""
+    """Checks for positions within `farthest` metres, which detects diverged physics."""
     reach = np.abs(place).max()
     good = reach < farthest
     need(good, f"farthest {what}", f"{reach:.2f} m", f"below {farthest} m")

@@ -1,7 +1,7 @@
-"""How good a semantic world model is: `python -m swm_jax.eval`.
+"""Evaluation of semantic world models: `python -m swm_jax.eval`.
 
-`run.evaluate(config, folder)` does the same from Python. Answers (`queries`, `qa`),
-action sensitivity and planning are measured apart, kept in a journal as they come
-and shown on one page (`report`). Nothing is imported here, so that a mistake on the
-command line is answered at once.
+`sweep.evaluate(config, folder)` is the same from Python. Accuracy of answers and action
+sensitivity (`answers`) and success of planning (`episodes`) are measured separately,
+stored in a journal as they finish, and summarised on one page (`report`). This package
+imports nothing, so that errors on the command line are reported without delay.
 """

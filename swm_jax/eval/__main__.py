@@ -1,13 +1,13 @@
-"""python -m swm_jax.eval: how good is a semantic world model, and what of it is luck?
+"""Evaluation of a semantic world model with baselines: `python -m swm_jax.eval`.
 
     python -m swm_jax.eval
     python -m swm_jax.eval --config experiments/board_tiny.py --checkpoint runs/swm \\
         --config.planner.temperature=0.5 --seeds 6000:6050
 
-Without flags it examines the checkpoint that comes with the package on a small sweep.
-With an experiment's config it plans with `config.planner` in `config.world` and
-examines what `config.evaluation` says; other flags count before them. Mistakes end in
-one line and exit status 2.
+Without flags it evaluates the shipped checkpoint on a small sweep. With an experiment's
+config it plans with `config.planner` in `config.world` and takes the sweep from
+`config.evaluation`; other flags override both. Errors of the user are one line and exit
+status 2.
 """
 
 import functools
@@ -72,10 +72,10 @@ _VIDEO = flags.DEFINE_boolean("video", None, "Write a film per task.")
 
 
 def config_from_flags():
-    """The configuration the flags describe.
+    """Configuration from the command line.
 
     Raises:
-      UserError: a value that does not exist.
+      UserError: an invalid value.
     """
     listed = lambda flag: tuple(x.strip() for x in flag if x.strip()) if flag else flag
     make = preset
@@ -114,7 +114,7 @@ def _experiment():
 
 
 def main(argv: list[str]) -> None:
-    logging.set_verbosity(logging.ERROR)  # what worlds import tells of itself
+    logging.set_verbosity(logging.ERROR)  # silences messages of imported packages
     try:
         if len(argv) > 1:
             raise UserError(f"unexpected argument {argv[1]!r}: flags begin with --")

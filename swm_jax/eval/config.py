@@ -1,9 +1,8 @@
-"""What an evaluation runs: axes of the sweep, settings of an episode, presets.
+"""Configuration of an evaluation: axes of the sweep, settings of an episode, presets.
 
-The axes (tasks, methods, world models, seeds) say which episodes are wanted; a
-sweep may grow along them from one call to the next. Everything else says what an
-episode means, and may not change inside one output folder: `settings()` is what
-the journal compares.
+The axes (tasks, methods, world models, seeds) select episodes; a later call may extend
+them in the same output folder. All other fields change the result of an episode and
+are fixed within a folder: the journal compares `settings()`.
 """
 
 import dataclasses
@@ -25,7 +24,7 @@ UNCOMPARED = (*AXES, "preset", "episodes_parallel", "video", "numbers")
 
 
 class UserError(Exception):
-    """A mistake of the caller, told in one line: thing, value seen, expected."""
+    """Invalid input; the message is one line: field, value seen, values expected."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,27 +36,28 @@ class EvalConfig:
       world: one of `worlds.names()`.
       tasks: task names of the world.
       methods: planners, see `METHODS`.
-      world_models: what answers the questions, see `WORLD_MODELS`.
+      world_models: models that answer the questions, see `WORLD_MODELS`.
       seeds: one episode per seed, task, method and world model.
       checkpoint: folder of the model; "" is the one shipped in the package.
       data_dir: data folder for held-out questions; "" makes scenes on the fly.
-      goal: preset of the world's goals: "published" questions, or "shaped" with some
-        more in trained wordings.
-      candidates: per iteration of a planner; 0 leaves the planner's own number.
-      iterations: rounds of refinement; 0 leaves the planner's own. A replan looks at
+      goal: preset of the world's goals: "published" questions, or "shaped" with
+        further questions in trained wordings.
+      candidates: per iteration of a planner; 0 for the planner's default.
+      iterations: of refinement; 0 for the planner's default. A replan evaluates
         candidates * iterations chunks.
-      execute: actions carried out before planning again; 0: the planner's own.
-      planners: by method, settings that differ from the planner's own; the three above
-        count before them.
-      max_steps: cap on the control steps of an episode; 0 is the task's own.
-      episodes_parallel: scenes planned for in one call.
-      on_device: physics (MJX), pictures and plans of whole episodes in one program.
+      execute: actions executed per replan; 0 for the planner's default.
+      planners: by method, settings that differ from the planner's defaults; the three
+        fields above override them.
+      max_steps: cap on the control steps of an episode; 0 for the task's own.
+      episodes_parallel: episodes planned in one call.
+      on_device: run physics (MJX), rendering and planning of whole episodes as one
+        program.
       qa_episodes: held-out episodes that questions are drawn from.
       qa_queries: upper bound on the balanced (question, horizon) pairs.
-      numbers: numeric question types that the model is examined on, besides the
-        balanced questions of yes or no; of the world's language.
-      sensitivity_scenes: scenes per task of the action-sensitivity figure.
-      sensitivity_candidates: action chunks ranked in each of them.
+      numbers: numeric question types to evaluate besides the yes/no questions, of the
+        world's language.
+      sensitivity_scenes: scenes per task for action sensitivity.
+      sensitivity_candidates: action chunks ranked in each of these scenes.
       video: write a video per task.
     """
 
@@ -66,8 +66,8 @@ class EvalConfig:
     tasks: tuple[str, ...] = ()
     methods: tuple[str, ...] = ("mppi",)
     world_models: tuple[str, ...] = ("swm", "simulator", "random")
-    # The benchmark's seeds, 6000:6050, are for final figures: looking at them while
-    # anything is still being tuned would spoil them.
+    # Seeds for development. The benchmark's seeds, 6000:6050, are for final figures
+    # only, as tuning on them would bias the result.
     seeds: tuple[int, ...] = tuple(range(5000, 5005))
     checkpoint: str = ""
     data_dir: str = ""
@@ -87,17 +87,17 @@ class EvalConfig:
     video: bool = True
 
     def settings(self) -> dict:
-        """What an episode means: all but the axes and what only costs time."""
+        """Fields that change the result of an episode: all but `UNCOMPARED`."""
         fields = dataclasses.asdict(self)
-        if not self.planners:  # folders begun before planners had settings here
+        if not self.planners:  # absent in folders of older versions
             del fields["planners"]
         return {k: v for k, v in fields.items() if k not in UNCOMPARED}
 
     def cells(self) -> tuple[tuple[str, str, str], ...]:
-        """(task, method, world_model) to run, easiest bound first, no doubles.
+        """Distinct (task, method, world_model) to run.
 
-        Planning on random values and drawing random actions are the same policy,
-        so whatever names "random" on either axis becomes one cell.
+        Planning with random values and drawing random actions are the same policy, so
+        all combinations with "random" on either axis become one cell.
         """
         cells = {}
         for task in self.tasks:
@@ -124,12 +124,12 @@ PRESETS = {
 
 
 def of_experiment(name: str, experiment: Any, **overrides) -> EvalConfig:
-    """What an experiment evaluates: its planner, in its world, as its config says.
+    """Evaluation of an experiment's planner in its world.
 
     Args:
-      name: of the preset that decides what the experiment leaves open.
+      name: of the preset for fields that the experiment leaves open.
       experiment: a `swm_jax.training.Experiment`.
-      overrides: fields that count before the experiment's, unless they are None.
+      overrides: fields that override the experiment's unless they are None.
     """
     settings = given(experiment.planner)
     method = settings.pop("name")
@@ -143,7 +143,7 @@ def of_experiment(name: str, experiment: Any, **overrides) -> EvalConfig:
 
 
 def preset(name: str, **overrides) -> EvalConfig:
-    """A preset by name, with every override that is not None applied and checked."""
+    """Validated configuration: a preset with all overrides that are not None."""
     one_of("preset", name, tuple(PRESETS))
     asked = {k: v for k, v in overrides.items() if v is not None}
     name_of = one_of("world", asked.get("world", worlds.DEFAULT), worlds.names())
@@ -199,7 +199,7 @@ def _at_least(field: str, value: int, least: int) -> None:
 
 
 def one_of(kind: str, value: str, known: Sequence[str]) -> str:
-    """Returns `value` if it is known; else an error with the nearest name."""
+    """Returns `value` if it is in `known`; else raises a UserError with the nearest."""
     if value in known:
         return value
     near = difflib.get_close_matches(value, known, n=1, cutoff=0.5)
@@ -208,7 +208,7 @@ def one_of(kind: str, value: str, known: Sequence[str]) -> str:
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """Reads "6000:6050" (end excluded), "1,2,5" or a mix, in order, each once."""
+    """Distinct seeds of "6000:6050" (end excluded), "1,2,5" or a mix, in order."""
     seeds: dict[int, None] = {}
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)\s*(?::\s*(\d+)\s*)?", part)
@@ -233,7 +233,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def format_seeds(seeds: Sequence[int]) -> str:
-    """The shortest text that `parse_seeds` reads back as `seeds`."""
+    """Text of seeds as for `parse_seeds`, with consecutive ones as ranges."""
     parts, start = [], 0
     for i in range(1, len(seeds) + 1):
         if i < len(seeds) and seeds[i] == seeds[i - 1] + 1:

@@ -1,8 +1,8 @@
-"""What an evaluation leaves behind: a journal while it runs, results.json at its end.
+"""Journal of a running evaluation, and results.json at its end.
 
 The journal (`journal.jsonl`) is a header with the settings and one line per finished
-piece of work, flushed as it comes, so a killed sweep loses at most the episodes in
-flight. `results.json` is made from it and written atomically.
+part or episode, flushed at once, so an interrupted sweep loses only the episodes in
+progress. `results.json` is made from it and written atomically.
 """
 
 import dataclasses
@@ -52,13 +52,13 @@ class Episode:
     """One finished episode.
 
     Attributes:
-      task, method, world_model, seed: where it stands in the sweep.
-      success: it reached the task's condition before its steps ran out.
-      steps: control steps until success, or all of them.
-      seconds_per_replan: wall time of one planning call divided by the scenes
-        in it, compilation excluded.
-      candidates_per_replan: action chunks looked at in it.
-      detail: which blocks, for a reader.
+      task, method, world_model, seed: its place in the sweep.
+      success: whether the task was solved within the limit of steps.
+      steps: control steps until success, or the limit.
+      seconds_per_replan: wall time of one planning call divided by the number of
+        scenes in it, without compilation.
+      candidates_per_replan: action chunks evaluated in it.
+      detail: names of the task's blocks, for the report.
     """
 
     task: str
@@ -108,7 +108,7 @@ def summarise(episodes: list[Episode], order: tuple = ()) -> list[dict]:
 
 
 def check(results: dict) -> dict:
-    """Returns `results` if it has the promised shape; else an error naming the part."""
+    """Returns `results` if all required fields exist; else raises a ValueError."""
     for key in (
         "qa",
         "planning",
@@ -134,7 +134,7 @@ def check(results: dict) -> dict:
 
 
 def versions() -> dict[str, str]:
-    """Version of ourselves and of every package that can change a figure."""
+    """Versions of this package, Python and all packages that affect results."""
     found = {"swm_jax": __import__("swm_jax").__version__}
     found["python"] = platform.python_version()
     for name in PACKAGES:
@@ -148,7 +148,7 @@ def versions() -> dict[str, str]:
 def source_files() -> dict[str, Traversable]:
     """Code and tokenizers of both packages by path, such as "swm_jax/eval/sweep.py".
 
-    Found through the import system, so that an installed package has the same.
+    Located by the import system, so that it works for an installed package too.
     """
     found = {}
 
@@ -165,17 +165,18 @@ def source_files() -> dict[str, Traversable]:
     return dict(sorted(found.items()))
 
 
-@functools.cache  # the code that runs is the code that was there at the start
+@functools.cache  # files edited later do not change the code that is running
 def code_fingerprint() -> str:
-    """Changes with any source file: `digest_of` all of `source_files`.
+    """Hash of all `source_files`.
 
-    Without it a sweep continued after an edit would mix two programs in one rate.
+    Stored in the journal, so that a sweep resumed after an edit is an error: its
+    success rates would mix two versions of the code.
     """
     return digest_of(source_files())
 
 
 def digest_of(files: Mapping[str, Traversable]) -> str:
-    """Twelve hex digits that change with a path or with what a file holds."""
+    """Hash of paths and contents, twelve hex digits."""
     digest = hashlib.sha256()
     for path, file in files.items():
         content = file.read_bytes()
@@ -184,7 +185,7 @@ def digest_of(files: Mapping[str, Traversable]) -> str:
 
 
 def machine() -> dict:
-    """Where it ran: cores we may use, memory, accelerator, date."""
+    """Description of the machine: usable cores, memory, accelerators, date."""
     import jax
 
     cores = getattr(os, "process_cpu_count", None) or (
@@ -209,7 +210,7 @@ def machine() -> dict:
 
 
 def to_json(value: Any) -> Any:
-    """Plain JSON: NaN and infinity become null, tuples lists, numpy numbers plain."""
+    """JSON value: NaN and infinity become null, tuples lists, arrays lists."""
     if isinstance(value, dict):
         return {str(k): to_json(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -222,20 +223,20 @@ def to_json(value: Any) -> Any:
 
 
 def write_json(path: pathlib.Path, value) -> None:
-    """Atomic, indented, strict JSON (no NaN)."""
+    """Writes a file of indented, strict JSON (no NaN) atomically."""
     write_whole(path, json.dumps(to_json(value), indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: pathlib.Path):
-    """What `write_json` wrote."""
+    """Reads a file of `write_json`."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 class Journal:
     """Finished work of one sweep, one JSON line each.
 
-    Opening a folder with a journal of the same settings continues it; a last line
-    cut off by a kill is dropped. Another configuration is a `UserError`.
+    A journal of the same settings in the folder is resumed; an incomplete last line is
+    dropped. A journal of another configuration raises a `UserError`.
     """
 
     def __init__(
@@ -248,11 +249,11 @@ class Journal:
         """Opens or starts the journal.
 
         Args:
-          folder: made if missing.
+          folder: created if missing.
           config: its `settings()` must equal those of an existing journal.
-          identity: of the parameters, so that another model under the same path is
-            noticed; "" if no model takes part.
-          restart: begin anew; an older journal stays as `journal.old.jsonl`.
+          identity: fingerprint of the parameters, which detects another model at the
+            same path; "" without a model.
+          restart: start a new journal; an older one is renamed `journal.old.jsonl`.
         """
         self.path = folder / "journal.jsonl"
         header = {
@@ -285,7 +286,7 @@ class Journal:
                 records.append(json.loads(line))
             except json.JSONDecodeError:
                 if number == len(lines):
-                    break  # cut off by a kill while it was written
+                    break  # incomplete, as the process was killed while writing
                 raise UserError(
                     f"{self.path}:{number} is not JSON: the journal is damaged; "
                     "choose another --output, or start over with --restart"
@@ -307,7 +308,7 @@ class Journal:
             )
 
     def append(self, kind: str, value: dict) -> None:
-        """Adds one record and pushes it to the disk."""
+        """Appends one record and syncs it to disk."""
         record = {"kind": kind, **to_json(value)}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
@@ -321,7 +322,7 @@ class Journal:
         return {k: v for k, v in found[-1].items() if k != "kind"} if found else None
 
     def episodes(self) -> list[Episode]:
-        """Every finished episode, each (task, method, world model, seed) once."""
+        """Finished episodes; of repeated (task, method, world model, seed) the last."""
         rows = {}
         for record in self.records:
             if record["kind"] == "episode":

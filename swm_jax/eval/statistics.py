@@ -1,6 +1,6 @@
 """Statistics of an evaluation: intervals, balanced accuracy, calibration.
 
-Axes: n answered questions, b bins. Nothing here knows of models or scenes.
+Axes: n answered questions, b bins.
 """
 
 from typing import Any
@@ -30,7 +30,7 @@ def wilson_interval(successes: int, episodes: int) -> tuple[float, float]:
 def class_accuracy(
     prediction: Bool[np.ndarray, " n"], truth: Bool[np.ndarray, " n"]
 ) -> float:
-    """Mean of the accuracy on the yes's and on the no's; NaN without questions."""
+    """Mean of the accuracies over true yes and true no; NaN without questions."""
     hits = prediction == truth
     parts = [hits[truth == answer].mean() for answer in np.unique(truth)]
     return float(np.mean(parts)) if parts else float("nan")
@@ -41,9 +41,9 @@ def balanced_accuracy(
     truth: Bool[np.ndarray, " n"],
     type_id: Int[np.ndarray, " n"],
 ) -> float:
-    """Mean over question types of the mean over answers of the accuracy.
+    """Accuracy averaged over answers, then over question types.
 
-    A guesser that knows the type but nothing else stands at 0.5.
+    Guessing from the question type alone gives 0.5.
     """
     parts = [
         class_accuracy(prediction[type_id == kind], truth[type_id == kind])
@@ -55,12 +55,12 @@ def balanced_accuracy(
 def reliability(
     probability: Float[np.ndarray, " n"], truth: Bool[np.ndarray, " n"], bins: int = 10
 ) -> dict:
-    """Reliability diagram: how often the answer is yes where p(yes) was said.
+    """Reliability diagram: frequency of yes over the predicted probability of yes.
 
     Returns:
-      "bins": one {"low", "high", "mean_probability", "frequency", "count"} for
-      each bin that holds anything, and "ece", the expected calibration error:
-      |frequency - mean probability| weighted by the count.
+      "bins": one {"low", "high", "mean_probability", "frequency", "count"} for each
+      non-empty bin, and "ece", the expected calibration error: the mean of
+      |frequency - mean probability|, weighted by the counts.
     """
     edges = np.linspace(0.0, 1.0, bins + 1)
     index = np.clip(np.digitize(probability, edges[1:-1]), 0, bins - 1)
@@ -89,10 +89,10 @@ def log_loss(logit: Float[np.ndarray, " n"], truth: Bool[np.ndarray, " n"]) -> f
 def fit_temperature(
     logit: Float[np.ndarray, " n"], truth: Bool[np.ndarray, " n"]
 ) -> float:
-    """The temperature T of sigmoid(logit / T) with the least log loss.
+    """Temperature T of sigmoid(logit / T) with the least log loss.
 
-    Bounded search on log T in [1/20, 20]: the loss is convex in 1/T, so it has one
-    valley. Above 1 the model was too sure of itself.
+    Bounded search on log T for T in [1/20, 20]; the loss is convex in 1/T, so it has a
+    single minimum. T above 1 means that the model is overconfident.
     """
     loss = lambda t: log_loss(logit / np.exp(t), truth)
     bounds = (np.log(0.05), np.log(20.0))
@@ -103,7 +103,7 @@ def fit_temperature(
 
 
 def spearman(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> float:
-    """Rank correlation of Spearman, ties shared; NaN where either is constant."""
+    """Spearman's rank correlation with average ranks; NaN where either is constant."""
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")  # scipy would warn
     found: Any = stats.spearmanr(a, b)
@@ -113,7 +113,7 @@ def spearman(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> float:
 def bootstrap_interval(
     values: Float[np.ndarray, " n"], seed: int = 0, draws: int = 2000
 ) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of a mean; NaNs where nothing was seen."""
+    """95 % percentile bootstrap interval of a mean; NaNs without values."""
     if len(values) == 0:
         return float("nan"), float("nan")
     if len(values) == 1:

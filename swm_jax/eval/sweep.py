@@ -1,6 +1,6 @@
-"""One evaluation from a configuration to results.json, films and report.html.
+"""One evaluation, from a configuration to results.json, films and report.html.
 
-Every part is kept in the journal as soon as it is done, and skipped when the same
+Every part is stored in the journal when it finishes, and skipped when the same
 evaluation is started again.
 """
 
@@ -28,18 +28,18 @@ from swm_jax.training.monitoring.metrics import read_metrics
 
 
 def evaluate(config: EvalConfig, folder: pathlib.Path, restart: bool = False) -> dict:
-    """Runs what `folder` does not hold yet and writes results and report there.
+    """Runs the missing parts of an evaluation and writes results and report.
 
     Args:
-      config: what to run.
-      folder: made if missing.
-      restart: begin anew, whatever the folder holds.
+      config: of the evaluation.
+      folder: for the output; created if missing.
+      restart: ignore earlier results in the folder.
 
     Returns:
-      what stands in results.json.
+      The content of results.json.
 
     Raises:
-      UserError: a checkpoint, folder or data folder that cannot be used.
+      UserError: an invalid checkpoint, output folder or data folder.
     """
     began = time.monotonic()
     env = worlds.load_env(config.world)
@@ -92,7 +92,7 @@ def evaluate(config: EvalConfig, folder: pathlib.Path, restart: bool = False) ->
 
 
 def _training_log(config: EvalConfig) -> list[dict]:
-    """The metrics of a run, whether its workdir or one of its steps was named."""
+    """Metrics log of a run; `checkpoint` is its workdir or one of its step folders."""
     path = pathlib.Path(config.checkpoint or shipped_checkpoint())
     logs = (read_metrics(each) for each in (path, path.parent.parent))
     return next(filter(None, logs), [])
@@ -116,7 +116,7 @@ def _examine_numbers(config: EvalConfig, env, learned: Learned) -> dict:
 
 
 def _queries(config: EvalConfig, env, learned: Learned, types=None):
-    """Questions about held-out episodes, and where these come from."""
+    """Questions about held-out episodes, and the origin of the episodes as text."""
     if config.data_dir:
         held = stored_episodes(config.data_dir, config.qa_episodes, config.world)
         source = f"held-out split of {config.data_dir}"
@@ -173,7 +173,7 @@ def _sweep(config, env, learned, journal: Journal, folder: pathlib.Path) -> None
 def plan_text(
     config: EvalConfig, folder: pathlib.Path, learned: Learned | None, journal: Journal
 ) -> str:
-    """What is about to happen, in a few lines."""
+    """Summary of the evaluation before it starts, a few lines."""
     cells = config.cells()
     total = len(cells) * len(config.seeds)
     left = sum(map(len, remaining(config, journal).values()))
@@ -204,7 +204,7 @@ def _budget(config: EvalConfig, method: str) -> str:
 
 
 def closing_text(found: dict, folder: pathlib.Path, seconds: float) -> str:
-    """The figures as a table, and where everything lies."""
+    """Summary of the results: a table, and the paths of the output files."""
     rows = [
         (
             r["task"],

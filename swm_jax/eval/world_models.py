@@ -1,4 +1,4 @@
-"""The checkpoint under examination: read, checked and ready to be asked."""
+"""Loading of the checkpoint to evaluate, with checks against the world."""
 
 import dataclasses
 import hashlib
@@ -18,13 +18,13 @@ from swm_jax.models.ask import encode_answers
 
 @dataclasses.dataclass(frozen=True)
 class Learned:
-    """The checkpoint under examination.
+    """A loaded checkpoint.
 
     Attributes:
-      answerer: the model, and how it is shown scenes and asked.
+      answerer: the model with its tokenizer and image size.
       facts: name, variant, parameters, training step and the like, for the report.
-      identity: changes with the parameters.
-      max_horizon: longest chunk it was trained on.
+      identity: fingerprint of the parameters.
+      max_horizon: longest action chunk it was trained on.
     """
 
     answerer: Answerer
@@ -38,11 +38,11 @@ def load_learned(config: EvalConfig, env: Env | None = None) -> Learned:
 
     Args:
       config: names the checkpoint.
-      env: what it shall answer questions about; None loads `config.world`.
+      env: of the questions; None loads `config.world`.
 
     Raises:
-      UserError: missing, half-written, of another model, or of a model that cannot
-        answer the questions of this benchmark.
+      UserError: a checkpoint that is missing, incomplete, or of a model whose actions
+        or vocabulary do not fit the env.
     """
     env = worlds.load_env(config.world) if env is None else env
     path = config.checkpoint or None
@@ -76,7 +76,7 @@ def load_learned(config: EvalConfig, env: Env | None = None) -> Learned:
 
 
 def _fitting(loaded: LoadedModel, env: Env) -> VLMWorldModel:
-    """The model as a planner in the env sees it, its action scale included."""
+    """World model of a checkpoint with the action scale of the env's domain."""
     try:
         world_model = loaded.world_model_for(worlds.load(env.world).scene.domain)
     except CheckpointError as error:
@@ -110,7 +110,7 @@ def _check_language(model, tokenizer, env: Env) -> None:
 
 
 def fingerprint(params: Any) -> str:
-    """Twelve hex digits that change when parameters do; samples of large leaves."""
+    """Hash of the parameters, twelve hex digits; large leaves are subsampled."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         flat = leaf.reshape(-1)

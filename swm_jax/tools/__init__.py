@@ -1,4 +1,4 @@
-"""What is known about TPU slices and compiled programs before a machine is rented."""
+"""Analysis of programs compiled ahead of time for TPU slices: memory, time, network."""
 
 from swm_jax.tools.topology import CHIPS, Chip, Slice, TopologyError, get_slice
 

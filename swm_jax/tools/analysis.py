@@ -1,4 +1,4 @@
-"""Compiles a program for a slice and says what it needs and how long it takes."""
+"""Memory and time of a program compiled for a slice."""
 
 import dataclasses
 import re
@@ -28,17 +28,17 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """What one program needs on one chip of a slice.
+    """Memory and time of one program on one chip of a slice.
 
     Attributes:
-      program: what was compiled.
-      fits: whether there is room for it.
-      memory: bytes by kind when most is in use, in all `needed`; empty if XLA refused.
-      needed, available: bytes in all, and those that a program may use.
+      program: the compiled program.
+      fits: whether its memory fits.
+      memory: bytes by kind at the peak, `needed` in total; empty if XLA refused it.
+      needed, available: total bytes, and bytes available to a program.
       collectives: largest traffic first.
-      time: the roofline; None if XLA refused.
-      line_time: the same with closed rings counted as lines.
-      unknown_loops: loops that count once because their length is not in the text.
+      time: the roofline; None if it does not compile.
+      line_time: the roofline with closed rings counted as lines.
+      unknown_loops: loops counted once because their trip count is not in the HLO.
       compile_seconds: of tracing and compiling.
     """
 
@@ -57,13 +57,16 @@ class Analysis:
 def analyse(
     program: Program, slice_: Slice, mesh: Mesh, keep: Path | None = None
 ) -> Analysis:
-    """Compiles a program and reads what came out.
+    """Compiles a program and analyses the result.
 
     Args:
-      keep: where to write the optimised HLO, as text.
+      program: lowered on demand.
+      slice_: to compile for.
+      mesh: of the slice's devices.
+      keep: path for the optimised HLO, as text; None to discard it.
 
     Raises:
-      jax.errors.JaxRuntimeError: XLA refuses it for another reason than memory.
+      jax.errors.JaxRuntimeError: a failure of XLA for other reasons than memory.
     """
     started, available = time.perf_counter(), int(slice_.chip.hbm_bytes)
     if (held := sum(program.held.values())) > available:  # no compiler needs to say it
@@ -88,7 +91,7 @@ def analyse(
     found = tuple(collectives(parsed, dict(mesh.shape)))
     traffic = memory_traffic(parsed)
     flops = program.flops / mesh.size
-    # `temp_size_in_bytes` also counts what donated arguments make room for.
+    # `temp_size_in_bytes` includes results written into donated arguments.
     new = used.output_size_in_bytes - used.alias_size_in_bytes
     peak, arguments = used.peak_memory_in_bytes, used.argument_size_in_bytes
     memory = {
@@ -115,9 +118,9 @@ def analyse(
 
 
 def out_of_memory(message: str) -> tuple[int, int] | None:
-    """(bytes needed, bytes available) of XLA's refusal; None for other messages.
+    """(bytes needed, bytes available) of XLA's out-of-memory message; None for others.
 
-    Arguments and results are among what is needed, whatever XLA calls it.
+    The bytes needed include arguments and results.
     """
     match = next(filter(None, (re.search(p, message) for p in _REFUSALS)), None)
     if match is None:
@@ -149,10 +152,10 @@ def grouped(found: Sequence[Collective]) -> list[dict[str, Any]]:
 
 
 def weak_scaling(small: Analysis, large: Analysis) -> dict[str, float]:
-    """Time per step on the small slice over that on the large one, work per chip alike.
+    """Time per step on the small slice over that on the large one, at equal chip load.
 
-    At best, at worst, and at worst with closed rings counted as lines, so that a ring's
-    second link does not make up for other losses. Both programs fit.
+    The values are at best, at worst, and at worst with closed rings counted as lines,
+    which excludes the gain from a ring's second link. Both programs must fit.
     """
     assert small.time and small.line_time and large.time and large.line_time
     return {
@@ -163,11 +166,11 @@ def weak_scaling(small: Analysis, large: Analysis) -> dict[str, float]:
 
 
 def advice(analysis: Analysis, experiment: Experiment, shards: int = 1) -> str:
-    """What to change about a program that does not fit.
+    """Suggested changes for a program that does not fit.
 
     Args:
       analysis: of that program.
-      experiment: whose program it is.
+      experiment: of the program.
       shards: parts that the mesh splits a batch into.
     """
     sizes = analysis.program.held
@@ -186,7 +189,7 @@ def advice(analysis: Analysis, experiment: Experiment, shards: int = 1) -> str:
     if experiment.model.config().remat != "full":
         return "config.model.overrides.remat='full'"
     parts = experiment.accumulate
-    # Gradients do not shrink with the parts, and there are two: the part's, the sum.
+    # Gradients keep their size with more parts, and there are two: the part's, the sum.
     gradient = min(sizes.get("parameters", 0), sizes.get("optimizer state", 0) // 2)
     room = analysis.available - held - 2 * gradient
     wanted = parts * (analysis.needed - held - gradient)

@@ -1,4 +1,4 @@
-"""Compiles an experiment for a TPU slice that need not be there.
+"""Ahead-of-time compilation of an experiment for a TPU slice, without the TPU.
 
     python -m swm_jax.tools.aot --topology v5e:4x4
     python -m swm_jax.tools.aot --config experiments/cube_3b.py --topology v5p:2x2x4 \\
@@ -6,12 +6,12 @@
     python -m swm_jax.tools.aot --topology v5e:16x16 --config.data.images=1536 \\
         --scale_from v5e:4x4
 
-The real train step, the planner's replan and whole closed-loop episodes go through the
-TPU's own compiler, from shapes alone: what a chip's memory holds by kind, operations
-(counted from shapes; the compiler counts loops once), collectives by mesh axis, and
-between which bounds a step's time lies (`swm_jax.tools.roofline` has the assumptions).
-The last line says "fits" or "does not fit", and the exit status 0 or 3; 2 is a
-question that could not be asked. libtpu is needed, and nothing else: `make libtpu`.
+The real train step, the planner's replan and whole closed-loop episodes are compiled by
+the TPU's compiler from shapes alone. The report has memory per chip by kind, operations
+(counted from shapes, as the compiler counts loops once), collectives by mesh axis, and
+bounds of the time per step (assumptions in `swm_jax.tools.roofline`). The last line is
+"fits" or "does not fit", with exit status 0 or 3; invalid arguments give 2. The only
+requirement is libtpu: `make libtpu`.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ PROGRAMS = ("train", "planner", "loop")
 def main(argv: list[str]) -> None:
     """Prints a report per program, then the verdict."""
     no_arguments(argv)
-    jax.config.update("jax_platforms", "cpu")  # nothing may reach for a real device
+    jax.config.update("jax_platforms", "cpu")  # keep away from real devices
     try:
         result = run(
             _CONFIG.value,
@@ -74,18 +74,18 @@ def run(
     scale_from: str = "",
     hlo: str = "",
 ) -> dict[str, Any]:
-    """Compiles and prints; returns what `--json` writes.
+    """Compiles programs, prints reports and returns the content of `--json`.
 
     Args:
       config: of an experiment.
       topology: for example "v5e:4x4".
       programs: of `PROGRAMS`; empty: all that the experiment has.
-      scenes: planned for at once by planner and closed loop; 0 takes one per chip.
+      scenes: parallel scenes of planner and closed loop; 0 takes one per chip.
       scale_from: a smaller slice to compare the train step with.
       hlo: a folder for the compiled programs' text.
 
     Raises:
-      TopologyError: no such slice, or no libtpu.
+      TopologyError: an unknown slice, or libtpu is missing.
       ValueError: a config that does not fit the slice, or an unknown program.
     """
     experiment = Experiment.parse(config)
@@ -136,7 +136,7 @@ def run(
 def _scale(
     experiment: Experiment, slice_: Slice, large: Analysis, name: str
 ) -> dict[str, Any]:
-    """Compiles the train step for the smaller slice, images per chip alike."""
+    """Weak scaling of the train step from a smaller slice, at equal images per chip."""
     small = get_slice(name)
     data = experiment.data
     images, rest = divmod(data.images * small.chips, slice_.chips)
@@ -165,7 +165,7 @@ def _scale(
 
 
 def describe(analysis: Analysis, slice_: Slice) -> str:
-    """The report of one program."""
+    """Report of one program as text."""
     program, chip = analysis.program, slice_.chip
     lines = [f"\n{program.name}, compiled in {analysis.compile_seconds:.0f} s"]
     if analysis.time is None:

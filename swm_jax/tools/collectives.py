@@ -1,4 +1,4 @@
-"""The collectives of a compiled program: bytes, count and mesh axes."""
+"""Collectives of a compiled program: bytes, count and mesh axes."""
 
 import dataclasses
 import math
@@ -25,11 +25,11 @@ class Collective:
     """A collective of a program.
 
     Attributes:
-      kind: as XLA calls it.
-      axes: mesh axes whose devices take part together.
+      kind: XLA's name.
+      axes: mesh axes along which a group of devices extends.
       group: devices of one group, by their number in the mesh.
-      bytes: of the whole, on one device, per execution: the result of an all-gather,
-        the operand of everything else.
+      bytes: of the full array on one device, per execution: the result of an
+        all-gather, the operand of all others.
       count: executions per call of the program.
       op: the JAX operation it comes from.
     """
@@ -51,12 +51,13 @@ class Collective:
 
 
 def collectives(program: Program, mesh: Mapping[str, int]) -> list[Collective]:
-    """Every collective that the program runs, the largest traffic first.
+    """Collectives of a program, the largest traffic first.
 
-    A collective that is spread over several kernels (one channel) counts once, as often
-    as it is started: its pieces may run beside an inner loop.
+    A collective split over several kernels (one channel) counts once per start, since
+    its pieces may overlap with an inner loop.
 
     Args:
+      program: the parsed HLO.
       mesh: axis sizes in the order of the devices.
     """
     found: dict[str, Collective] = {}
@@ -67,7 +68,7 @@ def collectives(program: Program, mesh: Mapping[str, int]) -> list[Collective]:
             if kind not in KINDS:
                 continue
             if kind == "all-reduce" and _only_a_slice_is_kept(instructions, each):
-                kind = "reduce-scatter"  # as TPU programs write it
+                kind = "reduce-scatter"  # in TPU programs an all-reduce and a slice
             axes, group = _axes(each.rest, mesh)
             size = sum(
                 array_bytes(operand_type(instructions, o)) for o in each.operands
@@ -88,7 +89,7 @@ def collectives(program: Program, mesh: Mapping[str, int]) -> list[Collective]:
 
 
 def _only_a_slice_is_kept(instructions, each) -> bool:
-    """Whether a dynamic slice is all that a kernel takes of a result."""
+    """Whether a kernel uses a dynamic slice of a result only."""
     if each.root:
         return False
     users = [user for user in instructions.values() if each.name in user.operands]

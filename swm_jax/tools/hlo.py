@@ -1,7 +1,7 @@
-"""A compiled program, read from its optimised HLO text, loops counted.
+"""Parser of optimised HLO text, with the number of runs of every computation.
 
-`cost_analysis()` counts the body of a loop once, and says nothing of collectives. Here
-every computation knows how often it runs.
+XLA's `cost_analysis()` counts the body of a loop once and omits collectives; here trip
+counts of loops are read from the text.
 
     program = parse_hlo(compiled.as_text())
     collectives(program, {"data": 1, "fsdp": 16})     # swm_jax.tools.collectives
@@ -46,15 +46,14 @@ class Instruction:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """All computations of a module, and how often each of them runs.
+    """Computations of a module, with their numbers of runs.
 
     Attributes:
       computations: instructions by computation and name.
-      runs: executions per call of the program; of what runs inside kernels, those
-        of the loop around it.
-      fused: computations that run inside kernels.
-      unknown_loops: loops whose trip count the text does not tell; they are counted
-        once.
+      runs: executions of a computation per call of the program; for computations inside
+        kernels, those of the surrounding loop.
+      fused: computations inside kernels.
+      unknown_loops: loops whose trip count is not in the text, counted once.
     """
 
     computations: Mapping[str, Mapping[str, Instruction]]
@@ -64,10 +63,10 @@ class Program:
 
 
 def parse_hlo(text: str) -> Program:
-    """Reads the text of a module.
+    """Parses the text of a module.
 
     Raises:
-      ValueError: it has no entry computation.
+      ValueError: no entry computation.
     """
     computations: dict[str, dict[str, Instruction]] = {}
     entry, current = None, None
@@ -91,8 +90,8 @@ def array_bytes(type_: str, off_chip_only: bool = False) -> int:
     """Bytes of an array or a tuple of arrays, without padding.
 
     Args:
-      type_: for example "bf16[8,64]{1,0:T(8,128)S(1)}"; S(1) is memory on the chip.
-      off_chip_only: leave out what lies on the chip.
+      type_: for example "bf16[8,64]{1,0:T(8,128)S(1)}"; S(1) is on-chip memory.
+      off_chip_only: leave out arrays in on-chip memory.
     """
     total = 0
     for dtype, dims, layout in _ARRAY.findall(type_):
@@ -188,7 +187,7 @@ def _trip_count(computations, around, loop: Instruction) -> int | None:
 
 
 def _stride(body, counter: int) -> int | None:
-    """What a loop adds to its counter."""
+    """Increment of a loop's counter; None if unknown."""
     root = next(x for x in body.values() if x.root)
     if root.opcode != "tuple":
         return None

@@ -1,10 +1,10 @@
-"""The programs of an experiment, lowered from shapes for devices that need not exist.
+"""Programs of an experiment, lowered from shapes, without devices or weights.
 
     program = train_program(config, mesh)
     compiled = program.lower().compile()
 
-They are the real ones: the training loop's step, the planner's replan over a world
-model, and the closed loop on the device. No weight is made and no data set is read.
+These are the programs of training and evaluation themselves: the training loop's step,
+the planner's replan with a world model, and the closed loop on the device.
 """
 
 import dataclasses
@@ -44,16 +44,16 @@ QUESTIONS = 2  # of a planner's goal, as the board's block-to-block task has
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A jitted function with the shapes it is to be compiled for.
+    """Jitted function with shapes of its arguments.
 
     Attributes:
       name: "train step", "planner" or "closed loop".
       lower: traces it for its shapes.
-      held: bytes per chip that are held between calls, by what they are.
-      parameters: numbers in the model.
+      held: bytes per chip that persist between calls, by kind.
+      parameters: number of the model's parameters.
       flops: operations of one call on all chips, counted from shapes.
-      model_flops: the same without what rematerialisation computes again.
-      work: what one call gets done, such as {"images": 96, "labels": 1536}.
+      model_flops: the same without recomputation by rematerialisation.
+      work: amount of work per call, such as {"images": 96, "labels": 1536}.
     """
 
     name: str
@@ -66,10 +66,10 @@ class Program:
 
 
 def train_program(experiment: Experiment, mesh: Mesh) -> Program:
-    """The train step of an experiment.
+    """Train step of an experiment.
 
     Raises:
-      ValueError: settings that do not fit the model or the mesh.
+      ValueError: settings that are inconsistent with the model or the mesh.
     """
     model = experiment.model.config()
     built = build(experiment, TrainableWorldModel.of(experiment), mesh)
@@ -97,11 +97,11 @@ def train_program(experiment: Experiment, mesh: Mesh) -> Program:
 def planner_program(experiment: Experiment, mesh: Mesh, scenes: int) -> Program:
     """One replan of the experiment's planner for scenes split over the mesh.
 
-    The model lies whole on every chip, in the dtype of its computation, so that no
-    replan waits for weights.
+    The model is replicated on every chip, in its compute dtype, so that a replan needs
+    no communication of weights.
 
     Raises:
-      ValueError: scenes that do not divide.
+      ValueError: scenes that do not divide over the batch shards.
     """
     model, planner = experiment.model.config(), experiment.make_planner()
     world_model = planner_model(model, mesh)
@@ -180,7 +180,7 @@ def has_loop(experiment: Experiment) -> bool:
 
 
 def planner_model(model: ModelConfig, mesh: Mesh) -> VLMWorldModel:
-    """A world model of shapes, whole on every device of the mesh."""
+    """World model of shape structs, replicated over the mesh."""
     whole = replicated(mesh)
     params = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, model.dtype, sharding=whole),
@@ -200,10 +200,10 @@ def replan_flops(model: ModelConfig, planner: Planner) -> int:
 
 
 def batch_shapes(experiment: Experiment, mesh: Mesh) -> TrainBatch:
-    """A training batch of shapes, its images split over the mesh.
+    """Training batch of shape structs, its images sharded over the mesh.
 
     Raises:
-      ValueError: images that do not divide.
+      ValueError: images that do not divide over the batch shards.
     """
     data, model = experiment.data, experiment.model.config()
     images, queries, width = data.images, data.queries, model.max_question_tokens
@@ -242,7 +242,7 @@ def step_flops(model: ModelConfig, batch: TrainBatch, recompute: bool = False) -
 
 
 def train_tokens(model: ModelConfig, batch: TrainBatch) -> int:
-    """Tokens that run through the decoder in a training step, padding included."""
+    """Tokens of the decoder in a training step, padding included."""
     images, actions = batch.actions.shape[:2]
     questions, length = batch.question_tokens.shape[1:]
     queries, answers = batch.answer_tokens.shape[1:]

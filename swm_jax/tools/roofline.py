@@ -1,16 +1,16 @@
-"""How long a compiled step takes at best and at worst, from counted work.
+"""Roofline bounds of the time of a compiled step, from counted work.
 
-Three terms, each for one chip: operations over the rate of its matrix units, bytes
-over the bandwidth of its memory, bytes received over the links that feed it.
+Three terms, each for one chip: operations over the peak rate of its matrix units, bytes
+over the bandwidth of its memory, bytes received over that of its interconnect links.
 
-- At best everything overlaps: the largest of the three at the chip's paper rates.
-- At worst matrix products reach `MATMUL_SHARE` of the paper rate and no collective
-  hides behind them: the larger of the first two, plus the third.
+- Best case, full overlap: the largest of the three at the chip's peak rates.
+- Worst case: matrix products reach `MATMUL_SHARE` of the peak rate and no collective
+  overlaps with them: the larger of the first two, plus the third.
 
-A collective of n devices moves what bandwidth-optimal rings move (`Collective`), in
-over the links of the device of its group that has the fewest, and waits
-`HOP_SECONDS` for every hop. A group whose devices do not fill their box of the
-interconnect shares its links with other groups.
+A collective of n devices transfers the bytes of bandwidth-optimal rings (`Collective`)
+over the links of the group's device with the fewest links, plus `HOP_SECONDS` per hop.
+A group whose devices do not fill their bounding box in the interconnect shares its
+links with other groups.
 """
 
 import dataclasses
@@ -30,9 +30,9 @@ class StepTime:
     """Seconds of one step on one chip.
 
     Attributes:
-      compute: matrix products at the paper rate.
-      memory: traffic with memory.
-      network: collectives, one after the other.
+      compute: matrix products at the peak rate.
+      memory: memory traffic.
+      network: sum of the collectives.
       limiting: the collective kind and axes that take most of `network`, "" if none.
     """
 
@@ -43,17 +43,17 @@ class StepTime:
 
     @property
     def best(self) -> float:
-        """Everything overlaps."""
+        """Time with full overlap."""
         return max(self.compute, self.memory, self.network)
 
     @property
     def worst(self) -> float:
-        """No collective overlaps, and products are slower than on paper."""
+        """Time without overlap of collectives, and products below the peak rate."""
         return max(self.compute / MATMUL_SHARE, self.memory) + self.network
 
     @property
     def bound(self) -> str:
-        """What takes longest at the rates on paper."""
+        """Name of the largest term at the peak rates."""
         terms = {
             "matrix products": self.compute,
             "memory": self.memory,
@@ -70,16 +70,16 @@ def step_time(
     found: Sequence[Collective],
     closed_rings: bool = True,
 ) -> StepTime:
-    """The three terms of a program.
+    """Roofline terms of a program.
 
     Args:
-      slice_: where it runs.
+      slice_: of the mesh.
       mesh_devices: the mesh's devices, whose flat order numbers them.
       flops: operations of one chip.
       traffic: bytes of one chip.
       found: the program's collectives.
-      closed_rings: False counts rings as lines, so that slices of any size have links
-        alike.
+      closed_rings: False counts rings as lines, so that slices of all sizes have equal
+        links.
     """
     coords = np.array([device.coords for device in mesh_devices.flat])
     spent: dict[str, float] = {}
@@ -102,7 +102,10 @@ def collective_seconds(
     """Seconds of one execution of a collective.
 
     Args:
-      coords: int[devices, 3], where the mesh's devices stand in the interconnect.
+      slice_: of the devices.
+      coords: int[devices, 3], coordinates of the mesh's devices in the interconnect.
+      each: the collective.
+      closed_rings: as for `step_time`.
     """
     points = coords[list(each.group)]
     extent = np.ptp(points, axis=0) + 1

@@ -1,12 +1,12 @@
-"""TPU slices by name, on machines without a TPU: facts, and devices to compile for.
+"""TPU slices by name, without a TPU: specifications, and devices to compile for.
 
     slice_ = get_slice("v5e:4x4")
     mesh = Mesh(np.reshape(slice_.devices, (1, 16)), ("data", "fsdp"))
 
-A compiler needs no chip, only libtpu. It must stay out of the environment's own
-packages: every JAX process would reach for it, and its lock file stops the second one.
-It is found by `TPU_LIBRARY_PATH`, in the environment's folder `libtpu` (`make libtpu`
-puts it there), or by import.
+Compilation needs libtpu but no chip. libtpu is kept outside of the environment's
+site-packages: there every JAX process would load it, and its lock file admits only one.
+It is searched by `TPU_LIBRARY_PATH`, in the environment's folder `libtpu` (installed by
+`make libtpu`), and by import.
 
 Facts of the chips are Google's: https://cloud.google.com/tpu/docs, pages v4, v5e, v5p
 and v6e, read in November 2026. A link's rate is the documented interconnect rate of a
@@ -31,22 +31,22 @@ GB, GIB = 1e9, 2**30
 
 
 class TopologyError(ValueError):
-    """A slice that does not exist, or no libtpu to ask; one line says what to do."""
+    """Unknown slice, or missing libtpu; the message is one line with the remedy."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What a chip can do, on paper.
+    """Specification of a chip.
 
     Attributes:
       name: "v4", "v5e", "v5p" or "v6e".
       bf16_flops: FLOP/s of bfloat16 matrix products.
-      hbm_bytes: memory that a program may use, as libtpu says when it refuses one.
+      hbm_bytes: memory available to a program, from libtpu's out-of-memory message.
       hbm_bandwidth: bytes/s.
       link_bandwidth: bytes/s of one interconnect link, one way.
       axes: of the interconnect's mesh or torus.
       wraps_at: extent from which an axis of a slice is closed to a ring.
-      options: what libtpu wants to hear besides the shape.
+      options: arguments of libtpu besides the shape.
     """
 
     name: str
@@ -80,9 +80,9 @@ class Slice:
 
     Attributes:
       name: "v5e:4x4".
-      chip: of which it is made.
+      chip: its kind of chip.
       shape: chips along each axis of the interconnect.
-      devices: to compile for, one per chip; they cannot run anything.
+      devices: one per chip, for compilation only.
     """
 
     name: str
@@ -97,7 +97,7 @@ class Slice:
 
     @property
     def rings(self) -> int:
-        """Axes along which the chips form a ring, not a line."""
+        """Number of axes along which the chips form a closed ring."""
         whole = [n for n in self.shape if n >= self.chip.wraps_at]
         # v4 and v5p close their rings between cubes of 4 x 4 x 4 only.
         if self.chip.axes == 3 and len(whole) < 3:
@@ -106,7 +106,7 @@ class Slice:
 
     @property
     def links(self) -> int:
-        """Links of the chip that has the fewest: one per axis, two along a ring."""
+        """Smallest number of links of a chip: one per axis, two along a ring."""
         return sum(n > 1 for n in self.shape) + self.rings
 
 
@@ -114,7 +114,7 @@ def parse_slice(name: str) -> tuple[Chip, tuple[int, ...]]:
     """Chip and shape of a slice's name, without libtpu.
 
     Raises:
-      TopologyError: no such chip, or no such shape.
+      TopologyError: an unknown chip or shape.
     """
     kind, _, shape = name.partition(":")
     if kind not in CHIPS:
@@ -140,13 +140,13 @@ def parse_slice(name: str) -> tuple[Chip, tuple[int, ...]]:
 
 
 def get_slice(name: str) -> Slice:
-    """A slice with devices that programs can be compiled for.
+    """Slice with devices for ahead-of-time compilation.
 
     Args:
       name: chip and shape, for example "v5e:4x4" or "v5p:2x2x4".
 
     Raises:
-      TopologyError: libtpu is not there, or knows no such slice.
+      TopologyError: libtpu is missing, or rejects the slice.
     """
     chip, sizes = parse_slice(name)
     _prepare(find_libtpu())
@@ -173,10 +173,10 @@ def get_slice(name: str) -> Slice:
 
 
 def find_libtpu() -> Path:
-    """The compiler's library.
+    """Path of libtpu, the compiler's library.
 
     Raises:
-      TopologyError: it is nowhere; the message says how to get it.
+      TopologyError: not found; the message has the command that installs it.
     """
     named = os.environ.get("TPU_LIBRARY_PATH")
     if named:
@@ -198,7 +198,7 @@ def find_libtpu() -> Path:
 
 
 def _prepare(library: Path) -> None:
-    """Tells libtpu that there is neither a chip nor a metadata server to ask."""
+    """Sets libtpu's variables for a host without chips and metadata server."""
     os.environ["TPU_LIBRARY_PATH"] = str(library)
     for name, value in {
         "TPU_SKIP_MDS_QUERY": "1",

@@ -1,4 +1,4 @@
-"""Bytes that a compiled program moves between a chip and its memory."""
+"""Memory traffic of a compiled program: bytes between a chip and its HBM."""
 
 import functools
 import re
@@ -11,7 +11,7 @@ _NO_TRAFFIC = {
     "conditional", "call", "after-all", "partition-id", "replica-id", "opt-barrier",
     "iota", "async-start", "async-update",
 }  # fmt: skip
-# Calls that name memory, or begin and end what is counted as a collective.
+# Operations without traffic: they alias memory, or begin or end a collective.
 _NAMES_ONLY = re.compile(
     r'custom_call_target="(AllocateBuffer|AsyncCollective(Start|Done)|ConcatBitcast'
     r'|AssumeGatherIndicesInBound)"'
@@ -21,10 +21,10 @@ _NAMES_ONLY = re.compile(
 def memory_traffic(program: Program) -> int:
     """Bytes that kernels read from and write to memory, per call of the program.
 
-    Every kernel reads its operands and writes its result, once; of an operand that is
-    only sliced, the slice. What lies in the chip's own memory costs nothing, nor does
-    what a kernel hands on as it is. A collective that goes on beside other kernels is
-    an operand of each of them, but its bytes move once.
+    Every kernel reads its operands and writes its result once; of an operand that is
+    only sliced, the slice counts. Arrays in on-chip memory and operands passed through
+    unchanged are free. An asynchronous collective is an operand of each kernel that it
+    overlaps with, but its bytes count once.
     """
     total, collectives = 0, {}
     for where, instructions in program.computations.items():

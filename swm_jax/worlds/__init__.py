@@ -1,10 +1,10 @@
-"""Simulated worlds: one folder each, with its physics, pictures, tasks and language.
+"""Simulated worlds: one folder each, with its physics, renderers, tasks and language.
 
     world = worlds.load("board")
     env = worlds.load_env("board", backend="mujoco", block_set="unseen")
 
-A world's folder says everything about it and exposes `WORLD`, a `world.World`. Nothing
-is imported before it is asked for.
+Everything about a world is in its folder, which exposes `WORLD`, a `world.World`.
+Worlds are imported on first use.
 """
 
 import functools
@@ -29,7 +29,7 @@ _FOLDERS = {  # name -> the package that exposes `WORLD`
 
 
 def names() -> tuple[str, ...]:
-    """Every registered name."""
+    """Names of all registered worlds."""
     return tuple(_FOLDERS)
 
 
@@ -38,18 +38,18 @@ def load(name: str) -> "World":
     """The world of that name.
 
     Raises:
-      ValueError: there is none; the message suggests the nearest name.
+      ValueError: an unknown name; the message suggests the nearest.
     """
     return importlib.import_module(_FOLDERS[known("world", name, _FOLDERS)]).WORLD
 
 
 def language(name: str) -> "Language":
-    """What can be asked of a world."""
+    """Language of a world: its question types and wordings."""
     return load(name).language
 
 
 def languages() -> tuple["Language", ...]:
-    """The languages of all worlds, each once."""
+    """Distinct languages of all worlds."""
     every = [language(name) for name in names()]
     return tuple({each.name: each for each in every}.values())
 
@@ -59,7 +59,7 @@ def question_types() -> dict[int, "QuestionType"]:
     """The question types of all worlds by id.
 
     Raises:
-      ValueError: two types of one id or name.
+      ValueError: two types with the same id or name.
     """
     kinds = [kind for each in languages() for kind in each.types]
     found = {kind.id: kind for kind in kinds}

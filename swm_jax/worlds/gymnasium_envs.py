@@ -1,17 +1,17 @@
 """Tasks of every world as Gymnasium environments, single and vectorised.
 
 Importing this module registers an id per world and task, such as
-`swm_jax/BoardBlockToBlock-v0` and `swm_jax/CubeStack-v0`; Gymnasium imports it by
-itself when the id names the module:
+`swm_jax/BoardBlockToBlock-v0` and `swm_jax/CubeStack-v0`; Gymnasium imports it
+automatically when the id names the module:
 
     gymnasium.make("swm_jax.worlds.gymnasium_envs:swm_jax/BoardReach-v0")
 
 Observation: `image` uint8[h, w, 3] (left out when `image_size` is None), the arrays of
 the world's scene (positions in metres, angles in -pi..pi, `block_id` as int64), and
-`goal_blocks` int64[n] (ids of the blocks the task is about; like `block_id` they index
-the object names of the world's language).
-Action: float32[A], the world's own. Reward: 1 on the step that wins, which ends the
-episode, else 0. A reset with a seed is the benchmark's episode of that seed.
+`goal_blocks` int64[n] (ids of the task's blocks; like `block_id` they index the object
+names of the world's language).
+Action: float32[A], as defined by the world. Reward: 1 on the step of success, which
+ends the episode, else 0. A reset with a seed is the benchmark's episode of that seed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,8 +38,8 @@ class WorldGymEnv(gymnasium.Env):
     Args:
       world: name of a world.
       task: one of the world's; None for the first.
-      which: what the task is about, as keywords of the world's `make_task`; what it
-        does not say follows from the seed.
+      which: objects of the task, as keywords of the world's `make_task`; those not
+        given are drawn from the seed.
       image_size: height and width of the picture, or None for poses only.
       render_mode: None or "rgb_array".
       backend: of `swm_jax.worlds.load_env`.
@@ -93,10 +93,10 @@ class WorldGymEnv(gymnasium.Env):
 
 
 class WorldVectorEnv(VectorEnv):
-    """Many envs stepped together, each with its own start; resets on next step.
+    """Batched envs with separate starts and autoreset on the next step.
 
     Args:
-      num_envs: how many.
+      num_envs: number of envs.
       **kwargs: as for `WorldGymEnv`.
     """
 
@@ -177,7 +177,7 @@ class WorldVectorEnv(VectorEnv):
 
 
 class _Desk:
-    """What the single and the vectorised env share."""
+    """Shared implementation of the single and the vectorised env."""
 
     def __init__(
         self, world, task, which=None, image_size=(180, 320), backend=None, **config
@@ -241,12 +241,12 @@ class _Desk:
         return observation
 
     def picture(self, states: Any) -> np.ndarray:
-        """uint8[B, height, width, 3], for people."""
+        """Images for display, uint8[B, height, width, 3]."""
         return np.asarray(self._shown(states))
 
 
 def gymnasium_id(world: str, task: str) -> str:
-    """Such as "swm_jax/BoardBlockToBlock-v0"."""
+    """Gymnasium id, such as "swm_jax/BoardBlockToBlock-v0"."""
     words = f"{world}_{task}".split("_")
     return f"swm_jax/{''.join(word.capitalize() for word in words)}-v0"
 

@@ -1,15 +1,15 @@
-"""A world: the manifest of typed parts that its folder exposes as `WORLD`.
+"""World: a manifest of typed parts, which a world's folder exposes as `WORLD`.
 
-    part       says
+    part       content
     env        engines, settings, width and limit of actions
-    scene      the struct of poses, and how stored arrays become one
+    scene      the struct of poses, and its stored arrays
     language   question types, wordings, rules
-    tasks      how an episode starts and when it is won
-    goals      what a planner wants to hear, by task and preset
-    looks      colours, light and camera of pictures, by name
-    render     scenes -> pictures, on the device and on the host
-    policies   who acts in generated episodes, and the default generation config
-    planner    settings that differ from a planner's own
+    tasks      starts of episodes and conditions of success
+    goals      questions with desired answers, by task and preset
+    looks      colours, light and camera of images, by name
+    render     scenes -> images, on the device and on the host
+    policies   policies of generated episodes, and the default generation config
+    planner    settings that differ from a planner's defaults
 
 Axes: B worlds, A action width, n blocks.
 """
@@ -34,13 +34,13 @@ from swm_jax.questions.task_goals import Goals
 
 @dataclasses.dataclass(frozen=True)
 class Task(abc.ABC):
-    """One task of the benchmark about particular blocks.
+    """Task of the benchmark for particular blocks.
 
     Attributes:
       name: one of `Tasks.names`.
-      slots: slots of the blocks it is about, in the order of `names`.
+      slots: slots of the task's blocks, in the order of `names`.
       names: their names.
-      max_steps: control steps after which an episode is lost.
+      max_steps: largest number of control steps of an episode.
     """
 
     name: str
@@ -50,15 +50,15 @@ class Task(abc.ABC):
 
     @property
     def task(self) -> str:
-        """An id such as "block_to_block:green cube,blue moon"."""
+        """Id such as "block_to_block:green cube,blue moon"."""
         return f"{self.name}:{','.join(self.names)}"
 
     @abc.abstractmethod
     def reset(self, env: Any, key: Key[jax.Array, ""]) -> Any:
-        """A start of this task, in an env of its world.
+        """Initial state of this task, in an env of its world.
 
         Raises:
-          ValueError: the env lacks a block of the task.
+          ValueError: a block of the task is missing in the env.
         """
 
     @abc.abstractmethod
@@ -72,12 +72,12 @@ class Task(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Tasks:
-    """The tasks of a world.
+    """Tasks of a world.
 
     Attributes:
-      names: of all of them.
-      make: (name, seed, settings of the env, **which) -> task. What `which` does not
-        say follows from the seed; what it may say is the world's own.
+      names: of all tasks.
+      make: (name, seed, settings of the env, **which) -> task. `which` are keywords of
+        the world that select objects; those not given are drawn from the seed.
       success: (name, scene, slots) -> bool[...], as `Task.success` for slots
         int32[..., n]; may be traced.
     """
@@ -89,13 +89,13 @@ class Tasks:
 
 @dataclasses.dataclass(frozen=True)
 class Renderers:
-    """Scenes -> pictures.
+    """Renderers of a world.
 
     Attributes:
       device: (scene, height, width, *, supersample, look) -> uint8[..., h, w, 3], in
         JAX, for scenes with any leading axes.
-      host: the same by MuJoCo's own renderer, on numpy arrays.
-      size: height and width of a picture that people look at.
+      host: the same by MuJoCo's renderer, on numpy arrays.
+      size: height and width of images for display.
     """
 
     device: Callable[..., UInt8[Array, "... h w 3"]]
@@ -105,18 +105,18 @@ class Renderers:
 
 @dataclasses.dataclass(frozen=True)
 class Policies:
-    """Who acts in generated episodes; pure functions of one episode, to be vmapped.
+    """Policies of generated episodes; pure functions of one episode, to be vmapped.
 
     Attributes:
-      names: of the policies that share a data set's episodes.
-      first_memory: key -> what policies keep between the steps of an episode.
+      names: of the policies in a data set's mixture.
+      first_memory: key -> initial memory of the policies, carried between steps.
       act: (key, step, index of the policy, scene, memory) -> action [A], memory.
       starts: (env, keys [B], config) -> states at rest.
-      generation: what a generation config of this world adds to the default.
-      check: raises ValueError for such a config that cannot work.
-      settings: fields of that config which its envs are built with.
-      expert: (env, scene, task, seed, key) -> action [A] that brings a task forward.
-      others_act: stored episodes may come from policies that are not in `names`.
+      generation: fields of this world in a generation config.
+      check: raises ValueError for an invalid generation config.
+      settings: names of the config's fields that are settings of the env.
+      expert: (env, scene, task, seed, key) -> action [A] of a scripted expert.
+      others_act: whether stored episodes may come from policies outside `names`.
     """
 
     names: tuple[str, ...]
@@ -131,7 +131,7 @@ class Policies:
 
 
 def check_near_share(config: ml_collections.ConfigDict) -> None:
-    """A `check` of generation configs: raises unless `near_share` is a share."""
+    """Raises a ValueError unless a generation config's `near_share` is in 0..1."""
     if not 0 <= config.near_share <= 1:
         raise ValueError(
             f"config.near_share is {config.near_share!r}, expected a share between 0 "
@@ -158,7 +158,7 @@ class PlannerSettings:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class World:
-    """Everything about one world; the parts are described above.
+    """One world; its parts are described at the head of this module.
 
     Attributes:
       name: as registered in `swm_jax.worlds`.
@@ -179,8 +179,8 @@ class World:
         """Builds an env.
 
         Args:
-          backend: a key of `env.engines`, such as "mujoco" or "mjx"; None for the one
-            that suits where JAX runs.
+          backend: a key of `env.engines`, such as "mujoco" or "mjx"; None picks one by
+            JAX's default device.
           **settings: fields of `env.settings()` that differ.
 
         Raises:
@@ -189,7 +189,7 @@ class World:
         return self.env.make(backend, self.name, **settings)
 
     def make_task(self, name: str, seed: int, env: Env, **which: Any) -> Task:
-        """The task of that name and seed about what is in an env.
+        """Task of a name and seed, for the objects of an env.
 
         Raises:
           ValueError: an unknown task; the message suggests one.
@@ -201,28 +201,28 @@ class World:
         return self.goals.make(task.name, task.names, preset)
 
     def most_questions(self, tasks: Iterable[str], preset: str) -> int:
-        """How many questions the goals of some tasks have at most."""
+        """Largest number of questions of the goals of some tasks."""
         made = (self.tasks.make(name, 0, self.env.settings()) for name in tasks)
         return max(question_count(self.goal(task, preset)) for task in made)
 
     def make_planner(self, name: str, **overrides: Any) -> Planner:
-        """A planner of this world's actions, see `swm_jax.planning.get_planner`."""
+        """Planner for this world's actions, see `swm_jax.planning.get_planner`."""
         return get_planner(name, self.planner.of(name), **overrides)
 
     def look(self, name: str) -> Any:
         """The look of that name.
 
         Raises:
-          ValueError: there is none; the message suggests the nearest.
+          ValueError: an unknown name; the message suggests the nearest.
         """
         return self.looks[known("look", name, self.looks)]
 
     def pictures(
         self, env: Env, height: int, width: int, look: Any = None, supersample: int = 2
     ) -> Callable[[Any], UInt8[Array, "B h w 3"]]:
-        """A function from states of an env to pictures; compiled once.
+        """Function from states of an env to images, compiled once.
 
-        An env with a camera of its own (a method `pictures`) draws them itself.
+        An env with a renderer of its own (a method `pictures`) uses that.
         """
         own = getattr(env, "pictures", None)
         if own is not None:

@@ -1,1 +1,1 @@
-"""What several measurements share: clocks, workloads, ways to train."""
+"""Shared parts of the benchmarks: timing, workloads, ways to train."""

@@ -1,8 +1,8 @@
-"""A point mass, a goal and a round obstacle between them: dynamics for planners alone.
+"""Point mass with a goal behind a round obstacle, to compare planners.
 
-Both libraries get the same few lines, written in what they have in common (`xp` is
-`jax.numpy` or `torch`). As a world model it answers one question, with the margin
-minus the cost, so that our planners see exactly the cost that the others minimise.
+Dynamics and cost are shared by both libraries (`xp` is `jax.numpy` or `torch`). As a
+world model it answers one question, whose margin is minus the cost, so that our
+planners minimise the same cost as the others.
 
 Axes: S scenes, N candidates, H actions, K = 1 horizon, Q = 1 question, C = 2 answers.
 """
@@ -21,7 +21,7 @@ OBSTACLE, RADIUS = (0.15, 0.01), 0.06
 
 
 def step(xp, state, action):
-    """[..., 4] position and velocity, one action [..., 2] later."""
+    """Next state [..., 4] (position and velocity) after an action [..., 2]."""
     velocity = 0.8 * state[..., 2:] + 0.5 * action
     return xp.concatenate([state[..., :2] + velocity, velocity], -1)
 
@@ -36,7 +36,7 @@ def running_cost(xp, state, action):
 
 
 def chunk_cost(actions):
-    """[..., H, 2] -> [...]: total cost from rest at the origin, in jax."""
+    """Total cost [...] of actions [..., H, 2] from rest at the origin, in JAX."""
     start = jnp.zeros((*actions.shape[:-2], 4))
 
     def advance(state, action):
@@ -63,7 +63,7 @@ class PointMass:
 
 
 def question(scenes: int = 1):
-    """Observation, questions and goal that the point mass does not look at."""
+    """Placeholder observation, questions and goal, which the point mass ignores."""
     ids = np.zeros((scenes, 1), np.int32)
     questions = QuestionBatch(
         tokens=ids[..., None],

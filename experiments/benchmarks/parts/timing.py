@@ -1,4 +1,4 @@
-"""Times of several programs, taken side by side."""
+"""Timing of several programs in alternation."""
 
 import importlib.util
 import os
@@ -8,7 +8,7 @@ import jax
 
 
 def machine() -> str:
-    """What a measurement was taken on, in one line."""
+    """Description of the machine in one line: device, cores, load, version."""
     return (
         f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, load "
         f"{os.getloadavg()[0]:.1f}, jax {jax.__version__}: on a busy machine only "
@@ -17,14 +17,14 @@ def machine() -> str:
 
 
 def side_by_side(*calls, turns: int = 7, seconds: float = 300.0) -> list[float]:
-    """Shortest seconds of each call, the one that other processes disturbed least.
+    """Shortest time of each call in seconds, which is least affected by other load.
 
-    Turns are taken, so that all calls see the same load.
+    Calls alternate, so that all have the same load.
 
     Args:
-      *calls: without arguments; what they return is waited for.
-      turns: of every call, after one that is not counted.
-      seconds: no turn begins after these, but for the first.
+      *calls: functions without arguments, whose results are waited for.
+      turns: of every call, after a warm-up.
+      seconds: time limit after which no further turn starts.
     """
     began, spent = time.perf_counter(), [[] for _ in calls]
     for call in calls:
@@ -40,7 +40,7 @@ def side_by_side(*calls, turns: int = 7, seconds: float = 300.0) -> list[float]:
 
 
 def installed(*packages: str) -> bool:
-    """Whether all of some packages are there; says which are not."""
+    """Whether all packages are installed; prints the missing ones."""
     missing = [p for p in packages if importlib.util.find_spec(p) is None]
     if missing:
         print(f"left out, not installed: {', '.join(missing)}")

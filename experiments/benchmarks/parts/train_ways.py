@@ -1,7 +1,7 @@
-"""The ways to train that `train.py` measures, each ready to run one step.
+"""Ways to train for `train.py`, as functions of one step.
 
 `jax_way` is our train step on a mesh over all devices, packed or with one question per
-sequence; `reference_way` the loop of PyTorch's users on the same sequences.
+sequence; `reference_way` is the usual PyTorch loop on the same sequences.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ QUERIES, QUESTIONS = 24, 12
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """What one preset measures.
+    """Sizes and ways of one preset.
 
     Attributes:
       overrides: fields of the model that differ from the 3B model's.
@@ -63,7 +63,7 @@ PRESETS = {
         {}, images=96, accumulate=3, sequences=96, micro_batch=16,
         ways=("reference", "packed", "lora", "single"), square=8192,
     ),
-    # Seconds on a laptop: to try the program, not to learn anything.
+    # Seconds on a laptop, to test the program.
     "tiny": Preset(
         {"depth": 1, "vision_depth": 1, "vocab_size": 512, "dtype": "float32",
          "remat": "none", "image_size": 28, "width": 64, "mlp": 128, "head_dim": 16,
@@ -76,12 +76,12 @@ PRESETS = {
 
 @dataclasses.dataclass
 class Way:
-    """One way to train, ready to run.
+    """A way to train, compiled.
 
     Attributes:
-      step: one optimizer step; returns the loss when it is done.
-      labels, tokens, flops, executed: of one step; `executed` counts what
-        rematerialisation computes again.
+      step: runs one optimizer step and returns the loss.
+      labels, tokens, flops, executed: of one step; `executed` includes recomputation by
+        rematerialisation.
       seconds: measured steps.
     """
 
@@ -174,7 +174,7 @@ def reference_way(preset: Preset) -> Way | None:
 
 
 def _agreement(model, params, torch_model, batch, queries) -> str:
-    """How far the two ways with one question per sequence are apart."""
+    """Difference of the losses of the two ways with one question per sequence."""
     import torch
 
     few = queries[:4]

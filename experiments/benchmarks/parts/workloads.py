@@ -1,4 +1,4 @@
-"""Random weights, batches, scenes and actions to measure on, and bare products."""
+"""Random weights, batches, scenes and actions for benchmarks, and matrix products."""
 
 import functools
 
@@ -20,10 +20,10 @@ HORIZON, WORDS = 16, 12  # actions of a chunk, tokens of a question
 def random_batch(
     config: ModelConfig, images: int, questions: int, queries: int, seed: int = 0
 ) -> TrainBatch:
-    """A batch of noise, numpy: every question asked about as often as any other.
+    """Random numpy batch with evenly used questions.
 
-    Questions have 10 to 16 tokens or as many as the model allows, answers their word
-    and eos; horizons are uniform from 0 to the longest.
+    Questions have 10 to 16 tokens (or the model's limit), answers a word and eos;
+    horizons are uniform from 0 to the longest.
     """
     c, rng = config, np.random.default_rng(seed)
     most = min(16, c.max_question_tokens)
@@ -54,7 +54,7 @@ def random_batch(
 def one_question_per_sequence(
     batch: TrainBatch, limit: int | None = None
 ) -> TrainBatch:
-    """The same queries, each with its image, actions and question to itself.
+    """Unpacked batch: one sequence per query, with its own image and question.
 
     Args:
       batch: B images of R queries, numpy; without dense targets.
@@ -107,13 +107,13 @@ def random_scene(config: ModelConfig, questions: int):
 
 
 def random_actions(config: ModelConfig, count: int):
-    """Chunks of the size that pushes on the board have."""
+    """Random action chunks with the magnitude of pushes on the board."""
     shape = (1, count, HORIZON, config.action_size)
     return 0.02 * jax.random.normal(jax.random.key(3), shape)
 
 
 def matrix_products(config: ModelConfig, tokens: int, passes: int):
-    """The decoder's weight products alone, for so many tokens, pass after pass."""
+    """Program of the decoder's weight products alone, for `tokens` and `passes`."""
     c, keys = config, jax.random.split(jax.random.key(7), 7)
     inner = c.heads * c.head_dim
     shapes = (

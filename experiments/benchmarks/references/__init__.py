@@ -1,1 +1,1 @@
-"""What is measured against: the loops and loaders that others use."""
+"""References for comparison: published loops and usual data loaders."""

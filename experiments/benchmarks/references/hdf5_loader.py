@@ -1,12 +1,12 @@
-"""What data loading is measured against: a PyTorch DataLoader over an HDF5 file.
+"""Reference for data loading: a PyTorch DataLoader over an HDF5 file.
 
-The file has the layout in which robot data are published (robomimic and its like):
+The file has the usual layout of published robot data (robomimic and similar):
 
     data/demo_0/obs/image   uint8[T + 1, h, w, 3], gzip, one chunk per frame
     data/demo_0/actions     float32[T, A]
 
-and beside it the tuples as a table, one item each, with the question's tokens made
-beforehand, so that no tokenizer is timed:
+and a table of tuples, one item each, with tokenised questions, so that tokenisation is
+not timed:
 
     tuples/demo, t, horizon, answer   int32[n]
     tuples/question                   int32[n, tokens]
@@ -56,7 +56,7 @@ def write_hdf5(
 
 
 class Hdf5Tuples(torch.utils.data.Dataset):
-    """One item per tuple; each worker opens the file for itself."""
+    """Data set with one item per tuple; each worker opens the file separately."""
 
     def __init__(self, path: str, actions: int):
         self._path, self._actions, self._file = path, actions, None

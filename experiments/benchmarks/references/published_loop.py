@@ -1,15 +1,15 @@
-"""The published loop in PyTorch: `transformers` with our weights.
+"""The published scoring loop in PyTorch: `transformers` with our weights.
 
 One sequence per (candidate, question, sub-chunk): image tokens, the actions so far,
-bos, the question, a newline; everything sees everything. No keys can be cached: image
-tokens see the actions, so every layer's keys change with the candidate.
+bos, the question, a newline, with full attention. Keys cannot be cached: image tokens
+attend to the actions, so every layer's keys depend on the candidate.
 
-`tuned` is what a careful programmer makes of that: image features once per replan,
-equal lengths batched without padding, the last position alone, the answers' rows
-alone. `literal` runs it as published: the image tower for every sequence, the whole
-vocabulary at every position.
+`tuned` is an optimised version: image features once per replan, sequences of equal
+length batched without padding, logits at the last position and for the answers only.
+`literal` is the published one: the image tower for every sequence, the whole vocabulary
+at every position.
 
-Weights are shared with jax, not copied, but for a few small ones.
+Weights are shared with JAX without copies, except for a few small ones.
 Axes: N candidates, H actions, K sub-chunks, Q questions, T tokens, C answers.
 """
 
@@ -29,7 +29,7 @@ class PublishedLoop:
 
     Args:
       params: our tree, in the dtype to compute in.
-      config: its sizes; the layout does not matter.
+      config: its sizes; the layout is ignored.
       image: of the scene, of the model's own size.
       questions: of equal lengths.
       answers: one token each.
@@ -96,7 +96,7 @@ class PublishedLoop:
     def literal(
         self, actions: Float[np.ndarray, "N H A"], batch: int, threads: int = 0
     ) -> Float[np.ndarray, "N K Q C"]:
-        """Log-probabilities among the whole vocabulary."""
+        """Log-probabilities over the whole vocabulary, as published."""
 
         def read(rows, question):
             pixels = self.pixels.expand(len(rows), -1, -1, -1)
@@ -142,7 +142,7 @@ class PublishedLoop:
 
 
 def _shared_model(tree: dict, config: ModelConfig) -> PaliGemmaForConditionalGeneration:
-    """The model over our arrays, transposed where its matrices lie the other way."""
+    """`transformers`' model with views of our arrays, transposed where needed."""
     described = write_config(config, {}, action=False, dtype=config.dtype)
     described = PaliGemmaConfig.from_dict(described)
     described.text_config.vocab_size = config.vocab_size
@@ -160,7 +160,7 @@ def _shared_model(tree: dict, config: ModelConfig) -> PaliGemmaForConditionalGen
             state[names[name]] = turned.reshape(rule.their_shape(shape))
     state["lm_head.weight"] = tree["llm/embedder/input_embedding"]
     model.load_state_dict(state, strict=True, assign=True)
-    # Buffers that no checkpoint holds are still to be made.
+    # Buffers outside of the checkpoint must be created.
     embeddings = next(m for m in model.modules() if hasattr(m, "position_ids"))
     embeddings.position_ids = torch.arange(config.image_tokens)[None]
     decoder = model.model.language_model

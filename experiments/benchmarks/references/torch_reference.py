@@ -1,10 +1,11 @@
-"""The reference way to train: PyTorch, `transformers`, one question per sequence.
+"""Reference for training: PyTorch and `transformers`, one question per sequence.
 
-A sequence holds image tokens, the actions up to the question's horizon, bos, question
-and newline, all of which see one another, then the answer, causal; positions count from
-1. The loop is the Trainer's: collate, forward, backward, clip, AdamW. Image tower and
-decoder are `transformers`' own with SDPA attention; weights come through the exporter
-of `swm_jax.convert`. As in our step, logits are computed where answers are read only.
+A sequence is a prefix of image tokens, actions up to the question's horizon, bos,
+question and newline with full attention, then the causal answer; positions start at 1.
+The loop is that of `transformers.Trainer`: collate, forward, backward, clip, AdamW.
+Image tower and decoder are from `transformers` with SDPA attention; weights are
+converted by the exporter of `swm_jax.convert`. As in our step, logits are computed at
+answer tokens only.
 """
 
 import tempfile
@@ -42,8 +43,8 @@ class ReferenceModel(nn.Module):
 
         Args:
           batch: numpy arrays.
-          queries: (image, query) pairs; each of them is a sequence of its own, with
-            its own run of the image tower.
+          queries: (image, query) pairs, each a separate sequence with its own run of
+            the image tower.
         """
         c, device = self.config, self.action.weight.device
         rows = [self._tokens(batch, *query) for query in queries]
@@ -75,7 +76,7 @@ class ReferenceModel(nn.Module):
             targets += list(answer)
         index = torch.tensor(where, device=device)
         logits = self.paligemma.lm_head(out[index[:, 0], index[:, 1]])
-        logits = logits[:, : c.vocab_size].float()  # behind it are placeholders
+        logits = logits[:, : c.vocab_size].float()  # without padding of the vocabulary
         targets = torch.tensor(targets, device=device)
         loss = nn.functional.cross_entropy(logits, targets, reduction="none")
         total = torch.zeros(len(rows), device=device)
@@ -108,7 +109,7 @@ class ReferenceModel(nn.Module):
 def load_paligemma(
     config: ModelConfig, params: Mapping[str, Any]
 ) -> PaliGemmaForConditionalGeneration:
-    """`transformers`' model with our weights, by way of a folder on disk."""
+    """`transformers`' model with our weights, exported to a folder and loaded."""
     leaves = {
         key: _leaf(np.asarray(leaf))
         for key, leaf in named_leaves(params).items()
@@ -124,7 +125,7 @@ def load_paligemma(
 
 
 class Trainer:
-    """Accumulates micro-batches, clips, steps: what `transformers.Trainer` does.
+    """Optimizer step with micro-batches and clipping, as in `transformers.Trainer`.
 
     Args:
       model: the reference model, on its device.

@@ -1,8 +1,8 @@
-"""How well a world model answers, whether it means it, and what it goes by.
+"""Accuracy and calibration of a world model's answers, with probes for shortcuts.
 
-Three probes expose shortcuts: the same model told that nothing is done, the same
-model shown another scene, and a table of frequencies that sees question and horizon
-alone. A model that predicts loses much to all of them.
+Three probes: the same model with zero actions, the same model with the image of another
+scene, and a table of answer frequencies by question and horizon. A model that uses
+image and actions is far better than each of them.
 
 Axes: S starts, Q questions of a start, K horizons, n queries, C answers.
 """
@@ -29,18 +29,20 @@ def answer(
     """Logits of the answers to every query, by the model and under each probe.
 
     Args:
-      answerer: what answers.
-      queries: what it is asked.
+      answerer: the model.
+      queries: questions about starts.
       say: called with the number of starts done after every batch.
     """
     count = len(queries.episode)
-    # Shown another scene: the start of another episode, a third of the way round.
+    # Image of another episode: a shift by a third of the starts, which are grouped by
+    # episode.
     other = np.roll(np.arange(count), -(count // 3) or -1)
     lists = [[queries.table.question(g) for g in row] for row in queries.asked]
     batch = question_batch(lists, answerer.tokenizer, answerer.question_length)
     logits = {name: [] for name in PROBES}
     take = lambda tree, index: jax.tree.map(lambda x: np.asarray(x)[index], tree)
     for begin in range(0, count, BATCH):
+        # Pad the last batch with repeats, a fixed shape for a single compilation.
         rows = np.minimum(np.arange(begin, begin + BATCH), count - 1)
         kept = min(BATCH, count - begin)
         actions = queries.actions[rows]
@@ -61,15 +63,15 @@ def answer(
 
 
 def examine(queries: Queries, logits: dict[str, np.ndarray], source: str) -> dict:
-    """The `qa` part of results.json.
+    """The `qa` section of results.json: accuracy by type and horizon, calibration.
 
-    `types_above_majority` counts the types whose interval lies above the balanced
-    majority answer (0.5): one that merely happens to stand at 0.51 does not count.
+    `types_above_majority` counts the types whose whole 95 % interval lies above the
+    accuracy of a constant answer, which is 0.5 on balanced questions.
 
     Args:
-      queries: what was asked, of types that are answered by yes or no.
-      logits: what `answer` returned.
-      source: where the episodes come from, for the reader.
+      queries: of yes/no types.
+      logits: result of `answer`.
+      source: origin of the episodes, for the report.
     """
     truth, kinds = queries.truth > 0, queries.type_id
     logits = {name: value[:, 1] - value[:, 0] for name, value in logits.items()}
@@ -140,8 +142,8 @@ def _one_type(queries: Queries, said: dict, inside: Bool[np.ndarray, " n"]) -> d
     }
     hits = said["model"][inside] == truth
     right = {t: float(hits[truth == t].mean()) for t in (True, False)}
-    # How common yes is where nobody balances: over all questions and horizons
-    # at which this type has both answers.
+    # Frequency of yes before balancing: over all questions, at the horizons at which
+    # this type has both answers.
     kind = queries.type_id[inside][0]
     asked = np.unique(queries.horizon[inside])
     share = float(queries.pool[:, asked][..., queries.table.type_id == kind].mean())
@@ -161,10 +163,9 @@ def _one_type(queries: Queries, said: dict, inside: Bool[np.ndarray, " n"]) -> d
 
 
 def _interval(said, queries: Queries, inside, draws: int = 300) -> list[float]:
-    """95 % bootstrap interval over episodes: queries about one are not independent.
+    """95 % bootstrap interval of balanced accuracy over the queries `inside`, bool[n].
 
-    Args:
-      inside: bool[n], the queries it is about.
+    Episodes are resampled in place of queries, as queries of one are correlated.
     """
     rng = np.random.default_rng(0)
     episode = queries.episode[queries.start]

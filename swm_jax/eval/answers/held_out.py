@@ -1,7 +1,7 @@
-"""Held-out episodes: made on the fly, so that no data set is needed, or from a folder.
+"""Held-out episodes, simulated on the fly or read from a data folder.
 
-Made ones come from the same policies and starts as the training data, with a data
-set seed that no training data use.
+Simulated ones have the policies and starts of the training data and a seed that is
+reserved for evaluation.
 
 Axes: E episodes, T control steps.
 """
@@ -20,18 +20,18 @@ from swm_jax import worlds
 from swm_jax.envs import AnyScene, Env
 from swm_jax.eval.config import UserError
 
-SEED = 1_900_000_000  # of a data set nobody trains on
+SEED = 1_900_000_000  # reserved for evaluation
 STEPS = 48
-_NO_FRAMES = np.zeros((0, 1, 1, 3), np.uint8)  # pictures are drawn again from poses
+_NO_FRAMES = np.zeros((0, 1, 1, 3), np.uint8)  # images are rendered from the poses
 
 
 class HeldOut(struct.PyTreeNode):
-    """Episodes nobody has trained on.
+    """Episodes outside the training data.
 
     Attributes:
       scenes: scene with leading axes [E, T + 1], numpy.
       actions: float32[E, T, A], raw action units.
-      length: int32[E], actions that belong to each episode.
+      length: int32[E], actions of each episode.
     """
 
     scenes: AnyScene

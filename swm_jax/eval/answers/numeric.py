@@ -1,4 +1,4 @@
-"""How well a world model tells numbers: the exact bin, and the error in metres.
+"""Accuracy of numeric answers: share of exact bins, and error in metres.
 
 Axes: n queries, C answers of the type that has most.
 """
@@ -12,25 +12,25 @@ from swm_jax.eval.answers.queries import Queries
 def examine_numbers(
     queries: Queries, logits: dict[str, Float[np.ndarray, "n C"]], source: str
 ) -> dict:
-    """What is right about numeric types, under every probe of `accuracy.answer`.
+    """Accuracy of numeric question types, under every probe of `accuracy.answer`.
 
     For each type and probe, over queries balanced over bins:
 
         exact       share of queries whose most likely bin is the true one
-        near        the same, or a bin beside it
-        error       mean distance of the most likely bin's value to the truth, metres
-        mean_error  the same of the mean value under the model's probabilities
+        near        share whose most likely bin is the true one or adjacent to it
+        error       mean error of the most likely bin's value, metres
+        mean_error  mean error of the expected value under the probabilities, metres
 
-    Beside them stand `majority_exact` and `median_error`: the most common bin and the
-    median value, said of everything.
+    For comparison, `majority_exact` and `median_error` are those of the constant
+    answers: the most common bin and the median value.
 
     Args:
-      queries: what was asked, all of numeric types.
-      logits: what `accuracy.answer` returned.
-      source: where the episodes come from, for the reader.
+      queries: of numeric types.
+      logits: result of `accuracy.answer`.
+      source: origin of the episodes, for the report.
 
     Raises:
-      ValueError: a type that is answered by yes or no.
+      ValueError: a yes/no type.
     """
     language, per_type = queries.table.language, {}
     for type_id in np.unique(queries.type_id):

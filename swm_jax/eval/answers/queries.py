@@ -1,9 +1,9 @@
-"""Balanced questions about held-out episodes, and what guesses without looking.
+"""Balanced questions about held-out episodes, and a baseline from the question alone.
 
-Every question of the language is judged at every horizon of every start; from that
-pool as many yes as no are drawn within each question type and horizon, so that
-neither gives the answer away. Numeric types, where they are named, are drawn evenly
-over their bins, as far as the pool has them.
+Every question of the language is answered exactly at every horizon of every start. From
+this pool equal numbers of yes and no are drawn within each question type and horizon,
+so that neither type nor horizon predicts the answer. Numeric types, if selected, are
+balanced over their bins as far as they occur.
 
 Axes: E episodes, S starts (episode and step), K horizons, G questions of the table,
 n drawn queries, Q questions kept per start.
@@ -26,11 +26,11 @@ PER_START = 64  # questions about one start, at most
 
 @dataclasses.dataclass(frozen=True)
 class Queries:
-    """What a world model is asked.
+    """Questions about starts of held-out episodes, with exact answers.
 
     Attributes:
       scene: scene with leading axis S, the start frames.
-      actions: float32[S, H, A], what was done from there on.
+      actions: float32[S, H, A], the actions after each start.
       episode: int32[S].
       horizons: K numbers, 0 first.
       table: the questions that indices below point into.
@@ -38,7 +38,7 @@ class Queries:
       start, horizon, column: int32[n], a query is (start, horizons[horizon],
         asked[start, column]).
       truth: int32[n], index of the true answer; 1 is yes.
-      margin: float32[n], metres that the rule says.
+      margin: float32[n], value of the type's rule, in metres.
       pool: int8[S, K, G], the answer to every question.
     """
 
@@ -67,7 +67,7 @@ class Queries:
 
     @property
     def fold(self) -> Int[np.ndarray, " n"]:
-        """Episodes in two halves: 0 or 1."""
+        """Fold of each query, 0 or 1: even and odd episodes."""
         return self.episode[self.start] % 2
 
 
@@ -92,7 +92,7 @@ def draw_queries(
       horizons: K numbers, 0 first.
       limit: queries.
       seed: of the draw.
-      types: names of the question types; None for those that are asked by default.
+      types: names of the question types; None for the default ones.
 
     Raises:
       ValueError: episodes shorter than the longest horizon, or an unknown type.
@@ -137,7 +137,7 @@ def draw_queries(
 def margins(
     table: QuestionTable, now: AnyScene, later: AnyScene
 ) -> Float[np.ndarray, "S G"]:
-    """What the rule of every question says of every pair of scenes, in metres."""
+    """Values of every question's rule on every pair of scenes, in metres."""
     return np.asarray(_margins(table, now, later))
 
 
@@ -148,9 +148,9 @@ def _margins(table, now, later):
 
 
 def _balance(pool, table, limit, rng):
-    """Equal numbers of every answer per (type, horizon), as (s, k, g, truth) arrays.
+    """Yields (s, k, g, truth) arrays with equal numbers of answers per (type, horizon).
 
-    Of yes and no as many as the rarer one has; of a bin as many as there are.
+    Yes and no are both limited by the count of the rarer one; bins only by their own.
     """
     kinds, horizons = np.unique(table.type_id), range(pool.shape[1])
     for kind in kinds:
@@ -174,7 +174,10 @@ def _balance(pool, table, limit, rng):
 
 
 def _columns(start, row, starts):
-    """Where each drawn question stands among those asked of its start."""
+    """Questions of each start, column of each drawn one, and which were kept.
+
+    A start has `PER_START` distinct questions at most; queries of others are dropped.
+    """
     lists = [np.unique(row[start == s])[:PER_START] for s in range(starts)]
     width = max(map(len, lists))
     asked = np.stack([np.resize(x if len(x) else [0], width) for x in lists])
@@ -186,17 +189,17 @@ def _columns(start, row, starts):
 
 
 def guess_from_question(queries: Queries) -> Bool[np.ndarray, " n"]:
-    """Yes or no from question and horizon alone: which is more common for it?
+    """Baseline answers from question and horizon alone: the more common one.
 
-    The share of yes is counted on one half of the episodes, all questions of the
-    pool, as if yes and no were equally common within a type and horizon, and used
-    on the other half. Nothing of the image or of the actions enters.
+    The frequency of yes is counted over the pool of one half of the episodes, with yes
+    and no weighted equally within a type and horizon, and applied to the other half.
+    Image and actions are not used.
     """
     kinds = queries.table.type_id
     leaning = np.zeros((2, *queries.pool.shape[1:]))  # > 0 where yes is likelier
     for fold in (0, 1):
         known = queries.pool[queries.episode % 2 != fold] > 0
-        yes, no = known.sum(0) + 0.5, (~known).sum(0) + 0.5
+        yes, no = known.sum(0) + 0.5, (~known).sum(0) + 0.5  # smoothed counts
         for kind in np.unique(kinds):
             inside = kinds == kind
             share = [x[:, inside] / x[:, inside].sum(1)[:, None] for x in (yes, no)]

@@ -1,9 +1,9 @@
-"""Does the score move when the action moves, and the right way?
+"""Action sensitivity: correlation of predicted and true values of action chunks.
 
-In one scene, many action chunks: the world model's value of each against the value
-the simulator gives it. A model that answers from the frame alone gives all of them
-the same value, however good its answers look on average. Measured by Spearman's
-rank correlation, since a planner only ranks.
+For many chunks in one scene, the world model's values are compared with those of the
+simulator. A model that ignores the actions gives all chunks the same value, even if its
+answers are accurate on average. The measure is Spearman's rank correlation, since
+planners only rank candidates.
 
 Axes: S scenes, N candidates, H actions of a chunk.
 """
@@ -28,7 +28,7 @@ from swm_jax.planning.goals.question_batch import goal_batch
 from swm_jax.planning.noise import coloured_noise, strokes
 
 FIRST_SEED = 1_950_000_000
-BATCH = 10  # scenes valued in one call
+BATCH = 10  # scenes per call
 
 
 def measure(
@@ -41,11 +41,13 @@ def measure(
     goal: str,
     say: Callable[[int], None] | None = None,
 ) -> dict:
-    """The `action_sensitivity` part of results.json.
+    """The `action_sensitivity` section of results.json.
 
     Args:
-      answerer: what is examined.
-      planner: its horizons and its score are what values are made of.
+      env: of the scenes.
+      answerer: the model to evaluate.
+      planner: its horizons and its score define the values.
+      tasks: names of tasks.
       scenes: per task.
       candidates: chunks per scene.
       goal: preset of the questions.
@@ -76,7 +78,7 @@ def measure(
             )
             for t, p in zip(true, predicted):
                 if np.ptp(t) == 0:
-                    continue  # nothing that was tried makes a difference here
+                    continue  # all chunks have the same true value: no ranking
                 # A model that gives all chunks one value ranks none: 0, not NaN.
                 rho.append(float(np.nan_to_num(statistics.spearman(p, t))))
                 favourite.append(
@@ -119,7 +121,7 @@ def _summary(rho: list[float]) -> dict:
 
 
 def _start(env: Env, name: str, seed: int, preset: str) -> tuple[AnyScene, object]:
-    """A task's start, moved on by 0 to 30 steps of the world's expert."""
+    """Scene after 0, 10, 20 or 30 expert steps from a task's start, and the goal."""
     world = worlds.load(env.world)
     task = world.make_task(name, seed, env)
     key = jax.random.key(seed)
@@ -138,7 +140,7 @@ def _start(env: Env, name: str, seed: int, preset: str) -> tuple[AnyScene, objec
 def draw_candidates(
     key: jax.Array, scenes: int, candidates: int, config: PlannerConfig
 ) -> Float[Array, "S N H A"]:
-    """Half straight strokes, half coloured noise: what planners look at first."""
+    """Half straight strokes, half coloured noise, as planners' initial candidates."""
     stroke, noise = jax.random.split(key)
     half = candidates // 2
     tail = (config.horizon, config.action_size)
@@ -157,10 +159,15 @@ def value(
     config: PlannerConfig,
     count: int | None = None,
 ) -> Float[np.ndarray, "S N"]:
-    """What a planner that believes `world` thinks each chunk is worth.
+    """Values that a planner with the model `answerer` assigns to each chunk.
 
     Args:
-      count: room for questions, at least those of the largest aim.
+      answerer: the model.
+      scene: S scenes.
+      aims: S goals.
+      chunks: N candidates per scene.
+      config: of the planner.
+      count: padded number of questions, at least that of the largest goal.
     """
     words = answerer.tokenizer, answerer.question_length
     questions, goal = goal_batch(aims, *words, count)

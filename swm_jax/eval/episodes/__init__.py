@@ -1,1 +1,1 @@
-"""Closed-loop episodes: on the host, on the device, and sweeps of them."""
+"""Closed-loop episodes: loops on host and device, and sweeps of episodes."""

@@ -1,7 +1,7 @@
-"""The sweep: tasks x world models x methods x seeds, continued where it was left.
+"""Resumable sweep of planning episodes: tasks x world models x methods x seeds.
 
 Every finished episode is one line of the journal and one file of poses
-(`episodes/<task>.<method>.<world model>.<seed>.npz`), written the moment it ends.
+(`episodes/<task>.<method>.<world model>.<seed>.npz`), written when it ends.
 """
 
 import functools
@@ -26,7 +26,7 @@ Cell = tuple[str, str, str]  # task, method, world model
 
 
 def make_planner(config: EvalConfig, method: str) -> Planner:
-    """The planner of a method, with the numbers the configuration overrides."""
+    """Planner of a method, with the overrides of the configuration."""
     settings = dict(config.planners.get(method, {}))
     make = functools.partial(load(config.world).make_planner, method)
     preset = PLANNERS[method]
@@ -34,13 +34,14 @@ def make_planner(config: EvalConfig, method: str) -> Planner:
     names = ("candidates", "iterations", "execute")
     given = {k: v for k in names if k in used and (v := getattr(config, k))}
     if preset.config.iterations == 1 and "iterations" in given:
-        # One population of the same size as all rounds of the others together.
+        # A planner without refinement gets one population of the same total number of
+        # candidates as the others have over all iterations.
         iterations = given.pop("iterations")
         base = make(**settings).config.candidates
         if "candidates" in given:
             base = given["candidates"] * iterations
         given["candidates"] = base
-    if few := given.get("candidates"):
+    if few := given.get("candidates"):  # subsets cannot exceed the population
         own = make(**settings).config
         used = preset.used_settings(**{**settings, **given})
         most = {"keep": few - 1, "elites": few, "carry": few, "refine": few}
@@ -49,7 +50,7 @@ def make_planner(config: EvalConfig, method: str) -> Planner:
 
 
 def remaining(config: EvalConfig, journal: Journal) -> dict[Cell, list[int]]:
-    """Seeds that no journal line has yet, per cell."""
+    """Seeds without an episode in the journal, by cell."""
     done = {(*e.cell, e.seed) for e in journal.episodes()}
     cells = {
         cell: [s for s in config.seeds if (*cell, s) not in done]
@@ -67,13 +68,16 @@ def run_sweep(
     begin: Callable[[str, str, int], None],
     finish: Callable[[Episode], None],
 ) -> None:
-    """Runs what remains, all tasks of a method and world model side by side.
+    """Runs the remaining episodes, all tasks of a method and world model in parallel.
 
     Args:
+      config: of the evaluation.
+      env: of the world.
       answerers: world models by name.
-      folder: where the files of poses go.
+      journal: where finished episodes are added.
+      folder: for the files of poses.
       begin: called with method, world model and number of episodes before they start.
-      finish: called with every episode that ended.
+      finish: called with every finished episode.
     """
     groups: dict[tuple[str, str], list[tuple[str, int]]] = {}
     for (task, method, name), seeds in remaining(config, journal).items():
@@ -96,7 +100,7 @@ def run_sweep(
             asked.model,
             planner,
             jax.random.key(0),
-            # Random actions ask nobody, not even on which side they are.
+            # Random actions need no conditional goal, whose choice would query a model.
             preset="published" if method == "random" else config.goal,
             tokenizer=asked.tokenizer,
             question_length=asked.question_length,
@@ -124,7 +128,7 @@ def _episode(result: EpisodeResult, method: str, world_model: str) -> Episode:
 
 
 def episode_path(folder: pathlib.Path, episode: Episode) -> pathlib.Path:
-    """Where the poses of an episode are kept."""
+    """Path of the file with an episode's poses."""
     return folder / "episodes" / f"{'.'.join(episode.cell)}.{episode.seed}.npz"
 
 
@@ -138,7 +142,7 @@ def save_episode(folder: pathlib.Path, episode: Episode, result) -> None:
 def load_episode(
     config: EvalConfig, folder: pathlib.Path, episode: Episode
 ) -> AnyScene | None:
-    """Scene with leading axis [T + 1], or None where there is no such file."""
+    """Scene with leading axis [T + 1]; None if the file does not exist."""
     path = episode_path(folder, episode)
     if not path.exists():
         return None
@@ -150,7 +154,7 @@ def load_episode(
 def load_actions(
     folder: pathlib.Path, episode: Episode
 ) -> Float[np.ndarray, "T A"] | None:
-    """What was carried out; None where no file or an older one is."""
+    """Executed actions; None if the file does not exist or is of an older version."""
     path = episode_path(folder, episode)
     if not path.exists():
         return None

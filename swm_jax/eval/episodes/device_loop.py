@@ -1,12 +1,12 @@
-"""Closed-loop episodes as one program: look, plan, act, in one `lax.scan`.
+"""Closed-loop episodes as one device program: observe, plan, act in one `lax.scan`.
 
-What `host_loop` does on the host for one engine after another happens here without
-leaving the device: physics, renderer and task are functions that are handed in. All
-episodes begin together; one that has ended stands still, and when all have, the rest of
-the program does nothing. With the same keys, the host's loop gives the same episodes.
+It is `host_loop` without transfers to the host: physics, renderer and success test are
+traceable functions passed in. All episodes start together; the state of a finished one
+is frozen, and when all have finished, the remaining iterations skip the work. With
+the same keys, the host's loop gives the same episodes.
 
-Axes: S episodes side by side, R replans, X actions carried out per replan, T = R X
-steps, H actions of a chunk, A action width.
+Axes: S parallel episodes, R replans, X actions executed per replan, T = R X steps,
+H actions of a chunk, A action width.
 """
 
 import dataclasses
@@ -31,13 +31,13 @@ from swm_jax.planning.protocol import WorldModel
 
 @dataclasses.dataclass(frozen=True)
 class Surroundings:
-    """The world as functions of a batch of states, all of them traceable.
+    """Traceable functions of an env on a batch of states.
 
     Attributes:
       step: (state [S, ...], actions [S, A]) -> state, one control step.
-      scene: state -> what is kept of it, a pytree with leading axis S.
+      scene: state -> scene to record, a pytree with leading axis S.
       observe: state -> Observation.
-      success: (tasks, scene) -> bool[S]; `tasks` is what `run` was given.
+      success: (tasks, scene) -> bool[S]; `tasks` is the argument of `run`.
     """
 
     step: Callable[[Any, Array], Any]
@@ -47,19 +47,18 @@ class Surroundings:
 
 
 class DeviceEpisodes(struct.PyTreeNode):
-    """What became of the episodes.
+    """Outcomes of the episodes.
 
     Attributes:
-      scenes: leading axes [S, T + 1]; behind an episode's `steps` the last one is
+      scenes: leading axes [S, T + 1]; after an episode's `steps` the last one is
         repeated.
-      actions: float32[S, T, A], zeros behind an episode's `steps`.
-      steps: int32[S], actions carried out.
+      actions: float32[S, T, A], zeros after an episode's `steps`.
+      steps: int32[S], actions executed.
       success: bool[S].
       values: float32[S, R], value of the chosen chunk; NaN after the end.
       stages: int32[S, R], stage of the goal; -1 after the end.
-      nan_candidates: int32[S], candidates ignored because an answer was NaN.
-      nan_answers: int32[S, O, Q], how many of them each question of an option of the
-        goal was the reason for.
+      nan_candidates: int32[S], candidates ignored because of a NaN answer.
+      nan_answers: int32[S, O, Q], number of these by question and option of the goal.
     """
 
     scenes: Any
@@ -79,13 +78,13 @@ def make_device_loop(
 
     Args:
       planner: replans after `planner.config.execute` actions.
-      around: see `Surroundings`.
-      max_steps: T at least, rounded up to whole replans.
+      around: functions of the env.
+      max_steps: longest episode; T is this rounded up to whole replans.
 
     Returns:
       run(world_model, table, tasks, start, limits, keys), with `table` a `GoalTable`,
       `tasks` any pytree with leading axis S, `start` the states, `limits` int32[S],
-      steps after which an episode is lost, and `keys` of the episodes [S].
+      the largest numbers of steps, and `keys` of the episodes [S].
     """
     execute = planner.config.execute
     replans = -(-max_steps // execute)
@@ -104,6 +103,7 @@ def make_device_loop(
         def act(carry, action):
             state, steps, success, limit = carry
             going = ~success & (steps < limit)
+            # Finished episodes are stepped too (fixed shapes), then restored.
             after = settle(around.step(state, action))
             state = jax.tree.map(lambda new, old: _where(going, new, old), after, state)
             success = success | (going & around.success(tasks, around.scene(state)))
@@ -114,7 +114,7 @@ def make_device_loop(
             state, plans, steps, success = carry
             observation = around.observe(state)
             option, stage = jnp.zeros((2, count), jnp.int32)
-            if table.present is not None:
+            if table.present is not None:  # conditional goals: pick an option now
                 chunk = (count, 1, planner.config.horizon, planner.config.action_size)
                 idle = jnp.zeros(chunk)
                 margins = ask_now(world_model, observation, table.present, idle)
@@ -125,6 +125,7 @@ def make_device_loop(
                 observation,
                 *aim(table, option),
                 plans.replace(stage=stage),
+                # Key of (episode, replan), as in `host_loop`.
                 fold_in_each(keys, jnp.full(count, index)),
             )
             carry, path = lax.scan(
@@ -144,7 +145,7 @@ def make_device_loop(
             return (state, plans, steps, success), (path, values, stage, nan)
 
         def rest(carry, index):
-            del index
+            del index  # the branch after the end: same outputs without the work
             scene = around.scene(carry[0])
             still = jax.tree.map(lambda x: jnp.stack([x] * execute), scene)
             idle = jnp.zeros((execute, count, planner.config.action_size))

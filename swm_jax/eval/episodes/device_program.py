@@ -1,10 +1,10 @@
-"""Episodes on the device: physics by MJX, pictures, plans and verdicts in one jit.
+"""Episodes on the device: MJX physics, rendering, planning and success in one jit.
 
-`episode_program` gives the function and its arguments, for whoever compiles it ahead of
-time; `run_on_device` runs it for a list of episodes, as `host_loop.run_episodes` does
-on the host, and returns the same results.
+`episode_program` returns the function and its arguments, for ahead-of-time compilation;
+`run_on_device` runs a list of episodes with the same results as
+`host_loop.run_episodes`.
 
-Axes: S episodes side by side, n slots of a task.
+Axes: S parallel episodes, n slots of a task.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ class TaskArrays(struct.PyTreeNode):
 
     Attributes:
       kind: int32[S], index into the names of the world's tasks.
-      slots: int32[S, n], slots of what each is about; the last one repeated.
+      slots: int32[S, n], slots of a task's objects, padded by repeating the last.
     """
 
     kind: Int[Array, " S"]
@@ -50,7 +50,7 @@ class TaskArrays(struct.PyTreeNode):
 
 
 def task_arrays(world: World, tasks: Sequence[Task]) -> TaskArrays:
-    """Arrays of tasks of one world."""
+    """Tasks of one world as arrays."""
     most = max(slot_counts(world).values())
     slots = [[*task.slots, *task.slots[-1:] * most][:most] for task in tasks]
     kind = [world.tasks.names.index(task.name) for task in tasks]
@@ -58,7 +58,8 @@ def task_arrays(world: World, tasks: Sequence[Task]) -> TaskArrays:
 
 
 def tasks_won(world: World, tasks: TaskArrays, scene: AnyScene) -> Bool[Array, " S"]:
-    """Which of a world's tasks are achieved in their scenes."""
+    """Whether each task is achieved in its scene."""
+    # Evaluate every kind of task on all scenes, then select: traceable, and few kinds.
     won = [
         world.tasks.success(name, scene, tasks.slots[:, :count])
         for name, count in slot_counts(world).items()
@@ -67,16 +68,16 @@ def tasks_won(world: World, tasks: TaskArrays, scene: AnyScene) -> Bool[Array, "
 
 
 def slot_counts(world: World) -> dict[str, int]:
-    """How many slots each of a world's tasks is about."""
+    """Number of slots by name of a world's tasks."""
     make = lambda name: world.tasks.make(name, 0, world.env.settings())
     return {name: len(make(name).slots) for name in world.tasks.names}
 
 
 def surroundings(setup: Setup) -> Surroundings:
-    """A world's functions for the loop.
+    """Functions of the setup's env and world for the device loop.
 
     Raises:
-      ValueError: an env whose physics run on the host.
+      ValueError: an env with physics on the host.
     """
     env, world, size = setup.env, setup.world, setup.image_size
     if not env.traceable:
@@ -105,10 +106,10 @@ def surroundings(setup: Setup) -> Surroundings:
 
 
 def _on_its_device(function: Callable[..., Any], *arrays: Any) -> Any:
-    """The function of every device's own episodes, without a word between devices.
+    """Applies a function per device to its own episodes, without communication.
 
-    XLA would agree on every iteration of a contact solver, and gather the scenes that
-    a renderer goes through one after the other.
+    Otherwise XLA's partitioner adds collectives: a reduction in every iteration of the
+    contact solver's while loop, and a gather of the scenes before the renderer's loop.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
@@ -124,15 +125,15 @@ def _on_its_device(function: Callable[..., Any], *arrays: Any) -> Any:
 def episode_program(
     setup: Setup, prepared: Prepared, index: Sequence[int]
 ) -> tuple[Callable[..., DeviceEpisodes], tuple]:
-    """The closed loop of some episodes, and what to call it with.
+    """Closed loop of some episodes as a function, and its arguments.
 
     To compile it for another machine, replace the arguments by shape structs with
     shardings (`jax.eval_shape` of an identity gives the shapes).
 
     Args:
-      setup: with an env whose physics may be traced.
-      prepared: episodes, as `setup.prepare` makes them.
-      index: those of them that are played, S.
+      setup: with a traceable env.
+      prepared: result of `setup.prepare`.
+      index: S episodes of these.
 
     Returns:
       A pure function, not jitted yet, and its arguments: the world model, a
@@ -167,20 +168,20 @@ def run_on_device(
     on_end: Callable[[EpisodeResult], None] | None = None,
     **setup: Any,
 ) -> list[EpisodeResult]:
-    """Runs every (task name, seed) once, `parallel` side by side, in that order.
+    """Runs every (task name, seed) once, `parallel` at a time; results in that order.
 
-    Warns, once in a process, of questions answered NaN.
+    Warns of questions answered NaN, once per process.
 
     Args:
       env, world_model, planner, key: see `Setup`.
       tasks: as for `host_loop.run_episodes`.
-      parallel: S; the last group is filled up with repetitions, which are dropped.
-      mesh: devices that episodes and candidates are split over.
-      on_end: called with every result, when all of its group have ended.
+      parallel: S; the last group is padded with repetitions, which are dropped.
+      mesh: devices over which episodes and candidates are sharded.
+      on_end: called with every result, when all of its group have finished.
       **setup: further fields of `Setup`.
     """
     whole = Setup(env, world_model, planner, key, **setup)
-    prepared = whole.prepare(tasks)  # room for every group's goals: one program for all
+    prepared = whole.prepare(tasks)  # goals of all groups padded alike: one compilation
     size, results, compiled = min(parallel, len(tasks)), [], None
     for group in range(0, len(tasks), size):
         index = [i % len(tasks) for i in range(group, group + size)]

@@ -1,11 +1,10 @@
-"""Closed-loop episodes on the host: render, look, plan, act, until the task is done.
+"""Closed-loop episodes on the host: render, plan, act, until the task is solved.
 
-Many episodes run side by side as the scenes axis S of one replan; when one ends, the
-next begins in its place, so that arrays keep their size and nothing recompiles. The
-physics and the loop are on the host; everything about a replan is on the device.
+Parallel episodes are the scenes axis S of one replan; when one finishes, the next takes
+its place, so that array sizes stay and nothing recompiles. Loop and physics run on the
+host; replans run on the device.
 
-Axes: S episodes side by side, T steps of an episode, H actions of a chunk, A action
-width.
+Axes: S parallel episodes, T steps of an episode, H actions of a chunk, A action width.
 """
 
 import collections
@@ -46,12 +45,12 @@ def run_episodes(
 
     Args:
       env, world_model, planner, key: see `Setup`.
-      tasks: which episodes; a seed fixes the start and, with `key`, all that is drawn
-        while planning, whatever runs beside it.
-      parallel: S, at most; fewer when fewer episodes are left.
-      policy: base policy whose proposals the planner starts from.
-      mesh: devices that replans are split over, see `Planner.plan`.
-      on_end: called with every result as soon as it exists.
+      tasks: (task name, seed) of each episode. The seed determines the start and, with
+        `key`, the planner's draws, independently of the other episodes.
+      parallel: largest S; smaller when fewer episodes remain.
+      policy: base policy whose proposals are the planner's initial candidates.
+      mesh: devices over which replans are sharded, see `Planner.plan`.
+      on_end: called with every result when its episode finishes.
       **setup: further fields of `Setup`.
     """
     whole = Setup(env, world_model, planner, key, **setup)
@@ -60,13 +59,13 @@ def run_episodes(
 
 @dataclasses.dataclass
 class _Playing:
-    """An episode under way.
+    """An episode in progress.
 
     Attributes:
-      index: its number among all.
-      seconds: of its replans, but for those that compiled.
-      last: seconds of the last replan, whether it compiled or not.
-      nan: candidates ignored so far because an answer was NaN.
+      index: its number among all episodes.
+      seconds: of its replans, without those that compiled.
+      last: seconds of the last replan, compilation included.
+      nan: candidates ignored so far because of a NaN answer.
     """
 
     index: int
@@ -81,10 +80,10 @@ class _Playing:
 
 
 class HostLoop:
-    """Plays episodes, several of them side by side.
+    """Runner of closed-loop episodes, several in parallel.
 
     Args:
-      setup: who plays, where, and what for.
+      setup: env, world model, planner and goals.
       episodes: (task name, seed) of each.
       parallel, policy, mesh, on_end: as for `run_episodes`.
     """
@@ -109,11 +108,11 @@ class HostLoop:
         self._playing: list[_Playing] = []
         self._states: Any = None  # of the env, leading axis S
         self._plans: Any = None  # of the planner, leading axis S
-        self._compiled: set[int] = set()  # batch sizes that were planned before
+        self._compiled: set[int] = set()  # batch sizes that are compiled already
         self._results: dict[int, EpisodeResult] = {}
 
     def run(self) -> list[EpisodeResult]:
-        """Plays all of them; the results in the order of the episodes."""
+        """Runs all episodes and returns the results in their order."""
         while self._waiting or self._playing:
             self._begin()
             chunk = self._replan()
@@ -123,7 +122,7 @@ class HostLoop:
         return [self._results[i] for i in sorted(self._results)]
 
     def _begin(self) -> None:
-        """Fills the places that are free."""
+        """Starts waiting episodes in the free places."""
         starts = []
         while self._waiting and len(self._playing) < self._parallel:
             index = self._waiting.popleft()
@@ -138,8 +137,9 @@ class HostLoop:
             self._plans = _join(self._plans, plans)
 
     def _replan(self) -> Float[np.ndarray, "S H A"]:
-        """One chunk for every episode under way."""
+        """One chunk for every episode in progress."""
         count = len(self._playing)
+        # Pad by repetition to one of few batch sizes, to limit recompilation.
         size = _bucket(count, self._parallel)
         padded = np.resize(np.arange(count), size)
         index = [self._playing[i].index for i in padded]
@@ -169,17 +169,17 @@ class HostLoop:
         return chunk[:count]
 
     def _observe(self, states: Any) -> Observation:
-        """What the world model gets to see."""
+        """Observations for the world model: images, or states or scenes without one."""
         if self._draw is not None:
             return Observation(image=self._draw(states))
         scene = self._env.scene(states)
         blank = np.zeros((*scene.batch_shape, 1, 1, 3), np.uint8)
-        # Worlds of somebody else's physics are shown to a simulator as scenes.
+        # A simulator cannot step states of a package's env, so it gets scenes.
         foreign = hasattr(self._env, "pictures")
         return Observation(image=blank, scene=scene if foreign else states)
 
     def _step(self, actions: Float[np.ndarray, "S A"]) -> None:
-        """One control step; episodes that have ended stand still."""
+        """One control step; results of finished episodes are ignored."""
         self._states = _numpy(self._env.step_batch(self._states, actions))
         scene = _numpy(self._env.scene(self._states))
         for i, each in enumerate(self._playing):
@@ -195,7 +195,7 @@ class HostLoop:
                 self._finish(each)
 
     def _finish(self, each: _Playing) -> None:
-        """Reports an episode."""
+        """Stores the result of an episode and calls `on_end`."""
         result = self._setup.result(
             self._prepared.tasks[each.index],
             int(self._prepared.seeds[each.index]),
@@ -212,7 +212,7 @@ class HostLoop:
             self._on_end(result)
 
     def _leave(self) -> None:
-        """Frees the places of episodes that have ended."""
+        """Frees the places of finished episodes."""
         going = np.array([not each.done for each in self._playing])
         self._playing = [each for each in self._playing if not each.done]
         there = bool(self._playing)
@@ -221,14 +221,17 @@ class HostLoop:
 
 
 def _painter(setup: Setup) -> Callable[[Any], Any] | None:
-    """States -> uint8[S, h, w, 3]; None if nobody looks."""
+    """Renderer states -> uint8[S, h, w, 3]; None if no image is needed."""
     if setup.image_size is None:
         return None
     return setup.world.pictures(setup.env, *setup.image_size, look=setup.look)
 
 
 def _bucket(count: int, parallel: int) -> int:
-    """Batch size for `count` scenes: parallel, or that halved as often as fits."""
+    """Batch size for `count` scenes: `parallel` halved while it still holds them.
+
+    For parallel = 16, 5 scenes get a batch of 8.
+    """
     size = parallel
     while size // 2 >= count:
         size //= 2

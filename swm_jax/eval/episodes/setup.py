@@ -1,4 +1,4 @@
-"""What the loops over episodes have in common: who plays where, and what came of it.
+"""Settings and results of closed-loop episodes, shared by host and device loops.
 
 Axes: E episodes, T steps of an episode, A action width.
 """
@@ -24,20 +24,21 @@ from swm_jax.worlds.world import Task, World
 
 @dataclasses.dataclass(frozen=True)
 class EpisodeResult:
-    """What became of one episode.
+    """Outcome of one episode.
 
     Attributes:
-      task: name of the task, and its seed.
-      blocks: names of the blocks it is about.
+      task: name of the task.
+      seed: of the episode.
+      blocks: names of the task's blocks.
       success: True if the task was solved; an episode ends at its first success.
-      steps: actions carried out.
-      seconds_per_replan: median wall time of a replan, divided by the episodes that
-        were planned in it; replans that compiled are not counted.
+      steps: actions executed.
+      seconds_per_replan: median wall time of a replan divided by the number of episodes
+        planned in it, without replans that compiled.
       candidates_per_replan: candidates x iterations.
       values: value of the chosen chunk at every replan.
-      nan_candidates: candidates ignored because an answer was NaN.
+      nan_candidates: candidates ignored because of a NaN answer.
       scenes: scene with leading axis T + 1 (numpy).
-      actions: float32[T, A], what was carried out.
+      actions: float32[T, A], the executed actions.
     """
 
     task: str
@@ -55,13 +56,13 @@ class EpisodeResult:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """E episodes before they begin.
+    """Tasks, goals and keys of E episodes before their start.
 
     Attributes:
-      tasks: what each is about.
+      tasks: of each episode.
       seeds: int[E].
-      goals: of every episode, in arrays of one size.
-      limits: int32[E], steps after which an episode is lost.
+      goals: of every episode, padded to one size.
+      limits: int32[E], largest numbers of steps.
       keys: of the planner's draws.
     """
 
@@ -74,21 +75,21 @@ class Prepared:
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """Who plays, where, and what for.
+    """Env, world model, planner and goals of closed-loop episodes.
 
     Attributes:
       env: see `swm_jax.worlds.load_env`.
-      world_model: what answers the planner's questions.
+      world_model: answers the planner's questions.
       planner: replans after `planner.config.execute` actions.
       key: of the planner's draws; every replan of an episode folds in the episode's
         seed and the number of replans before it.
       preset: of the world's goals.
-      goal: overrides the preset: task -> goal.
-      tokenizer, question_length: of a world model that reads.
-      image_size: height and width of the picture the world model gets (supersampled
-        2 x 2); None for a world model that reads the scene instead.
-      look: camera and colours of the picture; None for the default.
-      max_steps: overrides the tasks' own limit.
+      goal: function task -> goal that overrides the preset.
+      tokenizer, question_length: for a world model with tokenised questions.
+      image_size: height and width of the observed image (supersampled 2 x 2); None for
+        a world model that observes the scene.
+      look: camera and colours of the image; None for the default.
+      max_steps: overrides the tasks' limits.
     """
 
     env: Env
@@ -105,11 +106,11 @@ class Setup:
 
     @property
     def world(self) -> World:
-        """Of the env."""
+        """World of the env."""
         return worlds.load(self.env.world)
 
     def prepare(self, episodes: Sequence[tuple[str, int]]) -> Prepared:
-        """The episodes (task name, seed); a seed fixes the start."""
+        """Tasks, goals, limits and keys of the episodes (task name, seed)."""
         make = lambda name, seed: self.world.make_task(name, seed, self.env)
         tasks = [make(name, seed) for name, seed in episodes]
         own = lambda task: self.world.goal(task, self.preset)
@@ -129,7 +130,7 @@ class Setup:
         )
 
     def result(self, task: Task, seed: int, **what: Any) -> EpisodeResult:
-        """What became of an episode; arguments as the fields that are left."""
+        """Outcome of an episode of a task; `what` are the remaining fields."""
         return EpisodeResult(
             task=task.name,
             seed=seed,

@@ -1,1 +1,1 @@
-"""The report: charts, films, one self-contained page."""
+"""Report of an evaluation: charts, films, one self-contained page."""

@@ -1,6 +1,6 @@
 """Sections of the report about answers: accuracy, calibration, sensitivity, curves.
 
-Each takes its part of results.json and returns HTML, or "" where there is nothing.
+Each function takes its section of results.json and returns HTML, or "" without data.
 """
 
 import html
@@ -144,7 +144,7 @@ def sensitivity(s: Mapping | None) -> str:
 
 
 def training(rows: list[dict]) -> str:
-    """Curves of the log that lies beside the checkpoint."""
+    """Training curves from the metrics log of the checkpoint's run."""
     parts = []
     for name, keys in (
         ("loss", ("loss", "validation/loss", "dense_loss")),

@@ -1,7 +1,7 @@
-"""One self-contained report.html from one results.json: tables, charts, films.
+"""Self-contained report.html from results.json: tables, charts, films.
 
-Everything is inline (SVG, base64 pictures), nothing is fetched from anywhere.
-A part of the results that is missing leaves its section out.
+All content is inline (SVG, base64 images), without external requests. Sections without
+results are left out.
 """
 
 import html
@@ -32,10 +32,10 @@ def render(
     films: Mapping[str, Mapping] | None = None,
     training: list[dict] | None = None,
 ) -> str:
-    """The page.
+    """HTML page of an evaluation.
 
     Args:
-      results: what `results.check` accepts.
+      results: as `journal.check` accepts.
       films: per task {"caption", "frames": [(caption, jpeg bytes)], "video":
         path or None}.
       training: rows of the checkpoint's metrics log, or None.

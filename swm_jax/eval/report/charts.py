@@ -1,6 +1,6 @@
 """The charts of the report: bars with intervals, curves, reliability, dots, counts.
 
-Each function returns one `<svg>` as text; `svg` holds the axes they stand on.
+Each function returns one `<svg>` as text; axes and marks are in `svg`.
 """
 
 import math
@@ -24,7 +24,7 @@ def bars(
       groups: (name of the group, its bars); a bar is {"label", "value", "colour"
         (index of the series), "text"} and may hold "interval" (low, high) and
         "mark" (a tick across the bar, such as a majority rate).
-      reference: (value, what it is), a dashed line through all groups.
+      reference: (value, label), a dashed line through all groups.
     """
     row, gap, head = 22, 12, 22
     height = sum(head + row * len(group) + gap for _, group in groups) + 58
@@ -110,11 +110,10 @@ def lines(
 
 
 def reliability(before: dict, after: dict, name: str) -> str:
-    """Reliability diagram: predicted against observed, dots as large as their share.
+    """Reliability diagram: predicted against observed, dot area by number of answers.
 
     Args:
-      before, after: what `statistics.reliability` returns, without and with the
-        temperature.
+      before, after: results of `statistics.reliability` without and with temperature.
     """
     axes = Axes((0.0, 1.0), (0.0, 1.0), width=420, height=400, top=32)
     fifth = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]

@@ -1,8 +1,8 @@
-"""One episode as the planner lived it: what happens, what the model sees and says.
+"""Film of one episode: the scene, the model's input image and its predicted answers.
 
-Beside the picture stand the goal's questions with the answers the model predicts for
-eight steps ahead, given the actions that followed, and a mark that tells
-whether that is what happened.
+Next to the image are the goal's questions with the model's probabilities of the desired
+answers some steps ahead, given the executed actions, and a mark for each that came
+true.
 
 Axes: T + 1 frames of an episode, Q questions of the goal, H steps ahead.
 """
@@ -32,17 +32,17 @@ INK, MUTED, PAPER, PANEL = (
 )
 BLUE, GREEN, RED = (37, 99, 201), (20, 147, 108), (200, 67, 79)
 LINE = 46
-BATCH = 16  # frames asked about in one call
+BATCH = 16  # frames per call of the model
 
 
 @dataclasses.dataclass(frozen=True)
 class Said:
-    """What a world model says along an episode.
+    """Predictions of a world model along an episode.
 
     Attributes:
       questions: at each frame, Q questions.
       desired: int[T + 1, Q], index of the desired answer.
-      probability: float32[T + 1, Q], of the desired answer `ahead` steps on.
+      probability: float32[T + 1, Q], of the desired answer `ahead` steps later.
       truth: bool[T + 1, Q], whether the desired answer came true.
       ahead: H.
     """
@@ -63,20 +63,20 @@ def listen(
     ahead: int = 8,
     room: int | None = None,
 ) -> Said:
-    """Asks the goal's questions at every frame of an episode.
+    """Predicted and true answers to the goal's questions at every frame of an episode.
 
-    The actions told are those that followed; after the episode's end everything
-    stands still.
+    The model gets the actions executed after a frame, and zeros after the episode's
+    end.
 
     Args:
-      answerer: what is asked.
-      language: says what came true.
+      answerer: the model.
+      language: for the true answers.
       scenes: scene with leading axis T + 1.
       aims: a `swm_jax.questions.Goal` per frame, all with Q questions.
-      told: float32[>= T, A], the actions; None takes the motion of the robot, where
-        actions are motions.
+      told: float32[>= T, A], the actions; None takes the motion of the robot, in worlds
+        whose actions are motions.
       ahead: horizon in steps.
-      room: pads the questions, so that other films need no compilation.
+      room: padded number of questions, so that all films share one compilation.
     """
     frames = scenes.batch_shape[0]
     still = lambda x: np.concatenate([x, np.repeat(x[-1:], ahead, 0)])
@@ -117,7 +117,7 @@ def listen(
 
 
 def large_pictures(world: str, scenes: AnyScene) -> UInt8[np.ndarray, "T h w 3"]:
-    """The stage of every frame, in pieces so that memory stays small."""
+    """Large images of every frame, rendered in pieces to limit memory."""
     width, height = STAGE
     paint = painter(world, height, width)
     frames = scenes.batch_shape[0]
@@ -132,14 +132,14 @@ def large_pictures(world: str, scenes: AnyScene) -> UInt8[np.ndarray, "T h w 3"]
 def compose(
     title: str, pictures: np.ndarray, seen: np.ndarray | None, said: Said, success: bool
 ) -> list[Image.Image]:
-    """The frames of the film.
+    """Frames of the film.
 
     Args:
-      title: what is being done and by whom.
+      title: names of task and world model.
       pictures: uint8[T + 1, 360, 640, 3].
-      seen: uint8[T + 1, h, w, 3], the world model's own view; None if it has none.
+      seen: uint8[T + 1, h, w, 3], the world model's input; None if it reads scenes.
       said: its answers.
-      success: whether the last frame is one.
+      success: whether the episode was solved.
     """
     last = len(pictures) - 1
     return [

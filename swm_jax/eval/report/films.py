@@ -1,8 +1,8 @@
-"""A film and a filmstrip per task, from the poses the sweep has kept.
+"""Film and filmstrip of one episode per task, from the poses stored by the sweep.
 
-The film of a task is the swm's first success, or its first episode; without a swm
-that of the next best world model. It is an mp4 where imageio-ffmpeg is installed, else
-a gif.
+The episode is a success of the semantic world model (swm) if there is one, else one of
+its failures; without a swm, one of the next world model. The file is an mp4 if
+imageio-ffmpeg is installed, else a gif.
 """
 
 import io
@@ -38,7 +38,7 @@ def shoot(
     episodes: Sequence[Episode],
     folder: pathlib.Path,
 ) -> dict[str, dict]:
-    """What `report.render` takes as films; writes a video file per task."""
+    """Films by task for `build.render`; writes a video file per task."""
     if not config.video:
         return {}
     reel = {}
@@ -85,9 +85,9 @@ def _film(config, env, learned, episode: Episode, scenes, folder) -> dict:
 
 
 def choose(episodes: Sequence[Episode], task: str, order: Sequence[str]):
-    """The episode worth a film: of the first world model in `order` that has one.
+    """Episode to film, of the first world model in `order` that has one.
 
-    A success before a failure, a longer success before one that was there at once.
+    Successes come before failures, and longer successes before very short ones.
     """
     for world_model in order:
         found = [e for e in episodes if e.task == task and e.world_model == world_model]
@@ -97,7 +97,7 @@ def choose(episodes: Sequence[Episode], task: str, order: Sequence[str]):
 
 
 def has_ffmpeg() -> bool:
-    """Whether mp4 can be written."""
+    """Whether imageio-ffmpeg is available, for mp4."""
     try:
         import imageio_ffmpeg
 
@@ -108,7 +108,7 @@ def has_ffmpeg() -> bool:
 
 
 def write_video(stem: pathlib.Path, frames: Sequence[Image.Image]) -> pathlib.Path:
-    """Writes `stem`.mp4 or `stem`.gif, under its name once complete; returns which."""
+    """Writes `stem`.mp4 or `stem`.gif atomically and returns its path."""
     frames = [*frames, *[frames[-1]] * HOLD]
     path = stem.with_suffix(".mp4" if has_ffmpeg() else ".gif")
     with replaced(path) as temporary:

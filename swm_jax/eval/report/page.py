@@ -1,4 +1,4 @@
-"""Pieces every section of the report is made of: names, figures, tables, tiles."""
+"""HTML elements of the report: names, numbers, tables, tiles."""
 
 import base64
 import html
@@ -15,7 +15,7 @@ NAMES = {
 
 
 def display(name: str) -> str:
-    """How a task, method or world model is called on the page."""
+    """Display name of a task, method or world model."""
     return NAMES.get(name, name.replace("_", " "))
 
 
@@ -43,7 +43,7 @@ def tile(value: str, name: str, note: str) -> str:
 
 
 def table(head: list[str], rows: list[list[str]], numeric: int = 1) -> str:
-    """Cells are HTML; columns from `numeric` on are set right."""
+    """HTML table; cells are HTML, columns from `numeric` on are right-aligned."""
     cell = lambda kind, i, text: (
         f"<{kind} class='n'>{text}</{kind}>"
         if i >= numeric

@@ -1,8 +1,8 @@
-"""Small charts as inline SVG: no script, no font, no request to anywhere.
+"""Elements and axes of charts as inline SVG, without scripts, fonts or requests.
 
-A chart is a string. Colours are CSS variables of the page that embeds it
-(`--c0` .. `--c5` for series, `--ink`, `--muted`, `--grid`), so that one file serves
-light and dark. Every mark carries a `<title>`, which browsers show on hover.
+A chart is a string. Colours are CSS variables of the embedding page (`--c0` .. `--c5`
+for series, `--ink`, `--muted`, `--grid`), so that charts follow light and dark themes.
+Every mark has a `<title>`, which browsers show on hover.
 """
 
 import dataclasses
@@ -14,14 +14,14 @@ WIDTH = 460
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """A figure for a reader: fixed digits, a dash where there is none."""
+    """Number with fixed digits, a dash for None."""
     if value is None or not math.isfinite(value):
         return "-"
     return f"{value:.{digits}f}"
 
 
 def tag(_name: str, _content: str = "", **attributes) -> str:
-    """One element; underscores in attribute names become hyphens."""
+    """SVG element; underscores in attribute names become hyphens."""
     text = "".join(
         f' {k.rstrip("_").replace("_", "-")}="{html.escape(_plain(v))}"'
         for k, v in attributes.items()
@@ -54,10 +54,10 @@ def hover(text: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Axes:
-    """A rectangle of the page that stands for a rectangle of numbers.
+    """Linear map from a rectangle of values to a rectangle of the chart.
 
     Attributes:
-      x_range, y_range: the numbers at its edges.
+      x_range, y_range: values at the edges.
       width, height: size of the whole chart in CSS pixels.
       left, right, top, bottom: margins.
     """
@@ -92,7 +92,7 @@ class Axes:
         x_format: Callable[[float], str] = lambda v: f"{v:g}",
         y_format: Callable[[float], str] = lambda v: f"{v:g}",
     ) -> str:
-        """Grid, ticks and names of the axes."""
+        """Grid, ticks and labels of the axes."""
         parts = []
         bottom, left = self.height - self.bottom, self.left
         for v in ticks(*self.y_range) if y_ticks is None else y_ticks:
@@ -115,7 +115,7 @@ class Axes:
         return "".join(parts)
 
     def upright(self, value: float, kind: str) -> str:
-        """A line from the bottom to the top at a value of x."""
+        """Vertical line at a value of x."""
         x = self.x(value)
         return line(x, x, self.top, self.height - self.bottom, kind)
 
@@ -130,7 +130,7 @@ class Axes:
         return "".join(parts)
 
     def page(self, content: str, name: str) -> str:
-        """The finished chart; `name` is what a screen reader says."""
+        """Finished chart; `name` is its label for screen readers."""
         return tag(
             "svg",
             content,
@@ -151,7 +151,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def padded(values: Sequence[float], share: float = 0.06) -> tuple[float, float]:
-    """Range of the values with some air; never empty."""
+    """Range of the values with a margin; never empty."""
     low, high = min(values), max(values)
     air = (high - low) * share or max(abs(low) * share, 0.5)
     return low - air, high + air

@@ -1,4 +1,4 @@
-"""The board: a peg pushes eight blocks about a table, after Language-Table."""
+"""Board world: a peg pushes eight blocks on a table, after Language-Table."""
 
 from swm_jax.envs.env import PUSHING, EnvMaker
 from swm_jax.worlds.board import (

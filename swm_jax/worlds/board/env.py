@@ -1,13 +1,13 @@
-"""The board env: a peg pushes eight blocks about a table, on either engine.
+"""Board env: a peg pushes eight blocks on a table, on either engine.
 
-Language-Table's world in the plane: the action is added to the peg's target
-position, which is clipped to the board; one control step is 0.1 s. The world is
-described here: its settings and its reset. State, action and reading as a `Scene` are
-those of all such worlds (`envs/pushing.py`), whose engines add the physics;
-`swm_jax.worlds.load_env` joins the two.
+Language-Table in the plane: the action is added to the peg's target position, which is
+clipped to the board; one control step is 0.1 s. This module has the settings and the
+reset. State, action and conversion to a `Scene` are shared by all pushing worlds
+(`envs/pushing.py`), whose engines add the physics; `swm_jax.worlds.load_env` combines
+the two.
 
-Axes: B worlds, H control steps. Positions in metres, angles in radians (not
-wrapped, so that turns can be counted).
+Axes: B worlds, H control steps. Positions in metres, angles in radians (unwrapped, so
+that turns can be counted).
 """
 
 import functools
@@ -43,7 +43,7 @@ def default_config() -> ml_collections.ConfigDict:
         {
             "block_set": "standard",  # or "unseen"
             "look": "default",  # of pictures, a key of looks.LOOKS
-            "episode_length": 120,  # control steps before a wrapper truncates
+            "episode_length": 120,  # control steps until truncation by wrappers
             "action_limit": geometry.ACTION_LIMIT,  # metres per step and axis
             "physics_dt": 0.01,  # seconds; divides the control period of 0.1
             "iterations": 4,  # of the contact solver per physics step
@@ -54,14 +54,14 @@ def default_config() -> ml_collections.ConfigDict:
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
-    """Raises ValueError for settings that do not fit together."""
+    """Raises ValueError for invalid settings."""
     known("block set", config.block_set, BLOCK_SETS)
     known("look", config.look, LOOKS)
     check_physics_step(config.physics_dt, geometry.CONTROL_PERIOD)
 
 
 class BoardEnv(PushingEnv):
-    """The board, without an engine."""
+    """Board env without an engine."""
 
     world = "board"
     scene_kind = Scene
@@ -82,7 +82,7 @@ class BoardEnv(PushingEnv):
 
 @functools.partial(jax.jit, static_argnames="block_ids")
 def place(key: Key[jax.Array, ""], block_ids: tuple[int, ...]) -> State:
-    """A fresh world: peg and blocks scattered over the board, at rest."""
+    """Initial state: peg and blocks scattered over the board, at rest."""
     peg_key, place_key, yaw_key = jax.random.split(key, 3)
     peg = uniform_place(peg_key)
     nowhere = jnp.zeros((NUM_BLOCKS, 2)), jnp.zeros(NUM_BLOCKS, bool)
@@ -94,7 +94,7 @@ def place(key: Key[jax.Array, ""], block_ids: tuple[int, ...]) -> State:
 def uniform_place(
     key: Key[jax.Array, ""], shape: tuple[int, ...] = (), inset: float = 0.0
 ) -> Float[Array, "*shape 2"]:
-    """Uniform positions where blocks may lie, `inset` metres from their walls."""
+    """Uniform positions in the blocks' bounds, `inset` metres from their walls."""
     low, high = (jnp.asarray(corner) for corner in BLOCK_BOUNDS)
     return jax.random.uniform(key, (*shape, 2), minval=low + inset, maxval=high - inset)
 
@@ -105,11 +105,11 @@ def scatter(
     placed: Float[Array, "8 2"],
     fixed: Bool[Array, "8"],
 ) -> Float[Array, "8 2"]:
-    """Finds places for the blocks that are not fixed, one after the other.
+    """Random positions for the blocks that are not fixed, one after the other.
 
-    Each takes the first of `_TRIES` uniform places that keeps it `BLOCK_GAP` from
-    the edges of fixed and earlier blocks (counted from circles about their
-    outlines) and `PEG_CLEARANCE` from the peg.
+    Each takes the first of `_TRIES` uniform positions at least `BLOCK_GAP` from fixed
+    and earlier blocks (measured between circumscribed circles) and `PEG_CLEARANCE` from
+    the peg.
     """
     radius = jnp.asarray([block_radius(shape) for shape in SLOT_SHAPES])
 

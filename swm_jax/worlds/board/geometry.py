@@ -1,4 +1,4 @@
-"""Sizes, outlines, colours and camera of the board: one source for physics and pixels.
+"""Sizes, outlines, colours and camera of the board, for physics and renderers.
 
 Figures are Language-Table's: footprints cube 0.0397 x 0.0397 m, moon 0.0525 x
 0.0257, star 0.0444 x 0.0408, pentagon 0.0444 x 0.0413, all 0.0381 m high. Axes: x

@@ -1,9 +1,9 @@
-"""Goals of the board's tasks, and how a block's side follows from answers.
+"""Goals of the board's tasks, and the choice of a pushing direction from answers.
 
-"shaped" goals guide a planner that starts from noise: get to the block, get behind it,
-bring it nearer. Which side is behind depends on where the blocks lie, so the shaped
-goal of block_to_block has an option per direction (`sided_goal`): whoever plans asks
-its own world model, and no goal needs to be told where things are.
+"shaped" goals guide a planner that starts from noise: reach the block, get behind it,
+push it closer. The side behind the block depends on the positions, so the shaped goal
+of block_to_block has an option per direction (`sided_goal`), selected by the world
+model's own answers about the present; the goal needs no true positions.
 
 Axes: P questions about the present.
 """
@@ -37,9 +37,9 @@ FAR_EVIDENCE = 2.0  # logits that the regions add to the direction they point to
 def sided_goal(a: str, b: str, options: Sequence[Goal]) -> ConditionalGoal:
     """A goal for each direction in which block `b` may lie as seen from block `a`.
 
-    Where `b` lies is asked twice: "on the left side of" is exact but true only of
-    near blocks, regions of the board are coarse but cover it. Both give evidence
-    for each direction; the most likely one wins.
+    Two kinds of questions give evidence for each direction, and the most likely one is
+    selected: "on the left side of" is exact but true for near blocks only; the regions
+    of the two blocks are coarse but cover the whole board.
 
     Args:
       a, b: names of the two blocks.
@@ -62,7 +62,7 @@ def direction_scores(margins: Float[Array, "... 26"]) -> Float[Array, "... 8"]:
 
 
 def _expected_place(margins):
-    """Mean of the region points, weighed by the softmax of their margins."""
+    """Expected position: mean of the region points under a softmax of their margins."""
     xp = array_namespace(margins)
     weights = xp.exp(margins - margins.max(-1, keepdims=True))
     return weights @ xp.asarray(REGION_POINTS) / weights.sum(-1, keepdims=True)

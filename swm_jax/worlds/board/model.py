@@ -1,11 +1,11 @@
-"""The board as one MJCF model, used by both physics backends and by mujoco.Renderer.
+"""MJCF model of the board, used by both physics engines and by mujoco.Renderer.
 
 Eight blocks move on planar joints (two slides and a hinge), the peg on two slides
-with a position servo. A block collides as a cluster of capsules that lie flat at
-half its height: all contacts then act in the plane, sides are really flat, and
-capsule and sphere are the shapes for which MuJoCo and MJX have closed forms. The
-prisms one sees (`block{slot}_visual`, `peg_visual`, `board_visual`) touch nothing.
-Mean distance between a cluster's rim and the outline it stands for: cube 0.2 mm,
+with a position servo. The collision geometry of a block is a cluster of horizontal
+capsules at half its height: all contacts then act in the plane, sides are flat, and
+MuJoCo and MJX have closed forms for contacts of capsules and spheres. The visible
+prisms (`block{slot}_visual`, `peg_visual`, `board_visual`) do not collide.
+Mean distance between a cluster's rim and the outline it approximates: cube 0.2 mm,
 pentagon 0.1 mm, star and moon 0.7 mm; at most 2.1 mm (rounded corners).
 
 Joint order: x, y, yaw of slots 0..7, then peg x, y. There is no gravity and no joint
@@ -29,19 +29,19 @@ from swm_jax.worlds.board.scene import BLOCK_SETS, SLOT_SHAPES
 
 NUM_BLOCKS = len(SLOT_SHAPES)
 BLOCK_DOFS = 3 * NUM_BLOCKS
-# Blocks stop this far inside the board, so that the peg always fits behind them.
+# Walls for the blocks are this far inside the board, so that the peg fits behind them.
 WALL_INSET = 0.04  # metres
 # Centres of blocks stay in this box, low corner then high corner.
 BLOCK_BOUNDS = (
     (geometry.X_BOUNDS[0] + WALL_INSET, geometry.Y_BOUNDS[0] + WALL_INSET),
     (geometry.X_BOUNDS[1] - WALL_INSET, geometry.Y_BOUNDS[1] - WALL_INSET),
 )
-# Contacts have no friction, so that a pushed block would turn away too easily: this
-# much more inertia (blocks have 1.4 to 2.6e-6) brings turns near the reference.
+# Added inertia (blocks have 1.4 to 2.6e-6): without contact friction a pushed block
+# turns away too easily; this brings turns close to Language-Table's.
 TURN_INERTIA = 1e-6  # kg m^2
 FRICTION_RADIUS = 0.0135  # metres, weighs spin against slide in the table's friction
-# MJX has fixed sizes: pairs of collision shapes it looks at (the nearest) and contacts
-# it solves for (the deepest). Fast random pushing never met more than 7 contacts.
+# MJX needs fixed sizes: the nearest pairs of geoms that are tested, and the deepest
+# contacts that are solved. Fast random pushing had 7 contacts at most.
 MAX_GEOM_PAIRS = 48
 MAX_CONTACTS = 16
 
@@ -49,17 +49,17 @@ Capsule = tuple[float, float, float, float, float]  # x0, y0, x1, y1, radius
 
 
 def block_radius(shape: str) -> float:
-    """Radius in metres of the circle about a block's centre that holds it."""
+    """Radius in metres of a block's circumscribed circle about its centre."""
     return float(np.linalg.norm(geometry.OUTLINES[shape], axis=-1).max())
 
 
 def collision_capsules(shape: str) -> tuple[Capsule, ...]:
-    """Flat capsules that stand for a block's outline, in metres in its frame.
+    """Horizontal capsules that approximate a block's outline, in metres in its frame.
 
-    Cube and pentagon: one capsule along each side, and a core that keeps the peg,
-    squeezing them against a wall, from getting between the sides. Moon and star: end
-    points and radii fitted to the outline by least squares on the signed distance.
-    A capsule of no length is a sphere.
+    Cube and pentagon: one capsule along each side, and a core, so that a hard push
+    against a wall cannot force the peg between the sides. Moon and star: end points and
+    radii fitted to the outline by least squares on the signed distance. A capsule of
+    length 0 is a sphere.
     """
     outline = geometry.OUTLINES[shape]
     if shape in ("cube", "pentagon"):
@@ -79,7 +79,7 @@ def collision_capsules(shape: str) -> tuple[Capsule, ...]:
 
 
 def outline_triangles(outline: Float[np.ndarray, "n 2"]) -> list[tuple[int, int, int]]:
-    """Cuts a counter-clockwise outline into triangles by clipping its ears."""
+    """Triangulation of a counter-clockwise outline by ear clipping, as indices."""
     left = list(range(len(outline)))
     triangles = []
     while len(left) > 3:
@@ -95,10 +95,10 @@ def board_mjcf(
     iterations: int = 4,
     visuals: bool = True,
 ) -> str:
-    """The MJCF text; `visuals=False` leaves out what only a camera would notice.
+    """MJCF text of the board; `visuals=False` leaves out all that does not collide.
 
     Args:
-      block_set: a key of `BLOCK_SETS`; decides colours, nothing else.
+      block_set: a key of `BLOCK_SETS`; determines the colours only.
       physics_dt: physics step in seconds; must divide the control period.
       iterations: Newton iterations of the contact solver per physics step.
       visuals: whether to add prisms, board, light and sky.
@@ -192,7 +192,7 @@ def _ground_xml() -> str:
 
 
 def _camera_xml() -> str:
-    """The camera "front": its 16:9 view fills a picture of any shape."""
+    """The camera "front": its 16:9 view fills an image of any aspect ratio."""
     right = np.cross(geometry.CAMERA_FORWARD, geometry.CAMERA_UP)
     axes = " ".join(map(str, (*right, *geometry.CAMERA_UP)))
     position = " ".join(map(str, geometry.CAMERA_POSITION))
@@ -206,7 +206,7 @@ def _camera_xml() -> str:
 
 
 def _inset(outline: np.ndarray, distance: float) -> np.ndarray:
-    """Moves every side of a convex outline inwards; returns the new corners."""
+    """Corners of a convex outline with every side moved inwards."""
     side = np.roll(outline, -1, axis=0) - outline
     side = side / np.linalg.norm(side, axis=-1, keepdims=True)
     inward = np.stack([-side[:, 1], side[:, 0]], -1)

@@ -1,11 +1,10 @@
-"""A scripted pusher: moves block a to block b by looking at the scene alone.
+"""Scripted policy that pushes block a to block b, a function of the scene alone.
 
-It has no memory. At every step it plans the way of block a around the other blocks,
-then either pushes, if the peg stands behind a in that direction, or walks around
-everything (a included) to the place behind it. Ways are found on a coarse map: the
-cost of reaching the goal from every cell, by sweeps of minimum-plus over the eight
-neighbours. Blocks are circles on the map, and passing through one is dear rather
-than forbidden, so that a way always exists. Plain jnp: jit it, vmap it.
+At every step it plans a path of block a around the other blocks. If the peg is behind a
+in that direction it pushes; else it moves around all blocks (a included) to the place
+behind a. Paths are found on a coarse grid: the cost to the goal from every cell, by
+Bellman-Ford sweeps over the eight neighbours. Blocks are circles with a high cost
+rather than obstacles, so that a path always exists. Pure jnp: jit and vmap apply.
 """
 
 import jax
@@ -20,7 +19,7 @@ from swm_jax.worlds.board.scene import SLOT_SHAPES, Scene
 
 CELL = 0.02  # metres
 SWEEPS = 28  # the map is 23 x 31 cells; a sweep reaches further than one
-DEAR = 30.0  # metres of way that one metre inside a circle is worth
+DEAR = 30.0  # extra cost per metre of path, for each cell size of depth in a circle
 CLEARANCE = 0.004  # metres kept from circles when walking
 STANDOFF = 0.008  # metres between a's circle and the peg before a push
 LATERAL = 0.010  # metres off the line of push that can still be corrected
@@ -47,7 +46,7 @@ def oracle_action(
     Args:
       scene: one scene (vmap for more); both blocks must be on the board.
       a_id, b_id: block ids: the block to move and the block to move it to.
-      key: for variety: the speed varies a little from step to step.
+      key: the speed varies randomly by 20 % from step to step.
     """
     slot = jnp.argmax(scene.block_id == a_id)
     a = scene.block_pose[slot, :2]
@@ -56,6 +55,8 @@ def oracle_action(
     offset = scene.peg - a
     along, lateral = offset @ direction, offset @ side
     reach = jnp.asarray(_RADIUS)[slot] + geometry.PEG_RADIUS
+    # Push from behind: between inside the circle (contact with flat sides) and a few
+    # standoffs away, close to the line of the push.
     ready = (along < -0.4 * reach) & (along > -reach - 3 * STANDOFF)
     ready &= jnp.abs(lateral) < LATERAL
     pace = jax.random.uniform(key, minval=0.8, maxval=1.0)
@@ -65,7 +66,7 @@ def oracle_action(
 
 
 def _stand(scene, slot, b_slot):
-    """Where to stand for the next push, and the unit vector to push along."""
+    """Position of the peg for the next push, and the unit vector to push along."""
     place = scene.block_pose[:, :2]
     a, b = place[slot], place[b_slot]
     radius = jnp.asarray(_RADIUS)
@@ -88,15 +89,15 @@ def _walk(scene, goal, pace):
 
 
 def _heading(start, goal, centres, reach, stride, box):
-    """Unit vector of the first stride on the cheapest way around circles.
+    """Unit vector of the first stride on the cheapest path around circles.
 
-    Straight to the goal where nothing is in between; else the heading whose end is
-    cheapest, by the map from there and by the circles met on the stride.
+    Straight to the goal if the line is free; else the heading with the least cost: of
+    the stride itself, and of the map at its end.
     """
     way = goal - start
     distance = jnp.maximum(jnp.linalg.norm(way), 1e-6)
     straight = way / distance
-    # Circles that already hold an end of the way shrink: no use in fearing them.
+    # Shrink circles that contain start or goal, which no path can avoid.
     ends = jnp.minimum(
         jnp.linalg.norm(centres - start, axis=-1),
         jnp.linalg.norm(centres - goal, axis=-1),
@@ -113,7 +114,7 @@ def _heading(start, goal, centres, reach, stride, box):
 
 
 def _toll(points, centres, reach, box):
-    """Extra cost per metre of way at each point: how deep inside circles or walls."""
+    """Extra cost per metre of path at each point, by depth in circles and walls."""
     depth = reach - jnp.linalg.norm(points[..., None, :] - centres, axis=-1)
     outside = jnp.maximum(box[0] - points, points - box[1]).max(-1)
     return DEAR * (
@@ -122,10 +123,10 @@ def _toll(points, centres, reach, box):
 
 
 def _map(goal, centres, reach, box):
-    """Cost to the goal from every cell [nx, ny], in metres of free way."""
+    """Cost to the goal from every cell [nx, ny], in metres of free path."""
     toll = 1.0 + _toll(jnp.asarray(_CENTRES), centres, reach, box)
     away = jnp.linalg.norm(_CENTRES - goal, axis=-1)
-    cost = jnp.where(away < 1.5 * CELL, away, 1e3)
+    cost = jnp.where(away < 1.5 * CELL, away, 1e3)  # seeds: the cells around the goal
     steps = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)]
 
     def sweep(_, cost):
@@ -140,6 +141,6 @@ def _map(goal, centres, reach, box):
 
 
 def _read(grid, points):
-    """Reads a map between cell centres, bilinearly."""
+    """Bilinear interpolation of a map between cell centres."""
     cell = (points - _CENTRES[0, 0]) / CELL
     return jax.scipy.ndimage.map_coordinates(grid, list(cell.T), 1, mode="nearest")

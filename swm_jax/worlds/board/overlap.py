@@ -1,9 +1,8 @@
-"""How far apart two blocks are, edge to edge, in plain JAX.
+"""Distance between two blocks, edge to edge, in pure JAX.
 
-The same capsules that collide in the physics, read as flat segments with a radius:
-the gap between two blocks is the least distance between their segments minus the
-radii. Deep overlaps are underrated, as segments may cross: then the gap is minus
-the radii, still negative.
+Blocks are the capsules of the physics model, plane segments with a radius. The gap is
+the least distance between segments minus the radii. Depths of deep overlaps are
+underestimated: for crossing segments the gap is minus the radii.
 """
 
 import jax.numpy as jnp
@@ -25,7 +24,7 @@ def block_gap(
 
     Args:
       pose_a, pose_b: x, y, yaw; leading axes broadcast.
-      slot_a, slot_b: slots of the blocks; they say the shapes.
+      slot_a, slot_b: slots of the blocks, which determine the shapes.
     """
     ends_a, radius_a = _segments(pose_a, slot_a)
     ends_b, radius_b = _segments(pose_b, slot_b)
@@ -65,6 +64,7 @@ def _segment_distance(a, b):
         _point_to_segment(b[..., 0, :], a),
         _point_to_segment(b[..., 1, :], a),
     ]
+    # Segments in a plane are nearest at an end of one of them, unless they cross.
     nearest = jnp.minimum(jnp.minimum(*ends[:2]), jnp.minimum(*ends[2:]))
     crossing = (_sides(a, b) < 0.0) & (_sides(b, a) < 0.0)
     return jnp.where(crossing, 0.0, nearest)
@@ -72,13 +72,13 @@ def _segment_distance(a, b):
 
 def _point_to_segment(point, segment):
     start, along = segment[..., 0, :], segment[..., 1, :] - segment[..., 0, :]
-    length = jnp.maximum((along**2).sum(-1), 1e-12)
+    length = jnp.maximum((along**2).sum(-1), 1e-12)  # spheres have length 0
     share = jnp.clip(((point - start) * along).sum(-1) / length, 0.0, 1.0)
     return jnp.linalg.norm(point - start - share[..., None] * along, axis=-1)
 
 
 def _sides(segment, other):
-    """Negative when the ends of `other` lie on two sides of the segment's line."""
+    """Product of cross products, negative if the line separates the ends of `other`."""
     start, along = segment[..., 0, :], segment[..., 1, :] - segment[..., 0, :]
     to = other - start[..., None, :]
     cross = along[..., None, 0] * to[..., 1] - along[..., None, 1] * to[..., 0]

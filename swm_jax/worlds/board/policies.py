@@ -1,17 +1,18 @@
-"""Who acts in generated episodes on the board, and where they start.
+"""Policies and starts of generated episodes on the board.
 
-Question types that compare the present with the future need movement, those about
-touching need contacts, and a planner will ask about actions that no expert takes.
-So five policies share the episodes (weights in the config):
+Questions about changes need movement, those about touching need contacts, and planners
+query actions that no expert takes. So episodes are a mixture of five policies (weights
+in the config):
 
-    oracle   the scripted pusher of the env, one block to another
+    oracle   the scripted pusher, one block to another
     noisy    the same with Gaussian noise and bursts of random actions
     random   independent uniform actions of +-0.025 m, as in the original data
-    contact  walks to points beside and behind blocks, pushing through some
-    smooth   a velocity that changes slowly, as planners propose them
+    contact  moves to points beside and behind blocks, pushing through some
+    smooth   a slowly changing velocity, similar to planners' candidates
 
-Half of the starts are the env's reset; the others put blocks beside each other and
-the peg beside a block. An episode is a function of (data set seed, its number).
+Half of the starts are the env's reset; the others have blocks next to each other and
+the peg next to a block. An episode is a function of (seed of the data set, number of
+the episode).
 
 Axes: B episodes, T actions.
 """
@@ -37,18 +38,18 @@ from swm_jax.worlds.board.scene import Scene
 POLICIES = ("oracle", "noisy", "random", "contact", "smooth")
 RANDOM_LIMIT = 0.025  # metres per step, the published suboptimal data
 NOISE = 0.01  # metres per step, standard deviation of the noisy policy
-BURST_SHARE = 0.2  # steps of the noisy policy that are plain random
-SETTLE_STEPS = 3  # without action, so that blocks placed too close come apart
+BURST_SHARE = 0.2  # share of the noisy policy's steps with random actions
+SETTLE_STEPS = 3  # without action, so that overlapping blocks separate
 _PATIENCE = 12  # steps after which the contact policy picks another point
-_JOINED = 0.055  # metres between centres: the oracle's pair is done
+_JOINED = 0.055  # metres between centres at which the oracle's pair is joined
 
 
 class Memory(struct.PyTreeNode):
-    """What a policy keeps between steps, one episode.
+    """Memory of the policies between the steps of one episode.
 
     Attributes:
       pair: int32[2], slots of the oracle's blocks.
-      aim: float32[2], where the contact policy walks, metres.
+      aim: float32[2], target point of the contact policy, metres.
       speed: float32, metres per step of the contact policy.
       left: int32, steps until the contact policy picks another point.
       velocity: float32[2], metres per step of the smooth policy.
@@ -62,9 +63,9 @@ class Memory(struct.PyTreeNode):
 
 
 def generation_config() -> ml_collections.ConfigDict:
-    """What a generation config of the board adds to the default."""
+    """Fields of the board in a generation config."""
     config = ml_collections.ConfigDict()
-    config.min_steps = 32  # actions; a length is drawn for every episode
+    config.min_steps = 32  # actions; the length of an episode is uniform
     config.max_steps = 48
     config.mixture = ml_collections.ConfigDict(
         {"oracle": 0.2, "noisy": 0.2, "random": 0.1, "contact": 0.3, "smooth": 0.2}
@@ -110,7 +111,7 @@ def _crowded(keys, block_ids, near_share):
 
 
 def first_memory(key: PRNGKeyArray) -> Memory:
-    """Nothing decided yet: the first step draws everything."""
+    """Empty memory, with timers at 0, so that the first step draws all."""
     return Memory(
         pair=jnp.zeros(2, jnp.int32),
         aim=jnp.zeros(2),
@@ -160,7 +161,7 @@ def _next_memory(key: PRNGKeyArray, scene: Scene, memory: Memory) -> Memory:
 
 
 def _next_aim(key: PRNGKeyArray, scene: Scene) -> Float[Array, "2"]:
-    """A point near a block that is near the peg, or behind it: a push."""
+    """Random point near a block close to the peg, or behind it for a push."""
     block_key, angle_key, distance_key, kind_key = jax.random.split(key, 4)
     offset = scene.block_pose[:, :2] - scene.peg
     distance = jnp.linalg.norm(offset, axis=-1)

@@ -1,13 +1,13 @@
-"""What can be asked about the board: one rule in metres per question type.
+"""Question types of the board, with one rule in metres each.
 
-A margin is > 0 exactly when the answer is yes; its size says by how far, so that it
-serves as a label, as the logit of the simulator world model and as a value for
-planners. Distances are centre to centre. Questions about a state read the scene after h
-actions (`then`); questions about change compare it with the scene where the actions
-began (`now`). Thresholds are those of the Semantic World Models paper; the ray of a
-direction starts where blocks touch (0.05 m) and ends at 0.1 m.
+The rule gives a signed margin, > 0 exactly when the answer is yes, which serves as a
+label, as the logit of the simulator world model and as a value for planners. Distances
+are between centres. Questions about a state depend on the scene after h actions
+(`then`); questions about change compare it with the scene before them (`now`).
+Thresholds are those of the Semantic World Models paper; the ray of a direction starts
+where blocks touch (0.05 m) and ends at 0.1 m.
 
-All wordings are ours, in at most 14 words, so that 16 tokens hold any question.
+All wordings are ours and have 14 words at most, to fit in 16 tokens.
 
 Axes: ... batch axes (scenes, horizons and questions broadcast), 2 = (x, y).
 """
@@ -49,24 +49,24 @@ from swm_jax.worlds.board.words import (
 TOUCH = 0.05  # metres, centres closer than this touch
 RAY = (0.05, 0.1)  # metres from the reference block, where a direction's ray runs
 RAY_TOLERANCE = 0.04  # metres
-CHANGE = 0.04  # metres, a smaller change is none
+CHANGE = 0.04  # metres, smallest displacement that counts
 APART = 0.1  # metres, centres farther apart are far from each other
 
 BLOCK = Arg("block", BLOCK_NAMES)
 REGION = Arg("region", REGIONS)
 DIRECTION = Arg("direction", DIRECTIONS)  # of a motion
-SIDE = Arg("direction", SIDES)  # of something
+SIDE = Arg("direction", SIDES)  # of an object
 
-# Centimetres: fine where things touch, part and move, coarse beyond.
+# Centimetres: fine near the thresholds of touching and moving, coarse beyond.
 APART_BY = bins(3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 20, 30, 40, 60)
 MOVED_BY = bins(0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30)
 
 
 class Points(NamedTuple):
-    """Where the things are that a question names.
+    """Positions of the objects in a question, in metres.
 
     Attributes:
-      a, b: float32[..., 2], the first and second block; None if it names fewer.
+      a, b: float32[..., 2], the first and second block; None if there are fewer.
       peg: float32[..., 2].
     """
 
@@ -81,15 +81,15 @@ def _points(blocks, peg) -> Points:
 
 
 def _near_ray(v, direction):
-    """How far inside the strip around the ray: v is near some point of it."""
+    """Signed distance of a vector to the edge of the strip around a direction's ray."""
     xp = array_namespace(v, direction)
     along, across = along_and_across(v, xp.asarray(DIRECTION_VECTORS)[direction])
-    beyond = along - xp.clip(along, *RAY)
+    beyond = along - xp.clip(along, *RAY)  # past either end of the ray, a capsule
     return RAY_TOLERANCE - length(xp.stack([beyond, across], -1))
 
 
 def _went(v, direction):
-    """Signed distance of a displacement to the edge of "far enough, that way"."""
+    """Margin of a displacement of at least `CHANGE` within a direction's cone."""
     xp = array_namespace(v, direction)
     tolerance = xp.asarray(DIRECTION_TOLERANCE)[direction]
     way = xp.asarray(DIRECTION_VECTORS)[direction]
@@ -106,7 +106,8 @@ def _closer(before, after):
     return length(before) - length(after) - CHANGE
 
 
-# Ids are kept: checkpoints and data count on them. 22 on: see `query_types`.
+# Ids are stored in checkpoints and data and must stay; 19 to 21 are taken by
+# `data_pipelines.batches.query_types`.
 TYPES = (
     QuestionType(
         name="block_touching",
@@ -220,7 +221,7 @@ TYPES = (
         ),
         symmetric=True,
     ),
-    # Distances, asked only where they are named.
+    # Distances: numeric types, used only where a config names them.
     QuestionType(
         name="blocks_distance",
         id=22,

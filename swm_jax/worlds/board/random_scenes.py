@@ -1,8 +1,8 @@
-"""Random still scenes, denser around contacts than a uniform draw would be.
+"""Random static scenes for pre-training, with more contacts than uniform positions.
 
-Physics is not needed to learn names and places. Touching pairs and near misses are
-what uniform placement seldom gives, so some blocks start beside another one and
-the peg often stands beside a block; overlaps are then pushed apart.
+Names and positions can be learned without physics. Uniform positions rarely have
+touching or nearly touching pairs, so some blocks are placed next to another one and the
+peg often next to a block; overlaps are then pushed apart.
 """
 
 import jax
@@ -69,7 +69,7 @@ def _one(key: PRNGKeyArray, ids: Int[Array, " n"]) -> Scene:
 
 
 def _push_apart(blocks: Float[Array, "n 2"], low, high) -> Float[Array, "n 2"]:
-    """Moves overlapping blocks apart, half the overlap each, for a few rounds."""
+    """Moves overlapping blocks apart by half the overlap each, `PUSH_ROUNDS` times."""
 
     def push(_, points):
         offset = points[:, None] - points[None]
@@ -82,7 +82,7 @@ def _push_apart(blocks: Float[Array, "n 2"], low, high) -> Float[Array, "n 2"]:
 
 
 def _clear_of(peg: Float[Array, " 2"], blocks: Float[Array, "n 2"]):
-    """Moves the peg off the blocks it stands in."""
+    """Moves the peg out of the blocks."""
 
     def push(_, point):
         offset = point - blocks

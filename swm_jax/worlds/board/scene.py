@@ -1,7 +1,7 @@
 """The board's scene: eight blocks and a peg in the plane, in metres and radians.
 
-Block sets follow Language-Table and the Semantic World Models paper. Both hold the same
-shapes in the same slots, so that one physics model serves both and only colours differ.
+Block sets follow Language-Table and the Semantic World Models paper. Both have the same
+shapes in the same slots and differ in colours only, so they share one physics model.
 """
 
 from collections.abc import Mapping
@@ -56,7 +56,7 @@ BLOCK_SETS = {
         )
     ),
 }
-_SLACK = 0.03  # metres that a hard push may squeeze things past the walls
+_SLACK = 0.03  # metres by which hard pushes may exceed the walls (soft contacts)
 
 
 class Scene(struct.PyTreeNode):
@@ -79,7 +79,7 @@ class Scene(struct.PyTreeNode):
 
 
 def check(state: Mapping[str, np.ndarray], need: Need) -> None:
-    """Needs eight different blocks, all of them near the board."""
+    """Checks for eight different blocks within reach of the board."""
     check_block_ids(state["block_id"], need)
     check_reach("block", state["block_pose"][..., :2], 1.0, need)
 

@@ -1,12 +1,12 @@
-"""The benchmark's tasks on the board: how an episode starts and when it is won.
+"""Tasks of the benchmark on the board: starts and conditions of success.
 
   reach           peg within 0.05 m of the block
   separate        the block more than 0.1 m from each of the neighbours it started
                   against (centres)
   block_to_block  the two blocks' centres closer than 0.065 m
 
-Source: Semantic World Models' evaluation release; what it leaves open (how many
-neighbours, where clusters lie) is settled here. Distances are between centres.
+Source: Semantic World Models' evaluation release; the number of neighbours and the
+positions of clusters, which it leaves open, are ours. Distances are between centres.
 """
 
 import dataclasses
@@ -45,7 +45,7 @@ MAX_STEPS = 120
 NUM_NEIGHBOURS = 2
 CLUSTER_GAP = 0.0005  # metres at least between edges of blocks that touch
 
-# Slots of the five pairs (the block that moves, where to), the same in both sets:
+# Slots of the five pairs (block to move, block to move it to), the same in both sets:
 # green cube - blue moon, red moon - green star, red pentagon - blue moon,
 # yellow pentagon - red moon, yellow star - blue cube.
 PAIRS = ((5, 1), (0, 6), (2, 1), (3, 0), (7, 4))
@@ -53,16 +53,16 @@ PAIRS = ((5, 1), (0, 6), (2, 1), (3, 0), (7, 4))
 
 @dataclasses.dataclass(frozen=True)
 class BoardTask(Task):
-    """One task about particular blocks.
+    """Task for particular blocks.
 
-    The names of reach are (block), of separate (block, neighbours...), of
-    block_to_block (the block that moves, the block it goes to).
+    `names` are (block) for reach, (block, neighbours...) for separate, and (block to
+    move, block to move it to) for block_to_block.
     """
 
     max_steps: int = MAX_STEPS
 
     def reset(self, env: BoardEnv, key: Key[jax.Array, ""]) -> State:
-        """A start of this task, never one that is already won.
+        """Initial state of this task, in which it is not solved yet.
 
         Raises:
           ValueError: the env's block set lacks a block of the task.
@@ -97,7 +97,7 @@ def make_task(
     neighbours: Sequence[str] | None = None,
     block_set: str = "standard",
 ) -> BoardTask:
-    """Builds a task; what is not said follows from the seed.
+    """Builds a task; arguments that are None are drawn from the seed.
 
     Args:
       name: "reach", "separate" or "block_to_block".
@@ -106,7 +106,7 @@ def make_task(
       target: reach and separate: a slot or a block name; slot `seed % 8` if None.
       seed: of the episode. Separate's neighbours are drawn from it.
       neighbours: separate: their names.
-      block_set: the set that is on the board.
+      block_set: of the env.
 
     Raises:
       ValueError: an unknown task, pair or block; the message suggests one.
@@ -173,11 +173,11 @@ def task_success(
 def cluster(
     key: Key[jax.Array, ""], slots: Array, rounds: int = 32
 ) -> tuple[Float[Array, "n 2"], Float[Array, " n"]]:
-    """Lays blocks against the first: touching it, overlapping nothing.
+    """Random cluster of blocks that touch the first one, without overlaps.
 
-    Every further block comes from a random side, at a random yaw, and is pushed in
-    until it almost meets the first (`TOUCHING` at most between centres). Only
-    sides are taken on which it stays `CLUSTER_GAP` clear of the others.
+    Every further block approaches from a random side at a random yaw until it almost
+    meets the first (at most `TOUCHING` between centres). Sides on which it would come
+    within `CLUSTER_GAP` of another block are rejected.
 
     Returns:
       Offsets from the first block in metres, and yaws in radians.
@@ -217,7 +217,7 @@ def cluster(
 
 @functools.partial(jax.jit, static_argnames="rounds")
 def _start_apart(block_ids, slots, key, rounds=4):
-    """The first of a few random worlds in which the pair is not together yet."""
+    """First of `rounds` random states in which the pair is not together yet."""
     worlds = jax.vmap(lambda key: place(key, _NO_IDS))(jax.random.split(key, rounds))
     pose = worlds.qpos[:, : 3 * NUM_BLOCKS].reshape(rounds, NUM_BLOCKS, 3)[..., :2]
     apart = _distance(pose[:, slots[0]], pose[:, slots[-1]]) > TOGETHER + 0.005
@@ -228,7 +228,7 @@ def _start_apart(block_ids, slots, key, rounds=4):
 
 @jax.jit
 def _start_cluster(block_ids, slots, key):
-    """A world whose blocks `slots` form a cluster about the first of them."""
+    """Initial state whose blocks `slots` form a cluster about the first of them."""
     shape_key, place_key, peg_key, rest_key, yaw_key = jax.random.split(key, 5)
     offset, turn = cluster(shape_key, slots)
     centre = uniform_place(place_key, inset=0.055)

@@ -1,8 +1,8 @@
 """Words of the board: directions, regions, and prompts of the pre-training stage.
 
-Everything is named as the camera sees it. The camera stands across the board from
-the robot and looks back at it, so "up" in the image is towards the robot (-x) and
-"right" in the image is +y (forward x up of the camera, see `geometry`).
+Directions and regions are those of the image. The camera is across the board from the
+robot and faces it, so "up" in the image is towards the robot (-x) and "right" in the
+image is +y (forward x up of the camera, see `geometry`).
 Directions count clockwise from up, so the opposite of d is (d + 4) % 8 and the left
 and right mirror image of d is (8 - d) % 8. Axis order everywhere: (x, y) in metres.
 """
@@ -36,19 +36,19 @@ REGION_RADII = np.array([0.115] * 4 + [0.1] + [0.115] * 4, np.float32)  # metres
 
 
 def opposite(direction: int) -> int:
-    """The direction that points the other way."""
+    """Index of the opposite direction."""
     return (direction + 4) % 8
 
 
 def nearest_direction(vector) -> int:
-    """Index of the direction that a vector (x, y) points to most."""
+    """Index of the direction nearest to a vector (x, y)."""
     return int(np.argmax(DIRECTION_VECTORS @ np.asarray(vector, np.float32)))
 
 
 # Prompts of the pre-training stage; answers are location tokens or names.
 OBJECT_NAMES = (*BLOCK_NAMES, "peg")
 DESCRIBE = "describe the scene"
-NOTHING = "nothing"  # what lies in an empty region
+NOTHING = "nothing"  # answer for an empty region
 
 
 def detection_prompt(name: str | int) -> str:

@@ -1,4 +1,4 @@
-"""The cube arm: a gripper and one to four cubes, after OGBench's visual-cube tasks."""
+"""Cube world: a gripper and one to four cubes, after OGBench's visual-cube tasks."""
 
 from swm_jax.envs.env import PLAIN, EnvMaker
 from swm_jax.worlds.cube import (
@@ -43,7 +43,7 @@ WORLD = World(
         check=lambda config: None,
         settings=("cubes", "control_period"),
         expert=policies.expert,
-        others_act=True,  # OGBench's own
+        others_act=True,  # stored episodes of OGBench have its own policies
     ),
     planner=PlannerSettings(
         every=dict(action_size=5, action_limit=1.0, init_std=0.6, min_std=0.1),

@@ -1,14 +1,13 @@
-"""The cube env: a gripper and one to four cubes on a table, on either engine.
+"""Cube env: a gripper and one to four cubes on a table, on either engine.
 
-OGBench's visual-cube world with a Cartesian gripper. An action in [-1, 1]^5 is
-relative to where the gripper is: x, y, z by up to 0.05 m, yaw by up to 0.3 rad, and
-how far it is closed by up to 1 of its range. A gripper that shall hold must go on
-closing, as there: at 0 it aims at the opening it has, and its grip fades.
-The world is described here; an engine of `swm_jax.envs` adds the physics, and
-`worlds.load_env("cube")` joins the two.
+OGBench's visual-cube world with a Cartesian gripper. An action in [-1, 1]^5 is relative
+to the gripper's pose: x, y, z by up to 0.05 m, yaw by up to 0.3 rad, and the closing by
+up to its whole range. As in OGBench, holding a cube takes a constant closing action: at
+0 the target is the current opening, and the grip fades. An engine of `swm_jax.envs`
+adds the physics; `worlds.load_env("cube")` combines the two.
 
-Axes: B worlds, H control steps, n cubes. Positions in metres, angles in radians (yaw
-is not wrapped, so that turns can be counted).
+Axes: B worlds, H control steps, n cubes. Positions in metres, angles in radians (yaw is
+unwrapped, so that turns can be counted).
 """
 
 import functools
@@ -40,7 +39,7 @@ def default_config() -> ml_collections.ConfigDict:
         {
             "cubes": 4,  # 1 to 4
             "look": "default",  # of pictures, a key of render.looks.CUBE_LOOKS
-            "episode_length": 200,  # control steps before a wrapper truncates
+            "episode_length": 200,  # control steps until truncation by wrappers
             "control_period": 0.1,  # seconds; OGBench's own is 0.05
             "physics_dt": 0.01,  # seconds; divides the control period
             "iterations": 20,  # of the contact solver per physics step, at most
@@ -50,7 +49,7 @@ def default_config() -> ml_collections.ConfigDict:
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
-    """Raises ValueError for settings that do not fit together."""
+    """Raises ValueError for invalid settings."""
     if not 1 <= config.cubes <= MAX_CUBES:
         raise ValueError(f"cubes is {config.cubes}, expected 1 to {MAX_CUBES}")
     known("look", config.look, CUBE_LOOKS)
@@ -58,7 +57,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
 
 
 class CubeState(struct.PyTreeNode):
-    """Everything the physics needs; any leading batch axes.
+    """State of the physics, with any leading batch axes.
 
     Attributes:
       qpos: float32[..., 6 + 7 n], hand x, y, z, yaw, left and right finger, then every
@@ -75,7 +74,7 @@ class CubeState(struct.PyTreeNode):
 
 
 class CubeEnv(MjcfEnv[CubeState, CubeScene]):
-    """The cube arm, without an engine.
+    """Cube env without an engine.
 
     Attributes:
       action_limit: 1; larger actions are clipped.
@@ -108,7 +107,7 @@ class CubeEnv(MjcfEnv[CubeState, CubeScene]):
     def command(
         self, state: CubeState, action: Float[Array, "... 5"]
     ) -> tuple[CubeState, Float[Array, "... 6"]]:
-        """Where the six servos shall go: relative to where the gripper is."""
+        """Targets of the six servos, relative to the gripper's current pose."""
         qpos, xp = state.qpos, array_namespace(state.qpos, action)
         scale = xp.asarray(geometry.ACTION_SCALE, xp.float32)
         move = xp.clip(action, -1.0, 1.0).astype(xp.float32) * scale
@@ -148,7 +147,7 @@ class CubeEnv(MjcfEnv[CubeState, CubeScene]):
 
 @functools.partial(jax.jit, static_argnames="block_ids")
 def place(key: Key[jax.Array, ""], block_ids: tuple[int, ...]) -> CubeState:
-    """A fresh world: the gripper in the air and cubes scattered, at rest."""
+    """Initial state: the gripper in the air and cubes scattered, at rest."""
     hand_key, yaw_key, place_key, turn_key = jax.random.split(key, 4)
     low, high = (
         jnp.asarray(each) for each in (geometry.START_LOW, geometry.START_HIGH)
@@ -163,7 +162,7 @@ def place(key: Key[jax.Array, ""], block_ids: tuple[int, ...]) -> CubeState:
 
 
 def scatter(key: Key[jax.Array, ""], count: int) -> Float[Array, "n 2"]:
-    """Places for cubes on the table, one after the other, `CUBE_GAP` apart."""
+    """Random positions of cubes on the table, at least `CUBE_GAP` apart."""
     low, high = (jnp.asarray(each) for each in (geometry.CUBE_LOW, geometry.CUBE_HIGH))
     spots = jnp.full((count, 2), 10.0)
     for slot in range(count):

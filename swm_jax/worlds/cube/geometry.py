@@ -1,8 +1,8 @@
-"""Sizes, bounds, colours and camera of the cube arm: one source for physics and pixels.
+"""Sizes, bounds, colours and camera of the cube world, for physics and renderers.
 
 Workspace, cubes, action scales and the camera `front_pixels` are those of OGBench's
-visual-cube tasks. The UR5e is reduced to what touches cubes: a hand that slides along
-x, y, z, turns about z, and closes two fingers. Axes: x points away from the robot's
+visual-cube tasks. The UR5e is reduced to the parts that touch cubes: a hand that slides
+along x, y, z, turns about z, and has two fingers. Axes: x points away from the robot's
 base towards the camera, y to the robot's left, z up; the table's top is z = 0.
 """
 

@@ -1,11 +1,11 @@
-"""Goals of the cube arm's tasks.
+"""Goals of the cube world's tasks.
 
 reach  get closer, touch
-lift   stage 1 grasp; stage 2 lift, holding
-stack  stage 1 grasp; stage 2 put on top. "published" keeps holding; "shaped" lets go
-       once it lies there, as success demands
+lift   stage 1 grasp; stage 2 lift while holding
+stack  stage 1 grasp; stage 2 put on top. "published" keeps holding; "shaped" releases
+       the placed cube, which success requires
 
-Stages of "published" latch, those of "shaped" come back (see `conditional_goals`).
+Stages of "published" latch, those of "shaped" may go back (see `conditional_goals`).
 
 Source of "published": Semantic World Models, except for lift, which is ours.
 """

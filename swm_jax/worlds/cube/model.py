@@ -1,21 +1,21 @@
-"""The cube arm as one MJCF model, used by both physics backends and mujoco.Renderer.
+"""MJCF model of the cube world, used by both physics engines and mujoco.Renderer.
 
-A hand on three slides and a yaw hinge carries two finger slides; every joint has a
-position servo and the hand is compensated for gravity. Cubes are free boxes on a
-plane, inside four walls that only they can touch. Contacts are box against box: MuJoCo
-and MJX both have closed forms for them, and four or more points per face hold a cube
-against turning without torsional friction.
+A hand on three slides and a yaw hinge has two fingers on slides; every joint has a
+position servo, and gravity on the hand is compensated. Cubes are free boxes on a plane,
+inside four walls that collide with cubes only. Contacts are between boxes: MuJoCo and
+MJX have closed forms for them, and four or more points per face prevent a held cube
+from turning without torsional friction.
 
 Joint order: hand x, y, z, yaw, left finger, right finger, then the cubes' free joints.
-Fingers move on their own: equally stiff servos pull a held cube to the middle.
+Fingers move independently: equally stiff servos centre a held cube.
 
-What holds a cube, found by experiment: elliptic cones with impratio 10 creep by 5
-micrometres per control step, and servos are integrated explicitly (Euler), because an
-implicit integrator moves the hand by less than the contact solver believed, and
-the cube slips by that difference (30 mm in four steps at 0.01 s). The Newton solver
-needs 1 to 4 iterations, but a hard blow up to 20: stopped at 6 it diverges. MJX gets
-pyramidal cones instead: with elliptic ones it diverged in float32 at one grasp of four,
-however many iterations it had; a held cube then slips about 3 mm in 5 seconds.
+Settings for a stable grasp, found by experiment: elliptic cones with impratio 10 creep
+by 5 micrometres per control step. Servos are integrated explicitly (Euler), because
+with an implicit integrator the hand moves less than the contact solver assumed, and the
+cube slips by the difference (30 mm in four steps at 0.01 s). The Newton solver needs 1
+to 4 iterations, and up to 20 at a hard impact: limited to 6 it diverges. MJX has
+pyramidal cones: with elliptic ones it diverged in float32 in one grasp of four at any
+number of iterations; with pyramidal ones a held cube slips about 3 mm in 5 seconds.
 """
 
 import mujoco
@@ -26,7 +26,7 @@ from swm_jax.worlds.cube.scene import CUBES
 
 HAND_DOFS = 6
 MAX_CUBES = len(CUBES)
-HAND_MASS = 2.0  # kg, what the slides carry
+HAND_MASS = 2.0  # kg, moved by the slides
 HAND_INERTIA = 0.01  # kg m^2 about z
 FINGER_MASS = 0.2  # kg each
 # Servos are critically damped: (1 + w t) exp(-w t) of a step is left after t seconds.
@@ -35,12 +35,12 @@ FINGER_STIFFNESS = 400.0  # N/m: closed fully, fingers press a cube with 8 N eac
 HAND_FORCE = (60.0, 60.0, 60.0, 3.0)  # newtons, and newton metres for the yaw
 FINGER_FORCE = 10.0
 FRICTION = 1.0  # between any two things
-# Squeezed things stay 1 mm or less inside each other: nearly rigid contacts.
+# Nearly rigid contacts: penetration stays below 1 mm.
 CONTACT = 'solref="0.01 1" solimp="{} 0.001"'
-# Friction cones: what they need to hold a cube, as (impratio, impedances).
+# (impratio, impedances) with which each kind of friction cone holds a cube.
 CONES = {"elliptic": (10, "0.95 0.99"), "pyramidal": (1, "0.98 0.995")}
-# MJX has fixed sizes: pairs of boxes it looks at (the nearest) and contacts it solves
-# for (the deepest).
+# MJX needs fixed sizes: the nearest pairs of boxes that are tested, and the deepest
+# contacts that are solved.
 _ASSETS = """
   <visual><headlight ambient="0 0 0" diffuse="0 0 0" specular="0 0 0"/></visual>
   <asset>
@@ -58,10 +58,10 @@ def cube_mjcf(
     visuals: bool = True,
     cone: str = "elliptic",
 ) -> str:
-    """The MJCF text; `visuals=False` leaves out what only a camera would notice.
+    """MJCF text of the world; `visuals=False` leaves out all that does not collide.
 
     Args:
-      cubes: how many, 1 to 4.
+      cubes: number of cubes, 1 to 4.
       physics_dt: physics step in seconds.
       iterations: Newton iterations of the contact solver per physics step.
       visuals: whether to add the arm, table, light and sky.
@@ -174,7 +174,7 @@ def _walls_xml() -> str:
 
 
 def _surroundings_xml() -> str:
-    """Table, sun and the camera "front_pixels"; looks give them their colours."""
+    """Table, sun and the camera "front_pixels"; their colours are set by looks."""
     half = geometry.TABLE_HALF
     axes = _numbers((*geometry.CAMERA_RIGHT, *geometry.CAMERA_UP))
     return (

@@ -1,9 +1,9 @@
-"""Scripted pickers: put a cube where it should go.
+"""Scripted pick-and-place policies.
 
-`closed_loop_action` has no memory: it looks at the scene and decides whether to
-approach, grasp, carry, place or leave. `Plan` is the open-loop counterpart: keyframes
-laid out once from where things were, then followed whatever happens to the cubes; with
-a little action noise that is the "play" of OGBench. Plain jnp: jit it, vmap it.
+`closed_loop_action` is a function of the scene alone: it approaches, grasps, carries,
+places or leaves. `Plan` is open-loop: keyframes computed once from the initial scene
+and followed without feedback; with some action noise it is OGBench's "play" policy.
+Pure jnp: jit and vmap apply.
 """
 
 import jax
@@ -21,8 +21,9 @@ HELD = 0.002  # metres between a held cube and each finger, at most
 ALIGNED = 0.012  # metres aside within which the hand goes straight down
 ARRIVED = 0.012  # metres from the goal at which a cube is let go
 TRAVEL = 0.09  # metres above grasp or goal that the hand travels at
-ON_TOP_SHARE = 0.5  # of goals that are on another cube
-_SCALE = np.asarray(geometry.ACTION_SCALE, np.float32)  # importing starts no backend
+ON_TOP_SHARE = 0.5  # share of goals on another cube
+# numpy: a JAX array here would initialise the backend on import.
+_SCALE = np.asarray(geometry.ACTION_SCALE, np.float32)
 _FRAMES = 11  # keyframes of a plan
 
 
@@ -31,12 +32,12 @@ def closed_loop_action(
     slot: Int[Array, ""],
     goal: Float[Array, "3"],
 ) -> Float[Array, "5"]:
-    """The next action that brings a cube to a goal, in -1..1.
+    """Next action to bring a cube to a goal, in -1..1.
 
     Args:
       scene: one scene (vmap for more).
-      slot: which cube.
-      goal: where its centre shall be, metres.
+      slot: of the cube.
+      goal: target position of its centre, metres.
     """
     cube, hand = scene.block_pose[slot], scene.gripper
     place = cube[:3]
@@ -68,7 +69,7 @@ def closed_loop_action(
 
 
 def quarter_turn(cube: Float[Array, "7"], yaw: Float[Array, ""]) -> Float[Array, ""]:
-    """The smallest turn of a hand at `yaw` that lines its fingers up with a cube."""
+    """Smallest turn of a hand at `yaw` that aligns its fingers with a cube's faces."""
     side = geometry.rotation_matrix(cube[3:])[:, 0]
     angle = jnp.arctan2(side[1], side[0]) - yaw
     return jnp.mod(angle + jnp.pi / 4, jnp.pi / 2) - jnp.pi / 4
@@ -77,7 +78,7 @@ def quarter_turn(cube: Float[Array, "7"], yaw: Float[Array, ""]) -> Float[Array,
 def draw_errand(
     key: Key[jax.Array, ""], scene: CubeScene
 ) -> tuple[Int[Array, ""], Float[Array, "3"]]:
-    """Which cube to take, and where to: a place on the table or another cube."""
+    """Random errand: slot of a cube, and a target on the table or on another cube."""
     cube_key, other_key, kind_key, place_key = jax.random.split(key, 4)
     count = scene.block_id.shape[-1]
     slot = jax.random.randint(cube_key, (), 0, count)
@@ -110,7 +111,7 @@ def make_plan(
     slot: Int[Array, ""],
     goal: Float[Array, "3"],
 ) -> Plan:
-    """Lays out the way: above the cube, down, close, up, across, down, open, away."""
+    """Plan of an errand: above the cube, down, close, up, across, down, open, away."""
     high_key, mid_key, pace_key, end_key, yaw_key = jax.random.split(key, 5)
     hand, cube = scene.gripper, scene.block_pose[slot]
     pick = cube[:3]
@@ -139,7 +140,7 @@ def make_plan(
         (away, turn, 0.0),
     ]
     pose = jnp.stack([jnp.concatenate([p, jnp.stack([y, g])]) for p, y, g in frames])
-    # As long as the way takes at 0.03 m or 0.2 rad a step; fingers take 3 steps.
+    # Durations at 0.03 m or 0.2 rad per step; fingers take 3 steps.
     step = jnp.abs(jnp.diff(pose, axis=0)) / jnp.array([0.03, 0.03, 0.03, 0.2, 1 / 3])
     pace = jax.random.uniform(pace_key, (_FRAMES - 1,), minval=1.0, maxval=1.5)
     time = jnp.concatenate([jnp.zeros(1), jnp.cumsum(pace * step.max(-1) + 1.0)])
@@ -149,11 +150,11 @@ def make_plan(
 def plan_action(
     plan: Plan, clock: Float[Array, ""], gripper: Float[Array, "6"]
 ) -> Float[Array, "5"]:
-    """Towards where the plan is one step after `clock`, in -1..1."""
+    """Action towards the plan's pose one step after `clock`, in -1..1."""
     at = jax.vmap(lambda values: jnp.interp(clock + 1.0, plan.time, values), 1)
     aim = at(plan.pose)
     move = jnp.append(aim[:3] - gripper[:3], aim[3] - gripper[3])
-    # Relative to a hand that stops at a held cube: closing means going on closing.
+    # Closing is relative to the current opening, so a grip needs a constant action.
     grip = jnp.where(aim[4] > 0.05, aim[4], -1.0)
     return jnp.clip(jnp.append(move, grip) / _SCALE, -1, 1)
 

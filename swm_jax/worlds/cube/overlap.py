@@ -1,6 +1,6 @@
-"""How far fingers and cubes are from each other, surface to surface.
+"""Distances between fingers and cubes, surface to surface.
 
-Numpy and JAX arrays alike, any leading axes; poses as in `CubeScene`.
+For numpy and JAX arrays with any leading axes; poses as in `CubeScene`.
 """
 
 import numpy as np
@@ -34,9 +34,9 @@ def cube_gap(a, b):
 def box_gap(centre_a, rotation_a, half_a, centre_b, rotation_b, half_b):
     """Metres between two boxes in any orientation; negative if they overlap.
 
-    The largest separation along the 15 axes of the separating axis theorem: its sign
-    is exact, and so is its size where a face is nearest; between two corners the boxes
-    may be farther apart than this.
+    The largest separation along the 15 axes of the separating axis theorem. Its sign is
+    exact, and its size too where a face is nearest; between two corners it is a lower
+    bound of the distance.
 
     Args:
       centre_a, centre_b: [..., 3].
@@ -45,7 +45,7 @@ def box_gap(centre_a, rotation_a, half_a, centre_b, rotation_b, half_b):
     """
     xp = array_namespace(centre_a, rotation_a, centre_b, rotation_b)
     half_a, half_b = (xp.asarray(np.array(h, np.float32)) for h in (half_a, half_b))
-    # Sums of products rather than einsum: TPUs would round them to bfloat16.
+    # Sums of products instead of einsum, which TPUs compute in bfloat16.
     dot = lambda u, v: (u * v).sum(-1)
     columns = lambda r: xp.swapaxes(r, -1, -2)  # [..., axis, 3]
     a, b = xp.broadcast_arrays(columns(rotation_a), columns(rotation_b))

@@ -1,14 +1,15 @@
-"""Who acts in generated episodes of the cube arm, and what for.
+"""Policies of generated episodes of the cube world.
 
-Three policies share the episodes (weights in the config):
+Episodes are a mixture of three policies (weights in the config):
 
-    play    an open-loop plan from where things were, with action noise 0.1
+    play    an open-loop plan from the scene at its start, with action noise 0.1
     noisy   the closed-loop oracle with Gaussian action noise
-    smooth  a velocity that changes slowly and drifts towards a cube, with a gripper
-            that opens and closes, as planners propose them
+    smooth  a slowly changing velocity with a drift to a cube and a gripper that opens
+            and closes, similar to planners' candidates
 
-The first two are the paper's. Their errands follow one another: a cube to a place on
-the table or onto another cube. An episode is a function of (data set seed, its number).
+The first two are the paper's; they do one errand after another: a cube to a place on
+the table or onto another cube. An episode is a function of (seed of the data set,
+number of the episode).
 
 Axes: B episodes, T actions.
 """
@@ -37,16 +38,16 @@ from swm_jax.worlds.cube.scene import CubeScene
 POLICIES = ("play", "noisy", "smooth")
 PLAY_NOISE = 0.1  # standard deviation, of -1..1
 NOISY_NOISE = 0.2
-PATIENCE = 60  # steps after which the noisy policy takes on another errand
-REST = 6  # steps the noisy policy goes on after its cube is where it should be
+PATIENCE = 60  # steps after which the noisy policy starts another errand
+REST = 6  # steps of the noisy policy after its cube has reached the goal
 
 
 class Memory(struct.PyTreeNode):
-    """What a policy keeps between steps, one episode.
+    """Memory of the policies between the steps of one episode.
 
     Attributes:
-      slot: the cube of the errand, or that the smooth policy drifts to.
-      goal: float32[3], where it shall go, metres.
+      slot: the cube of the errand, or of the smooth policy's drift.
+      goal: float32[3], target position of the cube, metres.
       plan: keyframes of the play policy.
       clock: float32, steps since the errand began.
       left: int32, steps until the noisy policy's errand is over.
@@ -62,7 +63,7 @@ class Memory(struct.PyTreeNode):
 
 
 def generation_config() -> ml_collections.ConfigDict:
-    """What a generation config of the cube arm adds to the default."""
+    """Fields of the cube world in a generation config."""
     config = ml_collections.ConfigDict()
     config.min_steps = config.max_steps = 100  # actions of an episode
     # The paper's two; "smooth" adds actions as planners propose them.
@@ -85,7 +86,7 @@ def starts(
 
 
 def first_memory(key: PRNGKeyArray) -> Memory:
-    """Nothing decided yet: the first step draws everything."""
+    """Empty memory, with timers at 0, so that the first step draws all."""
     return Memory(
         slot=jnp.zeros((), jnp.int32),
         goal=jnp.zeros(3),
@@ -119,7 +120,7 @@ def act(
 def _next_memory(
     key: PRNGKeyArray, policy: Int[Array, ""], scene: CubeScene, memory: Memory
 ) -> Memory:
-    """Goes on with the errand, or begins another when it is over."""
+    """Memory of the next step: the same errand, or a new one when it is over."""
     errand_key, plan_key, gust_key = jax.random.split(key, 3)
     slot, goal = draw_errand(errand_key, scene)
     plan = make_plan(plan_key, scene, slot, goal)

@@ -1,7 +1,7 @@
-"""What can be asked about the cube arm's table: one rule in metres per question type.
+"""Question types of the cube world, with one rule in metres each.
 
-A margin is > 0 exactly when the answer is yes. What the source leaves open is settled
-here:
+The rule gives a signed margin, > 0 exactly when the answer is yes. Definitions, where
+the source leaves them open:
 
     gripper_touching  a finger within 1 mm of the cube (box to box)
     cubes_touching    the cubes within 1 mm of each other
@@ -14,15 +14,14 @@ here:
     cubes_closer      the same between the centres of two cubes
     cube_lifted       (ours) the cube is more than 0.05 m above where it rests
 
-Contact forces of the simulator agree with the first four up to the 1 mm in which
-things count as touching although they do not press on each other. That is too little
-for a margin to say how sure one may be, so where surfaces decide, the margin grows
-from 0 at 1 mm to 0.05 m where they meet. Where "grasped" or "on top" is false, it falls
-with the distance to the nearest pose in which it would be true, so that a planner
-knows which way to go.
+Contact forces of the simulator agree with the first four, except for gaps of up to 1 mm
+without force, which count as touching. As 1 mm is too small a margin for a confidence,
+margins of touching are scaled: from 0 at a gap of 1 mm to 0.05 m at contact. Where
+"grasped" or "on top" is false, the margin decreases with the distance to the nearest
+pose in which it is true, which guides planners.
 
-Axes: ... batch axes (scenes, horizons and questions broadcast). Numpy arrays and JAX
-arrays alike: whichever comes in goes out.
+Axes: ... batch axes (scenes, horizons and questions broadcast). Functions return the
+kind of array (numpy or JAX) that they get.
 """
 
 from typing import NamedTuple
@@ -51,10 +50,10 @@ CUBE = Arg("block", BLOCK_NAMES)
 
 
 class Poses(NamedTuple):
-    """Where the things are that a question names.
+    """Poses of the objects in a question.
 
     Attributes:
-      a, b: [..., 7], first and second cube; None if it names fewer.
+      a, b: [..., 7], first and second cube; None if there are fewer.
       gripper: [..., 6].
     """
 
@@ -69,13 +68,14 @@ def _poses(cubes, gripper) -> Poses:
 
 
 def _in_frame(rotation, v):
-    """A vector in the frame of a rotation: its product with each column."""
+    """Coordinates of a vector in a rotated frame: dot products with its columns."""
     return (rotation * v[..., :, None]).sum(-2)
 
 
 def _touch(gap):
     """Margin of a distance between surfaces."""
     xp = array_namespace(gap)
+    # 0.05 m at contact down to 0 at a gap of 1 mm; beyond, minus the rest of the gap.
     near = MET * xp.clip(1.0 - gap / TOUCH, 0.0, 1.0)
     return xp.where(gap < TOUCH, near, TOUCH - gap)
 
@@ -92,7 +92,7 @@ def _grasped(now, p):
     between = xp.minimum(left - y, y + right)
     between = xp.minimum(between, geometry.CUBE_HALF - xp.abs(x))
     inside = xp.minimum(xp.minimum(touch, between), down)
-    # Outside: how far the hand is from the cube, and the fingers from its sides.
+    # Not grasped: minus the hand's distance to the cube and the fingers' to its sides.
     stray = xp.abs(left - geometry.CUBE_HALF) + xp.abs(right - geometry.CUBE_HALF)
     way = length(offset) + 0.5 * stray
     return xp.where(inside > 0, touch, xp.minimum(inside, -way))
@@ -119,7 +119,7 @@ def _closer(before, after):
     return length(before) - length(after) - CLOSER
 
 
-# Ids are kept: checkpoints and data count on them.
+# Ids are stored in checkpoints and data and must stay.
 TYPES = (
     QuestionType(
         name="cube_grasped",

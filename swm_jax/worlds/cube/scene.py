@@ -17,21 +17,21 @@ from swm_jax.envs.scene import (
 )
 from swm_jax.worlds.cube import geometry
 
-# What lies on the cube arm's table, in this order; the first n of them for n cubes.
+# Cubes on the table by slot; n cubes are the first n of them.
 # (The paper's "yellow" cube is the one that OGBench paints orange.)
 CUBES = tuple(map(block_id, ("red cube", "blue cube", "yellow cube", "green cube")))
 
 
 class CubeScene(struct.PyTreeNode):
-    """Poses of everything within the cube arm's reach; any leading batch axes.
+    """Poses of gripper and cubes, with any leading batch axes.
 
     Attributes:
       block_pose: float32[..., n, 7], x, y, z of each cube's centre in metres and its
         orientation as a unit quaternion w, x, y, z.
       block_id: int32[..., n], index into `BLOCK_NAMES` of each cube.
       gripper: float32[..., 6], x, y, z of the point between the finger pads (metres),
-        yaw (radians), and how far the pads on its left (+y of the gripper) and right
-        stand from that point (metres).
+        yaw (radians), and the distances of the left (+y of the gripper) and the right
+        pad from that point (metres).
     """
 
     block_pose: Float[Array, "... n 7"]
@@ -45,7 +45,7 @@ class CubeScene(struct.PyTreeNode):
 
 
 def check(state: Mapping[str, np.ndarray], need: Need) -> None:
-    """Needs different cubes, as many as poses, near the table, with unit turns."""
+    """Checks for distinct cubes within reach and unit quaternions."""
     ids, pose = state["block_id"], state["block_pose"]
     check_block_ids(ids, need)
     need(pose.shape[1] == len(ids), "cubes", pose.shape[1], len(ids))
@@ -56,7 +56,7 @@ def check(state: Mapping[str, np.ndarray], need: Need) -> None:
     need(unit, "length of a quaternion", size.reshape(-1)[size.argmax()], "1")
 
 
-# Bounds of observations: what servos overshoot and contacts give way, in metres.
+# Slack of observation bounds for overshoot of servos and soft contacts, in metres.
 _SLACK = 0.03
 _TOP = geometry.WORKSPACE_HIGH[2] + 0.05  # of the centre of a cube that is held
 

@@ -1,13 +1,13 @@
-"""The benchmark's tasks of the cube arm: how an episode starts and when it is won.
+"""Tasks of the benchmark in the cube world: starts and conditions of success.
 
   reach  a finger pad is in contact with the cube
   lift   the cube hangs more than 0.05 m above the table, held by both fingers (ours)
   stack  the cubes are in contact, the first more than 0.015 m above the second, and
          no finger touches it
 
-Source of reach and stack: Semantic World Models' evaluation release. In contact means
-that surfaces meet, which is when MuJoCo has a contact; heights are those of centres.
-Every start has the gripper open in the air and all cubes apart on the table.
+Source of reach and stack: Semantic World Models' evaluation release. In contact means a
+gap of at most 0 between surfaces, as for MuJoCo's contacts; heights are of centres. In
+every start the gripper is open in the air and the cubes lie apart on the table.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ PAIRS = ((1, 3), (1, 2), (2, 0))
 
 @dataclasses.dataclass(frozen=True)
 class CubeTask(Task):
-    """One task about particular cubes: reach and lift (cube), stack (top, bottom)."""
+    """Task for particular cubes: reach and lift (cube), stack (top, bottom)."""
 
     max_steps: int = MAX_STEPS
 
@@ -73,7 +73,7 @@ def make_task(
     seed: int = 0,
     cubes: int = len(CUBES),
 ) -> CubeTask:
-    """Builds a task; what is not said follows from the seed.
+    """Builds a task; arguments that are None are drawn from the seed.
 
     Args:
       name: "reach", "lift" or "stack".
@@ -81,7 +81,7 @@ def make_task(
         `seed % 3` if None (with fewer than 4 cubes, of the pairs that are there).
       target: reach and lift: a slot or a cube's name; slot `seed % cubes` if None.
       seed: of the episode.
-      cubes: how many are on the table.
+      cubes: number of cubes on the table.
 
     Raises:
       ValueError: an unknown task, pair or cube; the message suggests one.

@@ -26,9 +26,9 @@ from swm_jax.envs.scene import BLOCK_NAMES
 from swm_jax.worlds.board.env import BoardEnv
 from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
 
-KEPT = 512  # worlds that pybullet remembers for us
-_AWAY = 5.0  # metres: where blocks wait while the arm takes its place
-_SETTLE = 100  # physics steps, as the package lets a scene come to rest
+KEPT = 512  # largest number of states saved in pybullet
+_AWAY = 5.0  # metres: position of blocks while the arm is placed
+_SETTLE = 100  # physics steps until rest, as in the package's reset
 _BLOCK_Z = 0.0
 
 
@@ -42,11 +42,11 @@ def available() -> bool:
 
 
 class LanguageTableState(struct.PyTreeNode):
-    """A world of Language-Table; any leading batch axes.
+    """State of Language-Table's env, with any leading batch axes.
 
     Attributes:
-      world: int32[...], number of the saved world.
-      target: float32[..., 2], where the effector is heading.
+      world: int32[...], number of the state saved in pybullet.
+      target: float32[..., 2], target position of the effector.
       block_pose, block_id, peg: as in `Scene`.
       step: int32[...], control steps since the reset.
     """
@@ -64,13 +64,13 @@ def default_config() -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(
         {
             "block_set": "standard",  # the only one it has
-            "episode_length": 120,  # control steps before a wrapper truncates
+            "episode_length": 120,  # control steps until truncation by wrappers
         }
     )
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
-    """Raises ValueError for settings that do not fit together."""
+    """Raises ValueError for invalid settings."""
     known("block set", config.block_set, ("standard",))
 
 
@@ -97,7 +97,7 @@ class LanguageTableEnv(PackageEnv[LanguageTableState, Scene]):
           LanguageTableMissing: the package is not installed.
         """
         try:
-            # Packages that only this world needs, and few have.
+            # Late imports, as the packages are optional.
             from language_table.environments import blocks, language_table  # pyright: ignore[reportMissingImports]
             from language_table.environments.utils.pose3d import Pose3d  # pyright: ignore[reportMissingImports]
         except ImportError as error:
@@ -123,14 +123,14 @@ class LanguageTableEnv(PackageEnv[LanguageTableState, Scene]):
         self._next = 0
 
     def reset(self, key: Key[Any, ""] | int) -> LanguageTableState:
-        """The package's own reset, with the seed that a key says (`seed_of`)."""
+        """Reset of the package, with the seed of a key (`seed_of`)."""
         seed = seed_of(key)
         self._env._rng = np.random.RandomState(seed)
         self._env.reset()
         return self._state(0)
 
     def native(self, state: Any) -> LanguageTableState:
-        """The world of a board `State` (one or a batch), set up here at rest."""
+        """States at rest with the poses of a board `State` (one or a batch)."""
         qpos = np.asarray(state.qpos)
         if qpos.ndim > 1:
             worlds = [
@@ -146,7 +146,7 @@ class LanguageTableEnv(PackageEnv[LanguageTableState, Scene]):
     def place(
         self, block_pose: Float[np.ndarray, "8 3"], peg: Float[np.ndarray, "2"]
     ) -> LanguageTableState:
-        """Puts the arm and then the blocks where they shall be."""
+        """State with the given poses: places the arm, then the blocks."""
         for body in self._bodies:
             self._put(body, _AWAY, _AWAY, 0.0)
         now = self._env._target_effector_pose
@@ -181,7 +181,7 @@ class LanguageTableEnv(PackageEnv[LanguageTableState, Scene]):
     def pictures(
         self, states: LanguageTableState, height: int, width: int
     ) -> UInt8[np.ndarray, "B h w 3"]:
-        """What its camera sees of B worlds, 180 x 320 px brought to another size."""
+        """Images of the package's camera for B worlds, resized from 180 x 320 px."""
         result = []
         for state in worlds_of(states):
             self._load(state)

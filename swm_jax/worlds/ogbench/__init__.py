@@ -1,7 +1,8 @@
-"""OGBench's own cube env: physics, robot and pictures of the package `ogbench`.
+"""OGBench world: physics, robot and renderer of the package `ogbench`.
 
-Scenes, questions, tasks, goals and policies are the cube arm's. Other looks and an
-engine for accelerators are what it lacks; `host` and `device` draw our cube arm.
+Scenes, questions, tasks, goals and policies are those of our cube world. It has one
+look and no engine for accelerators; `render.host` and `render.device` draw our cube
+world's arm.
 """
 
 import dataclasses

@@ -1,9 +1,9 @@
-"""OGBench's own cube env behind our env interface, when `ogbench` is installed.
+"""Adapter of OGBench's cube env to our env interface; needs the package `ogbench`.
 
-The physics, the robot and the pictures are those of the package (`pip install
-swm_jax[ogbench]`); scenes, questions, tasks and planners are ours. A state holds the
-whole of MuJoCo's state, so that episodes can be played side by side in one engine. To
-draw without a screen, set `MUJOCO_GL` to `egl` or `osmesa` before Python starts.
+Physics, robot and images are those of the package (`pip install swm_jax[ogbench]`);
+scenes, questions, tasks and planners are ours. A state has the full state of MuJoCo, so
+that one engine can alternate between parallel episodes. To render without a display,
+set `MUJOCO_GL` to `egl` or `osmesa` before Python starts.
 
 Axes: B worlds, n cubes, q joint positions. Positions in metres, angles in radians.
 """
@@ -43,7 +43,7 @@ def available() -> bool:
 
 
 class OGBenchState(struct.PyTreeNode):
-    """A world of OGBench's env; any leading batch axes.
+    """State of OGBench's env, with any leading batch axes.
 
     Attributes:
       physics: float64[..., p], MuJoCo's integration state.

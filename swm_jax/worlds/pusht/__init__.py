@@ -1,4 +1,4 @@
-"""Push-T: a peg pushes a T to a pose, after the diffusion-policy paper's benchmark."""
+"""Push-T world: a peg pushes a T to a pose, as in the diffusion-policy benchmark."""
 
 from swm_jax.envs.env import PUSHING, EnvMaker
 from swm_jax.worlds.pusht import (

@@ -1,14 +1,14 @@
-"""The Push-T env: a peg pushes a T about a table, on either engine.
+"""Push-T env: a peg pushes a T on a table, on either engine.
 
 The action is added to the peg's target position, which is clipped to the table; one
-control step is 0.1 s, as in `gym_pusht`, whose action is the target itself: its target
-p is the action p - target here. Resets are drawn as there, but for a T that would stick
-out of the table and a peg that would stand in the T. What differs in the physics: here
+control step is 0.1 s, as in `gym_pusht`. There the action is the target itself: its
+target p is the action p - target here. Resets have the same distribution, except for a
+T beyond the table's edge or a peg inside the T, which are redrawn. The physics differs:
 the peg covers 91 % of a step within it (26 % there), contacts have no friction, and the
-T is braked by the table's dry friction instead of stopping at once.
+T is slowed by the table's dry friction, where there it stops at once.
 
-Axes: B worlds, H control steps. Positions in metres, angles in radians (not
-wrapped, so that turns can be counted).
+Axes: B worlds, H control steps. Positions in metres, angles in radians (unwrapped, so
+that turns can be counted).
 """
 
 import jax
@@ -37,7 +37,7 @@ def default_config() -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(
         {
             "look": "default",  # of pictures, a key of looks.LOOKS
-            "episode_length": 300,  # control steps before a wrapper truncates
+            "episode_length": 300,  # control steps until truncation by wrappers
             "action_limit": geometry.ACTION_LIMIT,  # metres per step and axis
             "physics_dt": 0.01,  # seconds; divides the control period of 0.1
             "iterations": 4,  # of the contact solver per physics step
@@ -48,13 +48,13 @@ def default_config() -> ml_collections.ConfigDict:
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
-    """Raises ValueError for settings that do not fit together."""
+    """Raises ValueError for invalid settings."""
     known("look", config.look, LOOKS)
     check_physics_step(config.physics_dt, geometry.CONTROL_PERIOD)
 
 
 class PushTEnv(PushingEnv):
-    """Push-T, without an engine."""
+    """Push-T env without an engine."""
 
     world = "pusht"
     scene_kind = Scene
@@ -73,7 +73,7 @@ class PushTEnv(PushingEnv):
 
 @jax.jit
 def place(key: Key[jax.Array, ""]) -> State:
-    """A fresh world at rest: T and peg anywhere, the T at any angle."""
+    """Initial state at rest: T and peg at random positions, the T at a random angle."""
     handle_key, yaw_key, peg_key = jax.random.split(key, 3)
     low, high = _HANDLES
     handle = jax.random.uniform(handle_key, (2,), minval=low, maxval=high)
@@ -81,11 +81,11 @@ def place(key: Key[jax.Array, ""]) -> State:
     pose = from_handle(_upside_down(handle), yaw)
     xy = jnp.clip(pose[:2], *jnp.asarray(geometry.T_BOX))
     pose = jnp.append(xy, yaw)
-    return state_at_rest(pose, free_peg(peg_key, pose), (0,))
+    return state_at_rest(pose[None], free_peg(peg_key, pose), (0,))
 
 
 def free_peg(key: Key[jax.Array, ""], pose: Float[Array, "3"]) -> Float[Array, "2"]:
-    """A place for the peg that keeps `PEG_CLEARANCE` from the T."""
+    """Random position of the peg at least `PEG_CLEARANCE` from the T."""
     low, high = _PEGS
     pegs = jax.random.uniform(key, (_TRIES, 2), minval=low, maxval=high)
     pegs = _upside_down(pegs)

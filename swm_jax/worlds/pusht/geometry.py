@@ -1,7 +1,7 @@
-"""Sizes, colours and camera of Push-T: one source for physics and pixels.
+"""Sizes, colours and camera of Push-T, for physics and renderers.
 
-Figures are those of the environment of the diffusion-policy paper (`gym_pusht`), one
-of its pixels being a millimetre: a window of 512 pixels, a T of two boxes 120 x 30 and
+Sizes are those of the diffusion-policy paper's environment (`gym_pusht`), with its
+pixel taken as a millimetre: a window of 512 pixels, a T of two boxes 120 x 30 and
 30 x 90, an agent of radius 15, the goal in the middle at 45 degrees.
 
 Axes here: x right and y up in the picture, z towards the camera, the origin in the
@@ -25,7 +25,7 @@ T_MARGIN = 0.1
 CONTROL_PERIOD = 0.1  # seconds
 ACTION_LIMIT = 0.1  # metres per step, the simulator's box
 PLANNER_ACTION_LIMIT = 0.03  # metres per step, what data and planners use
-# gym_pusht takes all velocity away at every physics step; strong friction comes near.
+# gym_pusht zeroes the T's velocity at every physics step; strong friction is close.
 FRICTION = 1.0
 
 # The middle of the bar's long edge, T frame: the centroid of 4 + 3 squares is

@@ -1,7 +1,7 @@
 """Goals of Push-T.
 
-push_t  "published" asks the benchmark's own question, is the T at the goal; "shaped"
-        also asks for what leads there: the peg near the T, the T closer and turned.
+push_t  "published" is the benchmark's condition, T at the goal; "shaped" adds questions
+        about progress: the peg near the T, the T closer to the goal and turned to it.
 """
 
 from swm_jax.questions.goal import Goal, make_goal

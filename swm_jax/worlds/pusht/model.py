@@ -1,10 +1,10 @@
-"""Push-T as one MJCF model, used by both physics engines and by mujoco.Renderer.
+"""MJCF model of Push-T, used by both physics engines and by mujoco.Renderer.
 
 The T moves on planar joints (two slides and a hinge), the peg on two slides with a
-position servo. The T collides as its two boxes, the peg as a sphere at half their
-height, so that all contacts act in the plane. Contacts have no friction: what turns
-the T is where it is pushed. The shapes one sees (`bar_visual`, `stem_visual`,
-`peg_visual`, `goal_bar`, `goal_stem`, `table_visual`) touch nothing.
+position servo. The T collides as two boxes, the peg as a sphere at half their height,
+so that all contacts act in the plane. Contacts have no friction: the turn of the T
+depends on the point of contact alone. The visible shapes (`bar_visual`, `stem_visual`,
+`peg_visual`, `goal_bar`, `goal_stem`, `table_visual`) do not collide.
 
 Joint order: x, y, yaw of the T, then peg x, y. There is no gravity; the table's
 friction acts after every physics step (`envs/pushing.py`).
@@ -21,7 +21,7 @@ from swm_jax.envs.pushing_model import (
 )
 from swm_jax.worlds.pusht import geometry
 
-# Half height of the boxes that collide: tall, so that sides are nearer than top faces.
+# Half height of the collision boxes: tall, so that the sphere's nearest face is a side.
 _HALF_HEIGHT = 0.05
 _GOAL_HEIGHT = 0.001  # metres; a sheet on the table
 
@@ -29,12 +29,12 @@ _GOAL_HEIGHT = 0.001  # metres; a sheet on the table
 def pusht_mjcf(
     physics_dt: float = 0.01, iterations: int = 4, visuals: bool = True
 ) -> str:
-    """The MJCF text; `visuals=False` leaves out what only a camera would notice.
+    """MJCF text of Push-T; `visuals=False` leaves out all that does not collide.
 
     Args:
       physics_dt: physics step in seconds; must divide the control period.
       iterations: Newton iterations of the contact solver per physics step.
-      visuals: whether to add what is seen, the light and the sky.
+      visuals: whether to add visible shapes, light and sky.
     """
     middle = geometry.T_HEIGHT / 2
     boxes = tuple(zip(("bar", "stem"), geometry.BOXES))

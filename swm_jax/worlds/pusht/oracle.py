@@ -1,12 +1,11 @@
-"""A scripted pusher: brings the T to its goal by looking at the scene alone.
+"""Scripted policy that pushes the T to its goal, a function of the scene alone.
 
-It has no memory. Every place on the T's outline that the peg could push is tried by the
-law of a slow push without contact friction: a push by s along the inward normal n at r
-moves the centroid by s k n and turns the T by s k m / g^2, with m = r x n,
-k = 1 / (1 + m^2 / g^2) and g the radius of gyration (the table's friction scales all of
-a velocity alike). The place after whose push the T is nearest to its goal is chosen,
-less for places that are far to walk to; the peg walks there around the T and pushes.
-Plain jnp: jit it, vmap it.
+Pushes at points all along the T's outline are evaluated by a quasi-static model without
+contact friction: a push by s along the inward normal n at r moves the centroid by
+s k n and turns the T by s k m / g^2, with m = r x n, k = 1 / (1 + m^2 / g^2) and g the
+radius of gyration (the table's friction scales all components of a velocity alike). The
+push that brings the T nearest to its goal is chosen, with a cost for the peg's path to
+it; the peg moves there around the T and pushes. Pure jnp: jit and vmap apply.
 """
 
 import jax
@@ -20,12 +19,12 @@ from swm_jax.worlds.pusht.geometry import GYRATION, PEG_RADIUS
 from swm_jax.worlds.pusht.overlap import goal_distance, t_gap, to_t, turn_left
 from swm_jax.worlds.pusht.scene import Scene
 
-PUSHES = (0.001, 0.003, 0.01, 0.025)  # metres that a push is tried for
+PUSHES = (0.001, 0.003, 0.01, 0.025)  # metres, evaluated lengths of a push
 WALK = 0.03  # metres per step while walking
 STANDOFF = 0.006  # metres between the T and the peg before a push
 LATERAL = 0.005  # metres beside the place from which a push begins
 WORTH = 0.0003  # metres nearer to the goal, below which the peg stands still
-WALK_COST = 0.06  # metres of distance to the goal that a metre of way is worth
+WALK_COST = 0.06  # metres of goal distance per metre of the peg's path
 _SPACING = 0.006  # metres between places
 _ROUND = geometry.T_RADIUS + PEG_RADIUS + 0.008  # radius of the way around the T
 _GOAL = np.array(geometry.GOAL_POSE, np.float32)
@@ -42,7 +41,7 @@ def _places() -> tuple[np.ndarray, np.ndarray]:
         inward = np.array([-along[1], along[0]]) / size
         normals.append(np.tile(inward, (len(share), 1)))
     places, normals = np.concatenate(places), np.concatenate(normals)
-    # Not in the corners under the bar, where the peg has no room.
+    # Without the inner corners under the bar, where the peg does not fit.
     stand = places - normals * (PEG_RADIUS + STANDOFF)
     free = t_gap(np.zeros(3, np.float32), stand.astype(np.float32)) > PEG_RADIUS
     return places[free].astype(np.float32), normals[free].astype(np.float32)
@@ -59,7 +58,7 @@ def oracle_action(scene: Scene, key: Key[jax.Array, ""]) -> Float[Array, "2"]:
 
     Args:
       scene: one scene (vmap for more).
-      key: for variety: the speed varies a little from step to step.
+      key: the speed varies randomly from step to step.
     """
     pose = scene.block_pose[0]
     peg = to_t(pose, scene.peg)
@@ -82,7 +81,7 @@ def oracle_action(scene: Scene, key: Key[jax.Array, ""]) -> Float[Array, "2"]:
 def _choose(
     pose: Float[Array, "3"], peg: Float[Array, "2"]
 ) -> tuple[Int[Array, ""], Float[Array, ""], Float[Array, ""]]:
-    """Which place to push, by how many metres, and how much nearer the goal is then."""
+    """Index of the place to push, length of the push and gain in goal distance, m."""
     way, turn = to_t(pose, jnp.asarray(_GOAL[:2])), turn_left(pose)
     push = jnp.asarray(PUSHES)[:, None]
     left = way - (push * _SHARE)[..., None] * _NORMALS
@@ -98,7 +97,7 @@ def _choose(
 
 
 def _reachable(pose: Float[Array, "3"]) -> Array:
-    """Which places the peg can stand behind without leaving the table, bool[P]."""
+    """Whether the peg's position behind each place is on the table, bool[P]."""
     cos, sin = jnp.cos(pose[2]), jnp.sin(pose[2])
     x, y = _STANDS[:, 0], _STANDS[:, 1]
     stand = pose[:2] + jnp.stack([cos * x - sin * y, sin * x + cos * y], -1)
@@ -107,11 +106,11 @@ def _reachable(pose: Float[Array, "3"]) -> Array:
 
 
 def _walk(pose, peg, best, pace):
-    """One step towards the place's stand, around the T where it is in the way."""
+    """Step towards the position behind a place, around the T if it is in the way."""
     goal = jnp.asarray(_STANDS)[best]
     trail = peg + jnp.linspace(0.0, 1.0, 24)[:, None] * (goal - peg)
     flat = jnp.zeros(3)  # in the T's own frame
-    # The peg may be in touch where it starts: what counts is that it gets no nearer.
+    # The peg may touch the T at the start: require only that it does not get closer.
     room = jnp.minimum(t_gap(flat, peg), PEG_RADIUS + 0.002) - 0.001
     free = t_gap(flat, trail).min() >= room
     radius = jnp.linalg.norm(peg)

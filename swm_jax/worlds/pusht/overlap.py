@@ -1,6 +1,6 @@
-"""How a T lies: distance to it, how much of its goal it covers, how far it has to go.
+"""Geometry of the T: distance of points, coverage of the goal, distance to the goal.
 
-Numpy arrays and JAX arrays alike: whichever comes in goes out.
+Functions return the kind of array (numpy or JAX) that they get.
 
 Axes: ... batch axes that broadcast; a pose is x, y in metres and yaw in radians.
 """
@@ -52,7 +52,7 @@ def from_handle(
 
 
 def t_gap(pose: Float[Array, "... 3"], point: Array) -> Float[Array, "..."]:
-    """Metres from a point to the T; negative inside of one of its boxes."""
+    """Metres from a point to the T; negative inside one of its boxes."""
     xp = array_namespace(pose, point)
     local = to_t(pose, point)[..., None, :]
     beyond = xp.abs(local - xp.asarray(BOXES[:, 0])) - xp.asarray(BOXES[:, 1])
@@ -63,11 +63,11 @@ def t_gap(pose: Float[Array, "... 3"], point: Array) -> Float[Array, "..."]:
 def coverage(pose: Float[Array, "... 3"]) -> Float[Array, "..."]:
     """Share of the goal's area that the T covers: 0..1.
 
-    Exact: the area of a polygon P within a box is that of P's outline with x and y
-    clamped to the box, since clamping moves all that is outside onto the box's edge,
-    where it has no area. An edge is straight between the places where clamping sets
-    in, so the outline's area is a sum over at most five pieces of each edge. Bar and
-    stem of the goal are two such boxes.
+    Exact: the area of a polygon within a box equals the shoelace area of its outline
+    with x and y clamped to the box, since clamping collapses all that is outside onto
+    the box's edge, where it has no area. A clamped edge is straight between the places
+    where it crosses the lines of the box's sides, so the area is a sum over at most
+    five pieces per edge. Bar and stem of the goal are two such boxes.
     """
     xp = array_namespace(pose)
     goal = xp.asarray(_GOAL)
@@ -93,14 +93,14 @@ def coverage(pose: Float[Array, "... 3"]) -> Float[Array, "..."]:
 
 
 def turn_left(pose: Float[Array, "... 3"], to: Array = _GOAL) -> Float[Array, "..."]:
-    """Radians in -pi..pi by which a T would have to turn to have the yaw of `to`."""
+    """Turn from a pose to the yaw of `to`, radians in -pi..pi."""
     xp = array_namespace(pose, to)
     turn = to[..., 2] - pose[..., 2]
     return xp.arctan2(xp.sin(turn), xp.cos(turn))
 
 
 def goal_distance(pose: Float[Array, "... 3"]) -> Float[Array, "..."]:
-    """Root mean square of the way that the points of the T have to its goal, metres.
+    """Root mean square distance of the T's points to their goal positions, metres.
 
     d^2 + 2 g^2 (1 - cos(turn)) for a distance d of the centroids and a radius of
     gyration g: one number for place and angle.

@@ -1,15 +1,15 @@
-"""Who acts in generated episodes of Push-T, and where they start.
+"""Policies and starts of generated episodes of Push-T.
 
-Four policies share the episodes (weights in the config):
+Episodes are a mixture of four policies (weights in the config):
 
     oracle  the scripted pusher
     noisy   the same with Gaussian noise and bursts of random actions
-    poke    walks to points on, beside and behind the T, pushing through some
-    smooth  a velocity that changes slowly, as planners propose them
+    poke    moves to points on, beside and behind the T, pushing through some
+    smooth  a slowly changing velocity, similar to planners' candidates
 
 Some starts are the env's reset; the others have the T near its goal, down to a
-millimetre, so that "at the goal" has both answers. An episode is a function of (data
-set seed, its number).
+millimetre, so that "at the goal" has both answers. An episode is a function of (seed
+of the data set, number of the episode).
 
 Axes: B episodes, T actions.
 """
@@ -32,16 +32,16 @@ from swm_jax.worlds.pusht.scene import Scene
 
 POLICIES = ("oracle", "noisy", "poke", "smooth")
 NOISE = 0.008  # metres per step, standard deviation of the noisy policy
-BURST_SHARE = 0.15  # steps of the noisy policy that are plain random
+BURST_SHARE = 0.15  # share of the noisy policy's steps with random actions
 NEAREST, FARTHEST = 0.0005, 0.06  # metres, spread of starts near the goal
 _PATIENCE = 12  # steps after which the poking policy picks another point
 
 
 class Memory(struct.PyTreeNode):
-    """What a policy keeps between steps, one episode.
+    """Memory of the policies between the steps of one episode.
 
     Attributes:
-      aim: float32[2], where the poking policy walks, metres.
+      aim: float32[2], target point of the poking policy, metres.
       speed: float32, metres per step of the poking policy.
       left: int32, steps until it picks another point.
       velocity: float32[2], metres per step of the smooth policy.
@@ -54,9 +54,9 @@ class Memory(struct.PyTreeNode):
 
 
 def generation_config() -> ml_collections.ConfigDict:
-    """What a generation config of Push-T adds to the default."""
+    """Fields of Push-T in a generation config."""
     config = ml_collections.ConfigDict()
-    config.min_steps = 32  # actions; a length is drawn for every episode
+    config.min_steps = 32  # actions; the length of an episode is uniform
     config.max_steps = 48
     config.mixture = ml_collections.ConfigDict(
         {"oracle": 0.3, "noisy": 0.2, "poke": 0.3, "smooth": 0.2}
@@ -86,7 +86,7 @@ def _starts(keys, near_share):
 
 
 def _near_goal(key: PRNGKeyArray) -> State:
-    """A T beside its goal; the spread is as often small as large."""
+    """State with the T near its goal, at a log-uniform spread."""
     spread_key, pose_key, peg_key = jax.random.split(key, 3)
     low, high = jnp.log(NEAREST), jnp.log(FARTHEST)
     spread = jnp.exp(jax.random.uniform(spread_key, minval=low, maxval=high))
@@ -94,11 +94,11 @@ def _near_goal(key: PRNGKeyArray) -> State:
     noise /= jnp.array([1.0, 1.0, geometry.GYRATION])
     pose = jnp.asarray(geometry.GOAL_POSE) + noise
     pose = pose.at[:2].set(jnp.clip(pose[:2], *jnp.asarray(geometry.T_BOX)))
-    return state_at_rest(pose, free_peg(peg_key, pose), (0,))
+    return state_at_rest(pose[None], free_peg(peg_key, pose), (0,))
 
 
 def first_memory(key: PRNGKeyArray) -> Memory:
-    """Nothing decided yet: the first step draws everything."""
+    """Empty memory, with timers at 0, so that the first step draws all."""
     return Memory(
         aim=jnp.zeros(2),
         speed=jnp.zeros(()),
@@ -133,7 +133,7 @@ def _next_memory(key: PRNGKeyArray, scene: Scene, memory: Memory) -> Memory:
     speed = jax.random.uniform(speed_key, minval=0.008, maxval=0.03)
     stay = jax.random.randint(stay_key, (), 3, _PATIENCE)
     gust = jax.random.normal(velocity_key, (2,))
-    # A drift to the T, or most of the table would be crossed for nothing.
+    # Drift to the T, since a free walk would rarely meet it.
     pull = scene.block_pose[0, :2] - scene.peg
     drift = 0.1 * jnp.clip(0.1 * pull, -0.02, 0.02)
     velocity = 0.9 * memory.velocity + drift + jnp.sqrt(1 - 0.9**2) * 0.015 * gust
@@ -146,7 +146,7 @@ def _next_memory(key: PRNGKeyArray, scene: Scene, memory: Memory) -> Memory:
 
 
 def _next_aim(key: PRNGKeyArray, scene: Scene) -> Float[Array, "2"]:
-    """A point about the T: where it is, beside it, or far enough to go around it."""
+    """Random target point on the T, beside it, or behind it."""
     angle_key, distance_key = jax.random.split(key)
     angle = jax.random.uniform(angle_key, maxval=2 * jnp.pi)
     distance = jax.random.uniform(distance_key, maxval=0.14)

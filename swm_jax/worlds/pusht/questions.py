@@ -1,13 +1,13 @@
-"""What can be asked about Push-T: one rule in metres per question type.
+"""Question types of Push-T, with one rule in metres each.
 
-A margin is > 0 exactly when the answer is yes. The words are the board's where it has
-them; "T" and "goal", "turn" are new. Turns count as the way of a point one radius of
-gyration from the centroid. Where "at the goal" is false its margin is minus the
-distance to the goal (`overlap.goal_distance`), so that it says which way to go; where
-it is true, the coverage beyond the threshold.
+The rule gives a signed margin, > 0 exactly when the answer is yes. Words are the
+board's, with "T", "goal" and "turn" in addition. Turns are measured in metres by the
+path of a point one radius of gyration from the centroid. Where "at the goal" is false,
+its margin is minus the distance to the goal (`overlap.goal_distance`), which guides
+planners; where it is true, the coverage beyond the threshold.
 
-Axes: ... batch axes (scenes, horizons and questions broadcast). Numpy arrays and JAX
-arrays alike: whichever comes in goes out.
+Axes: ... batch axes (scenes, horizons and questions broadcast). Functions return the
+kind of array (numpy or JAX) that they get.
 """
 
 from typing import NamedTuple
@@ -39,23 +39,23 @@ from swm_jax.worlds.pusht.scene import OBJECT_NAMES
 from swm_jax.worlds.pusht.tasks import COVERED
 
 TOUCH = 0.005  # metres between peg and T that count as touching
-CHANGE = 0.01  # metres, a smaller way is none
-TURNED = float(np.deg2rad(10.0))  # radians, a smaller turn is none
+CHANGE = 0.01  # metres, smallest displacement that counts
+TURNED = float(np.deg2rad(10.0))  # radians, smallest turn that counts
 TOLERANCE = float(np.deg2rad(30.0))  # on each side of a direction
 
-# Clockwise from up, as the picture shows them: x right, y up.
+# Clockwise from up in the image: x right, y up.
 _ANGLES = np.pi / 4 * np.arange(8)
 VECTORS = np.stack([np.sin(_ANGLES), np.cos(_ANGLES)], -1).astype(np.float32)
 TURNS = ("left", "right")  # counter-clockwise, clockwise
 
 T = Arg("block", OBJECT_NAMES)
 DIRECTION = Arg("direction", DIRECTIONS)  # of a motion
-SIDE = Arg("direction", SIDES)  # of something
+SIDE = Arg("direction", SIDES)  # of an object
 TURN = Arg("turn", TURNS)
 
 
 class Poses(NamedTuple):
-    """Where the things are.
+    """Poses of T and peg.
 
     Attributes:
       t: float32[..., 3].
@@ -75,7 +75,7 @@ def _gap(p: Poses):
 
 
 def _in_cone(v, direction, least):
-    """Signed distance of a vector to the edge of "that way, and far enough"."""
+    """Margin of a vector of length `least` or more within a direction's cone."""
     way = array_namespace(v, direction).asarray(VECTORS)[direction]
     return cone_margin(
         v, way, float(np.cos(TOLERANCE)), float(np.sin(TOLERANCE)), least
@@ -83,7 +83,7 @@ def _in_cone(v, direction, least):
 
 
 def _turned(now, then, way):
-    """How much further than `TURNED` the T turned that way, at the gyration radius."""
+    """Turn in a direction beyond `TURNED`, in metres at the radius of gyration."""
     xp = array_namespace(now.t, then.t, way)
     turn = turn_left(now.t, then.t)
     return GYRATION * (xp.where(way == 0, turn, -turn) - TURNED)
@@ -192,7 +192,7 @@ TYPES = (
             "Is the goal where the {a} is?",
         ),
     ),
-    # A distance, asked only where it is named.
+    # A distance: a numeric type, used only where a config names it.
     QuestionType(
         name="t_goal_distance",
         id=49,

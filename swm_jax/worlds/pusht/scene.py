@@ -11,11 +11,11 @@ from swm_jax.envs.scene import Need, SceneFormat, StoredField, check_reach
 from swm_jax.worlds.pusht.geometry import SIDE
 
 OBJECT_NAMES = ("T",)
-_SLACK = 0.03  # metres that a hard push may squeeze things past the walls
+_SLACK = 0.03  # metres by which hard pushes may exceed the walls (soft contacts)
 
 
 class Scene(struct.PyTreeNode):
-    """Poses of everything on the table; any leading batch axes.
+    """Poses of T and peg, with any leading batch axes.
 
     Attributes:
       block_pose: float32[..., 1, 3], x, y of the T's centroid in metres and yaw in
@@ -35,7 +35,7 @@ class Scene(struct.PyTreeNode):
 
 
 def check(state: Mapping[str, np.ndarray], need: Need) -> None:
-    """Needs the one T there is, near the table."""
+    """Checks for a single T within reach of the table."""
     ids = state["block_id"].tolist()
     need(ids == [0], "block_id", ids, "[0]")
     check_reach("T", state["block_pose"][..., :2], 1.0, need)

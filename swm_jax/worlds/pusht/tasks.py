@@ -1,4 +1,4 @@
-"""The task of Push-T: bring the T to its goal.
+"""Task of Push-T: bring the T to its goal.
 
   push_t  the T covers more than 0.95 of the goal's area
 
@@ -27,7 +27,7 @@ MAX_STEPS = 300
 
 @dataclasses.dataclass(frozen=True)
 class PushTTask(Task):
-    """The one task, about the one T."""
+    """The task "push_t"."""
 
     max_steps: int = MAX_STEPS
 
@@ -45,7 +45,7 @@ class PushTTask(Task):
 
 
 def make_task(name: str, seed: int, config: ConfigDict) -> PushTTask:
-    """The task; seed and settings of the env change nothing.
+    """Builds the task, which is the same for all seeds and settings of the env.
 
     Raises:
       ValueError: an unknown task; the message suggests one.

@@ -1,1 +1,1 @@
-"""Pictures of the board: looks, and a renderer on the device and on the host."""
+"""Renderers of the board on device and host, and their looks."""

@@ -1,13 +1,12 @@
-"""Renders board scenes in plain JAX: one ray per sample, on any accelerator.
+"""Ray caster for board scenes in pure JAX, one ray per sample.
 
-`render` gives images, `segment` says what each pixel shows, `project` says where a
-point lands. The same call through MuJoCo's own renderer is in `host.py`.
+`render` returns images, `segment` a label per pixel, `project` image positions of
+points. `host.py` has the same functions with MuJoCo's renderer.
 
-The field of view is the camera's 16:9 one whatever the image's height and width
-are, so a square image is the whole view squeezed. A block is small against the
-board: on CPUs each is intersected only with the rays of a window around its
-projection (some thirtieth of the image), on accelerators with all of them,
-which avoids gathers. Both give the same pixels.
+The field of view is always the camera's 16:9 view, so a square image is the whole view
+squeezed. On CPUs a block is intersected only with the rays of a window around its
+projection (about a thirtieth of the image), on accelerators with all rays, which avoids
+gathers. Both give the same pixels.
 
 Axes: K blocks, h and w image rows and columns, x right and y down in image
 coordinates, which run from 0 to 1; x away from the robot, y right, z up on the board.
@@ -68,7 +67,7 @@ _BOARD_Y = (
 def project(
     points: Float[Array, "... 3"], look: Look | None = None
 ) -> Float[Array, "... 2"]:
-    """Where points of the board frame (metres) land in the image.
+    """Image positions of points in the board frame (metres).
 
     Returns:
       float32[..., 2]: x (right) and y (down), both 0..1 inside the image.
@@ -79,7 +78,7 @@ def project(
 
 
 def _label(scene, windowed, *, look, h, w):
-    """What pixels show: -1 background, 0 board, 1 peg, 2 + slot for blocks."""
+    """Labels of pixels: -1 background, 0 board, 1 peg, 2 + slot for blocks."""
     label, _, peg_mask, corner = _trace(scene, look, h, w, windowed)
     what = jnp.where(label < 0, label + 1, label // FACES + FIRST_BLOCK)
     seen = window_of(what, corner, peg_mask.shape)
@@ -208,10 +207,10 @@ def _window_corner(corners, low, high, h, w, window, position):
 
 @functools.lru_cache
 def _window(radius, low, high, h, w):
-    """Rows and columns that hold an upright object wherever it is seen.
+    """Rows and columns of a window that contains an upright object at any position.
 
-    The largest projected box of a bounding cylinder over a grid of places and the
-    nearest cameras that a look may ask for, plus a pixel on each side.
+    The largest projected box of a bounding cylinder over a grid of positions and the
+    nearest cameras that a look allows, plus a pixel on each side.
     """
     turn = np.linspace(0, 2 * np.pi, 32)
     ring = radius * np.stack([np.cos(turn), np.sin(turn)], -1)

@@ -1,4 +1,4 @@
-"""The board through `mujoco.Renderer`: same calls as `device.py`, on the host."""
+"""Renderer of the board on the host by `mujoco.Renderer`; functions as `device.py`."""
 
 import mujoco
 import numpy as np

@@ -6,11 +6,11 @@ from swm_jax.worlds.board import geometry as board_geometry
 
 
 class Look(ray_caster.Look):
-    """How a scene appears. Colours are red, green, blue in [0, 1].
+    """Colours, light and camera of a scene; colours are red, green, blue in [0, 1].
 
     Attributes:
       board_rgb: colour of the board's top.
-      background_rgb: colour of whatever surrounds the board; not lit.
+      background_rgb: colour of the background, independent of the light.
       peg_rgb: colour of the peg.
       block_rgb: one colour per entry of `scene.COLOURS`.
       camera_offset: at most 0.05 along each axis.

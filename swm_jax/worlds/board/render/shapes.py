@@ -1,16 +1,15 @@
-"""Rays against upright prisms and cylinders: the geometry under `render`.
+"""Intersection of rays with upright prisms and cylinders.
 
-Everything on the board stands upright, so a ray's piece between an object's top
-and bottom planes is a line segment in the ground plane, from `enter` (where the
-ray crosses the top plane) to `enter + run` (the bottom plane), and the whole
-problem is two-dimensional: if `enter` lies inside the outline the ray meets the top
-face, else the first edge that the segment crosses from outside is the side it
-meets. `fraction` is how far along the segment that happens. Outlines may be
-concave (star, moon).
+All objects on the board are upright, so the part of a ray between an object's top and
+bottom planes projects to a segment in the ground plane, from `enter` (crossing of the
+top plane) to `enter + run` (bottom plane), and the problem is two-dimensional: if
+`enter` is inside the outline the ray hits the top face, else it hits the side of the
+first edge that the segment crosses from outside. `fraction` is the position of the hit
+along the segment. Outlines may be concave (star, moon).
 
-Axes: K blocks, E edges of the longest outline; shorter ones are padded by
-repeating their last corner, which makes edges of no length that nothing crosses.
-Letters `...` are any axes of rays that broadcast against each other.
+Axes: K blocks, E edges of the longest outline; shorter ones are padded by repeating
+their last corner, which gives edges of length 0 that no ray crosses. `...` are axes of
+rays, which broadcast.
 """
 
 import jax.numpy as jnp
@@ -61,7 +60,7 @@ def prism_hit(
     enter: tuple[Float[Array, "..."], Float[Array, "..."]],
     run: tuple[Float[Array, "..."], Float[Array, "..."]],
 ) -> tuple[Float[Array, "..."], Int[Array, "..."]]:
-    """Where the rays meet an upright prism, and on which face.
+    """First hits of rays on an upright prism, and the faces hit.
 
     Args:
       corners: outline, counter-clockwise, metres.
@@ -101,7 +100,7 @@ def cylinder_hit(
     enter: tuple[Float[Array, "..."], Float[Array, "..."]],
     run: tuple[Float[Array, "..."], Float[Array, "..."]],
 ) -> tuple[Float[Array, "..."], Bool[Array, "..."], tuple]:
-    """Where the rays meet an upright cylinder.
+    """First hits of rays on an upright cylinder.
 
     Returns:
       fraction: as in `prism_hit`.

@@ -1,1 +1,1 @@
-"""Pictures of the cube arm: looks, and a renderer on the device and on the host."""
+"""Renderers of the cube world on device and host, and their looks."""

@@ -1,13 +1,13 @@
-"""Renders cube scenes in plain JAX: rays against boxes in any orientation.
+"""Ray caster for cube scenes in pure JAX: rays against oriented boxes.
 
-`render` gives images, `segment` says what each pixel shows, `project` says where a
-point lands. The same through MuJoCo's own renderer is in `host.py`. The
-vertical field of view is the camera's 45 degrees; a wider image sees more.
+`render` returns images, `segment` a label per pixel, `project` image positions of
+points. `host.py` has the same functions with MuJoCo's renderer. The vertical field of
+view is the camera's 45 degrees; a wider image shows more at the sides.
 
-Everything that moves is a box: cubes, fingers, palm and the arm above it. Cubes and
-table are solid. The arm's boxes are laid over them with the look's transparency, each
-with its front and its back. The camera looks down on all of them, so that every ray
-meets the arm before the palm and the palm before the fingers. On CPUs a box is
+All moving objects are boxes: cubes, fingers, palm and the arm above it. Cubes and table
+are solid. The arm's boxes are blended over them with the look's alpha, front and back
+faces each. The camera looks down on all of them, so every ray hits the arm before the
+palm and the palm before the fingers: the order of blending is fixed. On CPUs a box is
 intersected only with the rays of a window around its projection, on accelerators with
 all of them, which avoids gathers. Both give the same pixels.
 
@@ -61,7 +61,7 @@ _ARM_RADII = tuple(float(np.linalg.norm(half)) for half in _ARM_HALVES)
 def project(
     points: Float[Array, "... 3"], aspect: float = 1.0, look: CubeLook | None = None
 ) -> Float[Array, "... 2"]:
-    """Where points (metres) land in an image of `aspect` = width / height.
+    """Image positions of points (metres) for `aspect` = width / height.
 
     Returns:
       float32[..., 2]: x (right) and y (down), both 0..1 inside the image.
@@ -71,9 +71,9 @@ def project(
 
 
 def _label(scene, windowed, *, look, h, w):
-    """What pixels show: -1 background, 0 table, 1 gripper, 2 + slot for cubes.
+    """Labels of pixels: -1 background, 0 table, 1 gripper, 2 + slot for cubes.
 
-    The arm is shown as if it were solid, if it shows at all.
+    The arm counts as solid unless it is hidden (alpha 0).
     """
     label, depth = _solid(scene, look, h, w, windowed)
     label = jnp.where(label < 2, label - 1, (label - 2) // 3 + FIRST_CUBE)
@@ -126,7 +126,7 @@ def _facing(turn, centre, look):
 
 
 def _solid(scene, look, h, w, windowed):
-    """What each ray meets first of table and cubes.
+    """First hit of each ray on table and cubes.
 
     Returns:
       label: int32[h, w]: 0 background, 1 table, 2 + 3 * cube + axis of the face.
@@ -185,7 +185,7 @@ class _Box(NamedTuple):
 
 
 def _arm(scene, look, h, w, windowed):
-    """The arm's boxes, from the last that a ray meets to the first."""
+    """The arm's boxes in order of blending, from far to near."""
     position = camera_position(look, _POSITION)
     fingers, turn = finger_boxes(scene.gripper)
     # Of the fingers the one on the camera's side comes later.

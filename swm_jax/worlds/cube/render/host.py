@@ -1,4 +1,4 @@
-"""The cube arm through `mujoco.Renderer`: same calls as `device.py`, on the host."""
+"""Renderer of cube scenes on the host by `mujoco.Renderer`; calls as in `device.py`."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ _ARM = ("left", "right", "palm", "arm_visual")
 
 
 class CubeHostRenderer(host_renderer.HostRenderer):
-    """The camera's view; `cubes` says how many the scenes hold, 4 by default.
+    """Renderer for scenes of `cubes` cubes, 4 by default.
 
     Labels of `segment`: -1 background, 0 table, 1 gripper, 2 + slot.
     """

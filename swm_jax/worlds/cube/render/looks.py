@@ -1,7 +1,7 @@
-"""Looks of the cube arm: colours, light, camera, and whether the arm is drawn.
+"""Looks of the cube world: colours, light, camera, and transparency of the arm.
 
-The arm is transparent by default (OGBench draws it with alpha 0.1
-and the finger pads with 0.5 for pictures); alpha 1 draws it solid, 0 hides it.
+The arm is transparent by default (OGBench's pixel observations have it at alpha 0.1 and
+the finger pads at 0.5); alpha 1 draws it solid, 0 hides it.
 """
 
 from swm_jax.envs.ray_caster import Look
@@ -18,11 +18,11 @@ _RGB = {
 
 
 class CubeLook(Look):
-    """How a cube scene appears. Colours are red, green, blue in [0, 1].
+    """Colours, light and camera of a cube scene; colours are RGB in [0, 1].
 
     Attributes:
       table_rgb: colour of the table.
-      background_rgb: colour of whatever surrounds it; not lit.
+      background_rgb: colour of the background, independent of the light.
       pad_rgb: colour of the fingers.
       arm_rgb: colour of the palm and the arm above it.
       cube_rgb: one colour per entry of `scene.COLOURS`.

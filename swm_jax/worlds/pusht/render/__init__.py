@@ -1,1 +1,1 @@
-"""Pictures of Push-T: looks, and a renderer on the device and on the host."""
+"""Renderers of Push-T on device and host, and their looks."""

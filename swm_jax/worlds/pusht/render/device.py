@@ -1,9 +1,9 @@
-"""Renders Push-T scenes in plain JAX: the view straight from above, as in gym_pusht.
+"""Renderer of Push-T scenes in pure JAX: the view from above, as in gym_pusht.
 
-The camera is orthographic: each sample is a point of the table, and what is highest
-there is seen (peg, T, goal, table). The whole table is always in the picture; one that
-is not square shows background beside it. The same call through MuJoCo's own renderer is
-in `host.py`.
+The camera is orthographic: each sample is a point of the table and shows the highest
+object there (peg, T, goal, table). The whole table is always visible; images that are
+not square show background beside it. `host.py` has the same functions with MuJoCo's
+renderer.
 
 Axes: h and w image rows and columns.
 """
@@ -21,7 +21,7 @@ BACKGROUND, TABLE, PEG, T, GOAL = -1, 0, 1, 2, 3  # what `segment` returns
 
 
 def view(height: int, width: int) -> tuple[float, float]:
-    """Metres that a picture shows from top to bottom and from left to right."""
+    """Height and width of the view in metres."""
     shorter = min(height, width)
     return SIDE * height / shorter, SIDE * width / shorter
 
@@ -31,19 +31,19 @@ def _draw(scene, windowed, *, look, h, w, k):
 
 
 def _label(scene, windowed, *, look, h, w):
-    """What pixels show: -1 background, 0 table, 1 peg, 2 the T, 3 its goal."""
+    """Labels of pixels: -1 background, 0 table, 1 peg, 2 the T, 3 its goal."""
     return _trace(scene, look, h, w, 1)
 
 
 def _palette(look: Look) -> Float[Array, "5 3"]:
-    """Colours by label, background first; all faces that are seen look up."""
+    """Lit colours by label, background first; all visible faces point up."""
     lit = jnp.float32([look.table_rgb, look.peg_rgb, look.t_rgb, look.goal_rgb])
     lit = lit * lambert(jnp.float32([0, 0, 1]), look)
     return jnp.concatenate([jnp.float32([look.background_rgb]), lit])
 
 
 def _trace(scene, look, h, w, k) -> Int[Array, "hk wk"]:
-    """Label of what is highest at each sample."""
+    """Label of the highest object at each sample."""
     high, wide = view(h, w)
     row = (jnp.arange(h * k, dtype=jnp.float32) + 0.5) / (h * k)
     column = (jnp.arange(w * k, dtype=jnp.float32) + 0.5) / (w * k)

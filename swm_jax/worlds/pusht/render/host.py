@@ -1,4 +1,4 @@
-"""Push-T through `mujoco.Renderer`: same calls as `device.py`, on the host."""
+"""Renderer of Push-T on the host by `mujoco.Renderer`; functions as `device.py`."""
 
 import mujoco
 import numpy as np
@@ -21,7 +21,7 @@ _LABELS = {
 
 
 class HostRenderer(host_renderer.HostRenderer):
-    """The view straight from above; labels as of the device's `segment`."""
+    """Renderer of the view from above; labels as of the device's `segment`."""
 
     camera = "top"
     default_look = Look

@@ -1,4 +1,4 @@
-"""Looks of Push-T: colours, light and camera offset; a pytree that needs no compiling.
+"""Looks of Push-T: colours, light and camera offset, as a pytree.
 
 The default has gym_pusht's colours.
 """
@@ -9,15 +9,15 @@ from swm_jax.worlds.pusht import geometry
 
 
 class Look(ray_caster.Look):
-    """How a scene appears. Colours are red, green, blue in [0, 1].
+    """Colours, light and camera of a scene; colours are red, green, blue in [0, 1].
 
     Attributes:
       table_rgb: colour of the table.
-      background_rgb: colour of whatever surrounds the table; not lit.
+      background_rgb: colour of the background, independent of the light.
       goal_rgb: colour of the goal, a sheet on the table.
       t_rgb: colour of the T.
       peg_rgb: colour of the peg.
-      camera_offset: the height changes nothing.
+      camera_offset: metres; the view is orthographic, so the height has no effect.
     """
 
     table_rgb: Triple = geometry.TABLE_RGB
