@@ -21,7 +21,6 @@ Normalise = Literal["vocabulary", "answers"]
 
 
 @runtime_checkable
-@runtime_checkable
 class WorldModel(Protocol):
     """Model that answers questions about the state after the first h actions.
 
