@@ -1,9 +1,10 @@
 # Everything runs in .venv, which the first target that needs it makes.
 #
 #   make eval       examine the shipped checkpoint: results/demo/report.html
-#   make check      before a commit, two minutes: lint, and the tests of questions,
-#                   planning, checkpoints, tools, configs and of the floors
-#   make test       all tests but the slow ones        make test-slow   those
+#   make check      before a commit: lint, types, and the quick tests (questions,
+#                   planning, checkpoints, tools, configs and the floors)
+#   make test       all tests but the slow ones, every array held against its annotation
+#   make test-slow  the slow ones
 #   make coverage   the same tests, and which lines they run
 #   make test-faults        every mesh; kills and starves runs on up to four processes
 #   make test-parity        our models beside PyTorch's (installs the extra parity)
@@ -51,6 +52,8 @@ TEST := JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist work
 	--ignore=tests/parity
 MARKS := not gpu and not tpu_aot and not big_vision and not parity and not faults \
 	and not ogbench and not language_table
+# Shapes and dtypes of annotations are checked whenever a test calls a function.
+ANNOTATIONS := --jaxtyping-packages=swm_jax,data_pipelines,checked_annotations.checked
 # A third of the tests in a sixth of the time.
 QUICK := tests/test_floors.py tests/questions tests/planning tests/checkpoints \
 	tests/tools tests/training/test_config_check.py tests/training/test_config_flag.py \
@@ -72,12 +75,11 @@ convert: $(STAMP)
 		{ echo "error: make convert HF=folder OUT=destination"; exit 1; }
 	$(BIN)/python -m swm_jax.convert "$(HF)" "$(OUT)" $(ARGS)
 
-# Beside `lint` stands what else reads the code alone.
-check: lint
+check: lint types
 	$(TEST) -m "$(MARKS) and not slow" $(QUICK) $(ARGS)
 
 test: $(STAMP)
-	$(TEST) -m "$(MARKS) and not slow" $(ARGS)
+	$(TEST) $(ANNOTATIONS) -m "$(MARKS) and not slow" $(ARGS)
 
 coverage: $(STAMP)
 	$(TEST) -m "$(MARKS) and not slow" --cov $(ARGS)
@@ -121,7 +123,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 
 types: $(STAMP)
-	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pyright --project pyproject.toml --pythonpath $(BIN)/python
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

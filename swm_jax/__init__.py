@@ -1,9 +1,8 @@
-"""Semantic World Models in JAX: answer questions about the future, plan on the answers.
+"""Semantic World Models in JAX: question answering about the future, and planning.
 
-Importing this package first matters on small CPU hosts: XLA sizes its thread
-pool from `NPROC`, and with a pool of two threads batched MJX steps inside
-`lax.fori_loop` wait for each other for ever. A larger pool cures it, so the
-variable is set here, before anything below starts jax, unless the user chose.
+Import this package before jax on small CPU hosts: XLA sizes its thread pool from
+`NPROC`, and with two threads batched MJX steps inside `lax.fori_loop` deadlock. A
+larger pool avoids this, so NPROC is set here unless it is in the environment.
 """
 
 import os
@@ -14,9 +13,9 @@ __version__ = "0.1.0"
 
 
 def load(path=None, **options):
-    """Model, parameters, tokenizer and preprocessing of a checkpoint of any format.
+    """Loads a checkpoint of any format; see `swm_jax.checkpoints.load_model`.
 
-    See `swm_jax.checkpoints.load_model`, which this calls; jax starts only then.
+    jax is imported on the first call.
     """
     from swm_jax.checkpoints import load_model
 

@@ -1,10 +1,8 @@
-"""Types of annotations: arrays, and what stands for them.
+"""Array types for annotations.
 
-`Array` is the array of annotations: numpy's or JAX's, as in `Float[Array, "B 3"]`.
-
-Scenes, batches and goals hold numpy arrays on the host and JAX arrays in a traced
-function, and most functions take both. `jax.Array` and `np.ndarray` stand where only
-one of them works.
+`Array` is a numpy or JAX array, as in `Float[Array, "B 3"]`. Scenes, batches and goals
+hold numpy arrays on the host and JAX arrays inside a traced function, and most
+functions take both. `jax.Array` or `np.ndarray` is written where only one works.
 """
 
 from collections.abc import Sequence
@@ -16,10 +14,10 @@ import numpy as np
 if TYPE_CHECKING:
     Array: TypeAlias = jax.Array | np.ndarray
 else:
-    # Tests check annotations when a function is called, and arithmetic on numpy arrays
-    # without axes gives scalars. They lack what arrays have (no index), so that a type
-    # checker is not told of them.
+    # Tests check annotations at run time, and arithmetic on 0-d numpy arrays returns
+    # np.generic scalars. Type checkers see the union without them, because scalars
+    # cannot be indexed.
     Array = jax.Array | np.ndarray | np.generic
 
 Indices: TypeAlias = Sequence[int] | Array
-"""Whole numbers, one axis."""
+"""One-dimensional sequence of integers."""

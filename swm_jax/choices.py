@@ -1,11 +1,11 @@
-"""Names and numbers that a caller may choose, and errors in one line."""
+"""Checks of names and indices given by a user, with suggestions in the errors."""
 
 import difflib
 from collections.abc import Iterable
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its kind where it has none."""
+    """The first line of an error's text, or its type name if the text is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
@@ -18,10 +18,10 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 def known(
     kind: str, name: str, names: Iterable[str], error: type[Exception] = ValueError
 ) -> str:
-    """The name, if it is one of `names`.
+    """Returns `name` if it is one of `names`.
 
     Raises:
-      error: it is not; the message says the kind, suggests the nearest and lists all.
+      error: unknown name; the message suggests the nearest one and lists all.
     """
     names = tuple(names)
     if name not in names:
@@ -31,7 +31,7 @@ def known(
 
 
 def index_below(kind: str, value: int, count: int) -> int:
-    """The index, if it is one of `count`; else a ValueError."""
+    """Returns `value` if it is in 0..count - 1; otherwise raises a ValueError."""
     if not 0 <= value < count:
         raise ValueError(f"{kind} is {value}, expected 0 to {count - 1}")
     return value

@@ -1,4 +1,4 @@
-"""What every command shares: `--config`, an error line, a progress line, a table."""
+"""Shared parts of the commands: `--config`, error line, progress line, tables."""
 
 import contextlib
 import sys
@@ -13,25 +13,25 @@ def define_config(default: str | None, words: str) -> flags.FlagHolder:
     """Defines `--config`, a Python file, and `--config.FIELD` for its fields.
 
     Args:
-      default: file; None if one must be given.
-      words: help of the flag.
+      default: config file; None makes the flag required.
+      words: help text of the flag.
     """
-    with _config_errors():  # a default's fields are set at once
+    with _config_errors():  # ml_collections sets fields of a default file right here
         return config_flags.DEFINE_config_file("config", default, words)
 
 
 def read_flags(argv: Sequence[str]) -> list[str]:
-    """absl's parser, for `app.run(main, flags_parser=read_flags)`."""
+    """Flag parser for `app.run(main, flags_parser=...)` with one-line config errors."""
     with _config_errors():
         rest = app.parse_flags_with_usage(list(argv))
         config = flags.FLAGS["config"].value
         if config is not None:
-            config.keys()  # of a file that cannot be read: raises only now
+            config.keys()  # the file is loaded lazily: force its errors to appear here
         return rest
 
 
 def no_arguments(argv: Sequence[str]) -> None:
-    """Raises absl's UsageError if a command that takes flags alone got something."""
+    """Raises absl's UsageError if there are positional arguments."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument '{argv[1]}'; flags start with --")
 
@@ -41,7 +41,7 @@ def _config_errors() -> Iterator[None]:
     try:
         yield
     except AttributeError as error:
-        # ml_collections hands on a KeyError that says what comes close.
+        # ml_collections wraps a KeyError whose text suggests the nearest field.
         if not (error.args and isinstance(error.args[0], KeyError)):
             raise
         reason = " ".join(str(error.args[0].args[0]).split())
@@ -57,9 +57,9 @@ def error_line(
     """Ends the program with `error: ...` on stderr instead of a traceback.
 
     Args:
-      *errors: exceptions that are the user's to mend.
+      *errors: exceptions caused by user input; others keep their traceback.
       status: exit status.
-      where: what an OSError without a file name is about.
+      where: subject of the message for an OSError without a file name.
     """
     try:
         yield
@@ -97,7 +97,7 @@ class Progress:
             print(text, flush=True)
 
     def line(self, done: float, seconds: float, note: str = "") -> str:
-        """Such as "planning 12/45 episodes, 1.3 s each, 0:41 left  reach swm"."""
+        """The text: "planning 12/45 episodes, 1.3 s each, 0:41 left  reach swm"."""
         rate = done / max(seconds, 1e-9)
         count = lambda x: f"{x:.1f}" if isinstance(x, float) else f"{x}"
         parts = [f"  {self._name} {count(done)}/{count(self._total)} {self._unit}"]
@@ -111,14 +111,14 @@ class Progress:
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds, hours if there are any: "0:41", "1:02:03"."""
+    """A duration as "0:41", or "1:02:03" from one hour on."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], numeric: int = 1) -> str:
-    """Aligned columns; those from `numeric` on to the right."""
+    """A text table; columns from index `numeric` on are aligned right."""
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     align = lambda i, cell: (
         cell.rjust(widths[i]) if i >= numeric else cell.ljust(widths[i])

@@ -4,9 +4,9 @@
     python -m swm_jax.convert models/paligemma pt_224.npz --dtype bfloat16
     python -m swm_jax.convert runs/swm for_others --format hugging_face
 
-The source's format is told by its content. A destination that ends in `.npz` becomes
-a big_vision file, any other one our Orbax folder, unless `--format` says otherwise.
-Every tensor must be accounted for, or nothing is written.
+The source's format is detected by its content. A destination ending in `.npz` becomes a
+big_vision file, others our Orbax folder, unless `--format` is given. If any tensor is
+missing or left over, nothing is written.
 """
 
 import time
@@ -36,7 +36,7 @@ _CHECK = flags.DEFINE_boolean("check_finite", True, "Refuse NaN and infinity.")
 
 
 def counter(total: int) -> Callable[[int], None]:
-    """Counts bytes that were copied, and shows progress in GB."""
+    """A callback that sums copied bytes and shows progress in GB."""
     progress, done = Progress("converted", total / 1e9, "GB", quiet=5.0), 0
 
     def count(more: int) -> None:
@@ -48,7 +48,7 @@ def counter(total: int) -> Callable[[int], None]:
 
 
 def parse_overrides(texts: list[str]) -> dict:
-    """`name=value` texts as config fields; numbers where they look like numbers."""
+    """Parses `name=value` texts to config fields; values to bool, int, float or str."""
     values = {}
     for text in texts:
         name, sign, value = text.partition("=")
@@ -68,11 +68,11 @@ def parse_overrides(texts: list[str]) -> dict:
 
 
 def main(argv: list[str]) -> None:
-    """Opens the source, says what it is, converts it, says where the result lies."""
+    """Opens the source, prints a summary, converts it, prints the result's path."""
     wanted = 1 if _DRY_RUN.value else 2
     if len(argv) - 1 not in (wanted, 2):
         raise app.UsageError(f"expected SRC and DST, got {argv[1:]}")
-    logging.set_verbosity(logging.ERROR)  # Orbax tells every file it touches
+    logging.set_verbosity(logging.ERROR)  # Orbax logs every file
     with error_line(CheckpointError, ValueError, OSError):
         source = open_source(
             argv[1],

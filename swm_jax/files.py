@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written to a temporary name, then renamed."""
+"""Atomic file writes: to a temporary name, then renamed."""
 
 import contextlib
 import os
@@ -9,15 +9,16 @@ from typing import TypeAlias
 from etils import epath
 
 AnyPath: TypeAlias = Path | epath.Path
-"""Of a local file, or of one in an object store."""
+"""Path of a local file, or of one in an object store."""
 
 
 @contextlib.contextmanager
 def replaced(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary path beside `path`, with the same suffix, that becomes `path`.
+    """Context manager that replaces `path` atomically.
 
-    The file is synced to disk and renamed when the block ends; when the block raises,
-    the temporary file is removed and `path` stays as it was. Folders are made.
+    Yields a temporary path beside `path` with the same suffix. When the block ends, the
+    file is synced to disk and renamed; when it raises, the temporary file is removed
+    and `path` is unchanged. Missing parent folders are created.
 
     Raises:
       OSError: the file cannot be written.
@@ -38,6 +39,6 @@ def replaced(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def write_whole(path: str | os.PathLike, content: bytes | str) -> None:
-    """Writes bytes, or text as UTF-8, through `replaced`."""
+    """Writes bytes, or text as UTF-8, atomically (see `replaced`)."""
     with replaced(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)

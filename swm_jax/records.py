@@ -1,4 +1,4 @@
-"""Settings as frozen dataclasses, read once from a config and checked on the way.
+"""Typed settings: frozen dataclasses parsed from a ConfigDict and validated.
 
     @dataclasses.dataclass(frozen=True)
     class Optimizer:
@@ -8,10 +8,10 @@
     config = to_config(Optimizer())          # a ConfigDict, for `--config.name=adamw`
     parse(Optimizer, config)                 # Optimizer("adamw", 0.001)
 
-A field's annotation says what it may hold: `int`, `float`, `bool`, `str`, `Literal`,
-tuples, mappings, other records, unions of these, and `Annotated` with a `Range`. A
-record may check how its fields fit together in `__post_init__` (ValueError), and may
-read another form of itself with a class method `from_config`.
+Supported annotations: `int`, `float`, `bool`, `str`, `Literal`, tuples, mappings, other
+records, unions of these, and `Annotated` with a `Range`. A record may check its fields
+against each other in `__post_init__` (ValueError), and may customise parsing with a
+class method `from_config`.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Record = TypeVar("Record", bound="DataclassInstance")
-_NO = object()  # a value that an annotation does not allow
+_NO = object()  # sentinel: the value does not match the annotation (None may match)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,11 +68,11 @@ NonNegative = Annotated[float, Range(0)]
 
 
 def parse(cls: type[Record], values: Any, where: str = "config") -> Record:
-    """A record from a config: fields that are missing take their defaults.
+    """Builds a record from a config; missing fields take their defaults.
 
     Args:
       cls: a dataclass.
-      values: ConfigDict or mapping of its fields, or such a record.
+      values: ConfigDict or mapping of its fields; a `cls` is returned unchanged.
       where: name of the config, for messages.
 
     Raises:
@@ -98,9 +98,10 @@ def parse(cls: type[Record], values: Any, where: str = "config") -> Record:
 
 
 def to_config(record: Any) -> ml_collections.ConfigDict:
-    """All fields as a ConfigDict, which flags and experiments may change.
+    """All fields as a ConfigDict, to be changed by flags and experiments.
 
-    A field that is None takes the type that it may have beside None.
+    A field that is None becomes a placeholder of its annotated type, so that
+    `--config.field=3` is parsed as that type.
     """
     kinds = typing.get_type_hints(type(record), include_extras=True)
     values = {
@@ -117,14 +118,14 @@ def given(record: Any) -> dict[str, Any]:
 
 
 def optional(cls: type, /, without: Iterable[str] = (), **more: tuple[Any, Any]) -> Any:
-    """A base class: the fields of a record that may differ, None by default.
+    """A base class with the fields of a record, all optional and None by default.
 
     For example `class Overrides(optional(Settings, without=("name",)))`.
 
     Args:
-      cls: the record whose fields it has.
+      cls: the record.
       without: fields to leave out.
-      more: fields that come first, as (annotation, default).
+      more: additional fields, placed first, as (annotation, default).
     """
     kinds = typing.get_type_hints(cls, include_extras=True)
     fields = [(key, kind, default) for key, (kind, default) in more.items()]
@@ -147,9 +148,10 @@ def _read(kind: Any, value: Any, where: str) -> Any:
 
 
 def _as(kind: Any, value: Any, where: str) -> Any:
-    """The value as the annotation has it, or `_NO`."""
+    """The value converted to its annotation, or `_NO` if it does not match."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
+        # Arms in order: `int | float` keeps whole numbers as int.
         found = (_as(arm, value, where) for arm in args)
         return next((each for each in found if each is not _NO), _NO)
     if origin is Annotated:
@@ -175,6 +177,7 @@ def _as(kind: Any, value: Any, where: str) -> Any:
     if kind in (int, float):
         wanted = Integral if kind is int else Real
         number: Any = value
+        # bool is a subclass of int: `steps=True` is an error, not 1.
         fits = isinstance(value, wanted) and not isinstance(value, bool)
         return kind(number) if fits else _NO
     if (origin or kind) is Mapping:
@@ -187,7 +190,7 @@ def _parser(cls: type) -> Any:
 
 
 def _plain(value: Any, kind: Any) -> Any:
-    """A field's value as it stands in a ConfigDict."""
+    """A field's value in the form stored in a ConfigDict."""
     if value is None:
         bases = [_base(arm) for arm in _arms(kind) if arm is not type(None)]
         typed = bases and bases[0] in (bool, int, float, str, tuple)
@@ -206,7 +209,7 @@ def _arms(kind: Any) -> tuple[Any, ...]:
 
 
 def _base(kind: Any) -> Any:
-    """The plain type of an annotation."""
+    """The runtime type of an annotation: `Annotated[int, ...]` -> int."""
     origin = typing.get_origin(kind)
     if origin is Annotated:
         return _base(typing.get_args(kind)[0])
@@ -218,7 +221,7 @@ def _choices(kind: Any) -> tuple[Any, ...]:
 
 
 def _words(kind: Any) -> str:
-    """What an annotation allows, for messages."""
+    """Description of an annotation's values for messages: "a number or None"."""
     words = {
         int: "a whole number",
         float: "a number",

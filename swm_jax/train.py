@@ -1,12 +1,13 @@
-"""Trains what a config describes.
+"""Trains the experiment of a config file.
 
     python -m swm_jax.train --config experiments/board_tiny.py:pretrain --workdir runs/a
     python -m swm_jax.train --config experiments/board_tiny.py --workdir runs/b \\
         --config.init_from=runs/a
 
-Run again with the same `--workdir`, it continues. On many hosts every host runs the
-same command; who they are comes from Cloud TPU, GKE, SLURM, or from the flags
-`--coordinator_address`, `--num_processes` and `--process_id`. See docs/training.md.
+With an existing `--workdir` it resumes. On several hosts every host runs the same
+command; the processes are detected on Cloud TPU, GKE, SLURM, Open MPI or Kubernetes, or
+given by `--coordinator_address`, `--num_processes` and `--process_id`. See
+docs/training.md.
 """
 
 import os
@@ -50,9 +51,9 @@ flags.mark_flag_as_required("config")
 
 
 def main(argv: list[str]) -> None:
-    """Prints the plan, trains, says where the result lies."""
+    """Prints a summary of the run, trains, prints the result's folder."""
     no_arguments(argv)
-    # Orbax tells of every file, and logs in full what it also raises.
+    # Orbax logs every file, and tracebacks of errors that it also raises.
     logging.set_verbosity(logging.FATAL)
     workdir = _WORKDIR.value
     try:
@@ -86,10 +87,11 @@ def main(argv: list[str]) -> None:
 
 
 def keep_compiled(folder: str | None, workdir: str) -> None:
-    """Keeps compiled programs on disk; the environment's own choice stands.
+    """Enables JAX's persistent compilation cache.
 
     Args:
-      folder: where; None for the run's own, "off" for nowhere.
+      folder: cache folder; None for JAX_COMPILATION_CACHE_DIR or the run's own, "off"
+        for none.
       workdir: of the run.
     """
     if folder == "off" or (

@@ -55,6 +55,20 @@ def few_compiled_programs() -> Iterator[None]:
         gc.collect()
 
 
+@pytest.fixture(scope="module")
+def optimised() -> Iterator[None]:
+    """Compiles as users do, from here to the end of a module.
+
+    For bits of two programs that are equal only where both are optimised.
+    """
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.clear_caches()
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def runs() -> Iterator[Runs]:
     """Starts training runs, and ends those that a test has left running."""

@@ -1,7 +1,7 @@
-"""World models beside ours by name, gathered from the modules of this folder.
+"""Baseline world models by name, collected from the modules of this folder.
 
-simulator   told the truth, the upper bound
-random      not asked at all, the lower bound
+simulator   exact answers by simulation, the upper bound
+random      random actions without a world model, the lower bound
 
 A module's `BASELINES` maps names to baselines (`answerer.Baseline`).
 """
@@ -19,24 +19,24 @@ __all__ = ["Answerer", "Baseline", "baselines", "load"]
 
 @functools.cache
 def baselines() -> dict[str, Baseline]:
-    """The baselines of all modules of this folder.
+    """Collects `BASELINES` of all modules of this folder.
 
     Raises:
-      ValueError: two modules give one name to their baselines.
+      ValueError: a name in two modules.
     """
     found: dict[str, Baseline] = {}
     for module in pkgutil.iter_modules(__path__, __name__ + "."):
         given = getattr(importlib.import_module(module.name), "BASELINES", {})
         if twice := sorted(found.keys() & given.keys()):
-            raise ValueError(f"{module.name} names a baseline {twice[0]!r}, as another")
+            raise ValueError(f"{module.name} redefines the baseline {twice[0]!r}")
         found |= given
     return found
 
 
 def load(name: str, env: Env) -> Answerer:
-    """The baseline of a name, ready to be asked about an env.
+    """Makes the baseline of a name for an env.
 
     Raises:
-      ValueError: there is none; the message suggests the nearest name.
+      ValueError: an unknown name; the message suggests the nearest.
     """
     return baselines()[known("baseline", name, baselines())].make(env)

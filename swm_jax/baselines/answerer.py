@@ -1,4 +1,4 @@
-"""A world model with what it takes to show it scenes and ask it questions."""
+"""World models with their inputs: observation rendering and tokenisation."""
 
 import dataclasses
 import functools
@@ -13,20 +13,20 @@ from swm_jax.envs import AnyScene, Env
 from swm_jax.models import Observation
 from swm_jax.planning import WorldModel
 
-SUPERSAMPLE = 2  # rays per pixel side in the pictures a model sees
+SUPERSAMPLE = 2  # rays per pixel side in rendered observations
 
 
 @dataclasses.dataclass(frozen=True)
 class Answerer:
-    """A world model with what it takes to show it a scene and ask it.
+    """A world model with tokenizer and observation settings.
 
     Attributes:
       name: as in `--world_models` of an evaluation.
-      world: name of the world whose scenes it is shown.
-      model: follows the protocol.
-      tokenizer: None for a model that does not read.
+      world: name of the world of its scenes.
+      model: implementation of the `WorldModel` protocol.
+      tokenizer: None for models without text input.
       question_length: padded tokens of a question; None without a tokenizer.
-      image_size: (height, width) it looks at; None if it reads the scene.
+      image_size: (height, width) of its images; None for models that read the scene.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Answerer:
     image_size: tuple[int, int] | None = None
 
     def observe(self, scene: AnyScene) -> Observation:
-        """What this world model gets to see of scenes with one leading axis."""
+        """Observation of scenes with one leading axis: rendered images, or scenes."""
         if self.image_size is None:
             blank = np.zeros((*scene.batch_shape, 1, 1, 3), np.uint8)
             return Observation(image=blank, scene=scene)
@@ -45,32 +45,32 @@ class Answerer:
 
 
 def scene_of(env: Env, observation: Observation) -> AnyScene:
-    """The scenes of an observation, whether it holds scenes or whole states of an env.
+    """The scenes of an observation that has scenes or states of an env.
 
     Raises:
-      ValueError: it holds neither: whoever looks was promised pictures alone.
+      ValueError: the observation has images only.
     """
     seen = observation.scene
     if seen is None:
-        raise ValueError("a world model that is told the truth needs observation.scene")
+        raise ValueError("a world model that reads the scene needs observation.scene")
     kind = worlds.load(env.world).scene.kind
     return seen if isinstance(seen, kind) else env.scene(seen)
 
 
 @functools.cache
 def painter(world: str, height: int, width: int) -> Callable[[AnyScene], jax.Array]:
-    """Scene of a world -> uint8[S, height, width, 3], compiled once per size."""
+    """Jitted renderer, scene -> uint8[S, height, width, 3]; cached by arguments."""
     draw = worlds.load(world).render.device
     return jax.jit(lambda scene: draw(scene, height, width, supersample=SUPERSAMPLE))
 
 
 @dataclasses.dataclass(frozen=True)
 class Baseline:
-    """A world model to compare with, under a name.
+    """Definition of a named baseline.
 
     Attributes:
-      make: env -> the world model, ready to be asked about it.
-      differentiable: whether gradients reach the actions.
+      make: env -> world model for it.
+      differentiable: whether it has gradients with respect to actions.
     """
 
     make: Callable[[Env], Answerer]

@@ -1,15 +1,15 @@
 """The simulator as a world model: exact answers, an upper bound for every planner.
 
-It rolls the physics out from the observed scene, evaluates the rule of every question,
-and answers with signed margins as logits, so that values are not flat where a learned
-model is merely unsure. The margin of an answer is how far the rule's number lies
-between the answer's edges, or, negative, outside of them:
+It simulates the actions from the observed scene and evaluates the rule of every
+question. Logits are signed margins in place of 0 and 1, so that values are graded like
+those of a learned model. The margin of an answer is the distance of the rule's value to
+the nearest of the answer's edges, negative outside of them:
 
     logit(answer) = min(number - lower edge, upper edge - number) / 0.04 m
     logit(yes) - logit(no) = margin / 0.02 m
 
-Two kinds of blindness can be added, to learn how much of it a goal survives: noise
-on the poses it sees, and noise and saturation of its answers.
+Two kinds of error can be added, to measure the robustness of goals: noise on observed
+poses, and noise and saturation of the answers.
 
 Axes: S scenes, N candidates, H actions of a chunk, A action width, K horizons,
 Q questions, C answers.
@@ -33,17 +33,17 @@ from swm_jax.planning import Normalise
 from swm_jax.planning.noise import fold_in_each, split_each
 from swm_jax.questions import Language, expand
 
-LOGIT_METRES = 0.02  # margin that makes one logit
+LOGIT_METRES = 0.02  # margin per logit
 
 
 class SimulatorContext(struct.PyTreeNode):
-    """What `encode` keeps.
+    """Context of `SimulatorWorldModel`.
 
     Attributes:
-      start: env State with leading axis S, as seen.
-      scene: the same as a scene.
+      start: env State with leading axis S, with pose noise.
+      scene: scene of `start`.
       type_id, args: the questions, [S, Q] and [S, Q, 3].
-      keys: of the answer noise, [S].
+      keys: random keys of the answer noise, [S].
       answers: C.
     """
 
@@ -56,15 +56,15 @@ class SimulatorContext(struct.PyTreeNode):
 
 
 class SimulatorWorldModel(struct.PyTreeNode):
-    """World model that is told the truth.
+    """World model with access to the simulator's state.
 
     Attributes:
-      env: any env; one that may be traced stays inside the jit, others run behind a
-        host callback, all scenes and candidates in one batch.
+      env: any env; traceable ones run inside the jit, others in a host callback with
+        all scenes and candidates in one batch.
       pose_noise: standard deviation (metres) of the error on every position in the
-        scene; the same scene is always seen with the same error.
+        scene; a function of the scene, so repeated observations agree.
       logit_noise: standard deviation of Gaussian noise on the answer margins (logits).
-      logit_limit: margins are squashed to +- this by a tanh; 0 leaves them alone.
+      logit_limit: margins are squashed to +- this by a tanh; 0 for none.
       seed: of both kinds of noise.
     """
 
@@ -74,7 +74,7 @@ class SimulatorWorldModel(struct.PyTreeNode):
     logit_limit: float = 0.0
     seed: int = 0
 
-    # Contacts are solved behind a host callback or in a loop without a fixed end.
+    # No gradients: host callbacks, and while loops of the contact solver.
     differentiable = False
 
     def encode(
@@ -83,7 +83,7 @@ class SimulatorWorldModel(struct.PyTreeNode):
         """Reads `observation.scene`, an env's state or a scene with leading axis S.
 
         Raises:
-          ValueError: the observation carries no scene.
+          ValueError: the observation has no scene.
         """
         if observation.scene is None:
             raise ValueError("the simulator world model needs observation.scene")
@@ -108,6 +108,7 @@ class SimulatorWorldModel(struct.PyTreeNode):
         if steps := max(horizons):
             repeat = lambda x: jnp.repeat(x, candidates, 0)
             states = jax.tree.map(repeat, context.start)
+            # One batch of S x N rollouts; frame h is the state after h actions.
             flat = actions[:, :, :steps].reshape(scenes * candidates, steps, -1)
             split = lambda x: x[:, np.asarray(horizons)].reshape(
                 scenes, candidates, len(horizons), *x.shape[2:]
@@ -124,6 +125,7 @@ class SimulatorWorldModel(struct.PyTreeNode):
         ends = jnp.full((*edges.shape[:-1], 1), jnp.inf)
         edges = jnp.concatenate([-ends, edges / LOGIT_METRES, ends], -1)
         inside = jnp.minimum(margin - edges[..., :-1], edges[..., 1:] - margin)
+        # Yes and no have opposite margins: halved, their difference is the margin.
         return self._squash(inside) / 2
 
     def answer_log_probs(
@@ -133,7 +135,7 @@ class SimulatorWorldModel(struct.PyTreeNode):
         horizons: tuple[int, ...],
         normalise: Normalise = "answers",
     ) -> Float[Array, "S N K Q C"]:
-        """Log-sigmoid of the margins; there is no vocabulary to normalise over."""
+        """Log-softmax over the answer set, for both values of `normalise`."""
         return jax.nn.log_softmax(self.answer_logits(context, actions, horizons))
 
     @property
@@ -159,7 +161,7 @@ class SimulatorWorldModel(struct.PyTreeNode):
         return jax.pure_callback(host, shapes, states, actions)
 
     def _misread(self, state) -> tuple[Any, jax.Array]:
-        """The states as seen, and a key of each look: a function of its state."""
+        """States with pose noise, and random keys derived from the states."""
         looks = fold_in_each(jax.random.key(self.seed), _bits(state.qpos))
         block, robot, keys = split_each(looks, 3)
         scene, axes = self.env.scene(state), self._language.axes
@@ -169,6 +171,7 @@ class SimulatorWorldModel(struct.PyTreeNode):
             noise = self.pose_noise * _normal(key, pose.shape)
             moved[name] = pose.at[..., :axes].add(noise[..., :axes])  # positions only
         seen = self.env.state_from_scene(scene.replace(**moved))
+        # Without noise the exact state: its round trip through a scene is rounded.
         exact = self.pose_noise == 0
         fields = [name for name in ("qpos", "target") if hasattr(state, name)]
         read = {
@@ -178,8 +181,9 @@ class SimulatorWorldModel(struct.PyTreeNode):
         return state.replace(**read), keys
 
     def _stir(self, margin, keys, actions):
+        # Noise is a function of scene and actions, so repeated queries agree.
         keys = fold_in_each(keys, _bits(actions))
-        # A draw per question: what fills up the batch changes no other's noise.
+        # One draw per question: padding questions do not change the others' noise.
         draw = lambda q: _normal(fold_in_each(keys, q), margin.shape[:-1])
         count = margin.shape[-1]
         asked = jnp.broadcast_to(jnp.arange(count)[:, None], (count, keys.shape[0]))
@@ -192,7 +196,7 @@ class SimulatorWorldModel(struct.PyTreeNode):
 
 
 def _bits(x: Float[Array, "S ..."]) -> UInt[Array, " S"]:
-    """A number per scene that follows from its values, to be folded into a key."""
+    """A hash of each scene's values (sum of their bits), for `fold_in`."""
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
     return bits.sum(tuple(range(1, bits.ndim)))
 
@@ -206,7 +210,7 @@ def _normal(
 def _about(name: str, env: Env) -> Answerer:
     """The simulator of an env's scenes.
 
-    An env of somebody else's physics, which cannot be set to a scene, is simulated by
+    External envs (adapters), whose state cannot be set from a scene, are simulated by
     our env of the same scenes.
     """
     if hasattr(env, "pictures"):
@@ -218,6 +222,6 @@ def _about(name: str, env: Env) -> Answerer:
 
 BASELINES = {
     "simulator": Baseline(functools.partial(_about, "simulator"), differentiable=False),
-    # Never asked: whatever plans with it draws its actions at random.
+    # Its world model is not used: the planner "random" draws the actions.
     "random": Baseline(functools.partial(_about, "random")),
 }

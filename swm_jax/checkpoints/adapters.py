@@ -1,9 +1,8 @@
-"""Checkpoints of runs with adapters (LoRA): read merged, or shipped as an adapter.
+"""LoRA adapters as checkpoints: exported without the base, loaded into a base.
 
 A run stores the base and, under `lora`, the adapters; `metadata["finetune"]` has the
-rules. Reading such a checkpoint merges them, so that evaluation and `export_model` need
-to know nothing of adapters. `export_adapter` writes only what training moved: the
-adapters and whatever else was not frozen, such as the action projector.
+rules. `load_model` merges adapters on reading. `export_adapter` writes only trained
+parameters: adapters, and others that were not frozen, such as the action projector.
 """
 
 import os
@@ -39,11 +38,11 @@ from swm_jax.models.backbones.lora import first_match
 
 
 def export_adapter(source: str | AnyPath, destination: str | Path) -> Path:
-    """Writes what a run with adapters changed, without its base.
+    """Writes the trained parameters of a run with adapters, without its base.
 
     Args:
       source: the run's workdir or one of its steps.
-      destination: must not exist yet.
+      destination: a new folder.
 
     Returns:
       The destination, for `load_adapter`.
@@ -91,10 +90,9 @@ def load_adapter(
     """Reads an exported adapter and merges it into its base.
 
     Args:
-      path: what `export_adapter` wrote.
-      base: anything `load_model` reads; None takes the path that the run started
-        from.
-      param_dtype: of the parameters, rounded after the sum; None keeps float32.
+      path: folder written by `export_adapter`.
+      base: a checkpoint for `load_model`; None takes the path in the run's `init_from`.
+      param_dtype: of the parameters, rounded after merging; None keeps float32.
       sharding: of all parameters, or a function of (key, shape struct); None puts
         them on the first local device.
 
@@ -113,7 +111,7 @@ def load_adapter(
         )
     if sharding is None:
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    # In float32, as training reads it.
+    # float32 as in training, so that the fingerprint matches.
     loaded = load_model(base, param_dtype="float32", sharding=sharding)
     model = metadata["model"]
     config = get_config(model["variant"], **model["overrides"])
@@ -139,7 +137,7 @@ def load_adapter(
 def _restore_beside(
     step: epath.Path, shapes: Mapping[str, Any], base: Mapping[str, Any]
 ):
-    """What training moved, flat, where the base lies; factors whole on its devices."""
+    """Reads trained parameters, flat, with the base's shardings; factors replicated."""
 
     def place(key, leaf):
         if not key.startswith("lora/"):
@@ -154,7 +152,7 @@ def _restore_beside(
 
 
 def fingerprint(params: Mapping[str, Any]) -> int:
-    """A checksum of names and bytes of a flat tree."""
+    """CRC-32 of the names and bytes of a flat tree."""
     value = 0
     for name in sorted(params):
         value = zlib.crc32(name.encode(), value)
@@ -168,7 +166,7 @@ def _shapes(config, metadata) -> dict[str, Any]:
 
 
 def _split(tree: Mapping, metadata) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(what moved, what was frozen) of a tree, flat."""
+    """Splits a tree into flat (trained, frozen) parts."""
     rules = metadata["finetune"]["schedules"]
     patterns = [pattern for pattern, _ in rules]
     flat = flatten_dict(dict(tree), sep="/")

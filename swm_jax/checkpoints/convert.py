@@ -1,8 +1,7 @@
-"""From one checkpoint format to another, a block at a time.
+"""Conversion between checkpoint formats, block by block.
 
-Dtypes stay as they are stored unless another one is asked for, so a round trip gives
-the same bits. The result is written under a temporary name beside its destination
-and renamed when complete: whatever goes wrong, nothing half-written is left.
+Stored dtypes are kept by default, so a round trip is bit-identical. The result is
+written to a temporary folder beside the destination and renamed when complete.
 """
 
 import os
@@ -22,7 +21,7 @@ from swm_jax.checkpoints.formats.orbax.folder import write_orbax
 
 
 def target_format(destination: Path) -> str:
-    """The format that a destination's name asks for."""
+    """Default format of a destination: "npz" by its suffix, otherwise "orbax"."""
     return "npz" if destination.suffix == ".npz" else "orbax"
 
 
@@ -41,14 +40,15 @@ def convert(
       destination: must not exist.
       target: one of `FORMATS`; None follows the destination's name.
       dtype: of all parameters, one of `DTYPES`; None keeps the stored ones.
-      progress: told the bytes of every piece that is done.
-      shard_bytes: largest safetensors file.
+      progress: called with the number of bytes of every finished block.
+      shard_bytes: maximum size of a safetensors file.
 
     Returns:
       The destination.
 
     Raises:
-      CheckpointError: a tensor cannot be read or does not fit; nothing is written.
+      CheckpointError: a tensor cannot be read or does not fit, or the destination
+        exists; nothing is written.
     """
     destination = Path(destination).absolute()
     target = target or target_format(destination)
@@ -82,7 +82,7 @@ def convert(
 
 
 def listing(source: Source) -> str:
-    """What would be read, one line per parameter, and a summary."""
+    """One line per parameter (key, dtype, shape, stored names), and a summary."""
     leaves = source.leaves
     width = max(map(len, leaves))
     lines = []
@@ -97,7 +97,7 @@ def listing(source: Source) -> str:
 
 
 def summary(source: Source) -> str:
-    """What was opened, in a few lines."""
+    """Description of a source in a few lines: format, model, tokenizer, notes."""
     c, leaves = source.config, source.leaves.values()
     count = sum(leaf.size for leaf in leaves)
     tensors = sum(len(leaf.origin) for leaf in leaves)

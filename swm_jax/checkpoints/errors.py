@@ -1,4 +1,4 @@
-"""Whether a checkpoint holds what a model expects, and the errors that say no."""
+"""Checkpoint errors, and comparison of stored trees with a model's."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,15 +7,15 @@ from swm_jax.models.backbones.weights import named_leaves
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message says which and why."""
+    """Unusable checkpoint; the message has its path and the reason."""
 
 
 class DamagedCheckpoint(CheckpointError):
-    """A checkpoint that cannot be read; an older one may do."""
+    """Unreadable step of a run; resuming falls back to an older one."""
 
 
 def check_tree(expected: Any, found: Any, where: str) -> None:
-    """Compares key and shape of two trees.
+    """Checks that two trees have the same keys and shapes.
 
     Args:
       expected: arrays or shape structs of the model.
@@ -35,7 +35,7 @@ def check_tree(expected: Any, found: Any, where: str) -> None:
 def check_shapes(
     want: Mapping[str, tuple[int, ...]], have: Mapping[str, tuple[int, ...]], where: str
 ) -> None:
-    """The same for shapes by key.
+    """`check_tree` for flat mappings from key to shape.
 
     Raises:
       CheckpointError: names the first keys that are missing, left over or misshapen.
@@ -52,6 +52,6 @@ def check_shapes(
 
 
 def listed(problems: Sequence[str]) -> str:
-    """The first three problems in one line, and how many more there are."""
+    """The first three problems in one line, with the number of further ones."""
     more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
     return "; ".join(problems[:3]) + more

@@ -1,4 +1,4 @@
-"""From a path to a model that answers, whatever wrote the checkpoint."""
+"""Loading a model from a checkpoint of any format, and exporting it."""
 
 import functools
 import os
@@ -33,15 +33,15 @@ SHIPPED = "board_tiny"
 
 
 class LoadedModel(NamedTuple):
-    """What `load_model` returns.
+    """A loaded checkpoint.
 
     Attributes:
-      model: the module; `model.config` is its config.
+      model: the Flax module; `model.config` is its config.
       params: tree of `img`, `llm`, `action`.
-      tokenizer: the one it was trained with; None if neither the checkpoint nor the
-        caller has one.
+      tokenizer: the tokenizer of training; None if neither checkpoint nor caller has
+        one.
       preprocess: uint8 images of any size -> float32[..., size, size, 3].
-      metadata: model, and what else is known: step, stage, training config.
+      metadata: model and, if stored, step, stage, training config, action scales.
     """
 
     model: SemanticWorldModel
@@ -52,24 +52,24 @@ class LoadedModel(NamedTuple):
 
     @property
     def config(self) -> ModelConfig:
-        """The model's config; its layout is the one it was trained in."""
+        """The model's config, with the layout of training."""
         return self.model.config
 
     @property
     def world_model(self) -> VLMWorldModel:
-        """The model as planners see it; `world_model.answer` asks it in words."""
+        """The world model for planners; `world_model.answer` takes plain text."""
         domains = list(self.metadata.get("actions", {}))
         return self.world_model_for(domains[0] if len(domains) == 1 else None)
 
     def world_model_for(self, domain: str | None) -> VLMWorldModel:
-        """The model as planners of one domain see it, who speak its raw actions.
+        """The world model with the action scale of one domain.
 
         Args:
-          domain: as in the training data ("board", ...); None, and any domain for a
-            model that knows of none, leaves actions as they are.
+          domain: as in the training data ("board", ...). None leaves actions unscaled,
+            as does any domain if the checkpoint has no action scales.
 
         Raises:
-          CheckpointError: the model was trained on other domains.
+          CheckpointError: a domain that is not in the checkpoint's training data.
         """
         entries = self.metadata.get("actions", {})
         if domain is None or not entries:
@@ -87,7 +87,7 @@ class LoadedModel(NamedTuple):
 
 
 def shipped_checkpoint(name: str = SHIPPED) -> Path:
-    """The folder of a checkpoint that comes with the package."""
+    """Folder of a checkpoint shipped with the package."""
     return Path(__file__).parents[1] / "assets" / name
 
 
@@ -101,22 +101,22 @@ def load_model(
     check_finite: bool = True,
     **overrides: Any,
 ) -> LoadedModel:
-    """Reads a checkpoint of any format straight to where it belongs.
+    """Loads a checkpoint of any format directly onto its devices.
 
-    A plain PaliGemma has no action projector: a fresh one is drawn from a fixed key,
-    and `metadata["fresh"]` says so. Adapters of a run are merged into their weights.
+    A plain PaliGemma has no action projector: one is initialised from a fixed key and
+    listed in `metadata["fresh"]`. LoRA adapters are merged into their weights.
 
     Args:
-      path: a run's workdir, one step of it, an exported model, a Hugging Face folder
-        or an `.npz`; None takes the checkpoint shipped with the package. What Orbax
-        wrote may lie in an object store (`gs://bucket/folder`).
-      variant: for an npz that does not describe its model; None compares shapes.
+      path: a run's workdir, one of its steps, an exported model, a Hugging Face folder
+        or an `.npz`; None takes the checkpoint shipped with the package. Orbax folders
+        may be in an object store (`gs://bucket/folder`).
+      variant: for an npz without model description; None infers it from shapes.
       tokenizer: a SentencePiece model, for a checkpoint without one.
-      param_dtype: of the parameters; None keeps the stored ones, save that the scales
-        of RMS norms, which are added to 1, become float32.
+      param_dtype: of the parameters; None keeps the stored ones, except scales of RMS
+        norms, which become float32 (they are added to 1).
       sharding: of all parameters, or a function of (key, shape struct); None puts
         them on the first local device. Every host reads only its part.
-      check_finite: refuse NaN and infinity.
+      check_finite: raise an error for NaN and infinity.
       **overrides: fields of `ModelConfig` that differ from the checkpoint's.
 
     Raises:
@@ -157,10 +157,15 @@ def loaded_model(
     sharding: Any,
     whole: bool = True,
 ) -> LoadedModel:
-    """What a caller gets; a fresh action projector where a whole model has none.
+    """Assembles a `LoadedModel`, with a new action projector if `params` has none.
+
+    Args:
+      config, params, tokenizer, metadata: as in `LoadedModel`.
+      sharding: for the new projector.
+      whole: False for a sub-tree such as `file.npz:img`, which gets no projector.
 
     Raises:
-      CheckpointError: a tokenizer of another vocabulary.
+      CheckpointError: the tokenizer's vocabulary does not fit the config.
     """
     model = SemanticWorldModel(config)
     if tokenizer is not None:
@@ -204,14 +209,17 @@ def _fresh_projector(config: ModelConfig, sharding: Any) -> dict[str, jax.Array]
 
 
 def export_model(source: str | AnyPath, destination: str | Path) -> Path:
-    """Writes what inference needs of a run (no optimizer) to a new folder.
+    """Exports a run for inference: parameters, metadata and tokenizer.
 
     Args:
-      source: a run, a step of it or an exported model.
-      destination: must not exist yet, or be an exported model to replace.
+      source: a run, one of its steps or an exported model.
+      destination: a new folder, or an exported model to replace.
 
     Returns:
       The destination.
+
+    Raises:
+      CheckpointError: the source is no run, or the destination is another folder.
     """
     if detect(split_subtree(source)[0]) != "orbax":
         raise CheckpointError(f"{source} is no run: use python -m swm_jax.convert")

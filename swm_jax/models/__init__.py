@@ -1,4 +1,4 @@
-"""Vision-language models that answer questions about the future."""
+"""Vision-language models that answer questions about future states."""
 
 from swm_jax.models.action_scale import ActionScale
 from swm_jax.models.answers import Written

@@ -1,11 +1,11 @@
-"""From a robot's own action units to the numbers a model was trained on, and back.
+"""Action normalisation: a robot's raw units to the model's input units.
 
-Data, planners and envs speak raw units; a model may have been trained on scaled ones,
-and on more numbers than this robot has. What it was trained on stands in the
-checkpoint's metadata under `actions`, one entry per domain:
+Data, planners and envs use raw units; a model may have been trained on normalised
+actions, zero-padded to a larger width. The checkpoint's metadata holds the
+normalisation under `actions`, one entry per domain:
 
     {"kind": "quantile", "low": [...], "high": [...]}    low and high become -1 and 1
-    {"kind": "raw"}                                      as they are
+    {"kind": "raw"}                                      unchanged
 
 Axis: A numbers per action of the robot.
 """
@@ -22,7 +22,7 @@ from swm_jax.arrays import Array
 
 Kind = Literal["raw", "quantile"]
 KINDS = get_args(Kind)
-_FLAT = 1e-6  # a range smaller than this is no range: the number never changes
+_FLAT = 1e-6  # dimensions of a smaller half range are constant and not scaled
 
 
 class ActionScale(struct.PyTreeNode):
@@ -30,7 +30,7 @@ class ActionScale(struct.PyTreeNode):
 
     Attributes:
       middle, half: float32[A].
-      width: numbers per action of the model, at least A.
+      width: action width of the model, at least A.
     """
 
     middle: Float[Array, " A"]
@@ -38,7 +38,7 @@ class ActionScale(struct.PyTreeNode):
     width: int = struct.field(pytree_node=False)
 
     def __call__(self, actions: Float[Array, "... A"]) -> Float[Array, "... width"]:
-        """What the model is given; numpy or JAX, as it comes.
+        """Normalised actions, zero-padded to `width`; numpy or JAX like the input.
 
         Raises:
           ValueError: actions of another width than A.
@@ -55,15 +55,15 @@ class ActionScale(struct.PyTreeNode):
 
     @classmethod
     def make(cls, entry: Mapping[str, Any], size: int, width: int) -> "ActionScale":
-        """The scale of one domain's entry in the metadata.
+        """Builds the scale from one domain's entry in the metadata.
 
         Args:
-          entry: see the top of this file.
+          entry: see the module docstring.
           size: A.
-          width: of the model.
+          width: action width of the model.
 
         Raises:
-          ValueError: an unknown kind, or an entry for another robot.
+          ValueError: an unknown kind, or sizes that do not fit.
         """
         kind = entry.get("kind", "raw")
         if kind not in KINDS:

@@ -1,13 +1,12 @@
-"""Answers of several tokens: scoring a fixed set, and writing freely.
+"""Answers of several tokens: scoring an answer set, and text generation.
 
-Everything up to a query's newline runs once and stays as keys and values (`prompt`).
-Answers then run behind it (`extend`): the alternatives of an answer set all at once,
-all their tokens in one pass; a text that is being written token by token, each of
-them adding its keys to a buffer inside one loop.
+`prompt` runs everything up to each query's newline and keeps keys and values. `extend`
+runs answer tokens on that cache: all alternatives of an answer set in one
+teacher-forced pass, or one token at a time in a decoding loop with a key-value buffer.
 
-The probability of an answer is the product of the probabilities of its tokens, each
-among the whole vocabulary. The first token is read at the newline, which is why an
-answer set of single tokens needs no pass beyond `imagine`.
+The probability of an answer is the product of its tokens' probabilities over the whole
+vocabulary. The newline predicts the first token, so an answer set of single tokens
+needs no pass beyond `imagine`.
 
 Axes: S scenes, N candidates, H actions, A action width, K horizons, Q questions,
 C answers of the answer set (J where a pass runs them), L tokens of a padded answer,
@@ -31,17 +30,17 @@ from swm_jax.models.layout import Segment
 from swm_jax.models.swm import Context, SemanticWorldModel
 from swm_jax.models.types import PAD_TOKEN
 
-_ROWS = 1024  # tokens whose whole vocabulary is read at once
+_ROWS = 1024  # tokens whose logits over the whole vocabulary are in memory at once
 
 
 class Prompt(NamedTuple):
-    """Queries up to their newline, ready for answers of many tokens.
+    """Cached queries up to their newline, to be extended by answer tokens.
 
     Attributes:
-      hidden: float[S, N, K, Q, W], last state of every newline: the first answer
-        token is read from it.
+      hidden: float[S, N, K, Q, W], final hidden state of every newline, which predicts
+        the first answer token.
       newline: the segment that ends with the newlines.
-      cache: keys and values of everything an answer sees, by segment.
+      cache: keys and values by segment.
     """
 
     hidden: Float[Array, "S N K Q W"]
@@ -50,13 +49,13 @@ class Prompt(NamedTuple):
 
 
 class Written(struct.PyTreeNode):
-    """Texts that the model wrote.
+    """Generated texts.
 
     Attributes:
-      tokens: int32[S, N, K, Q, M], `PAD_TOKEN` behind the eos.
-      log_probs: float32[S, N, K, Q], of the whole text, eos included, among all
-        texts (at temperature 1, whatever it was sampled at).
-      complete: bool[S, N, K, Q], whether an eos ends the text.
+      tokens: int32[S, N, K, Q, M], `PAD_TOKEN` after the eos.
+      log_probs: float32[S, N, K, Q], log-probability of the whole text, eos included,
+        at temperature 1 (independent of the sampling temperature).
+      complete: bool[S, N, K, Q], True if the text ends with eos, False if cut off.
     """
 
     tokens: Int[Array, "S N K Q M"]
@@ -70,7 +69,7 @@ def prompt(
     actions: Float[Array, "S N H A"],
     horizons: Int[Array, " K"],
 ) -> Prompt:
-    """As `SemanticWorldModel.imagine`, keeping what an answer's tokens need."""
+    """`SemanticWorldModel.imagine` that also keeps keys and values."""
     layout = model.query_layout(context, actions, horizons)
     out = model.llm(layout, context.cache, keep=tuple(layout))
     hidden = out.hidden["answer"][..., -1, :]
@@ -84,18 +83,18 @@ def extend(
     start: Int[Array, ""] | int = 0,
     earlier: tuple[Array, Array] | None = None,
 ) -> tuple[Float[Array, "S N K Q *J M W"], tuple[Array, Array]]:
-    """Runs M answer tokens at once behind a prompt.
+    """Runs M answer tokens in one pass after a prompt.
 
     Args:
       model: bound to its parameters (a method of `apply`).
       prompt: from `prompt`.
       tokens: with an axis J where queries have several alternative answers.
-      start: answer tokens that ran before these.
-      earlier: buffer of their keys and values, of which the first `start` are seen;
-        not together with J.
+      start: number of answer tokens that ran before these.
+      earlier: buffer of their keys and values, of which the first `start` are valid;
+        not supported together with J.
 
     Returns:
-      The tokens' last states, and their keys and values.
+      Final hidden states of the tokens, and their keys and values.
     """
     cache, sight = prompt.cache, None
     if earlier is not None:
@@ -114,13 +113,13 @@ def answer_set_log_probs(
     actions: Float[Array, "S N H A"],
     horizons: Int[Array, " K"],
 ) -> Float[Array, "S N K Q C"]:
-    """Log-probabilities of answers of one or more tokens, among all texts.
+    """Log-probabilities of answers of one or more tokens, over the whole vocabulary.
 
     Args:
       config, params: the model.
       context: from `encode`, with answer_ids int32[S, Q, C, L] padded right with
-        `PAD_TOKEN`. An answer that another one begins with should end with eos,
-        or its probability contains the other's.
+        `PAD_TOKEN`. An answer that is a prefix of another should end with eos, or its
+        probability includes the other's.
       actions, horizons: as for `SemanticWorldModel.imagine`.
     """
     apply = _applier(config, params)
@@ -131,6 +130,7 @@ def answer_set_log_probs(
     result = _log_probs_of(apply, asked.hidden, ids[..., 0])
     if ids.shape[-1] == 1:
         return result
+    # Teacher forcing: token m is predicted at m - 1, so the last one need not run.
     hidden, _ = apply(extend, asked, ids[..., :-1])
     rest = _log_probs_of(apply, hidden, ids[..., 1:, None])[..., 0]
     return result + jnp.where(ids[..., 1:] != PAD_TOKEN, rest, 0.0).sum(-1)
@@ -146,16 +146,16 @@ def write(
     keys: PRNGKeyArray | None = None,
     temperature: Float[Array, ""] | float = 1.0,
 ) -> Written:
-    """Writes texts of at most `length` tokens, eos included.
+    """Generates texts of at most `length` tokens, eos included.
 
     Args:
       config, params: the model.
-      context: from `encode`; its answer_ids are not read.
+      context: from `encode`; its answer_ids are ignored.
       actions, horizons: as for `SemanticWorldModel.imagine`.
       length: M, static, at least 1.
-      keys: [S, N, K, Q], one per text: what is sampled with a key depends on nothing
-        beside it. None takes the most likely token every time.
-      temperature: divides the logits that are sampled from.
+      keys: sampling keys [S, N, K, Q], one per text, so that a text is independent of
+        the rest of the batch; None decodes greedily.
+      temperature: divides the logits before sampling.
     """
     apply = _applier(config, params)
     asked = apply(prompt, context, actions, horizons)
@@ -183,7 +183,7 @@ def write(
         return token, tokens.at[..., step].set(token), total, done, buffer
 
     def grow(state):
-        """Runs the token chosen last, then chooses the next one."""
+        """Runs the latest token, appends its keys, then chooses the next token."""
         step, token, tokens, total, done, buffer = state
         hidden, fresh = apply(extend, asked, token[..., None], step - 1, buffer)
         buffer = tuple(
@@ -194,6 +194,7 @@ def write(
         return step + 1, *next_token(state)
 
     shape = asked.hidden.shape[:-1]
+    # length - 1 slots: the last token of a text is never an input.
     buffer = tuple(
         jnp.zeros((*x.shape[:-3], length - 1, *x.shape[-2:]), x.dtype)
         for x in asked.cache["answer"]
@@ -202,6 +203,7 @@ def write(
     total, done = jnp.zeros(shape), jnp.zeros(shape, bool)
     state = 1, *next_token((0, asked.hidden, tokens, total, done, buffer))
     if length > 1:
+        # Stops early when every text has its eos.
         going = lambda state: (state[0] < length) & ~state[4].all()
         state = lax.while_loop(going, grow, state)
     _, _, tokens, total, done, _ = state
@@ -220,12 +222,12 @@ def _read_vocabulary(model, hidden: Float[Array, "... W"]) -> Float[Array, "... 
 def _log_probs_of(
     apply, hidden: Float[Array, "... W"], ids: Int[Array, "... C"]
 ) -> Float[Array, "... C"]:
-    """Log-probabilities of C tokens each, never holding a large [..., V] at once.
+    """Log-probabilities of C tokens per state, in blocks of `_ROWS` states.
 
-    Blocks of tokens are recomputed rather than kept for a gradient.
+    Blocks bound the memory of the [..., V] logits.
     """
 
-    @jax.checkpoint
+    @jax.checkpoint  # the backward pass recomputes a block's logits
     def read(row):
         hidden, ids = row
         return jnp.take_along_axis(apply(_read_vocabulary, hidden), ids, -1)

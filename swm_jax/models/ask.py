@@ -1,9 +1,8 @@
-"""Questions and answers in words: the batched form that programs call.
+"""Batched question answering in words: text in, text and probabilities out.
 
-One call asks every question of every scene at every horizon, in one jitted pass over
-shared keys. Texts become tokens on the host, answers become texts there; the number of
-actions is an argument of the compiled program, so asking about more or fewer of them
-does not compile again.
+One call answers every question of every scene at every horizon in one jitted pass over
+shared keys. Tokenisation happens on the host. Chunks are padded to `max_horizon` and
+horizons are traced, so other numbers of actions do not recompile.
 
 Axes: S scenes, h w pixels, H actions, A action width, K horizons, Q questions,
 C answers of the answer set, L tokens of a padded answer.
@@ -26,14 +25,14 @@ from swm_jax.models.types import MAX_ARGS, PAD_TOKEN, Observation, QuestionBatch
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What a person hears.
+    """Answer to one query.
 
     Attributes:
-      text: the most likely answer, or the text that the model wrote.
-      probability: how sure the model is of it.
-      alternatives: the probability of each answer of the set, in its order; of a
-        written text only its own.
-      complete: False for a written text that was cut off before its end.
+      text: the most likely answer of the set, or the generated text.
+      probability: its probability.
+      alternatives: probability of each answer of the set, in order; for a generated
+        text only its own.
+      complete: False for a generated text cut off before eos.
     """
 
     text: str
@@ -44,14 +43,14 @@ class Answer:
 
 @dataclasses.dataclass(frozen=True)
 class Answers:
-    """What a program hears.
+    """Answers to a batch of queries.
 
     Attributes:
-      texts: str[S, K, Q], the most likely answers or what the model wrote.
+      texts: str[S, K, Q], the most likely answers, or generated texts.
       probabilities: float32[S, K, Q], of those.
-      complete: bool[S, K, Q], False for written texts that were cut off.
-      choices: the C answers of the set; None if the model wrote.
-      choice_probabilities: float32[S, K, Q, C]; None if the model wrote.
+      complete: bool[S, K, Q], False for generated texts that were cut off.
+      choices: the C answers of the set; None for generated texts.
+      choice_probabilities: float32[S, K, Q, C]; None for generated texts.
     """
 
     texts: np.ndarray
@@ -86,32 +85,29 @@ def answer_batch(
     temperature: float = 1.0,
     tokenizer: Tokenizer | None = None,
 ) -> Answers:
-    """Asks the same number of questions about each of S scenes.
+    """Answers Q questions about each of S scenes at K horizons.
 
     Args:
       model: a `VLMWorldModel`.
       images: RGB, any size.
       actions: raw action units, H at most the model's `max_horizon`.
       questions: S lists of Q questions, in words.
-      horizons: K numbers of actions that will have been done, each in 0..H.
-      answers: what to choose from, each of one or more tokens; None lets the model
-        answer in its own words.
-      normalise: "answers" renormalises over `answers`, "vocabulary" gives the
-        probability among all texts.
-      end: whether an answer of the set includes its end; None takes it in if any
-        answer has several tokens ("red" must not contain "red moon"). Models of
-        one-token answers need never have learnt where an answer ends.
-      length: most tokens of a written text, its end included; None takes the
+      horizons: K numbers of executed actions, each in 0..H.
+      answers: the answer set, each of one or more tokens; None generates free text.
+      normalise: "answers" normalises over `answers`, "vocabulary" over all texts.
+      end: whether answers of the set end with eos; None: if any has several tokens
+        (otherwise "red" would include "red moon"). Models trained on one-token answers
+        may not have learnt eos.
+      length: maximum tokens of a generated text, eos included; None takes the
         config's `max_answer_tokens`.
-      key: samples the written texts, which depend on nothing else; None takes the
-        most likely token every time.
+      key: for sampling generated texts; None decodes greedily.
       temperature: of the sampling, above 0.
-      tokenizer: the model's; None loads the one that the config names.
+      tokenizer: the model's; None loads the one named in the config.
 
     Raises:
-      ValueError: shapes that do not fit one another or the model, actions that are
-        not finite, horizons beyond them, words that the tokenizer does not know,
-        questions that are too long, or answers that are empty or the same.
+      ValueError: mismatching shapes, non-finite actions, horizons out of range, words
+        unknown to the tokenizer, questions that are too long, or answers that are
+        empty or duplicated.
     """
     c = model.config
     images, actions = np.asarray(images), np.asarray(actions, np.float32)
@@ -128,6 +124,7 @@ def answer_batch(
     ids = np.zeros((1, 1), np.int32)
     if answers is not None:
         ids = encode_answers(tokenizer, answers, end)
+    # Answers of one token each take the cheaper path without a token axis.
     ids = ids if ids.shape[1] > 1 else ids[:, 0]
     batch = QuestionBatch(
         tokens=tokens.reshape(*shape, -1),
@@ -136,6 +133,7 @@ def answer_batch(
         args=np.full((*shape, MAX_ARGS), -1, np.int32),
         answer_ids=np.broadcast_to(ids, (*shape, *ids.shape)),
     )
+    # Padded to a fixed length against recompilation; horizons mask the padding.
     chunk = np.zeros((len(images), 1, c.max_horizon, width), np.float32)
     chunk[:, 0, : actions.shape[1]] = actions
     inputs = model, Observation(image=images), batch, chunk
@@ -165,14 +163,14 @@ def encode_answers(
     """Token ids of the answers of a set, padded right with `PAD_TOKEN`.
 
     Args:
-      tokenizer: the model's; whatever has `encode` and `eos_id`.
+      tokenizer: the model's.
       answers: in words.
-      end: whether each ends with eos; None: if any has several tokens ("red" must not
-        contain "red moon").
+      end: whether each ends with eos; None: if any has several tokens (otherwise the
+        probability of "red" would include that of "red moon").
 
     Raises:
-      ValueError: no answers, an empty one, two of the same tokens, or words that
-        the tokenizer does not know.
+      ValueError: no answers, an empty one, two with the same tokens, or words unknown
+        to the tokenizer.
     """
     rows = [tokenizer.encode(answer) for answer in answers]
     if not rows:
@@ -204,13 +202,13 @@ def read_answers(
     horizons: tuple[int, ...] | Int[Array, " K"],
     normalise: str | None = None,
 ) -> Float[Array, "S N K Q C"]:
-    """Encodes scenes and questions once, then reads the answers: one program.
+    """Encodes scenes and questions and reads the answers, in one jitted program.
 
     Args:
       model: any world model.
       observation, questions, actions: its inputs.
-      horizons: numbers of actions; an array is an argument of the program, which other
-        horizons of the same number then do not compile anew.
+      horizons: numbers of executed actions; a tuple is static, an array is traced, so
+        other values of the same length do not recompile.
       normalise: log-probabilities over the "answers" or the whole "vocabulary"; None
         gives logits.
     """
@@ -239,7 +237,7 @@ def _write(model, observation, questions, chunk, ends, key, temperature, length:
 
 
 def _check(config, width, images, actions, questions, horizons) -> None:
-    """Raises a ValueError that names what does not fit."""
+    """Raises a ValueError if the inputs fit neither one another nor the model."""
     if actions.ndim != 3 or actions.shape[-1] != width:
         raise ValueError(
             f"actions have shape {list(actions.shape)}, expected [scenes, count, "

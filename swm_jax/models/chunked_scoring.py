@@ -1,10 +1,10 @@
-"""Candidates in passes, one after the other, so that memory stays bounded.
+"""Scoring candidates in sequential passes of bounded memory.
 
-A pass takes some candidates of all scenes or, where not even one candidate of all of
-them fits, of a group of scenes. How much runs at once is given, or follows from a
-budget of bytes: that of the device, or one's own. What a pass needs is estimated from
-shapes, for the backward direction, which needs more; a gradient recomputes each pass
-from its inputs, so that of all passes together only the inputs are kept.
+A pass takes some candidates of all scenes or, if one candidate of every scene exceeds
+the budget, of a group of scenes. The pass size is given, or derived from a memory
+budget (explicit, or the device's free memory). Memory is estimated from shapes,
+including the backward pass; passes are rematerialised, so a gradient stores only their
+inputs.
 
 Axes: S scenes, N candidates.
 """
@@ -21,21 +21,22 @@ from swm_jax.arrays import Array
 from swm_jax.models.config import ModelConfig
 from swm_jax.models.flops import Scoring, scoring_runs
 
-# Tokens beyond which a pass gains nothing: weights are read seldom enough.
+# Tokens per pass at which the cost of reading the weights is amortised: larger passes
+# are not faster.
 _ENOUGH_TOKENS = {"cpu": 2_560, "other": 16_384}
-_CPU_CAP = 2 * 2**30  # of a host's memory, which is not ours alone
+_CPU_CAP = 2 * 2**30  # bytes; host memory is shared with other processes
 
 
 class NoRoomError(ValueError):
-    """Not even one candidate of one scene fits the memory."""
+    """One candidate of one scene exceeds the memory budget."""
 
 
 class PassSize(NamedTuple):
-    """What runs at once.
+    """Size of one pass.
 
     Attributes:
-      scenes: a divisor of S.
-      candidates: of each of those scenes; the last pass may hold some twice.
+      scenes: scenes per pass, a divisor of S.
+      candidates: candidates of each of them; the last pass is padded with repeats.
     """
 
     scenes: int
@@ -43,13 +44,13 @@ class PassSize(NamedTuple):
 
 
 class Query(NamedTuple):
-    """Everything that the size of one candidate depends on.
+    """Sizes that determine the memory of one candidate.
 
     Attributes:
       scenes: S.
       actions, horizons, questions, question_tokens: H, K, Q, T.
-      reply_tokens: of all answers of several tokens to one question.
-      rows: of the vocabulary that every answer is read over.
+      reply_tokens: tokens of all multi-token answers to one question.
+      rows: rows of the vocabulary in each read-out.
     """
 
     scenes: int
@@ -74,13 +75,14 @@ def tokens_per_candidate(config: ModelConfig, query: Query) -> int:
 
 
 def bytes_per_candidate(config: ModelConfig, query: Query) -> int:
-    """Memory of one candidate of every scene while its gradient is computed.
+    """Estimated bytes of one candidate of every scene during a backward pass.
 
-    An estimate that errs upwards: what one layer computes, twice; what is kept of
-    each layer (its input alone where layers are rematerialised); the answers read.
+    An upper estimate: twice the activations of one layer, the residuals stored per
+    layer (only its input under remat "full"), and the read-out.
     """
     c, size = config, 2 if config.dtype == "bfloat16" else 4
     token = size * (8 * c.width + 4 * c.mlp + 4 * c.heads * c.head_dim) + 8 * c.width
+    # 12 bytes per attention logit: three float32 temporaries.
     layer = sum(n * (token + 12 * c.heads * keys) for n, keys in _runs(c, query))
     inputs = tokens_per_candidate(c, query) * size * c.width
     kept = c.depth * (inputs if c.remat == "full" else layer)
@@ -91,16 +93,16 @@ def bytes_per_candidate(config: ModelConfig, query: Query) -> int:
 def pass_that_fits(
     config: ModelConfig, query: Query, budget: int | None = None
 ) -> PassSize:
-    """The largest pass that memory holds and that still pays.
+    """The largest useful pass that fits the memory budget.
 
     Args:
       config: the model's.
-      query: what is asked of each candidate.
-      budget: bytes; None for what the device has free, when this is traced. With
-        several processes, whose programs must be the same, a quarter of all it has.
+      query: sizes of the query per candidate.
+      budget: bytes; None takes the device's free memory at trace time, or a quarter of
+        its total with several processes, whose programs must be identical.
 
     Raises:
-      NoRoomError: not even one candidate of one scene fits.
+      NoRoomError: one candidate of one scene exceeds the budget.
     """
     device = jax.local_devices()[0]
     given, budget = budget, free_memory(device) if budget is None else budget
@@ -115,14 +117,16 @@ def pass_that_fits(
             "1 horizon; ask for less at once or give a larger memory_budget"
         )
     scenes, fits = pass_of(query.scenes, int(budget // one))
-    fits = 1 << fits.bit_length() - 1  # the same at almost the same
+    # Round down to a power of two, so that small changes of free memory do not
+    # recompile.
+    fits = 1 << fits.bit_length() - 1
     enough = _ENOUGH_TOKENS["cpu" if device.platform == "cpu" else "other"]
     enough //= tokens_per_candidate(config, query._replace(scenes=scenes))
     return PassSize(scenes, max(1, min(fits, enough)))
 
 
 def pass_of(scenes: int, count: int) -> PassSize:
-    """At most `count` candidates, of all scenes alike if there are enough.
+    """Pass size of at most `count` scenes x candidates, over all scenes if possible.
 
     Args:
       scenes: S.
@@ -133,9 +137,10 @@ def pass_of(scenes: int, count: int) -> PassSize:
 
 
 def free_memory(device: Any) -> int:
-    """Bytes that a program may use on a device now; on CPUs half of the host's."""
+    """Free bytes of a device; on CPUs half of the host's free memory, capped."""
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
+        # Free memory differs between processes, and their programs must not.
         if jax.process_count() > 1:
             return stats["bytes_limit"] // 4
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
@@ -147,7 +152,7 @@ def free_memory(device: Any) -> int:
 
 
 def in_passes(score: Callable, size: PassSize, context: Any, *inputs: Array) -> Any:
-    """Runs [S, N, ...] inputs in parts.
+    """Applies `score` to [S, N, ...] inputs in sequential passes (`lax.map`).
 
     Args:
       score: (context, *inputs) -> a pytree of arrays [S, N, ...].
@@ -163,7 +168,8 @@ def in_passes(score: Callable, size: PassSize, context: Any, *inputs: Array) -> 
 
     def split(x):
         x = jnp.concatenate([x, x[:, :padding]], 1)
-        # Scenes in turns: what a device holds of them it holds of every share.
+        # Shares take every `shares`-th scene: if scenes are split over devices, each
+        # device then works in every pass.
         x = x.reshape(size.scenes, shares, passes, count, *x.shape[2:])
         x = jnp.moveaxis(x, 0, 2)
         return x.reshape(shares * passes, size.scenes, count, *x.shape[4:])
@@ -184,7 +190,7 @@ def in_passes(score: Callable, size: PassSize, context: Any, *inputs: Array) -> 
 
 
 def _runs(c: ModelConfig, q: Query) -> list[tuple[int, int]]:
-    """Tokens of one candidate of every scene, and the keys that they see."""
+    """(tokens, keys per token) of each segment, for one candidate of every scene."""
     one = Scoring(1, q.horizons, q.questions, q.actions, q.question_tokens)
     runs = scoring_runs(c, one)
     sees = runs[-1].keys + q.reply_tokens

@@ -1,4 +1,4 @@
-"""Sizes and constants of a model, one frozen dataclass per variant.
+"""Model configs: sizes and constants of the published and our own variants.
 
 `paligemma_3b_*` is PaliGemma's published architecture (SigLIP So400m/14 and Gemma 2B),
 `paligemma2_*` PaliGemma 2's (the same tower and Gemma 2 2B, 9B or 27B), at 224, 448
@@ -18,45 +18,45 @@ LAYOUTS = ("branched", "block", "full")
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Everything static about a model.
+    """Static config of a model; hashable.
 
     Attributes:
-      variant: name of the preset this started from.
+      variant: name of the preset.
       backbone: image tower and decoder, see `backbones.registry`.
       image_size, patch_size: pixels per side; images of other sizes are resized.
-      resize: how: "bilinear", or "bicubic" with Pillow's rounding, as the published
-        checkpoints' image processor does it.
+      resize: "bilinear", or "bicubic" with Pillow's rounding, as in the image processor
+        of the published checkpoints.
       vision_width, vision_depth, vision_mlp, vision_heads: the image tower.
       width, depth, mlp, heads, kv_heads, head_dim: the decoder.
       query_width: queries are multiplied by query_width^-0.5; 0 means head_dim.
       attention_softcap, final_softcap: Gemma 2 squashes attention logits and the
         vocabulary's logits x to cap * tanh(x / cap); 0 leaves them as they are.
-      post_norms: Gemma 2 also norms what attention and MLP add to a state.
-      pool: Gemma 3 averages squares of pool x pool patches to one image token.
-      window, global_every: Gemma 3's layers see the last `window` positions, and
-        every layer whose number `global_every` divides sees all of them.
-      rope_base, rope_scale: base of RoPE in those layers, and what positions are
-        divided by there; the others have 10,000 and 1, as all of Gemma's have.
-      causal_text: in the `full` layout only image tokens look both ways, as Gemma 3
-        was trained; otherwise everything up to the newline does.
-      vocab_size: rows of the tied embedding; the tokenizer may not have more pieces.
-      tokenizer: name or path that `Tokenizer.load` understands.
+      post_norms: Gemma 2 also normalises the outputs of attention and MLP before they
+        are added to the residual stream.
+      pool: Gemma 3 averages pool x pool patches into one image token.
+      window, global_every: Gemma 3's local layers attend to the last `window`
+        positions; every `global_every`-th layer is global.
+      rope_base, rope_scale: RoPE base and position divisor of global layers; local
+        layers, and all layers of Gemma 1 and 2, have 10,000 and 1.
+      causal_text: in the `full` layout only image tokens attend bidirectionally, as in
+        Gemma 3; False: the whole prompt up to the newline does, as in PaliGemma.
+      vocab_size: rows of the tied embedding, at least the tokenizer's pieces.
+      tokenizer: name or path for `Tokenizer.load`.
       eos_id, bos_id, newline_id: special tokens; the pad id is `PAD_TOKEN` always.
       layout: "branched", "block" or "full", see `layout`.
       max_question_tokens: T_max, longest question (positions depend on it).
       max_answer_tokens: longest answer, eos included.
       max_horizon: longest action chunk.
       action_size: A, width of one action.
-      action_scale: raw actions are multiplied by it before the projector; 1 is the
-        published model. Decoder layers begin with a norm that forgets magnitudes, so
-        a small model learns sooner when a usual action has a length near 1.
+      action_scale: factor on raw actions before the projector; 1 in the published
+        model. The decoder's first RMSNorm discards magnitudes, so a small model learns
+        sooner when a typical action has a norm near 1.
       action_init_std, action_bias_std: initial projector kernel and bias.
       dtype: of activations and matrix products; parameters, norms, RoPE and
         softmax stay float32.
-      scan: `lax.scan` over layers (one compiled layer; right for deep models)
-        or unrolled (faster for shallow ones; the last layer is pruned to the
-        tokens that are read).
-      remat: "none", "dots" (keep matrix products) or "full" (keep layer inputs).
+      scan: `lax.scan` over layers (compiles one layer; for deep models), or unrolled
+        (faster for shallow ones; the last layer computes only tokens that are read).
+      remat: "none", "dots" (save matrix products) or "full" (save layer inputs only).
     """
 
     variant: str
@@ -102,7 +102,7 @@ class ModelConfig:
     remat: str = "none"
 
     def __post_init__(self):
-        # Backbones are made of configs: their registry imports this file.
+        # Imported here: the registry's modules import this file.
         from swm_jax.models.backbones.registry import BACKBONES
 
         known("backbone", self.backbone, BACKBONES)
@@ -138,18 +138,18 @@ class ModelConfig:
 
     @property
     def bidirectional_tokens(self) -> int | None:
-        """Tokens of a `full` sequence that look both ways; None: up to the newline."""
+        """Length of the bidirectional prefix of the `full` layout; None: to newline."""
         return self.image_tokens if self.causal_text else None
 
     @property
     def positions(self) -> PositionRule:
-        """Where tokens stand in the layouts that share keys."""
+        """RoPE positions of the `branched` and `block` layouts."""
         return PositionRule(self.image_tokens, self.max_question_tokens)
 
 
 _VARIANTS: dict[str, dict[str, Any]] = {
-    # Trains on two CPU cores: 64 image tokens (patches of 12 px at 96 px: shapes of a
-    # block are told apart at no more tokens than 64 px would take), 1.6 M parameters.
+    # Trains on two CPU cores: 64 image tokens, 1.6 M parameters. 96 px with patches of
+    # 12 px resolves the shapes of blocks at the token count of 64 px with patches of 8.
     "tiny": dict(
         image_size=96,
         patch_size=12,

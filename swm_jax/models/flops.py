@@ -1,9 +1,9 @@
-"""Operations and bytes of the model, counted from its shapes alone.
+"""FLOPs and memory traffic of the model, computed from its shapes.
 
 A product of [M, K] and [K, N] counts 2 M K N operations; norms, RoPE and softmax are
-left out. What is counted is what runs: keys that a mask hides are multiplied too, and
-without `scan` the last layer of the decoder is pruned to the tokens that are read.
-Bytes are the least that must move between memory and the arithmetic.
+left out. Executed operations are counted: masked keys are multiplied too, and without
+`scan` the decoder's last layer is pruned to the tokens that are read. Bytes are lower
+bounds on the traffic between memory and compute units.
 
 Letters: D decoder width, F hidden width, N heads, K key heads, H head width.
 Source: one term per einsum of `backbones` and `swm`.
@@ -15,12 +15,12 @@ from swm_jax.models.config import ModelConfig
 
 
 class _Run(NamedTuple):
-    """Tokens of one segment in a pass through the decoder.
+    """One segment in a decoder pass.
 
     Attributes:
-      tokens: how many.
-      keys: that each of them looks at.
-      read: whether their last states are wanted.
+      tokens: number of tokens.
+      keys: keys that each token attends to.
+      read: whether the final hidden states are used.
     """
 
     tokens: int
@@ -29,30 +29,31 @@ class _Run(NamedTuple):
 
 
 def decoder_flops_per_token(config: ModelConfig) -> int:
-    """Products of one token with the weights of all decoder layers.
+    """FLOPs of one token with the weights of all decoder layers.
 
-    3.96 G for Gemma 2B; attention to keys comes on top.
+    3.96 G for Gemma 2B; excludes attention to keys.
     """
     return config.depth * (_key_value_flops(config) + _rest_flops(config))
 
 
 def image_tower_flops(config: ModelConfig, images: int = 1) -> int:
-    """Pixels to decoder inputs."""
+    """FLOPs of the image tower and its projection to the decoder's width."""
     c, patches = config, config.patches
     width = c.vision_width
     embed = 2 * 3 * c.patch_size**2 * width
+    # Per patch: q, k, v, out (2 D^2 each); logits and values (2 P D each); MLP.
     block = 8 * width**2 + 4 * patches * width + 4 * width * c.vision_mlp
     head = 2 * width * c.width * c.image_tokens
     return images * (patches * (embed + c.vision_depth * block) + head)
 
 
 def unembed_flops(config: ModelConfig, tokens: int = 1, rows: int | None = None) -> int:
-    """Read-outs of `tokens` states over `rows` of the vocabulary, None for all."""
+    """FLOPs of the logits of `tokens` states over `rows` of the vocabulary."""
     return 2 * tokens * config.width * (config.vocab_size if rows is None else rows)
 
 
 def encode_flops(config: ModelConfig, questions: int, question_tokens: int) -> int:
-    """What one scene costs before any candidate.
+    """FLOPs of encoding one scene and its questions, shared by all candidates.
 
     Args:
       questions, question_tokens: Q, and T of each, padding included.
@@ -67,7 +68,7 @@ def encode_flops(config: ModelConfig, questions: int, question_tokens: int) -> i
 
 
 class Scoring(NamedTuple):
-    """What the candidates of one scene are asked.
+    """Sizes of scoring the candidates of one scene.
 
     Attributes:
       candidates, horizons, questions, actions: N, K, Q, H.
@@ -82,11 +83,11 @@ class Scoring(NamedTuple):
 
 
 def scoring_flops(config: ModelConfig, asked: Scoring, answers: int = 2) -> int:
-    """What the candidates of one scene cost, their answer set read, one pass.
+    """FLOPs of scoring the candidates of one scene in one pass.
 
     Args:
-      answers: C, rows of the embedding that are read; the vocabulary's size where
-        probabilities are among all tokens.
+      answers: C, rows of the embedding that are read; the vocabulary size for
+        probabilities over all tokens.
     """
     queries = asked.candidates * asked.horizons * asked.questions
     projected = 2 * config.action_size * config.width * asked.candidates * asked.actions
@@ -95,7 +96,7 @@ def scoring_flops(config: ModelConfig, asked: Scoring, answers: int = 2) -> int:
 
 
 def scoring_tokens(config: ModelConfig, asked: Scoring) -> int:
-    """Tokens that run for the candidates."""
+    """Decoder tokens that run for the candidates of one scene."""
     return sum(run.tokens for run in scoring_runs(config, asked))
 
 
@@ -108,8 +109,8 @@ def scoring_bytes(
     token's state is read and written once per layer, its keys and values too.
 
     Args:
-      passes: one after the other.
-      itemsize: bytes of a weight and of a number of a state.
+      passes: number of sequential passes.
+      itemsize: bytes per weight and per activation.
     """
     c = config
     shared = {"full": 0, "block": c.image_tokens}.get(
@@ -123,7 +124,7 @@ def scoring_bytes(
 
 
 def decoder_weights(config: ModelConfig) -> int:
-    """Numbers in the matrices of all decoder layers."""
+    """Number of weights in the matrices of all decoder layers."""
     return decoder_flops_per_token(config) // 2
 
 
@@ -137,14 +138,14 @@ def train_step_flops(
     answer_tokens: int,
     recompute: bool = False,
 ) -> int:
-    """Forward and backward of a batch, all weights trained: three forwards.
+    """FLOPs of one training step with all weights trained: three forward passes.
 
     Args:
       images: B.
       actions, questions, queries: H, Q, R per image.
       question_tokens, answer_tokens: T, L, padding included.
-      recompute: also count the second forward of layers under remat "full", which
-        the share of a machine's rate counts and conventional MFU leaves out.
+      recompute: also count the second forward of layers under remat "full": included
+        in hardware FLOPs utilisation (HFU), excluded from MFU.
     """
     c, image = config, config.image_tokens
     asked, answered = images * queries * question_tokens, images * queries
@@ -170,11 +171,12 @@ def train_step_flops(
     layers = image_tower_flops(c, images) + _decoder_flops(c, runs) + select
     ends = 2 * c.action_size * c.width * images * actions + unembed_flops(c, answered)
     again = layers if recompute and c.remat == "full" else 0
+    # Backward: gradients of activations and of weights, a forward's cost each.
     return 3 * (layers + ends) + again
 
 
 def scoring_runs(c: ModelConfig, asked: Scoring) -> list[_Run]:
-    """What runs per candidate, as `SemanticWorldModel.query_layout` has it."""
+    """Segments of the candidates of one scene (`SemanticWorldModel.query_layout`)."""
     candidates, horizons, questions, actions, question_tokens = asked
     image, queries = c.image_tokens, candidates * horizons * questions
     if c.layout == "full":
@@ -191,6 +193,8 @@ def scoring_runs(c: ModelConfig, asked: Scoring) -> list[_Run]:
 def _decoder_flops(c: ModelConfig, runs: list[_Run]) -> int:
     total = 0
     for run in runs:
+        # Unrolled, the last layer of tokens that are not read gives keys and values
+        # only.
         layers = c.depth if c.scan or run.read else c.depth - 1
         rest = run.tokens * _rest_flops(c)
         rest += _attention_layer_flops(c, run.tokens, run.keys)
@@ -203,7 +207,7 @@ def _key_value_flops(c: ModelConfig) -> int:
 
 
 def _rest_flops(c: ModelConfig) -> int:
-    """Query, output and MLP of one token in one layer."""
+    """FLOPs of query, output and MLP of one token in one layer."""
     return 4 * c.width * c.heads * c.head_dim + 6 * c.width * c.mlp
 
 

@@ -1,9 +1,9 @@
-"""Token layouts: which segments a sequence has, where they stand, what they see.
+"""Token layouts: segments of a sequence, their RoPE positions and attention masks.
 
-A layout is data. A `Segment` is a block of tokens with named leading axes; its
-`Sight`s say which segments' keys its tokens attend to and under which mask. Keys are
-shared along every axis that a segment has and its source lacks, without being
-copied: one image's keys serve all questions, candidates and horizons.
+A layout is data: a dict of `Segment`s. A segment is a block of tokens with named
+leading axes; its `Sight`s list the segments whose keys it attends to, with masks. Keys
+broadcast along every axis that the segment has and the source lacks, without a copy:
+one image's keys serve all questions, candidates and horizons.
 
     branched  image | questions, each sees the image | actions, causal | answers
     block     image | actions, causal | questions, each sees the actions up to its
@@ -11,12 +11,11 @@ copied: one image's keys serve all questions, candidates and horizons.
     full      one bidirectional prefix per query: image, actions, bos, question,
               newline; the answer is causal (the published model)
 
-An answer's own tokens can also run later, behind a newline whose keys are kept: that
-is how a sequence that is cached up to its newline grows (`reply_segment`).
+Answer tokens can also run after the newline's keys have been cached, for scoring long
+answers and for generation (`reply_segment`).
 
-The position rule says where every token stands for RoPE. A position may depend neither
-on the horizon asked about nor on padding, or keys cached once could not serve every
-candidate, question and horizon:
+RoPE positions depend neither on padding nor, except for answers, on the horizon, so
+that cached keys serve every candidate, question and horizon:
 
     image token i          i                      i = 0 .. I-1
     question token j       I + j                  every question starts at I
@@ -24,9 +23,9 @@ candidate, question and horizon:
     answer token m of      I + T_max + h + m      newline is m = 0, then the
     horizon h                                     answer and eos, causal
 
-I is the number of image tokens, T_max the padded question length; both are
-constants of the model. Action t has happened in the state of horizon t + 1, so
-the newline of horizon h stands right behind action h - 1.
+I is the number of image tokens, T_max the padded question length; both are constants of
+the model. Horizon h is the state after actions 0 .. h - 1, so its newline has the
+position after action h - 1.
 
 Axis letters: b images or scenes, i image tokens, q questions, t question tokens,
 a actions, r training queries, c candidates, h horizons, m answer tokens (newline
@@ -43,7 +42,7 @@ from swm_jax.arrays import Array
 
 @dataclasses.dataclass(frozen=True)
 class PositionRule:
-    """Positions of one model.
+    """RoPE positions of one model's tokens (table in the module docstring).
 
     Attributes:
       image_tokens: I, image tokens per image.
@@ -63,7 +62,11 @@ class PositionRule:
         return jnp.arange(self.image_tokens, dtype=jnp.int32)
 
     def question(self, length: int | None = None) -> Int[Array, " T"]:
-        """Positions of a question's tokens; padding included, it is masked."""
+        """Positions of a question's tokens, including padding (which is masked).
+
+        Raises:
+          ValueError: more tokens than `max_question_tokens`.
+        """
         length = self.max_question_tokens if length is None else length
         if length > self.max_question_tokens:
             raise ValueError(
@@ -77,21 +80,21 @@ class PositionRule:
         return self.action_start + jnp.arange(count, dtype=jnp.int32)
 
     def answers(self, horizons: Int[Array, "..."], length: int) -> Int[Array, "... M"]:
-        """Positions of `length` tokens of an answer branch at each horizon."""
+        """Positions of `length` tokens, newline first, at each horizon."""
         offsets = jnp.arange(length, dtype=jnp.int32)
         return self.action_start + jnp.asarray(horizons)[..., None] + offsets
 
 
 @dataclasses.dataclass(frozen=True)
 class Sight:
-    """Keys a segment attends to.
+    """One set of keys that a segment attends to.
 
     Attributes:
-      source: name of the segment whose keys are seen.
+      source: name of the segment whose keys are attended to.
       axes: leading axes of those keys (after `select`), without the key axis s.
-      positions: int32[..., 1, s] of those keys, broadcastable to [*segment axes, s]:
-        layers with a window hide keys that stand too far before a token.
-      mask: bool, broadcastable to [*segment axes, s]; None sees every key.
+      positions: int32[..., 1, s] of those keys, broadcastable to [*segment axes, s];
+        used by sliding-window layers.
+      mask: bool, broadcastable to [*segment axes, s]; None attends to every key.
       select: optional float[b, r, q] of one-hot rows: the question of each query.
     """
 
@@ -104,13 +107,13 @@ class Sight:
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """Tokens that stand and see alike.
+    """A block of tokens with common attention rules.
 
     Attributes:
-      axes: a letter for every leading axis of `tokens`, the token axis last.
+      axes: a letter for every axis of `tokens` but the width, the token axis last.
       tokens: float[*axes, width], embedded.
       positions: int32, broadcastable to [*axes].
-      sight: what the tokens see; a segment that sees itself lists itself.
+      sight: key sets of the tokens' attention, the segment's own included.
     """
 
     axes: str
@@ -123,12 +126,12 @@ Layout = dict[str, Segment]
 
 
 def image_segment(rule: PositionRule, tokens: Float[Array, "b i W"]) -> Segment:
-    """Image tokens, which see one another and nothing else."""
+    """Image tokens with bidirectional attention among themselves."""
     return Segment("bi", tokens, rule.image(), (see_image(rule),))
 
 
 def see_image(rule: PositionRule) -> Sight:
-    """All image tokens."""
+    """Attention to all image tokens."""
     return Sight("image", "b", rule.image()[None])
 
 
@@ -138,11 +141,12 @@ def see_question(
     mask: Bool[Array, "... s"],
     select: Float[Array, "b r q"] | None = None,
 ) -> Sight:
-    """The real tokens of a question.
+    """Attention to the real tokens of a question.
 
     Args:
       axes: leading axes of its keys, after `select`.
-      mask: broadcastable to [*segment axes, s].
+      mask: real tokens, broadcastable to [*segment axes, s].
+      select: see `Sight`.
     """
     positions = rule.question(mask.shape[-1])[None]
     return Sight("question", axes, positions, mask, select)
@@ -153,14 +157,14 @@ def question_segment(
     tokens: Float[Array, "b q t W"],
     mask: Bool[Array, "b q t"],
 ) -> Segment:
-    """Branched questions: each sees the image and itself."""
+    """Questions of the `branched` layout: each attends to the image and itself."""
     own = see_question(rule, "bq", mask[:, :, None, :])
     positions = rule.question(tokens.shape[-2])
     return Segment("bqt", tokens, positions, (see_image(rule), own))
 
 
 def action_segment(rule: PositionRule, tokens: Float[Array, "b *c a W"]) -> Segment:
-    """Actions, one chunk per image or per candidate: each sees the ones before."""
+    """Action tokens, causal, one chunk per image or per candidate."""
     lead, count = "bc"[: tokens.ndim - 2], tokens.shape[-2]
     positions = rule.actions(count)
     own = Sight("action", lead, positions[None], jnp.tri(count, dtype=bool))
@@ -174,7 +178,7 @@ def block_question_segment(
     mask: Bool[Array, "... t"],
     actions: Sight,
 ) -> Segment:
-    """Block questions: one per query, after the actions up to its horizon."""
+    """Questions of the `block` layout, one per query, after its past actions."""
     own = see_question(rule, axes[:-1], mask[..., None, :])
     positions = rule.question(tokens.shape[-2])
     return Segment(axes, tokens, positions, (see_image(rule), actions, own))
@@ -188,7 +192,7 @@ def answer_segment(
     question: Sight,
     actions: Sight,
 ) -> Segment:
-    """Answer branches: newline and answer see image, question, actions, themselves."""
+    """Newline and answer tokens, causal, after image, question and past actions."""
     count = tokens.shape[-2]
     positions = rule.answers(horizons, count)
     own = _see_earlier("answer", axes[:-1], positions)
@@ -202,22 +206,22 @@ def reply_segment(
     start: Int[Array, ""] | int = 0,
     earlier: Sight | None = None,
 ) -> Segment:
-    """Answer tokens behind a segment whose last token is the newline.
+    """Answer tokens that continue a cached segment ending with the newline.
 
-    They see what the newline sees and the newline itself, whose keys are cached under
-    the segment's name, "answer"; and one another, causally.
+    They attend to all keys of the newline and the newline itself, cached under its
+    segment's name "answer", and causally to one another.
 
     Args:
       newline: a segment of newlines, or of whole prompts that end with one.
-      tokens: of the newline's leading axes, with or without an axis j of alternative
-        answers behind them.
-      start: answer tokens that ran before these.
-      earlier: their keys, if any did.
+      tokens: leading axes of the newline, optionally followed by an axis j of
+        alternative answers.
+      start: number of answer tokens that ran before these.
+      earlier: attention to those, if any.
     """
     lead = newline.axes[:-1]
     if tokens.ndim - 2 > len(lead):
         lead += "j"
-    # The newline's row of every mask serves all tokens; j goes in front of it.
+    # All tokens use the newline's row of every mask; an axis j is inserted before it.
     gap = (None,) * (len(lead) - len(newline.axes) + 1)
     row = lambda x: None if x is None else x[(..., *gap, slice(-1, None), slice(None))]
     seen = tuple(
@@ -233,7 +237,7 @@ def reply_segment(
 
 
 def see_reply(newline: Segment, length: int, count: Int[Array, ""] | int) -> Sight:
-    """The first `count` of `length` answer tokens that ran behind a newline.
+    """Attention to the first `count` of `length` generated tokens.
 
     Their keys are cached under the name "earlier".
     """
@@ -245,20 +249,21 @@ def see_reply(newline: Segment, length: int, count: Int[Array, ""] | int) -> Sig
 def past_actions(
     rule: PositionRule, axes: str, horizons: Int[Array, "..."], count: int
 ) -> Sight:
-    """The first `horizon` of `count` actions, from segments with these horizons.
+    """Attention to the actions before each query's horizon.
 
     Args:
-      rule: where actions stand.
+      rule: positions.
       axes: leading axes of the actions' keys, "b" or "bc".
       horizons: int32, one per query.
       count: H, actions of a chunk.
     """
+    # Action t has happened at horizon h if t < h; no action at h = 0.
     mask = jnp.arange(count) < horizons[..., None, None]
     return Sight("action", axes, rule.actions(count)[None], mask)
 
 
 def _see_earlier(source: str, axes: str, positions: Int[Array, "... m"]) -> Sight:
-    """A segment's own tokens, each the ones up to itself."""
+    """Causal attention of a segment to its own tokens."""
     causal = jnp.tri(positions.shape[-1], dtype=bool)
     return Sight(source, axes, positions[..., None, :], causal)
 
@@ -269,18 +274,16 @@ def full_layout(
     answer_length: int,
     bidirectional: int | None = None,
 ) -> Layout:
-    """One sequence per query; the parts are (tokens, mask or None) in order.
+    """The `full` layout: one sequence per query, concatenated from parts.
 
-    The last part holds newline and answer, `answer_length` tokens of which the
-    newline still belongs to the bidirectional prefix. Positions count the real
-    tokens from 1, as published.
+    Positions count the real tokens from 1, as published.
 
     Args:
-      axes: of the sequences, the token axis last.
-      parts: tokens [..., n, W] and which of them are real, [..., n].
-      answer_length: newline and answer.
-      bidirectional: how many tokens the prefix has whose tokens see one another;
-        None: all up to the newline.
+      axes: axes of the sequences, the token axis last.
+      parts: (tokens [..., n, W], mask of real tokens [..., n] or None) in order; the
+        last part is newline and answer.
+      answer_length: tokens of the last part; only its newline is in the prefix.
+      bidirectional: length of the bidirectional prefix; None: up to the newline.
     """
     whole = [
         (x, jnp.ones(x.shape[:-1], bool) if mask is None else mask) for x, mask in parts
@@ -294,7 +297,7 @@ def full_layout(
     valid = jnp.concatenate([wide(mask, 1) for _, mask in whole], -1)
     length = tokens.shape[-2]
     if bidirectional is None:
-        bidirectional = length - answer_length + 1
+        bidirectional = length - answer_length + 1  # + 1 for the newline
     in_prefix = jnp.arange(length) < bidirectional
     sees = valid[..., None, :] & (jnp.tri(length, dtype=bool) | in_prefix)
     positions = jnp.cumsum(valid, -1, dtype=jnp.int32)

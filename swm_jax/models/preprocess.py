@@ -1,10 +1,9 @@
-"""Images as the towers want them: resized to the model's side, values in [-1, 1].
+"""Image preprocessing: resize to the model's input size, scale to [-1, 1].
 
-Two ways to resize. "bilinear" is jax's, in float32. "bicubic" is what the image
-processor of the published checkpoints does, to the last bit: Pillow's antialiased
-cubic filter in fixed point, columns first and then rows, rounded to whole levels after
-each. That order is Pillow's for every image before release 13, which takes the rows of
-tall images first: another rounding of the same filter.
+"bilinear" is `jax.image.resize` in float32. "bicubic" equals the image processor of the
+published checkpoints bit by bit: Pillow's antialiased cubic filter in fixed point,
+columns first and then rows, rounded to uint8 levels after each. Pillow 13 and later
+resize the rows of tall images first, which rounds differently.
 """
 
 import math
@@ -23,7 +22,7 @@ _PRECISION = 22  # fractional bits of a filter weight; 255 of them fit 32 bits
 def preprocess_image(
     image: UInt8[Array, "*lead h w 3"], size: int, resize: str = "bilinear"
 ) -> Float[Array, "*lead size size 3"]:
-    """Maps 0..255 to -1..1; other sizes are resized (antialiased, not cropped).
+    """Resizes (antialiased, aspect ratio not kept) and maps 0..255 to -1..1.
 
     Args:
       image: RGB.
@@ -51,10 +50,11 @@ def preprocess_image(
 
 
 def _bicubic(x: Int[Array, "... n"], size: int) -> Int[Array, "... size"]:
-    """Resizes the last axis of levels 0..255, in whole numbers."""
+    """Resizes the last axis of levels 0..255 in integer arithmetic."""
     if x.shape[-1] == size:
         return x
     taps, weights = bicubic_taps(x.shape[-1], size)
+    # Half a level first, so that the shift below rounds to nearest.
     total = jnp.full((*x.shape[:-1], size), 1 << (_PRECISION - 1), jnp.int32)
     for tap, weight in zip(taps, weights):
         total += jnp.take(x, tap, axis=-1) * weight
@@ -64,10 +64,11 @@ def _bicubic(x: Int[Array, "... n"], size: int) -> Int[Array, "... size"]:
 def bicubic_taps(
     count: int, size: int
 ) -> tuple[Int[np.ndarray, "k size"], Int[np.ndarray, "k size"]]:
-    """Which of `count` pixels make each of `size` new ones, and their weights.
+    """Filter taps for resizing `count` pixels to `size`.
 
     Returns:
-      Indices and fixed-point weights; a weight is 0 where a pixel has fewer taps.
+      Source indices and fixed-point weights of each new pixel; unused taps have
+      weight 0.
     """
     scale = count / size
     stretch = max(scale, 1.0)  # the filter widens when an image shrinks
@@ -76,13 +77,14 @@ def bicubic_taps(
     taps = np.zeros((width, size), np.int32)
     weights = np.zeros((width, size), np.int32)
     for i in range(size):
-        centre = (i + 0.5) * scale
+        centre = (i + 0.5) * scale  # in source pixels, whose centres are at k + 0.5
         first = max(int(centre - reach + 0.5), 0)
         last = min(int(centre + reach + 0.5), count)
         kernel = [_cubic((tap - centre + 0.5) / stretch) for tap in range(first, last)]
         total = sum(kernel)
         taps[: last - first, i] = np.arange(first, last)
         for k, value in enumerate(kernel):
+            # Round half away from zero, as Pillow does; int() truncates.
             level = value / total * (1 << _PRECISION)
             weights[k, i] = int(level + math.copysign(0.5, level))
     return taps, weights

@@ -1,8 +1,8 @@
 """The semantic world model: image tower, action projector, decoder, answers.
 
-One class serves all layouts (see `layout`) and both ways to run them: whole, in
-training, with many queries per image; and in two halves for planning, where the
-context half runs once per scene and the candidate half reads its keys.
+One module serves all layouts (see `layout`) and both modes: a single teacher-forced
+pass in training, with many queries per image; for planning `encode`, once per scene,
+and `imagine`, which runs the candidates on the cached keys and values.
 
 Axes: B images or S scenes, Q questions, T question tokens, R queries, L answer
 tokens, H actions, A action width, N candidates, K horizons, P patches, W decoder
@@ -29,15 +29,15 @@ from swm_jax.models.types import TrainBatch
 
 
 class Outputs(struct.PyTreeNode):
-    """What a training forward returns.
+    """Outputs of a training forward pass.
 
     Attributes:
       logits: float32[B, R, L, V], of every answer position.
-      answer_features: float[B, R, W], last states that the first answer token is
-        read from.
+      answer_features: float[B, R, W], final hidden states at the newline, which
+        predict the first answer token.
       patch_features: float[B, P, D], image tower features after its last norm.
-      question_features: float[B, R, T, W], states of every query's question tokens
-        half way up the decoder; None unless the batch has targets for them.
+      question_features: float[B, R, T, W], hidden states of every query's question
+        tokens before layer depth // 2; None unless the batch has `mentions`.
     """
 
     logits: Float[Array, "B R L V"]
@@ -47,14 +47,16 @@ class Outputs(struct.PyTreeNode):
 
 
 class Context(struct.PyTreeNode):
-    """What no candidate changes.
+    """Per-scene cache: keys and values of image and questions, shared by candidates.
 
     Attributes:
-      image: float[S, P, W], image tokens (None where `cache` serves instead).
+      image: float[S, P, W], image tokens; only in the `full` layout, which has no
+        cache, otherwise None.
       questions: float[S, Q, T, W], embedded questions.
       question_mask: bool[S, Q, T].
       answer_ids: int32[S, Q, C], or int32[S, Q, C, L] (see `QuestionBatch`).
-      cache: keys and values of the segments that have run, by name.
+      cache: keys and values by segment, with a leading depth axis: "image" and, in
+        the `branched` layout, "question".
     """
 
     image: Float[Array, "S P W"] | None
@@ -66,6 +68,8 @@ class Context(struct.PyTreeNode):
     def share(self, index: Int[Array, ""], shares: int) -> "Context":
         """Every `shares`-th scene from scene `index` on; `shares` divides S."""
 
+        # Strided rather than contiguous: on a mesh that splits the scenes, every share
+        # then has scenes of every device.
         def pick(x, axis):
             x = x.reshape(*x.shape[:axis], -1, shares, *x.shape[axis + 1 :])
             return lax.dynamic_index_in_dim(x, index, axis + 1, keepdims=False)
@@ -76,7 +80,7 @@ class Context(struct.PyTreeNode):
 
 
 def action_weights(c: ModelConfig) -> dict[str, Weight]:
-    """The parameters of the action projector."""
+    """Parameter declarations of the action projector, a linear layer A -> W."""
     kernel, bias = map(nn.initializers.normal, (c.action_init_std, c.action_bias_std))
     return {
         "kernel": Weight((c.action_size, c.width), init=kernel),
@@ -85,13 +89,13 @@ def action_weights(c: ModelConfig) -> dict[str, Weight]:
 
 
 class SemanticWorldModel(nn.Module):
-    """Answers questions about the state after the first h actions."""
+    """VLM that answers questions about the state after the first h actions."""
 
     config: ModelConfig
 
     if TYPE_CHECKING:
-        # Flax types the result for modules that change their variables; ours change
-        # none, and give what their method says.
+        # Flax annotates a tuple with mutated collections; these modules mutate none, so
+        # `apply` returns the result of the method alone.
         def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any: ...
 
     def setup(self):
@@ -117,7 +121,7 @@ class SemanticWorldModel(nn.Module):
         self.action()
 
     def __call__(self, batch: TrainBatch) -> Outputs:
-        """Logits of every query's answer tokens (teacher forcing)."""
+        """Training forward pass: logits of all answer tokens (teacher forcing)."""
         image, features = self.embed_image(batch.image)
         full = self.config.layout == "full"
         asked = "answer" if full else "question"
@@ -128,7 +132,7 @@ class SemanticWorldModel(nn.Module):
         questions = None
         if middle:
             questions = out.middle[asked]
-            if full:  # they stand between bos and the newline
+            if full:  # one sequence: [image, actions, bos, question, newline + answer]
                 end, count = -length, batch.question_tokens.shape[-1]
                 questions = questions[..., end - count : end, :]
             elif self.config.layout == "branched":
@@ -146,7 +150,8 @@ class SemanticWorldModel(nn.Module):
         actions = self.embed_actions(batch.actions)
         questions, mask = self.llm.embed(batch.question_tokens), batch.question_mask
         newline = jnp.full_like(batch.answer_tokens[..., :1], c.newline_id)
-        # The answer moved right by one: each token is read one place before it.
+        # Shifted right by one: position m predicts answer token m, and the newline
+        # predicts the first.
         inputs = jnp.concatenate([newline, batch.answer_tokens[..., :-1]], -1)
         answers = self.llm.embed(inputs)
         horizons, pick = batch.query_horizon, batch.query_question
@@ -154,6 +159,7 @@ class SemanticWorldModel(nn.Module):
         if c.layout == "full":
             parts = [
                 (image[:, None], None),
+                # Action t has happened at horizon h if t < h.
                 (actions[:, None], jnp.arange(count) < horizons[..., None]),
                 (self.llm.embed(jnp.full((1, 1, 1), c.bos_id)), None),
                 (_take(questions, pick), asked),
@@ -169,6 +175,7 @@ class SemanticWorldModel(nn.Module):
         }
         if c.layout == "branched":
             layout["question"] = layouts.question_segment(rule, questions, mask)
+            # Each question runs once per image; queries select its keys.
             select = jax.nn.one_hot(pick, questions.shape[1])
             question = layouts.see_question(rule, "br", asked[:, :, None, :], select)
         else:
@@ -188,7 +195,7 @@ class SemanticWorldModel(nn.Module):
         question_mask: Bool[Array, "S Q T"],
         answer_ids: Int[Array, "S Q C *L"],
     ) -> Context:
-        """The first half for planning: everything that no candidate changes."""
+        """Encodes images and questions once per replan, for all candidates."""
         c, rule = self.config, self.config.positions
         rule.question(question_tokens.shape[-1])  # raises if it is too long
         tokens, _ = self.embed_image(image)
@@ -209,7 +216,7 @@ class SemanticWorldModel(nn.Module):
         actions: Float[Array, "S N H A"],
         horizons: Int[Array, " K"],
     ) -> Float[Array, "S N K Q W"]:
-        """The second half: hidden states that the answers are read from."""
+        """Runs candidates on an encoded context; returns the newlines' last states."""
         layout = self.query_layout(context, actions, horizons)
         return self.llm(layout, context.cache).hidden["answer"][..., -1, :]
 
@@ -219,14 +226,15 @@ class SemanticWorldModel(nn.Module):
         actions: Float[Array, "S N H A"],
         horizons: Int[Array, " K"],
     ) -> layouts.Layout:
-        """What runs per candidate; "answer" ends with each query's newline."""
+        """Segments that run per candidate; "answer" ends with each query's newline."""
         c, rule = self.config, self.config.positions
         self._check_actions(actions)
         embedded = self.embed_actions(actions)
         scenes, candidates, count = actions.shape[:3]
         queries = (scenes, candidates, len(horizons), context.questions.shape[1])
         newline = self.llm.embed(jnp.full((1,) * 5, c.newline_id))
-        horizons = horizons[:, None]  # [K, Q]
+        # Axes of a query: [S, N, K, Q]; missing ones broadcast.
+        horizons = horizons[:, None]  # [K, 1]
         questions = context.questions[:, None, None]
         mask = context.question_mask[:, None, None]
         if c.layout == "full":
@@ -258,25 +266,25 @@ class SemanticWorldModel(nn.Module):
     def read_answers(
         self, hidden: Float[Array, "S N K Q W"], answer_ids: Int[Array, "S Q C"]
     ) -> Float[Array, "S N K Q C"]:
-        """Logits of the answer set only."""
+        """Logits of the answer set; other rows of the embedding are not read."""
         return self.llm.unembed_answers(hidden, answer_ids)
 
     def read_log_probs(
         self, hidden: Float[Array, "S N K Q W"], answer_ids: Int[Array, "S Q C"]
     ) -> Float[Array, "S N K Q C"]:
-        """Log-probabilities of the answers among the whole vocabulary."""
+        """Log-probabilities of the answers, normalised over the whole vocabulary."""
         total = jax.nn.logsumexp(self.llm.unembed(hidden), -1, keepdims=True)
         return self.llm.unembed_answers(hidden, answer_ids) - total
 
     def embed_image(
         self, image: UInt8[Array, "B h w 3"]
     ) -> tuple[Float[Array, "B N W"], Float[Array, "B P D"]]:
-        """Image tokens (unscaled, as published) and patch features."""
+        """Image tokens (not scaled by sqrt(W), as published) and patch features."""
         c = self.config
         return self.img(preprocess_image(image, c.image_size, c.resize))
 
     def embed_actions(self, actions: Float[Array, "... A"]) -> Float[Array, "... W"]:
-        """Projected actions, scaled like text by sqrt(width)."""
+        """Projected actions, scaled like text embeddings by sqrt(W)."""
         c, params = self.config, self.action()
         x = (actions * c.action_scale) @ params["kernel"] + params["bias"]
         return (x * c.width**0.5).astype(c.dtype)

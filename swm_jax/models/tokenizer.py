@@ -1,10 +1,10 @@
-"""Text to token ids: a SentencePiece model, the project's own or PaliGemma's.
+"""SentencePiece tokenizers: the project's own, PaliGemma's or Gemma 3's.
 
 The shipped model (`tiny`) is trained on the question grammar by
-`python -m data_pipelines.train_tokenizer`: every word of the grammar is one token,
-"?" and newline are tokens of their own, `<loc0000>` .. `<loc0063>` name places, and
-other words fall back to letters. Newline is tokenised on its own and never by
-`encode`: the model puts it between question and answer.
+`python -m data_pipelines.train_tokenizer`: every word of the grammar is one token, "?"
+and newline are tokens, `<loc0000>` .. `<loc0063>` are location bins, and other words
+fall back to letters. `encode` adds no newline; the model inserts it between question
+and answer.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ _ASSETS = Path(__file__).parent / "assets"
 
 @runtime_checkable
 class Tokenizes(Protocol):
-    """What goals and questions need of a tokenizer, such as `Tokenizer` below."""
+    """Tokenizer interface used by goals and questions; `Tokenizer` implements it."""
 
     def encode_batch(
         self, texts: list[str], length: int
@@ -45,7 +45,7 @@ class Tokenizer:
 
     Args:
       model: a serialised SentencePiece model.
-      name: what error messages and checkpoints call it.
+      name: its name in error messages and checkpoints.
 
     Raises:
       ValueError: not a SentencePiece model, or its pad id is not `PAD_TOKEN`.
@@ -96,17 +96,17 @@ class Tokenizer:
 
     @property
     def eos_id(self) -> int:
-        """Ends an answer."""
+        """Id of the token that ends an answer."""
         return self._pieces.eos_id()
 
     @property
     def bos_id(self) -> int:
-        """Begins a text; used by the `full` layout only."""
+        """Id of the token that begins a text; used by the `full` layout only."""
         return self._pieces.bos_id()
 
     @property
     def newline_id(self) -> int:
-        """Ends a question; a piece of its own, 108 in PaliGemma's vocabulary.
+        """Id of the token that ends a question; 108 in PaliGemma's vocabulary.
 
         Raises:
           ValueError: the vocabulary has no such piece.
@@ -118,7 +118,7 @@ class Tokenizer:
 
     @property
     def shipped(self) -> bool:
-        """Whether the package has this model under this name."""
+        """Whether the package ships a model of this name."""
         path = _ASSETS / f"{Path(self.name).name}.model"
         return path.is_file() and path.stem == self.name
 
@@ -129,8 +129,8 @@ class Tokenizer:
           ValueError: the text holds a character that the vocabulary lacks.
         """
         ids = self._pieces.EncodeAsIds(text)
-        # The space that SentencePiece puts before a text stands alone if a symbol
-        # such as <loc0000> comes first; it means nothing there.
+        # SentencePiece prepends a space; before a symbol such as <loc0000> it becomes
+        # a token of its own, which training texts do not have.
         if ids and ids[0] == self._space and not text.startswith(" "):
             ids = ids[1:]
         if self._pieces.unk_id() in ids:
@@ -144,7 +144,7 @@ class Tokenizer:
     def encode_batch(
         self, texts: Sequence[str], length: int
     ) -> tuple[Int[np.ndarray, "n length"], Bool[np.ndarray, "n length"]]:
-        """Ids of many texts, padded right to `length`, and a mask of the real ones.
+        """Ids of many texts, padded right to `length`, and a mask of real tokens.
 
         Raises:
           ValueError: a text has more than `length` tokens.
@@ -177,7 +177,7 @@ class Tokenizer:
         return result
 
     def check(self, config: ModelConfig) -> None:
-        """Raises a ValueError if a model of this config cannot read these ids."""
+        """Raises a ValueError if the vocabulary or special ids do not fit a config."""
         if self.vocab_size > config.vocab_size:
             raise ValueError(
                 f"tokenizer '{self.name}' has {self.vocab_size} pieces, more than the "

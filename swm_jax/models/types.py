@@ -1,4 +1,4 @@
-"""The structs that travel through the whole system.
+"""Shared data structs: observation, questions, training batch and its targets.
 
 Axes: S scenes, B images of a training batch, h w pixels, Q questions, T tokens
 of a padded question, C answers of the answer set, R queries per image, L tokens
@@ -17,12 +17,12 @@ MAX_ARGS = 3  # columns of a question's arguments
 
 
 class Observation(struct.PyTreeNode):
-    """What a world model sees before it imagines.
+    """Input of a world model for one replan: images, and scenes where available.
 
     Attributes:
       image: uint8[S, h, w, 3], RGB.
-      scene: optional pytree of named object poses with leading axis S; only
-        privileged world models (the simulator) read it.
+      scene: optional pytree of object poses with leading axis S; read only by
+        privileged world models (the simulator).
     """
 
     image: UInt8[Array, "S h w 3"]
@@ -53,7 +53,7 @@ class DenseTargets(struct.PyTreeNode):
     """Per-patch labels of the pre-training stage.
 
     Attributes:
-      object_id: int32[B, P], what covers most of the patch: 0 background or
+      object_id: int32[B, P], object that covers most of the patch: 0 background or
         board, 1 the peg, 2 + block id a block.
       centre: float32[B, P, 2], image position of that object's centre in
         [0, 1] (x right, y down); 0 where object_id is 0.
@@ -64,7 +64,7 @@ class DenseTargets(struct.PyTreeNode):
 
 
 class MentionTargets(struct.PyTreeNode):
-    """Where the objects that a query's question names lie (pre-training).
+    """Image positions of the objects named in each query's question (pre-training).
 
     Attributes:
       mask: bool[B, R, T], True on the last token of an object's name.
@@ -77,10 +77,10 @@ class MentionTargets(struct.PyTreeNode):
 
 
 class PlaceTargets(struct.PyTreeNode):
-    """Where what a query asks about will be at its horizon.
+    """Future positions, at the query's horizon, of the objects it asks about.
 
     Attributes:
-      mask: bool[B, R, 3], which of first block, second block and peg count.
+      mask: bool[B, R, 3], valid entries among (first block, second block, peg).
       place: float32[B, R, 3, 2], metres on the board.
     """
 
@@ -104,8 +104,8 @@ class TrainBatch(struct.PyTreeNode):
       answer_tokens: int32[B, R, L], target tokens, padded right.
       answer_mask: bool[B, R, L], True on target tokens; all False on a padding query.
       query_type: int32[B, R], question type, for per-type metrics.
-      dense, mentions, places: optional targets of patches, of the names in a
-        question and of its answer; they only help training.
+      dense, mentions, places: optional targets of the auxiliary losses on patches,
+        on object names in a question and on its answer.
     """
 
     image: UInt8[Array, "B h w 3"]

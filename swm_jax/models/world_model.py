@@ -1,4 +1,4 @@
-"""The semantic world model as planners see it: encode once, score many candidates.
+"""The VLM as a planner's world model: encode a scene once, score many candidates.
 
 Axes: S scenes, N candidates, H actions of a chunk, A action width, K horizons,
 Q questions, C answers of the answer set, M tokens of a written text.
@@ -28,21 +28,20 @@ Horizons = tuple[int, ...] | Int[Array, " K"]
 
 
 class VLMWorldModel(struct.PyTreeNode):
-    """A pytree whose leaves are the parameters; the config is static.
+    """Vision-language world model: a pytree of parameters with a static config.
 
-    Follows the protocol in `swm_jax.planning` for every layout of the config.
+    Implements the `WorldModel` protocol of `swm_jax.planning` for all layouts.
 
     Attributes:
       params: tree of `img`, `llm` and `action`.
-      config: the model's.
-      candidates_per_pass: scenes x candidates scored at once, all scenes alike or, if
-        they are more than this, a part of them; the rest runs in sequence, so that
-        memory stays bounded, of gradients too. None goes by `memory_budget`.
-      memory_budget: bytes for what is computed of candidates at once; None for what
-        the device has free when a program is traced. Programs that run on several
-        hosts, or elsewhere than they are traced, should be given one or the other.
-      action_scale: from raw actions to those it was trained on; None if they are the
-        same.
+      config: model config.
+      candidates_per_pass: scenes x candidates scored in one pass; further passes run in
+        sequence, which bounds memory, of gradients too. None derives it from
+        `memory_budget`.
+      memory_budget: bytes for the activations of one pass; None takes the device's
+        free memory at trace time. Set this or `candidates_per_pass` for programs that
+        run on several hosts or on another machine than they are traced on.
+      action_scale: maps raw actions to those of training; None if they are the same.
     """
 
     params: Any
@@ -58,7 +57,7 @@ class VLMWorldModel(struct.PyTreeNode):
         return self.config.action_size if scale is None else scale.middle.shape[-1]
 
     def encode(self, observation: Observation, questions: QuestionBatch) -> Context:
-        """Runs images and questions once; their keys serve all candidates."""
+        """Encodes images and questions; the cache is shared by all candidates."""
         return self._apply(
             SemanticWorldModel.encode,
             observation.image,
@@ -73,9 +72,9 @@ class VLMWorldModel(struct.PyTreeNode):
         actions: Float[Array, "S N H A"],
         horizons: Horizons,
     ) -> Float[Array, "S N K Q C"]:
-        """Logits of the answers, before they are normalised over the answer set.
+        """Logits of the answers, not normalised over the answer set.
 
-        Answers of several tokens have their log-probabilities for logits.
+        For answers of several tokens these are vocabulary log-probabilities.
         """
         if context.answer_ids.ndim == 4:
             return self.answer_log_probs(context, actions, horizons, "vocabulary")
@@ -94,11 +93,11 @@ class VLMWorldModel(struct.PyTreeNode):
         Args:
           context: from `encode`.
           actions: raw action units.
-          horizons: each in 0..H; 0 asks about the present. An array, which may be
-            traced, is not checked and runs all of the chunk.
-          normalise: "answers" over the answer set (of answers of one token, only
-            their rows of the embedding are read), "vocabulary" over all tokens, as
-            published: the product of the probabilities of an answer's tokens.
+          horizons: each in 0..H; 0 asks about the present. A tuple is checked and cuts
+            the chunk at its largest horizon; an array (possibly traced) is used as is.
+          normalise: "answers": softmax over the answer set; for one-token answers only
+            their rows of the embedding are read. "vocabulary": as published, the
+            product of the answer tokens' probabilities over the whole vocabulary.
 
         Raises:
           ValueError: a horizon outside 0..H, actions of another width than the
@@ -130,15 +129,15 @@ class VLMWorldModel(struct.PyTreeNode):
         key: PRNGKeyArray | None = None,
         temperature: Float[Array, ""] | float = 1.0,
     ) -> Written:
-        """Answers in the model's own words.
+        """Generates free-text answers.
 
         Args:
-          context: from `encode`; its answer set does not matter.
+          context: from `encode`; its answer set is ignored.
           actions, horizons: as for `answer_log_probs`.
-          length: M, static: most tokens of a text, eos included; None takes
-            the config's `max_answer_tokens`.
-          key: texts are sampled with it, and depend on it, their own scene, candidate
-            and question and their place in the batch alone. None is greedy.
+          length: M, static: maximum tokens of a text, eos included; None takes the
+            config's `max_answer_tokens`.
+          key: for sampling, split into one key per [S, N, K, Q] entry, so a text is
+            independent of the others in the batch; None decodes greedily.
           temperature: of the sampling, above 0.
 
         Raises:
@@ -168,13 +167,13 @@ class VLMWorldModel(struct.PyTreeNode):
         answers: Sequence[str] | None = ("no", "yes"),
         **options: Any,
     ) -> ask.Answer:
-        """Asks one question about the state after all of `actions`, for a person.
+        """Answers one question about the state after all of `actions`.
 
         Args:
           image: RGB, any size.
-          actions: raw action units; none at all asks about the present.
+          actions: raw action units; an empty list asks about the present.
           question: in words.
-          answers: what to choose from; None lets the model answer in its own words.
+          answers: the answer set; None generates a free-text answer.
           **options: of `ask.answer_batch`.
 
         Returns:
@@ -197,12 +196,10 @@ class VLMWorldModel(struct.PyTreeNode):
         return model.apply({"params": self._weights()}, *args, method=method)
 
     def _weights(self) -> Any:
-        """The parameters; on a mesh every device has all columns of the embedding.
-
-        Look-ups share them out, for training. A planner's loop would take the pieces
-        for the read-out too, and send them round at every iteration.
-        """
+        """The parameters; on a mesh the embedding's columns are gathered."""
         llm = self.params["llm"]
+        # Gather the `fsdp` columns once, outside the planner's loop: the read-out needs
+        # whole rows, and XLA would otherwise all-gather them at every iteration.
         table = constrain(llm["embedder"]["input_embedding"], "vocab")
         llm = {**llm, "embedder": {**llm["embedder"], "input_embedding": table}}
         return {**self.params, "llm": llm}
@@ -217,13 +214,13 @@ class VLMWorldModel(struct.PyTreeNode):
         return self._in_passes(score, context, ends, actions, rows=rows)
 
     def _up_to(self, actions, horizons) -> tuple[Array, Array]:
-        """Scaled actions that somebody sees, and the horizons as an array."""
+        """Scaled actions up to the largest horizon, and the horizons as an array."""
         if self.action_scale is not None:
             actions = self.action_scale(actions)
         return _up_to(actions, horizons)
 
     def _in_passes(self, score, context, ends, *inputs, **more):
-        """Runs [S, N, ...] inputs, actions first, in as many passes as it takes."""
+        """Runs `score` on [S, N, ...] inputs (actions first) in passes that fit."""
         scenes, _, count, _ = inputs[0].shape
         asked = context.question_mask.shape
         query = Query(scenes, count, len(ends), *asked[1:], **more)
@@ -240,7 +237,7 @@ class VLMWorldModel(struct.PyTreeNode):
 
 
 def _up_to(actions, horizons) -> tuple[Array, Array]:
-    """The actions that somebody sees, and the horizons as an array."""
+    """Actions up to the largest horizon, and the horizons as an array."""
     if isinstance(horizons, jax.Array):
         return actions, horizons
     count = actions.shape[2]
@@ -250,4 +247,6 @@ def _up_to(actions, horizons) -> tuple[Array, Array]:
             f"horizons {horizons} do not fit a chunk of {count} actions, "
             f"expected values in 0..{count}"
         )
+    # Action h - 1 is the last one seen at horizon h. At horizon 0 one (masked) action
+    # stays: attention takes a maximum over the keys, which must not be empty.
     return actions[:, :, : max(1, max(horizons))], jnp.array(horizons)

@@ -1,4 +1,4 @@
-"""Planning on answers: the world-model protocol and the planners that use it."""
+"""Planning with question answering: the world-model protocol and the planners."""
 
 from swm_jax.planning.config import PlannerConfig
 from swm_jax.planning.goals.value import GoalArrays, chunk_value, desired_scores

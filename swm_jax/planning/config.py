@@ -1,4 +1,4 @@
-"""Settings of every planner, in one frozen dataclass.
+"""Planner settings: one frozen dataclass for all planners.
 
 Axes: H actions of a chunk, A action width, N candidates, I iterations, E candidates
 kept, K candidates refined by gradient.
@@ -25,48 +25,48 @@ _SHARES = ("stroke_fraction", "fresh_fraction", "around_kept", "momentum")
 
 @dataclasses.dataclass(frozen=True)
 class PlannerConfig:
-    """Settings of every planner; frozen and hashable, hence static under jit.
+    """Settings of all planners; hashable, hence static under jit.
 
     Attributes:
       horizon: H, actions per chunk.
       sub_chunk: questions are asked after every `sub_chunk` actions.
       action_size: A.
       action_limit: candidates are clamped to +- this (metres per step).
-      candidates: N, per iteration; how many starts a gradient planner climbs from.
+      candidates: N, per iteration; number of starts of a gradient planner.
       iterations: I, populations per replan; steps of a gradient planner.
       execute: actions carried out before the next replan.
-      score: what candidates are ranked by, see `swm_jax.planning.goals.value`.
-      objective: score that gradients climb; None for `score` itself. A saturated
-        probability has no gradient; the margin behind it does, with the same ranking
-        per question.
+      score: ranking of candidates, see `swm_jax.planning.goals.value`.
+      objective: score maximised by gradients; None for `score`. A saturated probability
+        has a vanishing gradient, the logit margin does not and ranks alike per
+        question.
       normalise: "answers", or "vocabulary" for the published probabilities.
       margin_scale: logits at which the score `tanh_margin` saturates.
       init: first population: "noise", "uniform" over the box (published), or
-        "proposals": those of the base policy, then noise around them in turn.
-      init_std: spread of the first population (metres per step).
-      min_std: the spread never falls below this.
+        "proposals": those of the base policy, then noise around each in turn.
+      init_std: standard deviation of the first population (metres per step).
+      min_std: lower bound of the standard deviation.
       noise_exponent: colour of the noise, see `coloured_noise`.
-      stroke_fraction: share of the first population that are strokes.
-      fresh_fraction: share of the first population drawn around standing still
-        instead of around the last plan.
-      keep: E, best candidates so far that return in the next population.
-      carry: best candidates of the last population that return, shifted by what has
-        been executed, in the first population of the next replan (iCEM).
-      mean_last: the mean itself is a candidate of the last population (iCEM).
+      stroke_fraction: share of strokes in the first population (`noise.strokes`).
+      fresh_fraction: share of the first population drawn around zero actions instead
+        of around the last plan.
+      keep: E, best candidates of a population copied into the next one.
+      carry: best candidates of the last population, shifted by the executed actions,
+        copied into the first population of the next replan (iCEM).
+      mean_last: add the mean to the last population (iCEM).
       around_kept: share of later populations drawn around single kept candidates
-        instead of around the mean: keeps several ways of doing it alive.
-      warm_start: begin at the last plan, shifted by what has been executed.
+        instead of around the mean, which preserves several modes.
+      warm_start: start from the last plan, shifted by the executed actions.
       temperature: MPPI, see `temperature_unit`.
       temperature_unit: "value" (published), or "spread": temperature times the
         standard deviation of the population's values, which suits any goal.
-      elites: CEM, candidates that the next population is fitted to.
-      momentum: CEM, share of the old mean and spread that stays.
+      elites: CEM, number of best candidates that mean and spread are fitted to.
+      momentum: CEM, weight of the previous mean and spread.
       optimizer: gradient, "sgd" or "adam".
       learning_rate: gradient; metres per unit of gradient (sgd), metres per step
         (adam).
       gradient_clip: limit on the norm of a whole chunk's gradient, 0 for none.
-      best_seen: gradient; also rank the best chunk on each start's way, not only
-        the one it ended at (published: only that).
+      best_seen: gradient; rank the best chunk of each trajectory as well as its end
+        (published: the end only).
       refine: K, best candidates that a hybrid planner refines by gradient.
       refine_steps: gradient steps of that refinement.
 
@@ -145,10 +145,10 @@ class PlannerConfig:
 
     @property
     def horizons(self) -> tuple[int, ...]:
-        """Sub-chunk ends L, 2 L, .., H: when the questions are asked."""
+        """Horizons of the questions: sub-chunk ends L, 2 L, .., H."""
         return tuple(range(self.sub_chunk, self.horizon + 1, self.sub_chunk))
 
     @property
     def candidates_per_replan(self) -> int:
-        """Chunks looked at; not counting a gradient planner's closing ranking."""
+        """Chunks scored per replan, without a gradient planner's final ranking."""
         return self.candidates * self.iterations + self.refine * self.refine_steps

@@ -1,10 +1,9 @@
-"""Receding horizon: look, perhaps ask about the present, plan, act, look again.
+"""Receding-horizon control: observe, select the current goal, plan, repeat.
 
-A goal may depend on what is true now: a stage that is over, or the side from which a
-block must be pushed. Such a goal names questions about the present; they are asked at
-horizon 0 through the same world model before every replan, and the answers choose what
-the planner then aims at (`goal_table`). Which stage a scene is in is part of the
-planner's state. A goal without such questions is its own aim.
+A goal may depend on the present state: a finished stage, or the side from which a block
+must be pushed. Such a goal has questions about the present. Before every replan the
+world model answers them at horizon 0, and the answers select the option and stage to
+plan for (`goal_table`). The stage is part of the planner's state.
 
 Axes: S scenes, H actions of a chunk, A action width, Q questions.
 """
@@ -35,15 +34,15 @@ from swm_jax.questions.goal import Goal
 
 @dataclasses.dataclass(frozen=True)
 class Controller:
-    """Plans for several scenes at once; holds no state, so resuming is trivial.
+    """Stateless controller for a batch of scenes; the caller keeps `PlannerState`.
 
     Attributes:
       planner: see `get_planner`.
-      world_model: anything that follows the protocol.
-      tokenizer: needed by world models that read; None suits the simulator.
+      world_model: any implementation of the protocol.
+      tokenizer: for language models; None for the simulator.
       question_length: T, the model's `max_question_tokens`.
       question_count: Q, fixed so that goals of other lengths do not recompile.
-      policy: where the planner starts from, see `swm_jax.planning.proposals`.
+      policy: base policy that proposes chunks, see `swm_jax.planning.proposals`.
       mesh: devices to plan on, see `Planner.plan`.
     """
 
@@ -62,13 +61,13 @@ class Controller:
         state: PlannerState,
         key: Key[jax.Array, "*S"],
     ) -> tuple[Float[Array, "S H A"], PlannerState, PlanInfo]:
-        """One replan; carry out `planner.config.execute` actions before the next.
+        """Plans one chunk per scene; execute `planner.config.execute` of its actions.
 
-        Warns, once in a process, of questions answered NaN and of a policy that
-        leaves the action limits.
+        Warns once per process about NaN answers and about proposals outside the action
+        limits.
 
         Args:
-          goals: one per scene; compiled by `compile` where they are planned for often.
+          goals: one per scene; pass the result of `compile` for repeated replans.
         """
         compiled = self.compile(goals)
         option, stage = self.choose(observation, compiled, np.asarray(state.stage))
@@ -86,14 +85,14 @@ class Controller:
         return chunk, after, info
 
     def compile(self, goals: Sequence[AnyGoal] | CompiledGoals) -> CompiledGoals:
-        """Goals in the arrays that are planned with."""
+        """Converts goals to arrays; compiled goals are returned unchanged."""
         if isinstance(goals, CompiledGoals):
             return goals
         words = self.tokenizer, self.question_length
         return compile_goals(goals, *words, count=self.question_count)
 
     def aims(self, observation: Observation, goals: Sequence[AnyGoal]) -> list[Goal]:
-        """What to aim at now in scenes that are in the first stage of their goals."""
+        """The goal to plan for now, per scene, starting from the first stage."""
         compiled = self.compile(goals)
         first = np.zeros(len(compiled.goals), int)
         option, _ = self.choose(observation, compiled, first)
@@ -105,9 +104,9 @@ class Controller:
         goals: CompiledGoals,
         stages: Int[np.ndarray, " S"],
     ) -> tuple[Int[np.ndarray, " S"], Int[np.ndarray, " S"]]:
-        """The option that each scene plans for now, and the stage it belongs to.
+        """Option to plan for and its stage, per scene.
 
-        One question to the world model, if any goal depends on the present.
+        Queries the world model once if any goal depends on the present.
         """
         if not goals.ask:
             nowhere = np.zeros(len(goals.goals), np.int32)
@@ -125,10 +124,10 @@ class Controller:
 
 
 def warn_of_trouble(info: PlanInfo, aims: Sequence[Any], action_limit: float) -> None:
-    """Names what was wrong with answers or proposals.
+    """Warns about NaN answers and clamped proposals.
 
-    The texts hold no counts, so that Python shows each of them once; the counts are
-    in `info`.
+    Messages contain no counts, because Python shows an identical warning once; counts
+    are in `info`.
     """
     warn_of_nan(info.nan_answers, aims)
     if np.any(np.asarray(info.clamped_proposals)):
@@ -140,10 +139,10 @@ def warn_of_trouble(info: PlanInfo, aims: Sequence[Any], action_limit: float) ->
 
 
 def warn_of_nan(nan_answers: Int[Array, "S Q"], aims: Sequence[Any]) -> None:
-    """Names the questions that had unusable answers.
+    """Warns about each question with NaN or infinite answers.
 
     Args:
-      nan_answers: how often, as in `PlanInfo`.
+      nan_answers: counts, as in `PlanInfo`.
       aims: S goals.
     """
     for s, q in np.argwhere(np.asarray(nan_answers)):
@@ -161,6 +160,6 @@ def ask_now(
     questions: QuestionBatch,
     idle: Float[Array, "S 1 H A"],
 ) -> Float[Array, "S Q"]:
-    """Margin of yes over no, in logits, about the present."""
+    """Logit of yes minus logit of no for questions about the present."""
     logits = read_answers(world_model, observation, questions, idle, (0,))[:, 0, 0]
     return jnp.subtract(logits[..., 1], logits[..., 0])

@@ -1,13 +1,12 @@
-"""What candidates look like before anybody has scored them.
+"""Random action chunks: coloured noise, strokes, and per-scene random keys.
 
-White noise cancels itself out over a chunk: sixteen independent steps of 3 cm lead
-nowhere. Coloured noise, whose power falls as 1 / frequency^exponent, leads somewhere
-(Pinneri et al., "Sample-efficient cross-entropy method", 2020). Strokes are bolder
-still: one straight line, then another, which is what "go behind the block, then
-push" looks like from above.
+White noise averages out over a chunk: sixteen independent steps of 3 cm have almost no
+net displacement. Coloured noise, whose power falls as 1 / frequency^exponent, does not
+(Pinneri et al., "Sample-efficient cross-entropy method", 2020). Strokes are two
+straight lines, such as "go behind the block, then push".
 
-Every scene draws from a key of its own, so that its noise does not depend on what is
-planned beside it: `vmap` these functions over the keys of scenes.
+Each scene has its own key, so that its noise is independent of the rest of the batch:
+`vmap` these functions over the keys of scenes.
 
 Axes: ... any leading axes, S scenes, H actions of a chunk, A action width.
 """
@@ -26,11 +25,11 @@ from swm_jax.arrays import Array
 def fold_in_each(
     keys: Key[jax.Array, "*S"], data: Integer[Array, " S"]
 ) -> Key[jax.Array, " S"]:
-    """Keys of S scenes, one number folded into each.
+    """Folds one number per scene into the scenes' keys.
 
     Args:
-      keys: one for each scene, or a single one for all.
-      data: such as the seed of each episode, or how often each was planned.
+      keys: one per scene, or a single one for all.
+      data: for example the seed of each episode, or its replan count.
     """
     axis = 0 if keys.ndim else None
     return jax.vmap(jax.random.fold_in, (axis, 0))(keys, data)
@@ -49,7 +48,7 @@ def scene_keys(key: Key[jax.Array, "*S"], scenes: int) -> Key[jax.Array, " S"]:
 
 
 def split_each(keys: Key[jax.Array, " S"], count: int) -> Key[jax.Array, "count S"]:
-    """The key of every scene split into `count`."""
+    """Splits the key of every scene into `count` keys."""
     return jax.vmap(lambda key: jax.random.split(key, count), out_axes=1)(keys)
 
 
@@ -60,7 +59,7 @@ def coloured_noise(
 
     Args:
       shape: (..., H, A).
-      exponent: 0 white, 1 pink, 2 red; the larger, the straighter.
+      exponent: 0 white, 1 pink, 2 red; larger is smoother.
     """
     mixing = jnp.asarray(mixing_matrix(shape[-2], exponent))
     white = jax.random.normal(key, (*shape[:-2], mixing.shape[1], shape[-1]))
@@ -70,9 +69,9 @@ def coloured_noise(
 def mixing_matrix(horizon: int, exponent: float) -> np.ndarray:
     """float32[H, F] that turns F white coefficients into H coloured steps.
 
-    The columns are cosines and sines of a period of 2 H steps, so that the end of a
-    chunk need not meet its beginning; frequency 0 gets the power of 1 / (2 H).
-    A product of matrices instead of an FFT: H is small, and every accelerator has it.
+    The columns are cosines and sines of period 2 H, so that a chunk is not forced to be
+    periodic; frequency 0 has the power of frequency 1 / (2 H). A matrix product rather
+    than an FFT, because H is small.
 
     Raises:
       ValueError: a horizon below 1 or a negative exponent.
@@ -84,7 +83,9 @@ def mixing_matrix(horizon: int, exponent: float) -> np.ndarray:
     period = 2 * horizon
     k = np.arange(horizon + 1)
     amplitude = (np.maximum(k, 1) / period) ** (-exponent / 2)
-    amplitude[[0, -1]] *= np.sqrt(0.5)  # these two are real: one coefficient each
+    # The terms of frequency 0 and of the Nyquist frequency have no sine: one
+    # coefficient, half the power.
+    amplitude[[0, -1]] *= np.sqrt(0.5)
     angle = 2 * np.pi * np.arange(horizon)[:, None] * k / period
     matrix = np.concatenate(
         [np.cos(angle) * amplitude, (np.sin(angle) * amplitude)[:, 1:-1]], 1
@@ -95,18 +96,19 @@ def mixing_matrix(horizon: int, exponent: float) -> np.ndarray:
 def strokes(
     key: Key[jax.Array, ""], shape: tuple[int, ...], limit: float
 ) -> Float[Array, "... H A"]:
-    """Two straight lines per chunk: a direction and a speed each, a random bend.
+    """Chunks of two straight lines with random directions, speeds and bend.
 
     Args:
       shape: (..., H, A).
-      limit: largest speed per action dimension; a direction's fastest stroke
-        touches the box.
+      limit: largest speed per action dimension; speeds are 0.3 to 1 times it in the
+        largest dimension.
     """
     *lead, horizon, width = shape
     direction, speed, bend = jax.random.split(key, 3)
     line = jax.random.normal(direction, (*lead, 2, 1, width))
     line /= jnp.abs(line).max(-1, keepdims=True)
     line *= limit * jax.random.uniform(speed, (*lead, 2, 1, 1), minval=0.3, maxval=1.0)
+    # 1 .. horizon; at `horizon` the chunk is a single line.
     switch = jax.random.randint(bend, (*lead, 1, 1), 1, horizon + 1)
     first = jnp.arange(horizon)[:, None] < switch
     return jnp.where(first, line[..., 0, :, :], line[..., 1, :, :])

@@ -1,12 +1,13 @@
-"""One interface for every planner.
+"""Common planner interface.
 
     planner = get_planner("mppi", candidates=64)
     state = planner.init_state(scenes)
     chunk, state, info = planner.plan(
         world_model, observation, questions, goal, state, key)
 
-`plan` is pure and one jit: encode once, then all iterations on the device. The
-planner is static, the world model an argument: a new checkpoint does not recompile.
+`plan` is a pure function and one jitted program: it encodes once, then runs all
+iterations on the device. The planner is a static argument and the world model a pytree
+argument, so a new checkpoint does not recompile.
 
 Axes: S scenes, M proposals of a base policy, H actions of a chunk, A action width,
 Q questions.
@@ -46,10 +47,13 @@ Solve = Callable[..., tuple[Array, PlanInfo]]
 
 @dataclasses.dataclass(frozen=True)
 class Planner:
-    """A name, settings and the way a chunk is found.
+    """A planner: name, settings and solver.
 
     Attributes:
-      solve: None draws actions at random and asks nobody.
+      name: as in `PLANNERS`.
+      config: settings.
+      solve: (problem, state, keys, config, proposals) -> (plan, info); None draws
+        random actions without the world model.
       needs_gradient: whether the world model must be differentiable.
     """
 
@@ -76,18 +80,18 @@ class Planner:
         """Chooses one chunk of actions per scene.
 
         Args:
-          key: one per scene, so that a scene's plan does not depend on those beside it;
-            a single key stands for one per index.
-          proposals: chunks of a base policy [S, M, H, A] or a callable that returns
-            some, see `swm_jax.planning.proposals`; planners start from them, and
-            clamp them to the action limits.
-          mesh: devices to plan on. Scenes are split over its axes `data` and `fsdp` as
-            far as they divide, candidates over what the scenes leave; a world model
-            that does not lie on the mesh yet is copied to each of its devices.
+          key: one per scene, so that a scene's plan is independent of the rest of the
+            batch; a single key is folded with each scene's index.
+          proposals: chunks of a base policy [S, M, H, A], or a callable that returns
+            them (`swm_jax.planning.proposals`); used as initial candidates, clamped to
+            the action limits.
+          mesh: devices to plan on. Scenes are split over its axes `data` and `fsdp`
+            where they divide, candidates over the remaining ones; a world model that is
+            not on the mesh is replicated.
 
         Returns:
-          the chunk, always finite; the state for the next replan (after
-          `config.execute` actions of the chunk); and what was seen on the way.
+          The chunk, always finite; the state for the next replan (after
+          `config.execute` actions of the chunk); and diagnostics.
 
         Raises:
           ValueError: an empty goal, arrays whose shapes do not fit, or a world model
@@ -159,6 +163,7 @@ def _plan(planner, world_model, observation, questions, goal, state, keys, propo
         value_by(config.score), value_by(config.objective or config.score)
     )
     plan, info = planner.solve(problem, state, keys, config, chunks)
+    # Candidates carried into the next replan's first population (iCEM).
     _, index = jax.lax.top_k(info.values, config.carry)
     kept = jnp.take_along_axis(info.candidates, index[..., None, None], 1)
     after = shift(plan, config.execute, config, kept, state.stage)
@@ -176,7 +181,7 @@ def by_scene(tree: Any, mesh: Mesh) -> Any:
 
 
 def on_mesh(tree: Any, mesh: Mesh) -> Any:
-    """Arrays that lie on a mesh as they are, others copied to each of its devices."""
+    """Replicates arrays over a mesh; those that are on it keep their sharding."""
     devices, whole = set(mesh.devices.flat), NamedSharding(mesh, PartitionSpec())
 
     def place(x):
@@ -187,7 +192,7 @@ def on_mesh(tree: Any, mesh: Mesh) -> Any:
 
 
 def _random(config, goal, keys):
-    """Uniform actions: what a planner must beat to be called one."""
+    """Uniform random actions, the lower bound for planners."""
     scenes, questions = goal.answers.shape
     shape = (config.horizon, config.action_size)
     plan = uniform_chunks(keys, shape, config.action_limit)

@@ -1,4 +1,4 @@
-"""Populations: what candidates are before and between the looks at them.
+"""Populations of candidate chunks: the first of a replan, and each next one.
 
 Axes: S scenes, N candidates, H actions of a chunk, A action width, M proposals of a
 base policy, E candidates kept.
@@ -20,14 +20,15 @@ def first_population(
     config: PlannerConfig,
     proposals: Float[Array, "S M H A"] | None = None,
 ) -> Float[Array, "S N H A"]:
-    """Proposals, last plan, standing still, strokes, noise around both.
+    """Candidates of the first iteration, clipped to the action limits.
 
-    With `init="uniform"` only proposals and uniform chunks, with "proposals" the
-    proposals and noise around them. What was carried over takes places of noise.
+    In order: proposals; with `init="noise"` the last plan and zero actions; `carry`
+    kept candidates; noise around last plan, zeros or proposals (or uniform chunks);
+    strokes at the end.
     """
     warm = _where(state.warm, state.plan, 0.0)
     shape = (config.candidates, *warm.shape[1:])
-    bold, fine = split_each(keys, 2)
+    bold, fine = split_each(keys, 2)  # strokes, noise
     if config.init == "uniform":
         population = uniform_chunks(fine, shape, config.action_limit)
     else:
@@ -40,6 +41,7 @@ def first_population(
         fixed += [warm[:, None], jnp.zeros_like(warm)[:, None]]
     if config.carry:
         at = sum(x.shape[1] for x in fixed)
+        # Without a warm start the places of carried candidates keep their noise.
         drawn = population[:, at : at + config.carry]
         fixed.append(_where(state.warm, state.kept[:, : drawn.shape[1]], drawn))
     if fixed:
@@ -56,19 +58,23 @@ def next_population(
     config: PlannerConfig,
     with_mean: Bool[Array, ""],
 ) -> Float[Array, "S N H A"]:
-    """The kept candidates, then noise around the mean or around one of them.
+    """Kept candidates, then noise around kept candidates and around the mean.
 
     Args:
+      keys: one per scene.
+      mean, std: of the refitted distribution.
       kept: best candidates so far, at least `config.keep`.
-      with_mean: the mean takes the last place; only with `config.mean_last`.
+      config: settings.
+      with_mean: put the mean in the last place; only with `config.mean_last`.
     """
+    # N = keep + drawn; of the drawn, `local` are around kept candidates.
     drawn = config.candidates - config.keep
     shape = (mean.shape[0], drawn, *mean.shape[1:])
     noise = _coloured(keys, shape[1:], config.noise_exponent)
     centre = jnp.broadcast_to(mean[:, None], shape)
     local = round(config.around_kept * drawn) if config.keep else 0
     if local:
-        # A single way of doing it needs finer noise than the spread over all ways.
+        # `std` may span several modes; around a single candidate finer noise suffices.
         turns = jnp.arange(local) % config.keep
         centre = centre.at[:, :local].set(kept[:, turns])
         fine = jnp.minimum(std, config.init_std / 2)[:, None]
@@ -87,7 +93,7 @@ def next_population(
 def uniform_chunks(
     keys: Key[jax.Array, " S"], shape: tuple[int, ...], limit: float
 ) -> Float[Array, "S ..."]:
-    """Chunks uniform over the box, drawn for each scene from its key."""
+    """Chunks uniform in [-limit, limit], drawn for each scene from its key."""
     draw = lambda key: jax.random.uniform(key, shape, minval=-limit, maxval=limit)
     return jax.vmap(draw)(keys)
 
@@ -97,7 +103,7 @@ def _coloured(keys, shape, exponent):
 
 
 def _centres(warm, config, proposals):
-    """What noise is drawn around: the last plan, standing still, or proposals."""
+    """Centres of the noise: zeros, then the last plan; or proposals in turn."""
     places = jnp.arange(config.candidates)
     if config.init == "proposals":
         return proposals[:, places % proposals.shape[1]]
@@ -115,5 +121,5 @@ def _with_strokes(keys, population, config):
 
 
 def _where(scene_mask, a, b):
-    """Picks per scene, whatever axes follow."""
+    """`jnp.where` with a mask over the leading scene axis."""
     return jnp.where(scene_mask.reshape(-1, *[1] * (a.ndim - 1)), a, b)

@@ -1,9 +1,9 @@
-"""A planner under a name: how it finds a chunk, its settings, and which it reads.
+"""Planner presets: solver, default settings and the settings it uses.
 
     PLANNERS = {"my_planner": searching(refit, PlannerConfig(candidates=64))}
 
-makes a planner of a function that fits the next population to the values of this one
-(`search`); a module of `swm_jax.planning.planners` declares its planners so.
+in a module of `swm_jax.planning.planners` registers a population-based planner with the
+update rule `refit` (see `search`).
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ _ALL = frozenset({"horizon", "sub_chunk", "action_size", "action_limit", "execut
 _ASKING = frozenset(
     {"candidates", "iterations", "score", "normalise", "init", "warm_start", "carry"}
 )
-# Of planners whose iterations draw a new population.
+# Settings of planners that redraw the population in every iteration.
 REDRAWING = frozenset(
     {"keep", "min_std", "mean_last", "around_kept", "init_std", "noise_exponent"}
 )
@@ -27,13 +27,13 @@ REDRAWING = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """What stands behind the name of a planner.
+    """Definition of a named planner.
 
     Attributes:
       solve: (problem, state, keys, config, proposals) -> (plan, info); None draws
-        actions at random and asks nobody.
-      config: its default settings.
-      uses: settings that it reads besides those that every planner reads.
+        random actions without the world model.
+      config: default settings.
+      uses: fields of `PlannerConfig` used beyond the common ones.
       needs_gradient: whether the world model must be differentiable.
     """
 
@@ -46,7 +46,8 @@ class Preset:
         """The fields of `PlannerConfig` that change what the planner does.
 
         Args:
-          overrides: settings that differ; some decide whether others count.
+          overrides: settings that differ from the default; for example
+            `init="uniform"` makes `init_std` unused.
         """
         if self.solve is None:
             return _ALL
@@ -71,14 +72,13 @@ class Preset:
 def searching(
     refit: Refit, config: PlannerConfig | None = None, uses: Iterable[str] = REDRAWING
 ) -> Preset:
-    """A planner that searches by populations.
+    """Preset of a population-based planner (`search`).
 
     Args:
       refit: (candidates [S, N, H, A], values [S, N], mean and std [S, H, A], config)
-        -> mean and std of the next population. Candidates to be ignored have the
-        value -inf.
-      config: the planner's settings; None for the default ones.
-      uses: settings that `refit` reads.
+        -> mean and std of the next population. Candidates to ignore have value -inf.
+      config: default settings; None for those of `PlannerConfig`.
+      uses: settings used by `refit`.
     """
     solve = functools.partial(search, refit=refit)
     return Preset(solve, config or PlannerConfig(), frozenset(uses))

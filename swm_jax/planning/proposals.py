@@ -1,11 +1,9 @@
-"""Chunks that a base policy proposes, made safe to plan with.
+"""Proposals: action chunks of a base policy, as initial candidates of a planner.
 
-Proposals are an array [S, M, H, A], or anything that is called with (observation,
-keys) and returns one; the keys are one per scene, for draws that do not depend on the
-scenes beside it. A callable that is itself a pytree (a `flax.struct.dataclass`
-with `__call__`, a `jax.tree_util.Partial`) runs inside the replan's jit with its
-leaves as arguments, so new parameters do not recompile; a plain function is called
-before it, which is how a policy on the host takes part.
+Proposals are an array [S, M, H, A], or a callable (observation, keys [S]) -> array. A
+callable that is a pytree (a `flax.struct.dataclass` with `__call__`, a
+`jax.tree_util.Partial`) runs inside the replan's jit with its leaves as arguments, so
+new parameters do not recompile. A plain function is called on the host before the jit.
 
 Axes: S scenes, M proposals, N candidates, H actions of a chunk, A action width.
 """
@@ -25,13 +23,14 @@ Proposals = (
     Float[Array, "S M H A"] | Callable[[Observation, Key[jax.Array, " S"]], Array]
 )
 
-_SEED = 0x9E37  # folded into a replan's keys, so that its own draws stay as they are
+_SEED = 0x9E37  # folded into the keys: the policy's draws differ from the planner's
 
 
 def call_outside(
     proposals: Proposals | None, observation: Observation, keys: Key[jax.Array, " S"]
 ) -> Proposals | None:
-    """Asks a policy that cannot be an argument of a jit; passes the others on."""
+    """Calls a plain function on the host; returns other proposals unchanged."""
+    # A leaf of itself is no registered pytree, so it cannot be a jit argument.
     if callable(proposals) and jax.tree_util.all_leaves([proposals]):
         return proposals(observation, _own(keys))
     return proposals
@@ -44,14 +43,11 @@ def call_inside(
     scenes: int,
     config: PlannerConfig,
 ) -> tuple[Float[Array, "S M H A"] | None, Int[Array, " S"]]:
-    """The chunks inside the action limits, and how many had to be put there.
-
-    Numbers that are not finite become 0: one of them in a candidate that weighs
-    nothing would still spoil a weighted mean.
+    """Proposals clamped to the action limits, and the number of clamped ones.
 
     Raises:
-      ValueError: no proposals where the planner needs some, more than it has
-        candidates, or another shape.
+      ValueError: no proposals with `init="proposals"`, more than `config.candidates`,
+        or another shape.
     """
     if proposals is None:
         if config.init == "proposals":
@@ -75,9 +71,10 @@ def call_inside(
         )
     limit = config.action_limit
     finite = jnp.isfinite(chunks)
-    # A rounding error beyond the limit is clamped too, but is not worth a word.
+    # Rounding errors beyond the limit are clamped, but not counted.
     fine = finite & (jnp.abs(chunks) <= limit * (1 + 1e-5))
     clamped = (~fine.all((2, 3))).sum(1)
+    # NaN becomes 0: even with weight 0 it would make a weighted mean NaN.
     return jnp.clip(jnp.where(finite, chunks, 0.0), -limit, limit), clamped
 
 

@@ -1,7 +1,7 @@
-"""The protocol in the middle: everything that answers questions about the future.
+"""World-model protocol: the interface between planners and models or simulators.
 
-A world model is a registered pytree: its parameters are arguments of a planner's
-jit, never constants baked into it. Every planner works with every world model.
+A world model is a registered pytree, so that its parameters are arguments of a
+planner's jit rather than constants. Every planner works with every world model.
 
 Axes: S scenes, N candidates, H actions of a chunk, A action width, K horizons,
 Q questions, C answers of the answer set.
@@ -23,17 +23,17 @@ Normalise = Literal["vocabulary", "answers"]
 @runtime_checkable
 @runtime_checkable
 class WorldModel(Protocol):
-    """Answers questions about the state after the first h actions of a chunk.
+    """Model that answers questions about the state after the first h actions.
 
-    Implementations through which no gradient reaches the actions say so with an
-    attribute `differentiable = False`; planners that need gradients then refuse.
+    Implementations without gradients with respect to actions have an attribute
+    `differentiable = False`; gradient planners raise an error for them.
     """
 
     def encode(self, observation: Observation, questions: QuestionBatch) -> Any:
-        """Does once per replan what no candidate changes.
+        """Encodes scenes and questions once per replan, for all candidates.
 
         Returns:
-          A pytree that `answer_logits` and `answer_log_probs` understand.
+          Context for `answer_logits` and `answer_log_probs`, a pytree.
         """
         ...
 
@@ -43,7 +43,7 @@ class WorldModel(Protocol):
         actions: Float[Array, "S N H A"],
         horizons: tuple[int, ...],
     ) -> Float[Array, "S N K Q C"]:
-        """Logits of the answer set before normalisation, for margins."""
+        """Logits of the answer set, not normalised."""
         ...
 
     def answer_log_probs(
@@ -59,23 +59,22 @@ class WorldModel(Protocol):
           context: what `encode` returned.
           actions: raw action units.
           horizons: K static horizons in 0..H; 0 asks about the present.
-          normalise: "vocabulary" gives the published probabilities (they need
-            not sum to one over the answer set), "answers" renormalises over the
-            answer set. A world model without a vocabulary gives the same for both.
+          normalise: "vocabulary": over all tokens, as published (the sum over the
+            answer set may be below one); "answers": over the answer set. Equal for
+            world models without a vocabulary.
         """
         ...
 
 
 class FakeWorldModel(struct.PyTreeNode):
-    """Answers (no, yes) to "do the first h actions add up to the goal?"
+    """Analytic world model with a known optimal plan, for tests of planners.
 
-    A world model with a known best plan, for tests of planners. The logit of "yes" is
-    `1 - |sum of the first h actions - goal|^2 / scale`, so that the best chunk ends at
-    `goal`, and closed forms exist for everything.
+    The logit of "yes" is `1 - |sum of the first h actions - goal|^2 / scale`, that of
+    "no" is 0, so the best chunk ends at `goal`.
 
     Attributes:
-      goal: float32[A], where the summed actions should lead.
-      scale: squared distance that turns the logit from 1 to 0.
+      goal: float32[A], desired sum of the actions.
+      scale: squared distance at which the logit falls from 1 to 0.
     """
 
     goal: Float[Array, " A"]
@@ -96,7 +95,7 @@ class FakeWorldModel(struct.PyTreeNode):
 
 
 def check_differentiable(world_model, name: str) -> None:
-    """Raises a one-line ValueError if `world_model` says it has no gradients."""
+    """Raises a ValueError if `world_model.differentiable` is False."""
     if not getattr(world_model, "differentiable", True):
         raise ValueError(
             f"planner {name!r} climbs gradients, but {type(world_model).__name__} is "

@@ -1,8 +1,7 @@
-"""The loop that MPPI, CEM and best-of-n share: draw, score, refit, draw again.
+"""Population-based search, shared by MPPI, CEM and best-of-n: draw, score, refit.
 
-Everything happens inside one `lax.scan`, so a replan never returns to the host
-between iterations. What a planner adds is its `refit`: how the mean and the spread
-of the next population follow from the scores of this one.
+All iterations run in one `lax.scan` on the device. A planner is defined by its `refit`,
+which computes mean and spread of the next population from the values of this one.
 
 Axes: S scenes, N candidates, H actions of a chunk, A action width, Q questions,
 M proposals of a base policy, I iterations.
@@ -29,12 +28,12 @@ Refit = Callable[..., tuple[Array, Array]]
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """What a planner may ask during one replan.
+    """Objective functions of one replan.
 
     Attributes:
-      evaluate: actions[S, N, H, A] -> values[S, N], -inf where an answer that counts
-        is NaN, and which questions[S, N, Q] were answered so.
-      objective: the same for what gradients climb; its values are differentiable.
+      evaluate: actions[S, N, H, A] -> values[S, N], -inf where an answer with nonzero
+        weight is NaN, and a mask [S, N, Q] of those answers.
+      objective: the same with the score for gradient ascent; differentiable.
     """
 
     evaluate: Evaluate
@@ -50,10 +49,13 @@ def search(
     *,
     refit: Refit,
 ) -> tuple[Float[Array, "S H A"], PlanInfo]:
-    """Returns the best chunk of the last population.
+    """Returns the best chunk of the last population, and diagnostics.
 
     Args:
+      problem: objective functions.
+      state: of the previous replan.
       keys: one per scene.
+      config: settings.
       proposals: chunks of a base policy, put into the first population.
       refit: (candidates, values, mean, std, config) -> (mean, std), [S, H, A] each.
     """
@@ -65,16 +67,18 @@ def search(
         population, mean, std, _, _ = carry
         keys, turn = keys_and_turn
         values, bad = problem.evaluate(population)
+        # At least one, for the diagnostics' best value.
         top, index = jax.lax.top_k(values, max(config.keep, 1))
         kept = jnp.take_along_axis(population, index[..., None, None], 1)
         mean, std = refit(population, values, mean, std, config)
         std = jnp.clip(std, config.min_std, config.action_limit)
+        # The population drawn at turn iterations - 2 is the last one scored.
         with_mean = turn == config.iterations - 2
         following = next_population(keys, mean, std, kept, config, with_mean)
         seen = (top[:, 0], *count_bad(bad))
         return (following, mean, std, population, values), seen
 
-    # The world model is traced once; the last iteration draws a population in vain.
+    # In one scan the world model is traced once; the last draw is unused.
     warm = jnp.where(state.warm[:, None, None], state.plan, 0.0)
     std = jnp.full_like(warm, config.init_std)
     turns = jnp.arange(config.iterations)
@@ -93,7 +97,7 @@ def choose(
     nan_candidates: Int[Array, " S"],
     nan_answers: Int[Array, "S Q"],
 ) -> tuple[Float[Array, "S H A"], PlanInfo]:
-    """The best candidate, the first one if all are ignored; and what was seen."""
+    """The best candidate (the first one if all values are -inf), and diagnostics."""
     chosen = jnp.argmax(values, 1)[:, None]
     plan = jnp.take_along_axis(candidates, chosen[..., None, None], 1)[:, 0]
     return plan, PlanInfo(
@@ -110,5 +114,5 @@ def choose(
 def count_bad(
     bad: Bool[Array, "S N Q"],
 ) -> tuple[Int[Array, " S"], Int[Array, "S Q"]]:
-    """Candidates ignored, and how many of them each question was a reason for."""
+    """Number of ignored candidates, and number of bad answers per question."""
     return bad.any(-1).sum(1), bad.sum(1)

@@ -1,4 +1,4 @@
-"""What a replan leaves behind: for the next replan, and for whoever watches.
+"""Planner state carried between replans, and diagnostics of a replan.
 
 Axes: S scenes, N candidates, H actions of a chunk, A action width, Q questions,
 I iterations, E candidates carried over.
@@ -13,13 +13,14 @@ from swm_jax.planning.config import PlannerConfig
 
 
 class PlannerState(struct.PyTreeNode):
-    """What one replan leaves to the next.
+    """State carried from one replan to the next.
 
     Attributes:
-      plan: float32[S, H, A], the last plan, shifted by what has been executed.
-      warm: bool[S], False before a scene's first replan.
-      kept: float32[S, E, H, A], the best other candidates, shifted; E is `carry`.
-      stage: int32[S], where in a staged goal the scene is; 0 for other goals.
+      plan: float32[S, H, A], the last plan, shifted by the executed actions.
+      warm: bool[S], whether to start from `plan`; False before the first replan.
+      kept: float32[S, E, H, A], best candidates of the last population, shifted; E is
+        `carry`.
+      stage: int32[S], current stage of a staged goal; 0 for other goals.
     """
 
     plan: Float[Array, "S H A"]
@@ -29,17 +30,16 @@ class PlannerState(struct.PyTreeNode):
 
 
 class PlanInfo(struct.PyTreeNode):
-    """What a replan saw.
+    """Diagnostics of a replan.
 
     Attributes:
       value: value of the returned chunk, -inf if every candidate was ignored.
       values: values of the last population, -inf where an answer was NaN.
       candidates: the last population.
-      best: best value of each population; of each step, for a gradient planner.
-      nan_candidates: candidates ignored because an answer was NaN, all iterations.
-      nan_answers: how many candidates each question was the reason for.
-      clamped_proposals: proposals of a base policy that left the action limits or
-        were not finite.
+      best: best value of each iteration (population, or gradient step).
+      nan_candidates: number of candidates ignored for NaN answers, all iterations.
+      nan_answers: number of candidates with a NaN answer, per question.
+      clamped_proposals: number of proposals outside the action limits or not finite.
     """
 
     value: Float[Array, " S"]
@@ -69,7 +69,8 @@ def shift(
     kept: Float[Array, "S E H A"] | None = None,
     stage: Int[Array, " S"] | None = None,
 ) -> PlannerState:
-    """The warm start of the next replan: what is left, then its last action on."""
+    """Warm start of the next replan: the remaining actions, the last one repeated."""
+    # E.g. H = 4, 2 executed: 2, 3, 3, 3.
     steps = jnp.minimum(jnp.arange(config.horizon) + executed, config.horizon - 1)
     blank = blank_state(plan.shape[0], config)
     return PlannerState(

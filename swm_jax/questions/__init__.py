@@ -1,6 +1,6 @@
-"""Questions about scenes: their types, their words, and goals made of them.
+"""Questions about scenes: types, wordings, and goals made of them.
 
-What can be asked of a world, and what is true there, is its language:
+The question types of a world with their rules are its `Language`:
 `swm_jax.worlds.language("board")`.
 """
 

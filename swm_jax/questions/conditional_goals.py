@@ -1,18 +1,17 @@
-"""Goals that depend on answers about the present: which option, and which stage.
+"""Goals that depend on answers about the present: options and stages.
 
-A `ConditionalGoal` has several options, of which the answers choose one. A `StagedGoal`
-has goals one after the other: first grasp, then stack. A stage ends when the answer to
-a question about the present says so. What happens when a later answer takes it back
-depends on the rule:
+A `ConditionalGoal` has several options, one of which is selected by the answers. A
+`StagedGoal` is a sequence of goals, such as grasp, then stack; a stage ends by the
+answer to a question about the present. Stage rules:
 
-    hysteresis  a stage ends above `threshold` and comes back below `fall_back`, so
-                that a dropped object is picked up again and an answer that wavers
-                between the two changes nothing
-    latch       published: a stage that is over stays over, even if the answer that
-                ended it was wrong
+    hysteresis  a stage ends above `threshold` and begins again below `fall_back`, so
+                that a dropped object is picked up again and an answer between the two
+                changes nothing
+    latch       published: a stage that has ended never begins again, even if the answer
+                that ended it was wrong
 
-These are constants: which stage a scene is in is part of the planner's state, and
-`swm_jax.planning.goals.table` has the arithmetic that moves it on and that chooses.
+Goals are immutable: the current stage is part of the planner's state, and
+`swm_jax.planning.goals.table` computes stage and option.
 
 Axes: P questions about the present, O options.
 """
@@ -31,14 +30,14 @@ STAGE_RULES = ("hysteresis", "latch")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ConditionalGoal:
-    """A goal of several options; the option with the highest score is planned for.
+    """Several alternative goals; the one with the highest score is planned for.
 
     Attributes:
       present: P questions about the present.
       options: O goals.
-      scores: (margins [..., P]) -> [..., O], from the logit of yes minus the logit of
-        no of every present question. A function of a module, which numpy and JAX arrays
-        pass through alike: goals with the same function share a compilation.
+      scores: (margins [..., P]) -> [..., O]; a margin is the logit of yes minus the
+        logit of no of a present question. A module-level function for numpy and JAX
+        arrays: goals with the same function share a compilation.
     """
 
     present: tuple[Question, ...]
@@ -51,8 +50,8 @@ class Stage:
     """A goal, and the question about the present that ends it.
 
     Attributes:
-      goal: what to plan for during this stage.
-      done: asked about the present frame; None on a last stage.
+      goal: goal during this stage.
+      done: question about the present; None for a last stage.
       threshold: probability of "yes" to `done` above which the next stage begins.
       fall_back: probability below which this stage begins again.
 
@@ -81,7 +80,7 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StagedGoal:
-    """Goals one after the other.
+    """A sequence of goals.
 
     Attributes:
       stages: at least one; all but the last need a `done`.
@@ -105,12 +104,12 @@ AnyGoal = Goal | ConditionalGoal | StagedGoal
 
 
 def stages_of(goal: AnyGoal) -> tuple[Stage, ...]:
-    """The stages of a goal; a goal without is one stage that never ends."""
+    """The stages of a goal; other goals are a single stage that never ends."""
     return goal.stages if isinstance(goal, StagedGoal) else (Stage(goal),)
 
 
 def options_of(goal: AnyGoal) -> tuple[Goal, ...]:
-    """Every goal that a goal may turn into, stage by stage."""
+    """All options of a goal, stage by stage."""
     if isinstance(goal, Goal):
         return (goal,)
     if isinstance(goal, ConditionalGoal):
@@ -119,12 +118,12 @@ def options_of(goal: AnyGoal) -> tuple[Goal, ...]:
 
 
 def present_of(goal: AnyGoal) -> tuple[Question, ...]:
-    """What to ask about now: what ends stages, then what the stages' goals ask."""
+    """Present questions of a goal: ends of stages first, then those of its options."""
     stages = stages_of(goal)
     ends = tuple(stage.done for stage in stages[:-1] if stage.done is not None)
     return sum((getattr(stage.goal, "present", ()) for stage in stages), ends)
 
 
 def question_count(goal: AnyGoal) -> int:
-    """How many questions the largest option of a goal has."""
+    """Number of questions of a goal's largest option."""
     return max(len(option.questions) for option in options_of(goal))

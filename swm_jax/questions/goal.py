@@ -1,4 +1,4 @@
-"""A goal: questions, the answers a planner wants to hear, and their weights.
+"""A goal: questions, desired answers and weights.
 
 Axes: Q questions of a goal.
 """
@@ -14,14 +14,14 @@ from swm_jax.questions.question import FreeQuestion, Question, check_on_board
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Goal:
-    """What the planner wants to hear.
+    """Questions about the future with desired answers and weights.
 
     Attributes:
       questions: Q questions about the future scene.
       answers: int32[Q], index of each desired answer in its answer set.
-      weights: float32[Q], at least one not zero.
-      answer_sets: Q tuples of at least two words to choose from; None for those of the
-        question types, which the simulator answers by.
+      weights: float32[Q], at least one nonzero.
+      answer_sets: Q tuples of at least two answers; None for those of the question
+        types, which the simulator uses.
 
     Raises:
       ValueError: no questions, or answers, weights and answer sets that do not fit.
@@ -65,7 +65,7 @@ class Goal:
     @property
     def offered(self) -> tuple[tuple[str, ...], ...]:
         """The answer set of each question."""
-        assert self.answer_sets is not None  # made above
+        assert self.answer_sets is not None  # set in __post_init__
         return self.answer_sets
 
     def describe(self) -> str:
@@ -82,9 +82,12 @@ def make_goal(items: Sequence[tuple], block_ids=None) -> Goal:
     """A goal from (question, desired answer, weight) triples.
 
     Args:
-      items: at least one triple; a fourth member is the answer set, where it
-        is not that of the question's type.
-      block_ids: ids of the blocks on the board, to refuse questions about others.
+      items: at least one triple; an optional fourth member is the answer set (default:
+        that of the question's type).
+      block_ids: ids of the blocks on the board; None skips the check of questions.
+
+    Raises:
+      ValueError: an answer outside its set, or a question about an absent block.
     """
     items = [(*item, item[0].answers)[:4] for item in items]
     for asked, answer, _, offered in items:

@@ -1,17 +1,16 @@
-"""The language of a world: its question types, in words, as arrays, and as truth.
+"""The language of a world: question types as words, arrays and rules.
 
     language = worlds.language("board")
     asked = language.question("block_region", "red moon", "top left")
     asked == language.parse("Is the red moon in the top left of the board?")
     language.margin(asked.type_id, np.array(asked.args), scene_0, scene_h)
 
-A planner's goals are made of the same `Question` objects as the training data, so a
-goal cannot be worded in a way that training never saw. Some wordings serve several
-worlds ("Is the blue cube touching the green cube?"): which is meant is said by the
-picture, and `parse` belongs to one language.
+Goals and training data are made of the same `Question` objects, so goals use only
+wordings seen in training. Some wordings occur in several worlds ("Is the blue cube
+touching the green cube?"); `parse` resolves them within one language.
 
-The rules run on numpy arrays (data loading) and on jax arrays (jit, vmap, gradients)
-alike: whichever comes in goes out.
+Rules work on numpy arrays (data loading) and on jax arrays (jit, vmap, gradients), and
+return the kind of their inputs.
 
 Axes: ... batch axes (scenes, horizons and questions broadcast), NQ questions of a
 table.
@@ -37,12 +36,12 @@ from swm_jax.questions.types import QuestionType, answer_index
 
 
 class QuestionTable(struct.PyTreeNode):
-    """Questions in the form that rules read.
+    """A table of questions as arrays.
 
     Attributes:
       type_id: int32[NQ], ascending.
       args: int32[NQ, 3], as `Question.args`.
-      language: whose questions they are.
+      language: language of the questions.
     """
 
     type_id: Int[np.ndarray, " NQ"]
@@ -65,18 +64,18 @@ class QuestionTable(struct.PyTreeNode):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Language:
-    """What can be asked about the scenes of a world.
+    """The question types of a world, with the fields of a scene that rules read.
 
     Attributes:
       name: of the world.
       types: by ascending id.
-      points: (objects, robot) -> what rules read of a scene: poses float32[..., p] of
-        the objects that a question names, and of the robot.
+      points: (objects, robot) -> argument of the rules; `objects` are poses
+        float32[..., p] of the objects named in a question, `robot` the robot's pose.
       robot: field of the scene with the robot's pose.
-      pose: p, how many leading numbers of an object's pose rules read.
-      axes: how many leading numbers of a pose are a position: 2 on a plane, 3 in space.
-      objects: ids of all objects that the world may have.
-      prompts: texts beside the questions that training shows.
+      pose: p, number of leading entries of an object's pose used by rules.
+      axes: number of leading entries that are a position: 2 on a plane, 3 in space.
+      objects: ids of all objects of the world.
+      prompts: training texts other than questions.
     """
 
     name: str
@@ -102,7 +101,7 @@ class Language:
         """The type of a name or id.
 
         Raises:
-          ValueError: there is none; suggests the nearest name.
+          ValueError: unknown; the message suggests the nearest name.
         """
         if isinstance(which, str):
             return self.by_name[known("question type", which, self.by_name)]
@@ -111,7 +110,7 @@ class Language:
         return self.by_id[which]
 
     def select(self, names: Sequence[str] | None = None) -> tuple[QuestionType, ...]:
-        """The types of these names by id; None for those that are asked by default.
+        """The types of these names by id; None for the default ones (`by_default`).
 
         Raises:
           ValueError: an unknown name.
@@ -123,7 +122,7 @@ class Language:
 
     @property
     def phrasings(self) -> int:
-        """Wordings that every type has."""
+        """Number of wordings that every type has: the minimum over types."""
         return min(len(kind.wordings) for kind in self.types)
 
     def question(
@@ -142,7 +141,7 @@ class Language:
           type: name of one of `types`.
           *names: the word of each argument.
           phrasing: index of the wording.
-          on_board: ids of the blocks on the table, to refuse questions about others.
+          on_board: ids of the blocks on the table; None skips the check.
 
         Raises:
           ValueError: an unknown type or name (with the nearest known one), the wrong
@@ -163,12 +162,13 @@ class Language:
         return result
 
     def parse(self, text: str) -> Question:
-        """The question that `text` prints: the inverse of `Question.text`.
+        """Parses a question; the inverse of `Question.text`.
 
-        Case, spaces and the question mark do not matter.
+        Case, spaces and the question mark are ignored.
 
         Raises:
-          ValueError: no wording fits; names the unknown word or the nearest wording.
+          ValueError: no wording matches; the message has the unknown word or the
+            nearest wording.
         """
         kind, names, phrasing = words.read(text, self.types)
         return self.question(kind.name, *names, phrasing=phrasing)
@@ -181,8 +181,8 @@ class Language:
         Eight blocks of the board have 849, four cubes 52.
 
         Args:
-          object_ids: what is there.
-          types: names of the types; None for those that are asked by default.
+          object_ids: ids of the objects in the scene.
+          types: names of the types; None for the default ones.
         """
         kinds = self.select(types)
         parts = [kind.rows(object_ids) for kind in kinds]
@@ -197,7 +197,7 @@ class Language:
         scene_0: Any,
         scene_h: Any,
     ) -> Float[Array, "..."]:
-        """What the rule of every question says of a scene and a later one.
+        """Value of every question's rule, for a scene and a later one.
 
         Batch axes broadcast as in numpy: for scenes [B] and questions [B, Q] pass
         `expand(scene, 1)`; for scenes [S, N, K] and questions [S, Q] pass
@@ -205,16 +205,15 @@ class Language:
 
         Args:
           type_id, args: as of `Question`.
-          scene_0: the scene where the actions begin.
-          scene_h: the scene asked about.
+          scene_0: the scene before the actions.
+          scene_h: the scene that the question is about.
 
         Returns:
           Metres: a signed margin, > 0 exactly when yes, or the value of a numeric
-          type. NaN where a question names an object that is not there, or is of
-          another language.
+          type. NaN for questions about absent objects or of another language.
         """
         xp = array_namespace(type_id, args, scene_0.block_pose, scene_h.block_pose)
-        # Only the types that occur, if that can be known.
+        # Evaluate only the types that occur; a traced type_id may be any.
         kinds = self.types
         if not isinstance(type_id, jax.Array):
             occurring = set(np.unique(type_id).tolist())
@@ -254,8 +253,9 @@ class Language:
     def index(
         self, type_id: Int[Array, "..."] | int, margin: Float[Array, "..."]
     ) -> Int[Array, "..."]:
-        """Index of the answer to questions whose rules gave these margins."""
+        """Index of the answer for given rule values (from `margin`)."""
         xp = array_namespace(type_id, margin)
+        # Yes/no types have one edge: skip the other columns where no type is numeric.
         edges = self.edges
         if not isinstance(type_id, jax.Array) and not self._numeric(type_id):
             edges = edges[:, :1]
@@ -263,7 +263,7 @@ class Language:
 
     @functools.cached_property
     def edges(self) -> Float[np.ndarray, "ids edges"]:
-        """Edges of the answer set of every id, filled up with infinity."""
+        """Edges of the answer set of every type id, padded with infinity."""
         return edge_table(self.types)
 
     def _numeric(self, type_id) -> bool:
@@ -273,12 +273,12 @@ class Language:
     def places(
         self, type_id: Int[Array, "..."], args: Int[Array, "... 3"], scene: Any
     ) -> tuple[Float[Array, "... 3 axes"], Bool[Array, "... 3"]]:
-        """Where a question's first object, second object and the robot are.
+        """Positions of a question's first object, second object and the robot.
 
         Batch axes broadcast as for `margin`.
 
         Returns:
-          Metres, and which of the three there are (the robot always).
+          Positions in metres, and a mask of valid entries (the robot is always valid).
         """
         xp = array_namespace(type_id, args, scene.block_pose)
         type_id, args = xp.asarray(type_id), xp.asarray(args)
@@ -303,7 +303,7 @@ class Language:
 
 
 def edge_table(types: Sequence[QuestionType]) -> Float[np.ndarray, "ids edges"]:
-    """Edges of the answer set of every id up to the last; infinity fills rows up."""
+    """Edges of the answer sets, indexed by type id; rows padded with infinity."""
     widest = max(len(kind.answers.edges) for kind in types)
     edges = np.full((max(kind.id for kind in types) + 1, widest), np.inf, np.float32)
     for kind in types:
@@ -312,7 +312,7 @@ def edge_table(types: Sequence[QuestionType]) -> Float[np.ndarray, "ids edges"]:
 
 
 def choices(kind: QuestionType, columns: Sequence[Array]) -> list[Array]:
-    """The arguments of a type behind its objects, as rules index with them."""
+    """The non-object arguments of a type, clipped to valid indices."""
     return [
         array_namespace(column).clip(column, 0, len(arg.names) - 1)
         for arg, column in zip(kind.args, columns)
@@ -323,10 +323,10 @@ def choices(kind: QuestionType, columns: Sequence[Array]) -> list[Array]:
 def find(
     scene: Any, block: Int[Array, "..."], width: int
 ) -> tuple[Float[Array, "... width"], Bool[Array, "..."]]:
-    """Leading numbers of the pose of the object with an id, and whether it is there."""
+    """Leading entries of the pose of the object with an id, and its presence."""
     xp = array_namespace(scene.block_pose, block)
     match = scene.block_id == xp.asarray(block)[..., None]
-    # Not an index: a sum over the few slots batches and fuses better.
+    # A masked sum over the few slots batches and fuses better than a gather.
     pose = xp.where(match[..., None], scene.block_pose[..., :width], 0.0).sum(-2)
     return pose, match.any(-1)
 

@@ -1,4 +1,4 @@
-"""One question: a type with its arguments in a wording, or free words."""
+"""Questions: a type with arguments and a wording, or free text."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -13,11 +13,11 @@ class Question:
 
     Attributes:
       kind: its type.
-      args: a value for each of `kind.args`; filled up with -1 to `MAX_ARGS`.
+      args: a value for each of `kind.args`, padded with -1 to `MAX_ARGS`.
       phrasing: index into `kind.wordings`, 0 is the canonical one.
 
     Raises:
-      ValueError: arguments or a phrasing that the type does not have.
+      ValueError: arguments or phrasing out of range, or one object twice.
     """
 
     kind: QuestionType
@@ -55,7 +55,7 @@ class Question:
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """What to choose from."""
+        """Answers of the type's answer set."""
         return self.kind.answers.answers
 
     @property
@@ -78,11 +78,11 @@ class Question:
 
 @dataclasses.dataclass(frozen=True)
 class FreeQuestion:
-    """A question in words that no rule answers.
+    """A free-text question without a rule.
 
-    In a goal it comes with an answer set, such as ("0", "1", "2") for "How many
-    blocks touch the peg?". The simulator has no answer to it (NaN, so that every
-    candidate is ignored), and a model only if training taught it such questions.
+    In a goal it has an answer set, such as ("0", "1", "2") for "How many blocks touch
+    the peg?". The simulator answers NaN (every candidate is ignored); a model answers
+    well if trained on such questions.
 
     Attributes:
       text: the words.

@@ -1,10 +1,9 @@
-"""Goals by task and preset: what a world's `goals.py` declares.
+"""Goals by task and preset, declared in a world's `goals.py`.
 
-A goal lists questions with the desired answers and their weights. Preset "published"
-has the questions and weights of the Semantic World Models paper; "shaped" adds
-questions in the same language that guide a planner which starts from noise instead of a
-base policy. The number of questions of a preset depends only on the task and the number
-of names, never on the scene, so that nothing recompiles.
+Preset "published" has the questions and weights of the Semantic World Models paper;
+"shaped" adds questions that guide a planner which starts from noise instead of a base
+policy. The number of questions depends on task, preset and number of names, not on the
+scene, so that other scenes do not recompile.
 """
 
 import dataclasses
@@ -20,9 +19,9 @@ class TaskGoal:
     """The goals of one task.
 
     Attributes:
-      names: how many names the task takes: at least, at most.
-      weights: preset -> name of a weight -> weight; which weights there are decides
-        which questions a preset asks.
+      names: minimum and maximum number of names.
+      weights: preset -> name of a weight -> weight; a preset has the questions of its
+        weights.
       build: (names, weights, **options) -> goal. Options are `scene` and `rule`, as
         for `Goals.make`, and `preset`.
     """
@@ -61,16 +60,16 @@ class Goals:
 
         Args:
           task: a key of `tasks`.
-          names: what the task is about, such as ("red moon",).
+          names: objects, regions or directions of the task, such as ("red moon",).
           preset: one of `presets`.
-          scene: the present scene (one, no batch axes), to refuse questions about what
-            is not there, and to settle what would otherwise depend on answers.
+          scene: the present scene (without batch axes), to check that named objects are
+            present, and to resolve conditions without present questions; optional.
           weights: replaces some weights of the preset.
-          rule: of stages, see `conditional_goals.STAGE_RULES`; None: the preset's.
+          rule: stage rule, one of `STAGE_RULES`; None: the preset's.
 
         Raises:
-          ValueError: an unknown task, preset, weight or name (the message suggests
-            one), too few names, or something that is not in the scene.
+          ValueError: an unknown task, preset, weight or name (the message suggests the
+            nearest), a wrong number of names, or an object absent from the scene.
         """
         kind = self.tasks[known("task", task, self.tasks)]
         offered = kind.weights[known("preset", preset, self.presets)]

@@ -1,4 +1,4 @@
-"""A question type as one record, from which everything else about it follows.
+"""Question types: one record with arguments, rule, wordings and answers.
 
     QuestionType(
         name="block_region", id=2, args=(BLOCK, REGION),
@@ -6,12 +6,12 @@
         wordings=("Is the {a} in the {b} of the board?", ...),
     )
 
-The letters of a wording are the arguments in their order: {a} is the first one. A rule
-gives a number in metres; the edges of the answer set turn it into an answer. Yes or no
-is the answer set with one edge at zero; a numeric type has bins with a value each:
+Letters in a wording are the arguments in order: {a} is the first. A rule returns
+metres, which the edges of the answer set convert to an answer. ("no", "yes") has one
+edge at zero; a numeric type has bins:
 
-    bins(3, 4, 5, 10)    answers "three", "four", "five", "ten" (centimetres), whichever
-                         is nearest
+    bins(3, 4, 5, 10)    answers "three", "four", "five", "ten" (centimetres), the
+                         nearest one
 
 Axes: ... batch axes, C answers of an answer set.
 """
@@ -28,9 +28,9 @@ from swm_jax.arrays import Array, Indices
 from swm_jax.envs.scene import array_namespace
 from swm_jax.models.types import MAX_ARGS
 
-LETTERS = "abcdefgh"[:MAX_ARGS]  # what wordings call the arguments
-OBJECT = "block"  # the kind of argument that names an object of the scene
-DIRECTION = "direction"  # the kind whose values go round: half of them on is opposite
+LETTERS = "abcdefgh"[:MAX_ARGS]  # placeholders of the arguments in wordings
+OBJECT = "block"  # kind of arguments that name an object of the scene
+DIRECTION = "direction"  # cyclic kind: (i + n / 2) % n is opposite to i
 _NUMBERS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
     "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen",
@@ -47,9 +47,9 @@ class Arg:
 
     Attributes:
       kind: "block" for an object of the scene; "direction" or any other word for a
-        choice among `names`. Arguments of one kind count the same things: the side
-        "top left" is the direction "up left" in other words.
-      names: the word of every value; of an object, by its id.
+        choice among `names`. Arguments of one kind share their values: the side
+        "top left" and the direction "up left" are the same value.
+      names: word of every value; for objects, indexed by id.
     """
 
     kind: str
@@ -63,13 +63,13 @@ class Arg:
 
 @dataclasses.dataclass(frozen=True)
 class AnswerSet:
-    """The answers of a question type, in the order of the number behind them.
+    """Answers of a question type, in ascending order of the rule's value.
 
     Attributes:
       answers: C texts.
-      values: metres that each answer stands for; None for named answers.
-      edges: C - 1 rising numbers in metres; answer i lies above edge i - 1, and up to
-        edge i.
+      values: metres of each numeric answer; None for named answers.
+      edges: C - 1 ascending thresholds in metres; answer i is for values in
+        (edge i - 1, edge i].
 
     Raises:
       ValueError: answers, values and edges that do not fit one another.
@@ -98,25 +98,25 @@ class AnswerSet:
 
     @property
     def numeric(self) -> bool:
-        """Whether answers stand for numbers."""
+        """Whether answers are numbers."""
         return self.values is not None
 
     def index(self, value: Float[Array, "..."]) -> Int[Array, "..."]:
-        """The answer to numbers in metres: how many edges lie below each."""
+        """Index of the answer for values in metres."""
         return answer_index(value, np.array(self.edges, np.float32))
 
 
 def answer_index(
     value: Float[Array, "..."], edges: Float[Array, "... edges"]
 ) -> Int[Array, "..."]:
-    """Index of the answer: how many of the edges lie below the value.
+    """Index of the answer: the number of edges below the value.
 
     Args:
       value: metres.
-      edges: metres, rising on the last axis; its leading axes broadcast with `value`.
+      edges: metres, ascending on the last axis; leading axes broadcast with `value`.
     """
     xp = array_namespace(value, edges)
-    if edges.shape[-1] == 1:  # yes or no, without a further axis
+    if edges.shape[-1] == 1:  # yes/no: saves an axis and a sum
         return (value > edges[..., 0]).astype(xp.int32)
     return (xp.asarray(value)[..., None] > edges).sum(-1).astype(xp.int32)
 
@@ -125,7 +125,7 @@ YES_NO = AnswerSet(("no", "yes"))  # the index of an answer is its truth value
 
 
 def bins(*centimetres: int) -> AnswerSet:
-    """Distances in words, each for all that are nearer to it than to its neighbours."""
+    """Answer set of distances in words; edges are the midpoints between them."""
     metres = [x / 100 for x in centimetres]
     middles = [(x + y) / 2 for x, y in itertools.pairwise(metres)]
     return AnswerSet(
@@ -134,7 +134,7 @@ def bins(*centimetres: int) -> AnswerSet:
 
 
 def number_word(number: int) -> str:
-    """A whole number below 100 in words: any tokenizer can write them."""
+    """A whole number below 100 in words, for tokenizers without digits."""
     if not 0 <= number < 100:
         raise ValueError(f"{number} has no word here, expected 0 to 99")
     if number < len(_NUMBERS):
@@ -149,20 +149,22 @@ class QuestionType:
 
     Attributes:
       name: unique over all worlds.
-      id: unique over all worlds and never reused: data and metrics count by it.
+      id: unique over all worlds and never reused, because stored data and metrics
+        refer to it.
       args: at most `MAX_ARGS`, objects first.
-      rule: (now, then, *choices) -> metres. `now` and `then` are the points that the
-        world's language prepares of a scene (`Language.points`), the choices the
-        values of the arguments behind the objects. Of yes or no, the sign is the
-        answer and the size says by how far.
+      rule: (now, then, *choices) -> metres. `now` and `then` are the results of
+        `Language.points` for the scenes before and after the actions, `choices` the
+        values of the non-object arguments. For yes/no types a signed margin.
       wordings: the first is the canonical one; at most 14 words.
-      answers: what to choose from.
-      about_change: compares with the present, so that at horizon 0 the answer is
-        always the first one; the rule of a type about a state must not read `now`.
-      symmetric: the two objects may change places; a direction then turns round.
+      answers: the answer set.
+      about_change: the rule compares `then` with `now`, so that at horizon 0 the answer
+        is always the first one; rules of other types must ignore `now`.
+      symmetric: swapping the two objects gives an equivalent question (with the
+        opposite direction, if there is one).
 
     Raises:
-      ValueError: arguments that cannot be asked.
+      ValueError: too many arguments, objects not first, or symmetric without two
+        objects.
     """
 
     name: str
@@ -186,12 +188,12 @@ class QuestionType:
 
     @property
     def objects(self) -> int:
-        """How many objects a question names: its first columns."""
+        """Number of object arguments, the first columns of `args`."""
         return sum(arg.is_object for arg in self.args)
 
     @property
     def by_default(self) -> bool:
-        """Whether it is asked where no types are named: numeric ones are not."""
+        """Whether it is among the default types: all but numeric ones."""
         return not self.answers.numeric
 
     def rows(self, object_ids: Indices) -> Int[np.ndarray, "n 3"]:
@@ -209,9 +211,10 @@ class QuestionType:
 
 
 def length(v: Float[Array, "... n"]) -> Float[Array, "..."]:
-    """Euclidean length, for rules: its gradient at zero is zero, not NaN."""
+    """Euclidean length whose gradient at zero is zero instead of NaN."""
     xp = array_namespace(v)
     square = (v * v).sum(-1)
+    # Both branches of `where` are differentiated: sqrt must not see a zero.
     moved = square > 0
     return xp.where(moved, xp.sqrt(xp.where(moved, square, 1.0)), 0.0)
 
@@ -223,22 +226,25 @@ def cone_margin(
     sin: Any,
     least: float,
 ) -> Float[Array, "..."]:
-    """Signed distance of a vector to the edge of "that way, and far enough".
+    """Signed distance to the region "in this direction, and far enough".
 
-    The yes region is a cone around the direction without its tip: length over `least`
-    and angle within the tolerance. The exact distance to it grows in every wrong
-    direction, where the smaller of "too short" and "off the cone" would reward a
-    planner for a move backwards.
+    The region is a truncated cone: length above `least`, angle to `way` within the
+    tolerance. The exact signed distance decreases in every wrong direction; the minimum
+    of the two conditions' margins would reward some moves backwards.
 
     Args:
       v: vectors in the plane, metres.
       way: unit vectors.
-      cos, sin: of the tolerance.
-      least: metres.
+      cos, sin: of the angular tolerance.
+      least: minimum length, metres.
+
+    Returns:
+      Metres, > 0 inside the region.
     """
     xp = array_namespace(v, way)
     along, across = along_and_across(v, way)
     inside = sin * along - cos * across  # to the cone's edge, > 0 inside
+    # Distance from the tip of the nearest point on the cone's edge.
     edge = xp.maximum(cos * along + sin * across, least)
     outside = -length(xp.stack([along - edge * cos, across - edge * sin], -1))
     return xp.where(inside > 0, xp.minimum(length(v) - least, inside), outside)
@@ -247,7 +253,7 @@ def cone_margin(
 def along_and_across(
     v: Float[Array, "... 2"], way: Float[Array, "... 2"]
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """A vector's parts along a unit vector and (unsigned) across it."""
+    """Components of a vector along a unit vector and (unsigned) perpendicular to it."""
     xp = array_namespace(v, way)
     across = xp.abs(v[..., 0] * way[..., 1] - v[..., 1] * way[..., 0])
     return (v * way).sum(-1), across

@@ -1,22 +1,22 @@
-"""Wordings that question types share, so that all worlds ask in the same words.
+"""Wordings shared by the question types of all worlds.
 
     touching("the peg", "the {a}")    "Is the peg touching the {a}?", ...
 
 Letters in braces are a type's arguments (`QuestionType.wordings`).
 """
 
-# Clockwise from up: how a motion is named ("Did the red moon move up left?") ...
+# Clockwise from up: names of motions ("Did the red moon move up left?") ...
 DIRECTIONS = (
     "up", "up right", "right", "down right", "down", "down left", "left", "up left",
 )  # fmt: skip
-# ... and how a place relative to something, or on the board, is named.
+# ... and of places on the board or relative to an object.
 SIDES = tuple(d.replace("up", "top").replace("down", "bottom") for d in DIRECTIONS)
 
 Wordings = tuple[str, str, str, str, str]
 
 
 def touching(one: str, other: str) -> Wordings:
-    """Is one thing in contact with another?"""
+    """Wordings of "is one thing in contact with another?"."""
     return (
         f"Is {one} touching {other}?",
         f"Does {one} touch {other}?",
@@ -27,7 +27,7 @@ def touching(one: str, other: str) -> Wordings:
 
 
 def closer(one: str, other: str) -> Wordings:
-    """Is one thing closer to another than before?"""
+    """Wordings of "is one thing closer to another than before?"."""
     return (
         f"Did {one} get closer to {other}?",
         f"Did {one} come closer to {other}?",
@@ -38,7 +38,7 @@ def closer(one: str, other: str) -> Wordings:
 
 
 def at_side(one: str, other: str, side: str) -> Wordings:
-    """Is one thing on some side of another?"""
+    """Wordings of "is one thing on a side of another?"."""
     return (
         f"Is {one} on the {side} side of {other}?",
         f"Does {one} lie on the {side} side of {other}?",
@@ -49,7 +49,7 @@ def at_side(one: str, other: str, side: str) -> Wordings:
 
 
 def moved(one: str) -> Wordings:
-    """Is a thing elsewhere than before?"""
+    """Wordings of "has a thing moved?"."""
     return (
         f"Did {one} move?",
         f"Was {one} moved?",
@@ -60,7 +60,7 @@ def moved(one: str) -> Wordings:
 
 
 def pushed(one: str, way: str) -> Wordings:
-    """Did a thing move some way?"""
+    """Wordings of "did a thing move in a direction?"."""
     return (
         f"Did {one} move {way}?",
         f"Was {one} moved {way}?",
@@ -71,7 +71,7 @@ def pushed(one: str, way: str) -> Wordings:
 
 
 def how_far(one: str, other: str) -> Wordings:
-    """The distance of two things."""
+    """Wordings of "how far apart are two things?"."""
     return (
         f"How far is {one} from {other}?",
         f"How far apart are {one} and {other}?",

@@ -1,4 +1,4 @@
-"""Wordings of question types: what they can say, and how they are read back."""
+"""Parsing of questions, and the text corpus and vocabulary of languages."""
 
 import difflib
 import functools
@@ -13,10 +13,11 @@ from swm_jax.questions.types import LETTERS, YES_NO, Arg, QuestionType
 def read(
     text: str, types: tuple[QuestionType, ...]
 ) -> tuple[QuestionType, list[str], int]:
-    """The type, the words of its arguments and the wording that a text was made of.
+    """Parses a question text into type, words of the arguments and wording index.
 
     Raises:
-      ValueError: no wording fits; names the unknown word or the nearest wording.
+      ValueError: no wording matches; the message has the unknown word or the nearest
+        wording.
     """
     spoken = " ".join(text.lower().replace("?", " ").split())
     for kind, phrasing, pattern in _patterns(types, strict=True):
@@ -36,12 +37,12 @@ def read(
 
 
 def value_of(arg: Arg, name: str, types: Iterable[QuestionType] = ()) -> int:
-    """The value that a word stands for.
+    """Value of an argument's word.
 
     Args:
       arg: the argument.
       name: one of its names, or of another argument of the same kind.
-      types: where those arguments are.
+      types: question types with those other arguments.
 
     Raises:
       ValueError: an unknown name; suggests the nearest.
@@ -59,18 +60,17 @@ def value_of(arg: Arg, name: str, types: Iterable[QuestionType] = ()) -> int:
 
 
 def corpus(languages: Sequence[Any], types: Sequence[str] = ()) -> list[str]:
-    """Every wording with every name that fits it once: all words of the languages.
+    """Text corpus with all words of the languages, for training a tokenizer.
 
-    Enough to train a tokenizer on; pairs of names are not enumerated, each object,
-    region and direction appears in every slot of every wording.
+    Each object, region and direction appears in every slot of every wording; pairs of
+    names are not enumerated.
 
     Args:
-      languages: `Language`s. The board's alone is what the shipped tokenizer was
-        trained on.
-      types: names of further types beside those that are asked by default.
+      languages: `Language`s; the shipped tokenizer was trained on the board's.
+      types: names of types in addition to the default ones.
 
     Raises:
-      ValueError: a type that none of the languages has.
+      ValueError: a type of no language.
     """
     names = [kind.name for language in languages for kind in language.types]
     for name in types:
@@ -98,7 +98,7 @@ def vocabulary(languages: Sequence[Any], types: Sequence[str] = ()) -> tuple[str
 
 
 def _ith(arg: Arg, i: int, column: int, objects: Sequence[int]) -> str:
-    """A name for the i-th text; two objects are different ones."""
+    """Name of an argument in the i-th text; the objects of a pair differ."""
     if arg.is_object:
         return arg.names[objects[(i + 7 * column) % len(objects)]]
     return arg.names[i % len(arg.names)]
@@ -130,7 +130,7 @@ def _in_order(found: re.Match) -> list[str]:
 
 
 def _word_by_word(name: str, names: Sequence[str]) -> str | None:
-    """The name whose every word is nearest: "red mon" is the red moon."""
+    """Nearest name, matched word by word: "red mon" -> "red moon"."""
     spoken = name.split()
     alike = [each.split() for each in names if len(each.split()) == len(spoken)]
     if len(spoken) < 2 or not alike:

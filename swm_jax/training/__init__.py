@@ -1,4 +1,4 @@
-"""Training: the loop, what it trains, and the records that say how."""
+"""Training: the loop, the trainable models, and their settings."""
 
 from swm_jax.training.experiment import Experiment, Model, Training
 from swm_jax.training.loop import TrainingError, fit

@@ -1,8 +1,8 @@
-"""What happened since the last look, summed on the device, so that no step waits.
+"""On-device sums of metrics between logs, and detection of non-finite steps.
 
-The host looks every few steps only; which step had a loss or gradient that is no
-number is remembered exactly all the same. The batch of such a step is written down in
-`bad_batches/step_<n>.json`: what was in it, and how to build it again.
+The host fetches numbers every few steps only, so that no step waits. The device keeps
+the exact step numbers with a non-finite loss or gradient, and their batches are
+described in `bad_batches/step_<n>.json`, for inspection and reconstruction.
 """
 
 import functools
@@ -22,19 +22,19 @@ from swm_jax.arrays import Array
 from swm_jax.training.sharding import replicated
 from swm_jax.training.step import StepMetrics
 
-REMEMBERED = 8  # bad steps that are told one by one; further ones are counted
-GIVE_UP = 20  # steps skipped one after the other: they will not get better
+REMEMBERED = 8  # bad steps stored per interval; further ones are only counted
+GIVE_UP = 20  # consecutive skipped steps after which the run stops
 
 
 class Tally(struct.PyTreeNode):
-    """Sums over the steps since the last look.
+    """Sums over the steps since the last log.
 
     Attributes:
-      sums: the trainable's, of the good steps.
-      bad: int32[], steps with a loss or gradient norm that is not finite.
+      sums: the trainable's (`Measures.sums`), over good steps.
+      bad: int32[], number of steps with a scalar that is not finite.
       bad_steps: int32[REMEMBERED], the first of them.
-      bad_values: float32[REMEMBERED, M], their scalars.
-      in_a_row: int32[], bad steps since the last good one, however long ago.
+      bad_values: float32[REMEMBERED, M], their M scalars.
+      in_a_row: int32[], consecutive bad steps up to now; not reset by a log.
       names: of the scalars.
     """
 
@@ -47,7 +47,7 @@ class Tally(struct.PyTreeNode):
 
     @classmethod
     def empty(cls, metrics: StepMetrics) -> "Tally":
-        """Nothing yet, of steps with such metrics; looks at their shapes only."""
+        """An empty tally with the shapes of `metrics`."""
         return cls(
             jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), metrics.sums),
             np.zeros((), np.int32),
@@ -59,7 +59,7 @@ class Tally(struct.PyTreeNode):
 
 
 def make_counter(mesh: Mesh) -> Callable[[Tally, StepMetrics, int, bool], Tally]:
-    """A jitted (tally, metrics, step, anew) -> tally; `anew` forgets what it holds."""
+    """Jitted (tally, metrics, step, anew) -> tally; with `anew` sums restart at 0."""
 
     @functools.partial(jax.jit, out_shardings=replicated(mesh))
     def count(tally, metrics, step, anew):
@@ -70,7 +70,8 @@ def make_counter(mesh: Mesh) -> Callable[[Tally, StepMetrics, int, bool], Tally]
         sums = jax.tree.map(
             lambda old, new: old + jnp.where(good, new, 0), before, metrics.sums
         )
-        place = jnp.where(good, REMEMBERED, bad)  # out of range: dropped
+        # Out-of-range indices are dropped: good steps, and bad ones beyond REMEMBERED.
+        place = jnp.where(good, REMEMBERED, bad)
         return Tally(
             sums=sums,
             bad=bad + jnp.where(good, 0, 1),
@@ -86,7 +87,7 @@ def make_counter(mesh: Mesh) -> Callable[[Tally, StepMetrics, int, bool], Tally]
 
 
 def bad_steps(tally: Tally) -> list[dict[str, Any]]:
-    """Step and scalars, as text, of the bad steps; waits for the device."""
+    """Step and scalars (as text: JSON has no NaN) of the bad steps; blocks."""
     count = min(int(tally.bad), REMEMBERED)
     if not count:
         return []
@@ -98,7 +99,7 @@ def bad_steps(tally: Tally) -> list[dict[str, Any]]:
 
 
 def what_is_bad(found: dict[str, Any]) -> str:
-    """Such as "gradient_norm nan", for an entry of `bad_steps`."""
+    """The non-finite scalars of an entry of `bad_steps`: "gradient_norm nan"."""
     wrong = {k: v for k, v in found.items() if not np.isfinite(float(v))}
     return ", ".join(f"{name} {value}" for name, value in wrong.items())
 
@@ -106,12 +107,12 @@ def what_is_bad(found: dict[str, Any]) -> str:
 def write_bad_batch(
     workdir: epath.PathLike, found: dict[str, Any], examples: dict[str, Any]
 ) -> epath.Path:
-    """Writes down a bad step's batch.
+    """Writes the description of a bad step's batch.
 
     Args:
       workdir: the run's folder.
       found: an entry of `bad_steps`.
-      examples: what `Inputs.examples` says of that step.
+      examples: result of `Inputs.examples` for that step.
 
     Returns:
       The file.

@@ -1,7 +1,6 @@
-"""What a run is made of: optimizer, shapes of its state, steps, the state of step 0.
+"""Construction of a run: optimizer, shapes and shardings, jitted steps, initial state.
 
-The loop, the AOT tool and the benchmarks build theirs here, so that what is compiled
-ahead or measured is what trains.
+Shared by the loop, the AOT tool and the benchmarks, so that all compile the same step.
 """
 
 import dataclasses
@@ -29,13 +28,13 @@ Schedule = Callable[[Any], Any]  # a step, or an array of steps -> a number for 
 
 @dataclasses.dataclass(frozen=True)
 class Built:
-    """The parts of a run on a mesh.
+    """Optimizer, abstract state and jitted steps of a run on a mesh.
 
     Attributes:
-      optimizer: of what moves.
-      schedule: the learning rate of every step.
-      paces: by pattern, the learning rate of every part with its own.
-      state: shapes, dtypes and shardings; nothing is computed.
+      optimizer: of the trained parameters.
+      schedule: learning rate by step.
+      paces: learning-rate schedules of `finetune.schedules`, by pattern.
+      state: abstract state: shapes, dtypes and shardings.
       step: jitted (state, batch) -> (state, metrics); the state's buffers are donated.
       evaluate: jitted (params, batch) -> sums.
     """
@@ -49,10 +48,10 @@ class Built:
 
 
 def build(training: Training, trainable: Trainable, mesh: Mesh) -> Built:
-    """The parts of a run, as its settings have them.
+    """Builds optimizer, abstract state and jitted steps; allocates no arrays.
 
     Args:
-      training: optimizer, what moves, sharding, accumulation, bad steps.
+      training: optimizer, finetune, sharding, accumulation, on_nan.
       trainable: model and loss.
       mesh: of the run, or of a topology to compile for.
 
@@ -85,16 +84,17 @@ def build(training: Training, trainable: Trainable, mesh: Mesh) -> Built:
 def initial_state(
     training: Training, trainable: Trainable, built: Built, start: Start | None = None
 ) -> TrainState:
-    """The state of step 0, each part made or read where it is to lie.
+    """The state of step 0, created with its shardings.
 
     Args:
-      training: whose seed draws parameters.
-      trainable: whose parameters they are.
+      training: its seed initialises the parameters.
+      trainable: model and loss.
       built: from `build`.
-      start: (fresh parameters, their shardings) -> those to start from.
+      start: (initialised parameters, shardings) -> parameters to start from, such as
+        those of a checkpoint.
 
     Raises:
-      CheckpointError: parameters to start from that cannot be read.
+      CheckpointError: raised by `start`.
     """
     place, key = _places(built.state), jax.random.key(training.seed)
     params = jax.jit(lambda: trainable.init(key), out_shardings=place.params)()

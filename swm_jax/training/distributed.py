@@ -1,8 +1,7 @@
-"""Many hosts, one program: how they find each other, agree, and stop together.
+"""Multi-host training: initialisation, cluster detection, synchronised stop.
 
-Every process runs the same loop over the same steps; arrays are global, each holds
-its part. What is not an array (may I go on? did your save succeed?) is agreed upon
-here. Process 0 writes logs and prints; checkpoints are written by all.
+Every process runs the same loop over the same steps on its part of the global arrays.
+Process 0 writes logs and prints; checkpoints are written by all.
 """
 
 import os
@@ -26,17 +25,18 @@ _GRACE = 60  # seconds
 
 
 class HostsError(RuntimeError):
-    """The processes of a run did not find each other; the message says what to do."""
+    """Failed initialisation of the processes of a run; the message has a remedy."""
 
 
 def detect_cluster(environment: Mapping[str, str]) -> str | None:
-    """The scheduler that jax can ask who the processes are, None on a single host.
+    """The scheduler from which jax can detect the processes; None on a single host.
 
     Args:
-      environment: `os.environ` after `import jax`, which leaves a mark on Cloud TPU.
+      environment: `os.environ` after `import jax`, which sets TPU_ML_PLATFORM on Cloud
+        TPU.
     """
     many = lambda name: int(environment.get(name, "1")) > 1
-    if environment.get("TPU_ML_PLATFORM") == "JAX":  # has TPU chips, and libtpu
+    if environment.get("TPU_ML_PLATFORM") == "JAX":  # set if there are chips and libtpu
         return "Cloud TPU"
     if "SLURM_PROCID" in environment and many("SLURM_NTASKS"):
         return "SLURM"
@@ -53,20 +53,20 @@ def connect(
     process_id: int | None = None,
     timeout: int = 300,
 ) -> None:
-    """Joins the run's processes; nothing happens where there is only one host.
+    """Initialises `jax.distributed`; a no-op on a single host.
 
-    Must come before anything touches a device. An address that is not given is looked
-    for in JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, then asked of
-    Cloud TPU, GKE, SLURM, Open MPI or Kubernetes, where jax knows how.
+    Call before any use of a device. Missing arguments are read from
+    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, then detected by jax
+    on Cloud TPU, GKE, SLURM, Open MPI or Kubernetes.
 
     Args:
       coordinator_address: "host:port" of process 0.
-      num_processes: processes in all.
-      process_id: 0 to num_processes - 1, each once.
-      timeout: seconds to wait for the others.
+      num_processes: number of processes.
+      process_id: unique, 0 to num_processes - 1.
+      timeout: seconds to wait for the other processes.
 
     Raises:
-      HostsError: an address in part, numbers that cannot be, or nobody answered.
+      HostsError: incomplete or invalid arguments, or a timeout.
     """
     given = {
         "coordinator_address": coordinator_address,
@@ -107,10 +107,10 @@ def connect(
 
 
 def _within(timeout: int, work: Callable[[], None]) -> str | None:
-    """Does the work; what kept it from being done in time, if anything.
+    """Runs `work` with a timeout; returns the reason of a failure, or None.
 
-    Where processes do not come, jax ends this one with a stack trace, so it gets more
-    time than we wait.
+    After its own timeout jax aborts the process with a stack trace; `work` is therefore
+    given a longer one (`_GRACE`), and this function returns first.
     """
     failed = []
 
@@ -134,10 +134,10 @@ def is_first() -> bool:
 
 
 class StopSignal:
-    """SIGTERM or a preemption notice, noticed by all processes at the same step.
+    """SIGTERM or preemption notice, synchronised to the same step in all processes.
 
-    On one host a SIGTERM is remembered until the loop asks. On many, jax's preemption
-    service catches it, whichever host gets it, and chooses a step that none has passed.
+    On one host SIGTERM sets a flag that the loop polls. On several, jax's preemption
+    service catches it on any host and chooses a step that no process has passed.
     """
 
     def __init__(self):
@@ -146,13 +146,13 @@ class StopSignal:
             self._before = signal.signal(signal.SIGTERM, self._remember)
 
     def reached(self, step: int) -> bool:
-        """Whether to save and stop after this step; ask at every step."""
+        """Whether to save and stop after this step; call at every step."""
         if jax.process_count() == 1:
             return self._asked
         return bool(multihost_utils.reached_preemption_sync_point(step))
 
     def close(self) -> None:
-        """Gives SIGTERM back to whoever had it."""
+        """Restores the previous SIGTERM handler."""
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
 

@@ -1,12 +1,13 @@
-"""An experiment as one record: what is trained, on what, how, and how it is judged.
+"""Experiment config: one typed record of model, data, training and evaluation.
 
     config = Experiment(model=Model("small"), steps=40_000).to_config()
     config.data.images = 32                   # as `--config.data.images=32` does
     experiment = Experiment.parse(config)     # checked: types, ranges, names, choices
 
-Every default of an experiment stands in a record; a config says what differs. Records
-lie where they are used: `Data` in `data_pipelines.batches.config`, `Optimizer` beside
-the optimizers, `PlannerConfig` in `swm_jax.planning.config`; here they are one tree.
+Records hold all defaults; a config lists the differences. Records are defined where
+they are used (`Data` in `data_pipelines.batches.config`, `Optimizer` in
+`swm_jax.training.optimizer`, `PlannerConfig` in `swm_jax.planning.config`) and
+assembled here.
 """
 
 import dataclasses
@@ -26,21 +27,21 @@ from swm_jax.training.world_model.heads import HeadWeights
 
 
 class ModelOverrides(optional(ModelConfig, without=("variant", "layout", "tokenizer"))):
-    """Fields of `ModelConfig` that a config may set."""
+    """Overrides of `ModelConfig`; None keeps the variant's value."""
 
 
 class PlannerChoice(optional(PlannerConfig, name=(str, "mppi"))):
-    """Name of a planner, and the fields of `PlannerConfig` that a config may set."""
+    """Name of a planner, and overrides of its `PlannerConfig`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshShape:
-    """Devices along each axis of the mesh, see `swm_jax.training.sharding`.
+    """Number of devices along each axis of the mesh, see `swm_jax.training.sharding`.
 
     Attributes:
-      data: batches are split; -1 is what the others leave.
-      fsdp: batches, parameters and optimizer states are split.
-      tensor: vocabulary, heads and hidden width are split.
+      data: splits batches; -1 takes the remaining devices.
+      fsdp: splits batches, parameters and optimizer states.
+      tensor: splits vocabulary, heads and hidden width.
     """
 
     data: int | str = -1
@@ -50,23 +51,24 @@ class MeshShape:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """What the training loop needs to know, whatever it trains.
+    """Settings of the training loop, independent of the model.
 
     Attributes:
       name: of the experiment.
       seed: of parameters and batches.
-      steps: in all.
-      log_every, validate_every, checkpoint_every: steps between them.
-      validation_batches: held-out batches of a validation.
-      keep_checkpoints: how many of the newest stay.
-      keep_best: those that stay beside them; None for none.
-      save_timeout: seconds until a save that is not complete has failed.
-      on_nan: what a step without a finite loss does: "stop" the run, or be "skip"ped.
-      accumulate: parts of a batch that run one after the other.
+      steps: total number of steps.
+      log_every, validate_every, checkpoint_every: intervals in steps.
+      validation_batches: number of held-out batches per validation.
+      keep_checkpoints: number of newest checkpoints to keep.
+      keep_best: best checkpoints to keep too; None for none.
+      save_timeout: seconds after which an incomplete save has failed.
+      on_nan: at a step with a non-finite loss or gradient, "stop" the run or "skip" the
+        update.
+      accumulate: number of sequential parts of a batch (gradient accumulation).
       mesh: devices along its axes.
-      sharding: (regex, rule) pairs that stand before the default ones.
-      optimizer: of what moves.
-      finetune: what moves: all, parts at their own pace, adapters.
+      sharding: (regex, rule) pairs with precedence over the default ones.
+      optimizer: of the trained parameters.
+      finetune: which parameters are trained: all, parts at their own rates, adapters.
     """
 
     name: str = "experiment"
@@ -91,12 +93,12 @@ class Training:
         """The record of a config.
 
         Raises:
-          ValueError: a field that is unknown or cannot have its value, in one line.
+          ValueError: an unknown field or an invalid value.
         """
         return parse(cls, config)
 
     def to_config(self) -> ml_collections.ConfigDict:
-        """A config with every field, to be changed and parsed."""
+        """A ConfigDict with all fields, for changes before `parse`."""
         return to_config(self)
 
 
@@ -106,7 +108,7 @@ class Model:
 
     Attributes:
       variant: preset of its sizes, such as "tiny" or "paligemma_3b_224".
-      layout: of a sequence's tokens: "branched", "block" or "full".
+      layout: token layout: "branched", "block" or "full".
       tokenizer: name or folder.
       overrides: fields of `ModelConfig` that differ from the variant's.
     """
@@ -121,24 +123,24 @@ class Model:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What differs from the variant, layout included."""
+        """Overrides of the variant, layout included."""
         return {"layout": self.layout, **given(self.overrides)}
 
     def config(self) -> ModelConfig:
-        """All sizes and constants.
+        """The `ModelConfig`.
 
         Raises:
-          ValueError: an unknown variant or layout, or sizes that do not fit.
+          ValueError: an unknown variant or layout, or inconsistent sizes.
         """
         return get_config(self.variant, **self.settings)
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What `python -m swm_jax.eval --config FILE` examines.
+    """Overrides of `python -m swm_jax.eval --config FILE`.
 
-    Attributes are those of `swm_jax.eval.config.EvalConfig`, which has their meanings
-    and defaults; None leaves them to its presets.
+    Attributes are documented in `swm_jax.eval.config.EvalConfig`; None keeps the
+    preset's value.
     """
 
     tasks: tuple[str, ...] | None = None
@@ -159,19 +161,19 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment(Training):
-    """The training of a semantic world model, and what it is for.
+    """Training and evaluation of a semantic world model.
 
     Attributes:
-      stage: "pretrain" the backbone on rendered scenes, or train the world model,
-        "swm".
-      world: where the model plans.
+      stage: "pretrain" for the backbone on rendered scenes, or "swm" for the world
+        model.
+      world: name of the world for planning.
       model: the network.
-      init_from: a checkpoint whose parameters are the start; "" for random ones.
-      dense_weight: of the read-outs' losses beside the answers'; 0 trains none.
-      head_weights: of each read-out's loss among them.
+      init_from: checkpoint of the initial parameters; "" for random ones.
+      dense_weight: weight of the sum of auxiliary head losses; 0 creates no heads.
+      head_weights: weight of each head's loss in that sum.
       data: batches.
-      planner: name and settings of the planner that the model is made for.
-      evaluation: what is examined.
+      planner: name and settings of the planner for evaluation.
+      evaluation: overrides of the evaluation.
     """
 
     stage: Literal["swm", "pretrain"] = "swm"
@@ -188,10 +190,10 @@ class Experiment(Training):
         self.make_planner()
 
     def make_planner(self) -> Planner:
-        """The planner, with the world's settings and then its own.
+        """The planner, with the world's settings overridden by the experiment's.
 
         Raises:
-          ValueError: an unknown planner, or a setting that it cannot have.
+          ValueError: an unknown planner, or an invalid setting.
         """
         settings = given(self.planner)
         return worlds.load(self.world).make_planner(settings.pop("name"), **settings)

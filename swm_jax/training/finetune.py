@@ -1,7 +1,7 @@
-"""What training moves: everything, parts at their own pace, or adapters.
+"""Fine-tuning: frozen parameters, learning rates by part, LoRA adapters.
 
-`config.finetune` holds two lists of (regex, rule), written as big_vision writes them;
-the whole name of a parameter must match, and the first match counts:
+`config.finetune` has two lists of (regex, rule) as in big_vision; the regex must match
+a parameter's full name, and the first match counts:
 
     config.finetune.schedules = (
         ("img/.*", None),                              # frozen
@@ -10,9 +10,9 @@ the whole name of a parameter must match, and the first match counts:
     )
     config.finetune.lora = (("llm/layers/.*", {"rank": 16, "alpha": 16.0}),)
 
-Without schedules everything moves as `config.optimizer` says; with adapters and no
-schedules only they move, and what begins at random (the action projector, the heads of
-pre-training). Frozen parameters get neither gradients nor optimizer state.
+Without schedules all parameters are trained with `config.optimizer`; with adapters and
+no schedules only the adapters and newly initialised parts (action projector,
+pre-training heads). Frozen parameters have neither gradients nor optimizer state.
 """
 
 import dataclasses
@@ -43,12 +43,12 @@ _BESIDE_THE_MODEL = ("dense", "lora")
 
 @dataclasses.dataclass(frozen=True)
 class Finetune:
-    """Which parameters move, how fast, and through which adapters.
+    """Trained parameters, their learning rates, and LoRA adapters.
 
     Attributes:
-      schedules: (regex, fields of the optimizer's config that differ, or None for
-        frozen); empty: all parameters move alike.
-      lora: rules for adapters; empty: there are none.
+      schedules: (regex, overrides of the optimizer's schedule, or None for frozen);
+        empty: all parameters are trained alike.
+      lora: rules for adapters; empty: no adapters.
     """
 
     schedules: tuple[tuple[str, Mapping[str, Any] | None], ...] = ()
@@ -61,7 +61,7 @@ class Finetune:
         """Reads the two lists; either may be missing.
 
         Raises:
-          ValueError: unknown fields, of this or of a rule.
+          ValueError: unknown fields, here or in a rule.
         """
         for name in finetune:
             known(f"field of {where}", name, ("schedules", "lora"))
@@ -92,10 +92,10 @@ class Finetune:
         return {"schedules": [list(rule) for rule in self.schedules], "lora": lora}
 
     def with_adapters(self, key: PRNGKeyArray, params: Mapping) -> dict[str, Any]:
-        """The parameters, with fresh adapters under `lora` if there are rules.
+        """The parameters, with initial adapters under `lora` if there are rules.
 
         Raises:
-          ValueError: a rule that matches nothing.
+          ValueError: a rule that matches nothing, or a parameter without a schedule.
         """
         params = dict(params)
         if self.lora:
@@ -104,14 +104,14 @@ class Finetune:
         return params
 
     def variables(self, params: Mapping) -> dict[str, Any]:
-        """What the model's `apply` wants of the trained tree."""
+        """Variables for the model's `apply`: "params", and scaled "lora" adapters."""
         variables = {"params": model_params(params)}
         if self.lora:
             variables["lora"] = scale_adapters(params["lora"], self.lora)
         return variables
 
     def split(self, params: Mapping) -> tuple[dict[str, Any], dict[str, Any]]:
-        """(what moves, what is frozen), each a nested dict with its own leaves only."""
+        """Splits a tree into (trained, frozen), nested dicts without empty branches."""
         rules = self._rules(params)
         flat = flatten_dict(dict(params), sep="/")
 
@@ -128,7 +128,7 @@ class Finetune:
         return unflatten_dict(trained, sep="/"), unflatten_dict(frozen, sep="/")
 
     def pace(self, optimizer: Optimizer, steps: int) -> dict[str, optax.Schedule]:
-        """The learning-rate schedule of every rule that moves something."""
+        """Learning-rate schedules of the rules that are not frozen, by pattern."""
         schedules = {}
         for pattern, fields in self.schedules:
             if fields is not None and pattern not in schedules:
@@ -139,7 +139,7 @@ class Finetune:
     def scale_by_pace(
         self, optimizer: Optimizer, steps: int
     ) -> optax.GradientTransformation:
-        """Multiplies updates of learning rate 1 by the rate of their rule."""
+        """Transformation that scales updates (made at rate 1) by their rule's rate."""
         schedules = self.pace(optimizer, steps)
 
         def update(updates: Any, state: Any, params: Any = None):
@@ -178,7 +178,7 @@ class Finetune:
 
 
 def join(trained: Mapping, frozen: Mapping) -> dict[str, Any]:
-    """The tree that `Finetune.split` took apart."""
+    """Inverse of `Finetune.split`."""
     if not frozen:
         return dict(trained)
     flat = flatten_dict(dict(trained), sep="/") | flatten_dict(dict(frozen), sep="/")
@@ -186,10 +186,10 @@ def join(trained: Mapping, frozen: Mapping) -> dict[str, Any]:
 
 
 def model_params(params: Mapping) -> dict[str, Any]:
-    """The model's own tree, without dense heads and adapters."""
+    """The model's tree, without auxiliary heads and adapters."""
     return {k: tree for k, tree in params.items() if k not in _BESIDE_THE_MODEL}
 
 
 def count_parameters(tree: Any) -> int:
-    """Numbers in a tree of arrays or shape structs."""
+    """Number of elements of a tree of arrays or shape structs."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))

@@ -1,8 +1,7 @@
-"""Batches for the loop, and how each process's rows become one global batch.
+"""Input protocol of the loop, and assembly of global batches from processes' rows.
 
-On many hosts each process builds the rows of the batch that its devices hold, which
-the mesh decides, and no others: nothing is lost, and only what two hosts share (a
-tensor axis across them) is built twice.
+On several hosts each process builds only the rows of the batch that its devices hold on
+the mesh. A row is built twice only if hosts share it (a tensor axis across hosts).
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,32 +17,32 @@ from swm_jax.training.sharding import batch_sharding, batch_shards, shard_batch
 
 @runtime_checkable
 class Inputs(Protocol):
-    """The batches of a run, pytrees of host or single-device arrays.
+    """Batches of a run, pytrees of host or single-device arrays.
 
-    All are pure functions of (seed, step), and hold the rows that this process needs
+    Batches are pure functions of (seed, step), and contain this process's rows
     (`process_rows`).
 
     Attributes:
-      images: examples of a global batch.
+      images: number of examples in a global batch.
     """
 
     images: int
 
     def stream(self, start_step: int) -> Iterator[Any]:
-        """Endless training batches, the first of them that of `start_step`."""
+        """Infinite training batches, beginning with that of `start_step`."""
         ...
 
     def validation(self) -> Sequence[Any]:
-        """Batches that training never sees."""
+        """Held-out batches."""
         ...
 
     def examples(self, step: int) -> dict[str, Any]:
-        """What makes the batch of `step` (steps done before it), as JSON."""
+        """JSON description of the batch of `step` (number of steps before it)."""
         ...
 
 
 def process_rows(mesh: Mesh, images: int) -> Int[np.ndarray, " n"] | None:
-    """The rows of a batch that this process's devices hold; None if there is one.
+    """Rows of a global batch on this process's devices; None for a single process.
 
     Args:
       mesh: over all processes' devices.
@@ -64,7 +63,7 @@ def process_rows(mesh: Mesh, images: int) -> Int[np.ndarray, " n"] | None:
 
 
 def place_batch(batch: Any, mesh: Mesh, rows: Int[np.ndarray, " n"] | None) -> Any:
-    """A process's rows as its part of one global batch on the mesh.
+    """Assembles each process's rows into one global batch on the mesh.
 
     Args:
       batch: host or single-device arrays with leading axis `rows`.
@@ -81,6 +80,7 @@ def place_batch(batch: Any, mesh: Mesh, rows: Int[np.ndarray, " n"] | None) -> A
 
     def place(leaf):
         def part(index):
+            # A device's rows are contiguous, in the batch and in this process's `rows`.
             wanted = np.arange(images)[index[0]]
             first = int(np.searchsorted(rows, wanted[0]))
             return leaf[first : first + len(wanted)]
@@ -92,7 +92,7 @@ def place_batch(batch: Any, mesh: Mesh, rows: Int[np.ndarray, " n"] | None) -> A
 
 
 def _shards_here(mesh: Mesh) -> int:
-    """How many different parts of a batch this process's devices hold."""
+    """Number of distinct shards of a batch on this process's devices."""
     shards = batch_shards(mesh)
     parts = batch_sharding(mesh).addressable_devices_indices_map((shards,)).values()
     return len({np.arange(shards)[part][0] for part in parts})

@@ -1,9 +1,9 @@
 """The training loop: resume, step, log, validate, save.
 
-A batch is a pure function of (seed, step), and a step of (state, batch), so a run
-that was killed and resumed ends with the parameters of one that was not. The loop
-looks at numbers from the device only where it logs, validates or saves; between those
-the host runs ahead. docs/training.md tells what happens when something fails.
+A batch is a pure function of (seed, step), and a step of (state, batch), so a run that
+was killed and resumed ends with the same parameters as an uninterrupted one. The loop
+fetches numbers from the device only to log, validate or save; in between the host runs
+ahead. Failure handling is described in docs/training.md.
 """
 
 import contextlib
@@ -37,12 +37,12 @@ from swm_jax.training.sharding import make_mesh
 from swm_jax.training.step import StepMetrics, TrainState
 from swm_jax.training.trainable import Trainable
 
-# What a workdir goes on with; the rest of the metadata may change.
+# Metadata that must be unchanged to resume a workdir.
 SAME = ("stage", "model", "finetune")
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on; the message says at which step and why."""
+    """Unrecoverable training failure; the message has step and reason."""
 
 
 def fit(
@@ -55,27 +55,27 @@ def fit(
     start: Start | None = None,
     profile_steps: tuple[int, int] | None = None,
 ) -> dict[str, float]:
-    """Runs `training.steps` steps, resuming what `workdir` holds.
+    """Runs `training.steps` steps, resuming from the newest checkpoint in `workdir`.
 
     On several hosts every process calls this, after `distributed.connect`.
 
     Args:
       training: settings of the loop.
       trainable: model and loss.
-      inputs: makes the batches for a mesh, called once.
-      workdir: logs, metrics and checkpoints; the same for all processes.
-      metadata: JSON that checkpoints carry; a run goes on with the same `SAME` only.
-      start: (fresh parameters, shardings) -> those of step 0.
-      profile_steps: steps done before and after a profiler trace.
+      inputs: mesh -> batches, called once.
+      workdir: folder of logs, metrics and checkpoints; the same for all processes.
+      metadata: JSON stored in checkpoints; resuming needs equal values for `SAME`.
+      start: (initialised parameters, shardings) -> parameters of step 0.
+      profile_steps: (first, last): trace steps first + 1 to last.
 
     Returns:
       The last validation scalars.
 
     Raises:
-      TrainingError: the loss is not finite, the workdir belongs to another model, or
+      TrainingError: the loss is not finite, the workdir has a run of another model, or
         the last state could not be saved.
       CheckpointError: there are checkpoints, and none can be read.
-      ValueError: settings that cannot be.
+      ValueError: invalid settings.
     """
     clock = PhaseClock()
     best = training.keep_best
@@ -97,7 +97,7 @@ def fit(
 
 
 class _Run:
-    """One start of a run: what the loop holds, and what it does between steps."""
+    """State of the loop from one start of the process to its end."""
 
     def __init__(self, training, trainable, workdir, checkpoints, clock, metadata):
         self.config, self.trainable, self.workdir = training, trainable, workdir
@@ -114,7 +114,7 @@ class _Run:
         self.stop: StopSignal | None = None
 
     def begin(self, inputs, start, profile_steps) -> None:
-        """Makes or resumes the state, opens data and logs."""
+        """Creates or resumes the train state, opens data and logs."""
         config, built = self.config, self.built
         state = self._resume(built.state)
         if state is None:
@@ -140,7 +140,7 @@ class _Run:
         self.clock.charge("start")
 
     def steps(self) -> None:
-        """Runs to the last step, or until all are told to stop."""
+        """Runs to the last step, or until a stop signal."""
         config, tally = self.config, None
         first, anew, stopped = self.step, False, False
         profiler, stop = self.profiler, self.stop
@@ -149,6 +149,7 @@ class _Run:
             profiler.before(self.step)
             with self.clock("data"):
                 batch = place_batch(next(self.stream), self.mesh, self.rows)
+            # The first call compiles.
             with self.clock("compile" if self.step == first else "step"):
                 self.state, metrics = self.built.step(self.state, batch)
                 self.step += 1
@@ -168,7 +169,7 @@ class _Run:
             anew = logs
             if validates:
                 row |= self._validate()
-            if row:  # before the save: what a checkpoint holds is in the log
+            if row:  # before the save: the log then covers every saved step
                 self._write(row)
             if saves:
                 self._save(self.result if validates else None)
@@ -177,7 +178,7 @@ class _Run:
         self._finish(stopped)
 
     def close(self) -> None:
-        """Ends traces and logs, gives signals back."""
+        """Closes profiler, signal handlers and log."""
         for part in (self.profiler, self.stop, self.log):
             if part:
                 part.close()
@@ -195,7 +196,7 @@ class _Run:
         return TrainState(step, found.params, found.opt_state)
 
     def _check_same_run(self, before: dict[str, Any]) -> None:
-        """A workdir goes on with the model, stage and moving parts it began with."""
+        """Raises a TrainingError if a checkpoint's metadata differ in `SAME`."""
         for key in SAME:
             if before.get(key) != self.metadata.get(key):
                 raise TrainingError(
@@ -205,7 +206,7 @@ class _Run:
                 )
 
     def _check(self, tally: Tally) -> None:
-        """Writes down the batches of bad steps; stops, or has skipped them."""
+        """Describes the batches of bad steps; raises for on_nan="stop"."""
         with self.clock("step"):
             found = bad_steps(tally)
         for bad in found:
@@ -241,6 +242,7 @@ class _Run:
         with self.clock("step"):
             scalars = {k: float(value) for k, value in metrics.scalars.items()}
             scalars |= self.trainable.report(jax.device_get(tally.sums))
+        # The step just done had index step - 1.
         scalars["learning_rate"] = float(self.built.schedule(self.step - 1))
         scalars |= {
             f"learning_rate/{pattern}": float(pace(self.step - 1))
@@ -291,11 +293,11 @@ class _Run:
         self.saved = self.step
 
     def _finish(self, stopped: bool) -> None:
-        """Makes sure that the state is saved; tells where the time went."""
+        """Completes the last save, retrying once; prints the goodput."""
         with self.clock("save"):
             self.checkpoints.wait()
         if self.saved is not None and not self.checkpoints.all_saved():
-            self._save(None)  # once more: the storage may be back
+            self._save(None)  # one retry: the storage may be back
             with self.clock("save"):
                 self.checkpoints.wait()
         self.goodput.add(self.clock.take())

@@ -1,8 +1,8 @@
-"""Optimizers and learning-rate schedules, and the settings of both.
+"""Optimizers, learning-rate schedules and their settings.
 
-AdamW as in PaliGemma fine-tuning; Muon (momentum orthogonalised by Newton-Schulz,
-AdamW for vectors and embeddings) as the faster choice for models trained from
-nothing. Gradients are clipped by their global norm.
+AdamW as in PaliGemma fine-tuning; Muon (momentum orthogonalised by Newton-Schulz, AdamW
+for vectors and embeddings), which is faster for models trained from scratch. Gradients
+are clipped by their global norm.
 """
 
 import dataclasses
@@ -21,20 +21,20 @@ SCHEDULE_FIELDS = ("learning_rate", "warmup_steps", "schedule", "final_fraction"
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """How parameters move.
+    """Optimizer settings.
 
     Attributes:
       name: "muon", or "adamw" for all parameters.
-      learning_rate: the highest.
-      warmup_steps: from zero to the highest rate, linearly.
-      schedule: "constant", or decay that is a "cosine" or "linear" to the last step.
-      final_fraction: of the highest rate, where decay ends.
-      b1, b2: decay of AdamW's moments.
-      weight_decay: per step, times the learning rate.
-      clip_norm: limit on the norm of all gradients together.
-      muon_rms: root mean square of a weight matrix's step, in learning rates. 0.2 is
-        AdamW's (Liu et al., "Muon is scalable for LLM training"); small models take
-        larger steps.
+      learning_rate: peak learning rate.
+      warmup_steps: linear warm-up from zero.
+      schedule: "constant", or "cosine" or "linear" decay to the last step.
+      final_fraction: final learning rate as a fraction of the peak.
+      b1, b2: decay rates of AdamW's moments.
+      weight_decay: decoupled weight decay, multiplied by the learning rate.
+      clip_norm: maximum global norm of the gradients.
+      muon_rms: root mean square of a weight matrix's update, in learning rates. 0.2
+        matches AdamW (Liu et al., "Muon is scalable for LLM training"); small models
+        tolerate more.
     """
 
     name: Literal["muon", "adamw"] = "muon"
@@ -53,8 +53,8 @@ def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:
     """Linear warm-up from zero, then the named decay to `final_fraction`.
 
     Args:
-      config: of the optimizer.
-      steps: training steps in all, warm-up included.
+      config: optimizer settings.
+      steps: total training steps, warm-up included.
     """
     peak, warmup = config.learning_rate, min(config.warmup_steps, steps)
     rest = max(steps - warmup, 1)
@@ -63,12 +63,13 @@ def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:
         "cosine": optax.cosine_decay_schedule(peak, rest, config.final_fraction),
         "linear": optax.linear_schedule(peak, peak * config.final_fraction, rest),
     }[config.schedule]
+    # Without warm-up the ramp is unused: the boundary is step 0.
     ramp = optax.linear_schedule(0.0, peak, max(warmup, 1))
     return optax.join_schedules([ramp, decay], [warmup])
 
 
 def _muon_dimensions(params: Any) -> Any:
-    """Dimension numbers of the weights that Muon updates, None for AdamW's."""
+    """Muon's dimension numbers for every weight; None for those of AdamW."""
 
     def rule(path, leaf):
         w = declared(leaf_name(path), leaf.shape)
@@ -84,13 +85,13 @@ def make_optimizer(
     steps: int,
     pace: optax.GradientTransformation | None = None,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The optimizer and its learning-rate schedule (the latter for the log).
+    """Builds the optimizer; also returns its learning-rate schedule, for the log.
 
     Args:
-      config: of the optimizer.
-      steps: training steps in all.
-      pace: multiplies updates in place of the schedule, for parts that move at
-        their own rates (`Finetune.scale_by_pace`).
+      config: optimizer settings.
+      steps: total training steps.
+      pace: replaces the schedule: a transformation that scales updates by learning
+        rates per part (`Finetune.scale_by_pace`).
     """
     schedule = make_schedule(config, steps)
     rate = schedule if pace is None else 1.0

@@ -1,21 +1,21 @@
-"""Sharding as data: a mesh from the config, and (regex, rule) lists for parameters.
+"""Sharding of train state and batches: mesh, and (regex, rule) lists for parameters.
 
     config.mesh = {"data": -1, "fsdp": 4, "tensor": 2}       # order as on the devices
     config.sharding = (("llm/embedder/.*", ("tensor", "fsdp")), ("img/.*", "fsdp"))
 
-Three axes are known: batches are split over `data` and `fsdp`; parameters and
-optimizer states over `fsdp` (gathered layer by layer where they are used) and `tensor`
-(vocabulary, heads and hidden width stay apart, activations are exchanged). An axis
-that a mesh leaves out has one device. The first rule whose regex matches a parameter's
-whole name counts, big_vision's way; where none matches, the axes that the weight was
-declared with decide (`default_rule`). A rule is one of
+There are three mesh axes: batches are split over `data` and `fsdp`; parameters and
+optimizer states over `fsdp` (all-gathered layer by layer) and `tensor` (vocabulary,
+heads and hidden width; activations are exchanged). An omitted axis has size one. As in
+big_vision the first rule whose regex matches a parameter's full name counts; without a
+match, the declared axes of the weight determine its sharding (`default_rule`). A rule
+is one of
 
-    "replicate"      every device holds the parameter whole
-    "fsdp"           the largest dimension that `fsdp` divides is split over it;
-                     parameters of less than `MIN_SIZE` numbers stay whole
+    "replicate"      every device holds the whole parameter
+    "fsdp"           the largest dimension divisible by `fsdp` is split over it;
+                     parameters of less than `MIN_SIZE` elements are replicated
     a tuple          an entry per dimension, the depth of stacked layers included:
-                     None, an axis, or a tuple of axes. "axis?" splits where it
-                     divides; "axis" that does not divide is an error
+                     None, an axis, or a tuple of axes. "axis?" splits if it divides;
+                     "axis" that does not divide is an error
 """
 
 import difflib
@@ -43,13 +43,13 @@ Rules = Sequence[Rule]
 def make_mesh(
     axes: Mapping[str, int | str], devices: Sequence[Any] | None = None
 ) -> Mesh:
-    """A mesh in the order of `axes`, logical constraints allowed (Auto axes).
+    """A mesh with axes in the order of `axes`, of type Auto (for `constrain`).
 
     Args:
-      axes: size of each axis, for example {"data": -1, "tensor": 2}; at most one -1,
-        "what is left"; "<=16" is the largest divisor of the devices up to 16, so that
-        one config suits a laptop and a pod.
-      devices: all of this run's by default; those of a topology to compile for.
+      axes: size of each axis, for example {"data": -1, "tensor": 2}; one may be -1, for
+        the remaining devices; "<=16" is the largest divisor of the device count up to
+        16, so that one config suits a laptop and a pod.
+      devices: default all devices; or those of a topology to compile for.
 
     Raises:
       ValueError: an unknown axis, or sizes that do not multiply to the number of
@@ -81,12 +81,12 @@ def make_mesh(
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device holds the whole array."""
+    """Sharding that replicates an array on all devices."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def param_shardings(shapes: Any, rules: Rules, mesh: Mesh) -> Any:
-    """Where each parameter lies.
+    """Shardings of a tree of parameters.
 
     Args:
       shapes: nested dict of arrays or shape structs.
@@ -111,10 +111,10 @@ def param_shardings(shapes: Any, rules: Rules, mesh: Mesh) -> Any:
 
 
 def default_rule(name: str, shape: tuple[int, ...]) -> Any:
-    """The rule of a parameter that the config has none for.
+    """The rule of a parameter without a match in the config, from its declared axes.
 
-    Heads, hidden width and vocabulary go to `tensor`, the width of states to `fsdp`,
-    where they divide; "fsdp" for weights without such axes. For example
+    Heads, hidden width and vocabulary are split over `tensor`, the decoder width over
+    `fsdp`, if divisible; weights without such axes have the rule "fsdp". For example
     (None, ("tensor?",), ("fsdp?",), None) for axes "LNDH".
     """
     names = (WEIGHT_AXES.get(axis) for axis in declared(name, shape).axes)
@@ -127,7 +127,7 @@ def default_rule(name: str, shape: tuple[int, ...]) -> Any:
 def param_sharding(
     name: str, shape: tuple[int, ...], rules: Rules, mesh: Mesh
 ) -> NamedSharding:
-    """Where one parameter lies; see `param_shardings`."""
+    """Sharding of one parameter; see `param_shardings`."""
     rules = (*rules, (".*", default_rule(name, shape)))
     match = first_match([pattern for pattern, _ in rules], name)
     assert match is not None  # the last one matches everything
@@ -155,6 +155,7 @@ def param_sharding(
             if axis in used:
                 raise ValueError(f"{where} uses the axis {axis!r} twice")
             devices = mesh.shape.get(axis, 1)
+            # A dimension may be split over several axes: their product must divide it.
             if size % (devices * math.prod(mesh.shape[a] for a in axes)):
                 if optional:
                     continue
@@ -171,12 +172,12 @@ def param_sharding(
 
 
 def state_shardings(state: Any, rules: Rules, mesh: Mesh) -> Any:
-    """Where a whole train state lies: optimizer states beside their parameters.
+    """Shardings of a train state; optimizer states follow their parameters.
 
-    A leaf belongs to the parameter whose name its own path ends with. With the
-    parameter's shape it is split alike, as the moments of Adam and Muon are; with one
-    dimension less, as the factors of Adafactor, like the dimensions it kept. Counters
-    and everything else are replicated.
+    A leaf belongs to the parameter whose name is a suffix of its path. Leaves of the
+    parameter's shape (moments of Adam and Muon) have its sharding; leaves with one
+    dimension less (factors of Adafactor) that of the remaining dimensions. Others, such
+    as counters, are replicated.
 
     Args:
       state: a `TrainState` of arrays or shape structs (anything with `params`).
@@ -189,6 +190,7 @@ def state_shardings(state: Any, rules: Rules, mesh: Mesh) -> Any:
 
     def place(path, leaf):
         parts = leaf_name(path).split("/")
+        # Longest suffix first.
         endings = ("/".join(parts[i:]) for i in range(len(parts)))
         name = next((ending for ending in endings if ending in shapes), None)
         if name is None:
@@ -206,7 +208,7 @@ def state_shardings(state: Any, rules: Rules, mesh: Mesh) -> Any:
 
 
 def with_shardings(shapes: Any, shardings: Any) -> Any:
-    """Shape structs that say where an array is to be restored or compiled for."""
+    """Shape structs with shardings, for restoring or ahead-of-time compilation."""
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(
             leaf.shape, leaf.dtype, sharding=place
@@ -217,13 +219,13 @@ def with_shardings(shapes: Any, shardings: Any) -> Any:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Leading axes of batches are split over `data` and `fsdp`."""
+    """Sharding of batches: leading axis split over `data` and `fsdp`."""
     axes = tuple(axis for axis in BATCH_AXES if axis in mesh.shape)
     return NamedSharding(mesh, PartitionSpec(axes))
 
 
 def batch_shards(mesh: Mesh) -> int:
-    """Parts into which a batch is split."""
+    """Number of shards of a batch."""
     return math.prod(mesh.shape.get(axis, 1) for axis in BATCH_AXES)
 
 
@@ -251,13 +253,13 @@ def _largest(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     fits = [i for i, n in enumerate(shape) if n % devices == 0]
     if devices == 1 or not fits or math.prod(shape) < MIN_SIZE:
         return PartitionSpec()
-    # Of equal ones the last: the first is the depth of stacked layers.
+    # Of equal dimensions the last one: the first is the depth of stacked layers.
     best = max(fits, key=lambda i: (shape[i], i))
     return PartitionSpec(*(None,) * best, "fsdp")
 
 
 def _size(name: str, size: int | str, devices: int) -> int:
-    """An axis's size; "<=n" is the largest divisor of the devices up to n."""
+    """Parses an axis size; "<=n" is the largest divisor of `devices` up to n."""
     text = str(size).strip()
     limit = text.removeprefix("<=")
     if not re.fullmatch(r"-?\d+", limit):

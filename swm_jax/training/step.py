@@ -1,6 +1,6 @@
-"""One training step as a pure function of (state, batch), whatever is trained.
+"""Training and evaluation steps: pure jitted functions of (state, batch).
 
-Gradients and optimizer states exist for what moves only.
+Gradients and optimizer states exist for trained parameters only.
 """
 
 import contextlib
@@ -23,12 +23,12 @@ FULL = Finetune()
 
 
 class TrainState(struct.PyTreeNode):
-    """Everything a step changes.
+    """State of training.
 
     Attributes:
-      step: int32[], steps done.
-      params: a nested dict.
-      opt_state: the optimizer's.
+      step: int32[], number of completed steps.
+      params: a nested dict, frozen parameters included.
+      opt_state: optimizer state of the trained parameters.
     """
 
     step: Int[jax.Array, ""]
@@ -37,11 +37,11 @@ class TrainState(struct.PyTreeNode):
 
 
 class StepMetrics(struct.PyTreeNode):
-    """What a step measured.
+    """Metrics of one step.
 
     Attributes:
-      scalars: name -> float32[]: "loss", "gradient_norm" before clipping, and what the
-        trainable adds; one that is not finite spoils the step.
+      scalars: name -> float32[]: "loss", "gradient_norm" before clipping, and the
+        trainable's; a step with a non-finite one is bad.
       sums: the trainable's, see `Measures`.
     """
 
@@ -54,7 +54,7 @@ class StepMetrics(struct.PyTreeNode):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the scalars, sorted."""
+        """Names of the scalars, sorted."""
         return tuple(sorted(self.scalars))
 
 
@@ -66,18 +66,17 @@ def make_train_step(
     accumulate: int = 1,
     skip_bad: bool = False,
 ) -> jax.stages.Wrapped:
-    """A jitted step (state, batch) -> (state, metrics); it donates the state's buffers.
+    """Jitted train step (state, batch) -> (state, metrics); the state is donated.
 
     Args:
       trainable: model and loss.
       optimizer: an optax transformation.
-      finetune: what moves; the optimizer's state is of `finetune.split(params)[0]`.
-      shardings: where the state lies and stays (from `state_shardings`); None: on
-        one device.
-      accumulate: parts of a batch that run one after the other, so that activations
-        of one part exist at a time; loss and gradient are the whole batch's.
-      skip_bad: a step with a scalar that is not finite changes neither parameters nor
-        optimizer.
+      finetune: trained parameters; `opt_state` is of `finetune.split(params)[0]`.
+      shardings: of the state, before and after (`state_shardings`); None: one device.
+      accumulate: number of sequential parts of a batch, which divides the memory of
+        activations; loss and gradient are those of the whole batch.
+      skip_bad: a step with a non-finite scalar leaves parameters and optimizer state
+        unchanged.
 
     Raises (when called):
       ValueError: a batch that does not divide by the parts, or they by the mesh.
@@ -90,13 +89,14 @@ def make_train_step(
         return loss, StepMetrics(scalars, measures.sums)
 
     def keep(gradients):
-        """Gradients, and their sums, lie where the parameters do."""
+        """Constrains gradients and their sums to the parameters' shardings."""
         if shardings is None:
             return gradients
         place = finetune.split(shardings.params)[0]
         return jax.lax.with_sharding_constraint(gradients, place)
 
     def gradients_of(moving, frozen, batch):
+        # Of the whole batch, so that losses of parts add up to its loss.
         totals = trainable.totals(batch)
         gradient = jax.grad(loss_fn, has_aux=True)
         if accumulate == 1:
@@ -140,7 +140,7 @@ def _unless_bad(metrics: StepMetrics, new: TrainState, old: TrainState) -> Train
 
 
 def split_batch(batch: Any, parts: int, mesh: Mesh | None = None) -> Any:
-    """[B, ...] as [parts, B / parts, ...], every device keeping its own examples.
+    """Reshapes [B, ...] to [parts, B / parts, ...] without moving examples.
 
     Raises:
       ValueError: examples that do not divide by the parts, or they by the mesh.
@@ -152,7 +152,8 @@ def split_batch(batch: Any, parts: int, mesh: Mesh | None = None) -> Any:
             f"a batch of {examples} examples does not divide into accumulate={parts} "
             f"parts on the mesh's data and fsdp axes of {shards} devices"
         )
-    # Neighbours lie on one device, so that each of them gives some to every part.
+    # Part i has examples i, i + parts, ..: a device holds consecutive examples, so each
+    # device contributes to every part.
     split = lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1)
     return jax.tree.map(lambda x: constrain(split(x), None, "batch"), batch)
 
@@ -160,7 +161,7 @@ def split_batch(batch: Any, parts: int, mesh: Mesh | None = None) -> Any:
 def make_eval_step(
     trainable: Trainable, mesh: Mesh | None = None
 ) -> jax.stages.Wrapped:
-    """A jitted function from (params, batch) to the trainable's sums."""
+    """Jitted evaluation step (params, batch) -> the trainable's sums."""
 
     def evaluate(params, batch):
         with _on(mesh):
@@ -170,7 +171,7 @@ def make_eval_step(
 
 
 def _on(mesh: Mesh | None):
-    """The context in which `constrain` finds the mesh."""
+    """Mesh context for `constrain`."""
     if mesh is None:
         return contextlib.nullcontext()
     return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)

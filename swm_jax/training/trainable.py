@@ -1,4 +1,4 @@
-"""What the loop trains: anything that has parameters and a loss.
+"""The protocol of trainable models: parameters, loss, metrics. For example:
 
     @dataclasses.dataclass(frozen=True)
     class Regression:                       # batch: {"x": [B, 3], "y": [B]}
@@ -19,8 +19,8 @@
         def report(self, sums):
             return {"loss": sums["errors"] / sums["count"]}
 
-`fit` (`swm_jax.training.loop`) gives it checkpoints, resume, shardings, gradient
-accumulation, held-out batches and logs.
+`fit` (`swm_jax.training.loop`) trains it with checkpoints, resume, sharding, gradient
+accumulation, validation and logs.
 """
 
 from typing import Any, Protocol, runtime_checkable
@@ -32,13 +32,13 @@ from swm_jax.arrays import Array
 
 
 class Measures(struct.PyTreeNode):
-    """What a loss has measured on the way.
+    """Auxiliary outputs of a loss.
 
     Attributes:
-      scalars: name -> float32[], parts of the loss; they are logged, and a step in
-        which one is not finite counts as bad. The loss itself is logged as "loss"
-        unless the name is given here.
-      sums: a tree of arrays that add up over parts of a batch, steps and batches.
+      scalars: name -> float32[], parts of the loss; they are logged, and a step with a
+        non-finite one is bad. The loss itself is logged as "loss" unless this name is
+        given here.
+      sums: a tree of arrays that are summed over parts of a batch, steps and batches.
     """
 
     scalars: dict[str, Float[Array, ""]]
@@ -47,11 +47,11 @@ class Measures(struct.PyTreeNode):
 
 @runtime_checkable
 class Trainable(Protocol):
-    """A model with its loss; see the top of this file for one.
+    """A model with its loss; example in the module docstring.
 
     Attributes:
-      metrics: names that `report` may give.
-      shown: names in the progress line, of these and of `Measures.scalars`.
+      metrics: possible names in the result of `report`.
+      shown: names in the progress line, from these or `Measures.scalars`.
     """
 
     @property
@@ -61,29 +61,29 @@ class Trainable(Protocol):
     def shown(self) -> tuple[str, ...]: ...
 
     def init(self, key: PRNGKeyArray) -> dict[str, Any]:
-        """Parameters to start from, a nested dict; runs under `jax.jit`."""
+        """Initial parameters, a nested dict; runs under `jax.jit`."""
         ...
 
     def totals(self, batch: Any) -> Any:
-        """What losses are divided by, counted over a whole batch.
+        """Denominators of the losses, counted over a whole batch.
 
-        With `accumulate` a loss sees one part of a batch at a time. Divided by the
-        totals of all of it, losses and gradients of the parts add up to the whole's.
+        With `accumulate` a loss is computed per part of a batch. Divided by the totals
+        of the whole, losses and gradients of the parts add up to those of the whole.
         """
         ...
 
     def loss(
         self, params: dict[str, Any], batch: Any, totals: Any = None
     ) -> tuple[Float[Array, ""], Measures]:
-        """The loss to descend, and what was measured.
+        """The loss, and auxiliary outputs.
 
         Args:
-          params: as `init` gives them.
+          params: with the structure of `init`.
           batch: a pytree whose leaves have the examples as leading axis.
-          totals: of the batch that this is a part of; None: this is all of it.
+          totals: of the whole batch, if `batch` is a part; None: `batch` is whole.
         """
         ...
 
     def report(self, sums: Any) -> dict[str, float]:
-        """Metrics by name from sums (numpy arrays) over any number of batches."""
+        """Metrics by name, from `Measures.sums` over any number of batches (numpy)."""
         ...

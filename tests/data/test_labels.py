@@ -196,7 +196,7 @@ def test_predicates_label_distances_with_the_nearest_bin(board):
 
 def test_a_model_chooses_among_the_bins_of_a_distance(board):
     config = get_config("tiny", max_question_tokens=24, **SMALL)
-    params = SemanticWorldModel(config).init_params(jax.random.key(0))
+    params = jax.jit(SemanticWorldModel(config).init_params)(jax.random.key(0))
     world, tokens = VLMWorldModel(params, config), Tokenizer.load("tiny")
     asked = BOARD.question("peg_distance", "red moon")
     texts = [TOUCHING, asked.text, "Is it dark?", asked.text]
@@ -225,7 +225,7 @@ def test_a_guesser_agrees_with_half_of_the_balanced_questions(board):
 def test_our_model_is_asked_about_the_future_frame_without_actions(board):
     """Its labels are its own answers to the later frame at horizon 0."""
     config = get_config("tiny", **SMALL)
-    params = SemanticWorldModel(config).init_params(jax.random.key(0))
+    params = jax.jit(SemanticWorldModel(config).init_params)(jax.random.key(0))
     world, tokens = VLMWorldModel(params, config), Tokenizer.load("tiny")
     episodes = load_episodes(board)
     where = np.array([0, 3]), np.array([2, 4]), np.array([6, 0])

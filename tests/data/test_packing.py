@@ -27,7 +27,7 @@ SMALL = dict(
 def test_packed_and_single_questions_give_the_same_losses_and_gradient():
     config = get_config("tiny", **SMALL)
     model = SemanticWorldModel(config)
-    params = model.init_params(jax.random.key(0))
+    params = jax.jit(model.init_params)(jax.random.key(0))
     packed = random_batch(config, images=2, questions=3, queries=5)
     single = one_question_per_sequence(packed)
     assert single.query_question.shape == (10, 1)

@@ -27,7 +27,7 @@ SMALL = dict(vision_width=32, vision_depth=1, vision_mlp=32, width=32, depth=1, 
 def write_checkpoint(folder, overrides=SMALL, export=True, **metadata):
     """An untrained model, exported as a trained one would be, or the run's folder."""
     config = get_config("tiny", **overrides)
-    params = SemanticWorldModel(config).init_params(jax.random.key(0))
+    params = jax.jit(SemanticWorldModel(config).init_params)(jax.random.key(0))
     model = {"variant": "tiny", "overrides": overrides, "tokenizer": "tiny"}
     run = RunCheckpoints(folder / "run")
     about = {"stage": "swm", "model": {**model, **metadata}, "config": {}}

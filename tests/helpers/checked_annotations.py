@@ -1,4 +1,4 @@
-"""Checks arrays against their annotations while tests run: `addopts` in setup.cfg.
+"""Checks arrays against their annotations while tests run: see `make test`.
 
 Only shapes and dtypes are checked: the other types are a type checker's, which needs no
 test to find them. Arguments are checked together with the result, after the call, so

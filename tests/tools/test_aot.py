@@ -120,7 +120,7 @@ def test_tokens_are_those_that_the_decoder_runs():
     model = config.model.config()
     shapes = batch_shapes(config, make_mesh(vars(config.mesh)))
     batch = random_batch(model, *shapes.query_question.shape[:1], 8, 16)
-    params = SemanticWorldModel(model).init_params(jax.random.key(0))
+    params = jax.jit(SemanticWorldModel(model).init_params)(jax.random.key(0))
 
     def segments_of(swm, batch):
         image, _ = swm.embed_image(batch.image)

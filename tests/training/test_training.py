@@ -191,7 +191,7 @@ def test_question_features_are_those_of_the_questions_own_tokens(layout):
             jnp.ones(asked.shape, bool), jnp.zeros((*asked.shape, 2))
         ),
     )
-    params = model.init_params(jax.random.key(0))
+    params = jax.jit(model.init_params)(jax.random.key(0))
     features = model.apply({"params": params}, batch).question_features
     table = np.asarray(params["llm"]["embedder"]["input_embedding"])
     expected = table[asked[:, [3, 1, 0, 2]]] * 128**0.5  # before layer 1 // 2 = 0

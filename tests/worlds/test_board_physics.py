@@ -145,6 +145,7 @@ def test_reset_keeps_blocks_apart_and_clear_of_the_peg(seed):
     assert (place <= np.array(BLOCK_BOUNDS[1])).all()
 
 
+@pytest.mark.usefixtures("optimised")
 @given(st.integers(0, 1000), st.sampled_from([1, 3]))
 def test_a_batch_is_its_worlds_one_by_one(seed, worlds):
     keys = jax.random.split(jax.random.key(seed), worlds)

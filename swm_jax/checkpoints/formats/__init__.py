@@ -1,1 +1,1 @@
-"""Stored models: Orbax, npz and Hugging Face folders as lazy arrays."""
+"""Checkpoint formats: Orbax, npz and Hugging Face folders as lazy arrays."""

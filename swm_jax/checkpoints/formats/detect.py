@@ -1,4 +1,4 @@
-"""Which format is this? Told by content, never by name; then opened."""
+"""Format detection by content, and opening of a checkpoint of any format."""
 
 import zipfile
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ _PICKLE, _NUMPY = b"\x80", b"\x93NUMPY"
 
 
 def split_subtree(path: str | AnyPath) -> tuple[AnyPath, str]:
-    """`file.npz:img` as the file and `img`; other paths as they are and ""."""
+    """Splits `file.npz:img` into the file and "img"; other paths into path and ""."""
     place = epath.Path(path) if "://" in str(path) else Path(path)
     if ":" in place.name and not place.exists():
         name, _, subtree = place.name.rpartition(":")
@@ -40,7 +40,8 @@ def detect(path: AnyPath) -> str:
     """The format of a file or folder, one of `FORMATS`.
 
     Raises:
-      CheckpointError: nothing there, or nothing that can be read from there.
+      CheckpointError: missing, no checkpoint, or a format that is not read from an
+        object store.
     """
     kind = _detect(path)
     if "://" in str(path) and kind != "orbax":
@@ -104,19 +105,19 @@ def open_source(
     read: bool = True,
     **overrides: Any,
 ) -> Source:
-    """Opens a checkpoint of any format and accounts for every tensor.
+    """Opens a checkpoint of any format as lazy arrays; every tensor must be used.
 
     Args:
       path: a Hugging Face folder, an `.npz` of big_vision (`file.npz:img` for a
         sub-tree), or a run, step or exported model of ours.
-      variant: for an npz, whose model is not described; None compares shapes.
+      variant: for an npz without model description; None infers it from shapes.
       tokenizer: a SentencePiece model, for a checkpoint without one.
-      check_finite: refuse NaN and infinity when values are read.
-      read: False promises not to read values (Orbax would bring them into memory).
+      check_finite: raise an error for NaN and infinity when values are read.
+      read: with False only shapes are inspected; adapters are not merged.
       **overrides: fields of `ModelConfig`.
 
     Raises:
-      CheckpointError: damaged, incomplete or inconsistent; one line that names it.
+      CheckpointError: damaged, incomplete or inconsistent.
     """
     place, subtree = split_subtree(path)
     kind = detect(place)

@@ -1,4 +1,4 @@
-"""What model is this? Configs from shapes, and configs as variant and differences."""
+"""Model configs from parameter shapes, and configs as variant and overrides."""
 
 import dataclasses
 import math
@@ -28,7 +28,7 @@ _FIELDS = tuple(field.name for field in dataclasses.fields(ModelConfig))
 
 
 def known_fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that this release's config has a field for."""
+    """The values that are fields of `ModelConfig`."""
     return {name: value for name, value in values.items() if name in _FIELDS}
 
 
@@ -40,10 +40,10 @@ def overrides_of(config: ModelConfig) -> dict[str, Any]:
 
 
 def closest_variant(architecture: Mapping[str, Any]) -> str:
-    """The variant with this architecture, or the published one to change.
+    """The variant with this architecture, otherwise a published one to override.
 
     Args:
-      architecture: values of `ARCHITECTURE` (`post_norms` says Gemma 2).
+      architecture: values of `ARCHITECTURE` (`post_norms` is True for Gemma 2).
     """
     wanted = known_fields(architecture)
     for name in VARIANTS:
@@ -59,7 +59,7 @@ def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """Sizes of a model from the shapes of its parameters.
 
     Raises:
-      CheckpointError: a tensor that says a size is missing or has too few axes.
+      CheckpointError: a tensor that determines a size is missing or misshapen.
     """
     try:
         _, _, kv_heads, _, head_dim = _axes(5, shapes, "attn/kv_einsum/w")

@@ -1,9 +1,9 @@
-"""Parameters that are read piece by piece: what every checkpoint format is made of.
+"""Lazy arrays: the common representation of all checkpoint formats.
 
-A `Leaf` is one array of the model's tree that still lies on disk. It gives any slice
-of itself as blocks of bounded size, so a conversion never holds more than a block,
-a load never holds more than its parameters and a host reads only its own part.
-Keys are paths in the tree, joined by "/": `llm/layers/attn/q_einsum/w`.
+A `Leaf` is one array of the model's tree on disk. It reads any slice in blocks of
+bounded size, so a conversion holds one block in memory, a load holds its parameters,
+and a host reads only its own part. Keys are paths in the tree, joined by "/":
+`llm/layers/attn/q_einsum/w`.
 """
 
 import dataclasses
@@ -33,11 +33,11 @@ Index = tuple[slice, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """One array of the model's tree, not yet read.
+    """One array of the model's tree, read on demand.
 
     Attributes:
       shape, dtype: of the whole array.
-      blocks: index -> pairs (where in the indexed part, values), which tile it.
+      blocks: index -> pairs (position within the indexed part, values) that tile it.
       origin: names of the stored tensors it is made of.
     """
 
@@ -53,11 +53,11 @@ class Leaf:
 
     @property
     def whole(self) -> Index:
-        """The index of everything."""
+        """Index of the whole array."""
         return tuple(slice(0, n) for n in self.shape)
 
     def read(self, index: Index | None = None, dtype: Any = None) -> np.ndarray:
-        """A part of the array, in memory that JAX can take over without a copy.
+        """Reads a part of the array into memory that JAX can use without a copy.
 
         Args:
           index: slices without steps, one per axis; None reads everything.
@@ -76,16 +76,19 @@ class Leaf:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A checkpoint that was opened and whose every tensor is accounted for.
+    """An opened checkpoint: every stored tensor is assigned to a leaf.
 
     Attributes:
       kind: "hugging_face", "npz" or "orbax".
-      path: what was opened.
-      config: the model's.
-      leaves: by key; the action projector is absent from a plain PaliGemma.
-      tokenizer: None where neither the checkpoint nor the caller has one.
-      metadata: what is known beyond the tensors; goes along with a conversion.
-      notes: what a person should know, one line each.
+      path: of the checkpoint.
+      config: model config.
+      leaves: by key; without action projector for a plain PaliGemma.
+      tokenizer: None if neither checkpoint nor caller has one.
+      metadata: other stored information, kept by a conversion.
+      notes: messages for the user, one line each.
+
+    Raises:
+      CheckpointError: the tokenizer's vocabulary does not fit the config.
     """
 
     kind: str
@@ -111,12 +114,12 @@ def model_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def bounds(index: Index, shape: tuple[int, ...]) -> Index:
-    """The index with explicit start and stop."""
+    """Normalises slices to explicit start and stop."""
     return tuple(slice(*s.indices(n)[:2]) for s, n in zip(index, shape))
 
 
 def aligned_empty(shape: Iterable[int], dtype: np.dtype) -> np.ndarray:
-    """Uninitialised memory at a multiple of 64 bytes: JAX on CPU copies the rest."""
+    """Uninitialised array aligned to 64 bytes; JAX on CPU copies unaligned ones."""
     shape, dtype = tuple(shape), np.dtype(dtype)
     count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     raw = np.empty(count + 64, np.uint8)
@@ -128,7 +131,7 @@ def row_chunks(index: Index, row_bytes: int) -> Iterator[tuple[slice, slice]]:
     """Cuts the first axis of an index into pieces of at most `BLOCK_BYTES`.
 
     Yields:
-      The rows in the array, and in the indexed part.
+      Rows in the array, and the same rows relative to the index.
     """
     first = index[0]
     step = max(1, BLOCK_BYTES // max(row_bytes, 1))
@@ -138,7 +141,7 @@ def row_chunks(index: Index, row_bytes: int) -> Iterator[tuple[slice, slice]]:
 
 
 def check_dtype(name: str, dtype: np.dtype) -> None:
-    """Raises a CheckpointError unless parameters may have this dtype."""
+    """Raises a CheckpointError unless the dtype is one of `DTYPES`."""
     if dtype not in DTYPES.values():
         raise CheckpointError(
             f"{name} has dtype {dtype}, expected {', '.join(DTYPES)}; quantised "
@@ -157,14 +160,14 @@ def check_finite(name: str, block: np.ndarray) -> None:
     if bad:
         raise CheckpointError(
             f"{name} holds NaN or infinity; --nocheck_finite (check_finite=False) "
-            "reads it all the same"
+            "loads it anyway"
         )
 
 
 def convert_dtype(
     block: np.ndarray, dtype: np.dtype, origin: tuple[str, ...]
 ) -> np.ndarray:
-    """The block in another dtype; a value too large for it is an error."""
+    """Casts a block; values too large for float16 raise a CheckpointError."""
     if block.dtype == dtype:
         return block
     with np.errstate(over="ignore"):
@@ -180,14 +183,14 @@ def to_arrays(
     dtype: Any = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Any]:
-    """Reads leaves into JAX arrays, each device only its part.
+    """Reads leaves into JAX arrays, on each device only its part.
 
     Args:
       leaves: by key.
       sharding: of all leaves, or (key, shape struct) -> sharding; None puts all on
         the first local device.
       dtype: of the arrays, or key -> dtype; None keeps the stored ones.
-      progress: told the bytes of every leaf when it is read.
+      progress: called with the number of bytes of every leaf that was read.
 
     Returns:
       The nested tree.
@@ -195,7 +198,7 @@ def to_arrays(
     if sharding is None:
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     arrays: dict[str, Any] = dict.fromkeys(leaves)
-    # Largest first: what a copy on the way may need is then there.
+    # Largest first, while memory is still free for a temporary copy.
     for key in sorted(leaves, key=lambda k: -leaves[k].size * leaves[k].dtype.itemsize):
         leaf = leaves[key]
         wanted: Any = dtype(key) if callable(dtype) else dtype

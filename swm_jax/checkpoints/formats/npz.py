@@ -1,9 +1,9 @@
 """big_vision's `.npz`: one member per parameter, `params/img/...` and `params/llm/...`.
 
-bfloat16 is stored as it is in big_vision: as two bytes of no type (`V2`). Members that
-are not compressed are mapped into memory a block at a time. Files written here also
-carry the model's description and its tokenizer, outside `params/`, where big_vision
-does not look. Nothing is ever unpickled.
+bfloat16 is stored as in big_vision, as untyped two-byte values (`V2`). Uncompressed
+members are memory-mapped block by block. Files written here also contain the model's
+description and tokenizer, outside `params/`, which big_vision ignores. Pickles are
+never loaded.
 """
 
 import functools
@@ -31,7 +31,7 @@ METADATA, TOKENIZER = "swm_jax/metadata", "swm_jax/tokenizer"
 
 
 class Member(NamedTuple):
-    """An array inside a zip file; `offset` is None where it is compressed."""
+    """An array in a zip file; `offset` is its position, None if compressed."""
 
     path: Path
     name: str
@@ -42,12 +42,12 @@ class Member(NamedTuple):
 
 
 class NpzContents(NamedTuple):
-    """What `read_npz` finds.
+    """Contents of an npz file.
 
     Attributes:
       leaves: parameters by key, without the prefix `params/`.
       metadata, tokenizer: as stored by `write_npz`; None in big_vision's own files.
-      ignored: names beside `params/`, such as an optimizer's state.
+      ignored: names outside `params/`, such as optimizer state.
     """
 
     leaves: dict[str, Leaf]
@@ -57,14 +57,14 @@ class NpzContents(NamedTuple):
 
 
 def read_npz(path: Path, check: bool = True) -> NpzContents:
-    """Lists an npz file; values are read when asked for.
+    """Opens an npz file as lazy arrays.
 
     Args:
       path: of the file.
-      check: refuse NaN and infinity when values are read.
+      check: raise an error for NaN and infinity when values are read.
 
     Raises:
-      CheckpointError: cut off, pickled, or with a dtype that no model has.
+      CheckpointError: truncated, pickled, or an unsupported dtype.
     """
     members: dict[str, Member] = {}
     try:
@@ -116,7 +116,9 @@ def _member(path: Path, archive, file, info: zipfile.ZipInfo) -> Member:
         dtype = DTYPES["bfloat16"]
     offset = None
     if info.compress_type == zipfile.ZIP_STORED:
-        file.seek(info.header_offset + 26)  # lengths of the local name and extra field
+        # The local header's name and extra field may differ from the central directory:
+        # 30 bytes, with both lengths at byte 26, then name, extra field and data.
+        file.seek(info.header_offset + 26)
         name_size, extra = np.frombuffer(file.read(4), "<u2")
         offset = info.header_offset + 30 + int(name_size) + int(extra) + header
     return Member(path, name, tuple(shape), dtype, bool(fortran), offset)
@@ -162,7 +164,7 @@ def _array(member: Member) -> np.ndarray:
 
 @functools.lru_cache(maxsize=1)
 def _decompress(member: Member) -> np.ndarray:
-    """A compressed member has to be read whole; layers are then asked for in turn."""
+    """Reads a compressed member whole; cached, because its blocks are read in turn."""
     with (
         zipfile.ZipFile(member.path) as archive,
         archive.open(f"{member.name}.npy") as stream,
@@ -178,10 +180,10 @@ def write_npz(
     metadata: Mapping[str, Any],
     tokenizer: bytes | None,
 ) -> Iterator[int]:
-    """Writes an uncompressed npz, a block at a time.
+    """Writes an uncompressed npz, block by block.
 
     Yields:
-      Bytes of every block when it is written.
+      Number of bytes of every written block.
     """
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for key, leaf in leaves.items():

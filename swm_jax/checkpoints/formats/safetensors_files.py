@@ -1,8 +1,7 @@
-"""Safetensors on disk: a single file or shards with an index, read in slices.
+"""Safetensors files: a single file or shards with an index, read in slices.
 
-Every read opens its file anew. The library maps a file into memory, and pages of a
-map count as memory of the process for as long as it is open: a model read through
-one map would take its size twice.
+Every read reopens its file: the library memory-maps files, and mapped pages count as
+memory of the process while the map is open, which would double a model's size.
 """
 
 import json
@@ -23,7 +22,7 @@ _NAMES = {DTYPES[name]: code for code, name in _CODES.items()}
 
 
 class StoredTensor(NamedTuple):
-    """Where a tensor lies and what its header says."""
+    """A stored tensor: its file, shape and dtype."""
 
     file: Path
     shape: tuple[int, ...]
@@ -59,11 +58,11 @@ def read_json(path: Path) -> dict:
 
 
 def list_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """Every tensor of a folder by name; only headers are read.
+    """All tensors of a folder by name; reads headers only.
 
     Raises:
-      CheckpointError: no safetensors, a missing or damaged shard, a tensor in another
-        shard than the index says, or a dtype that no model has.
+      CheckpointError: no safetensors, a missing or damaged shard, an index that
+        disagrees with the shards, or an unsupported dtype.
     """
     if (folder / SINGLE).is_file():
         return _list_file(folder / SINGLE)
@@ -120,7 +119,7 @@ def _open(path: Path):
 
 
 def read_slice(name: str, tensor: StoredTensor, index: Index) -> np.ndarray:
-    """A slice of a stored tensor, copied out of the file."""
+    """Reads a slice of a stored tensor as a copy."""
     with _open(tensor.file) as file:
         if all(s == slice(0, n) for s, n in zip(index, tensor.shape)):
             return file.get_tensor(name)
@@ -130,13 +129,13 @@ def read_slice(name: str, tensor: StoredTensor, index: Index) -> np.ndarray:
 def write_tensors(
     folder: Path, tensors: list[PlannedTensor], shard_bytes: int
 ) -> Iterator[int]:
-    """Writes one file, or shards and their index, a piece at a time.
+    """Writes one file, or shards and their index, piece by piece.
 
-    The library's own writer wants a whole file in memory; the format is a JSON header
-    and the bytes in order.
+    The library's writer needs a whole file in memory, so the format (a JSON header and
+    the bytes in order) is written here.
 
     Yields:
-      Bytes of every piece when it is written.
+      Number of bytes of every written piece.
     """
     shards: list[list[PlannedTensor]] = [[]]
     for tensor in tensors:
@@ -169,7 +168,7 @@ def _write_file(path: Path, tensors: list[PlannedTensor]) -> Iterator[int]:
         }
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-len(text) % 8)  # the data begin at a multiple of 8 bytes
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for tensor in tensors:

@@ -1,1 +1,1 @@
-"""A run's own checkpoints: saving, keeping, checking, resuming."""
+"""Checkpoints of a run: saving, retention, integrity checks, resuming."""

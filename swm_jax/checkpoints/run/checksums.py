@@ -1,4 +1,4 @@
-"""Sums over the bits of arrays: the same on every mesh, another after any damage."""
+"""Checksums of array bits, independent of the mesh they are split over."""
 
 from typing import Any
 
@@ -10,12 +10,11 @@ _ODD = np.uint32(2_654_435_761)  # close to 2**32 / golden ratio
 
 
 def bit_sums(tree: Any) -> int:
-    """One number for all bits of a tree of arrays, computed where they lie.
+    """Checksum of a tree of arrays, computed on their devices; blocks until done.
 
-    Every 32-bit word is multiplied by an odd number that depends on its place in the
-    array and added up modulo 2**32. A single changed word always changes the sum, and
-    integer addition does not care how an array is split over devices. It waits for the
-    devices.
+    Every 32-bit word is multiplied by an odd number that depends on its index in the
+    array, and summed modulo 2**32. Odd factors are invertible, so a single changed word
+    always changes the sum; integer addition is independent of the sharding.
     """
     return int(_sums(jax.tree.leaves(tree)))
 
@@ -30,6 +29,7 @@ def _sums(leaves):
 
 def _sum(leaf):
     words = _words(leaf)
+    # Flat index of every word, modulo 2**32.
     place, stride = jnp.uint32(0), 1
     for axis in reversed(range(words.ndim)):
         count = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
@@ -42,7 +42,7 @@ def _sum(leaf):
 def _words(leaf):
     if leaf.dtype == bool:
         return leaf.astype(jnp.uint32)
-    if leaf.dtype.itemsize == 8:  # an axis more, of two words
+    if leaf.dtype.itemsize == 8:  # adds an axis of two words
         return jax.lax.bitcast_convert_type(leaf, jnp.uint32)
     kinds = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
     kind = kinds[leaf.dtype.itemsize]

@@ -1,9 +1,9 @@
-"""What a save that fails needs: its reason, agreement of processes, a clean folder.
+"""Handling of failed saves: reason, agreement between processes, cleanup, muting.
 
-Orbax gives a save up at the first array that cannot be written and closes its event
-loop. The other arrays' writes end later: TensorStore then prints a traceback for each,
-hundreds of lines in all, and coroutines that never began are reported when they are
-freed. None of it says more than the save's own error did.
+Orbax aborts a save at the first array that cannot be written and closes its event loop.
+The writes of other arrays end later: TensorStore prints a traceback for each, hundreds
+of lines, and Python reports coroutines that were never awaited. The save's own error
+has all the information, so these reports are dropped.
 """
 
 import sys
@@ -21,23 +21,23 @@ SWEEPS = 10
 
 
 def mute_late_writes() -> None:
-    """Drops writes' reports of a closed event loop; to be called before saving."""
+    """Drops "Event loop is closed" reports of late writes; call before saving."""
     if not isinstance(sys.unraisablehook, _WithoutClosedLoops):
         sys.unraisablehook = _WithoutClosedLoops(sys.unraisablehook)
 
 
 def mute_unbegun_writes() -> None:
-    """Drops reports of coroutines that never began; to be called after a failure."""
+    """Drops warnings about coroutines never awaited; call after a failure."""
     warnings.filterwarnings(
         "ignore", message="coroutine .* was never awaited", category=RuntimeWarning
     )
 
 
 class _WithoutClosedLoops:
-    """An unraisablehook that passes on all but compiled code's closed event loops.
+    """`sys.unraisablehook` that drops "Event loop is closed" from TensorStore.
 
-    Python names the object in whose finalizer or callback something was raised;
-    TensorStore, which calls back from threads of its own, has none to name.
+    `unraisable.object` is None for callbacks from TensorStore's own threads, and set
+    for errors in Python finalizers and callbacks.
     """
 
     def __init__(self, hook):
@@ -50,19 +50,19 @@ class _WithoutClosedLoops:
 
 
 def all_agree(ok: bool) -> bool:
-    """Whether every process says yes; all must ask at the same point."""
+    """Whether `ok` is True in every process; a collective, called by all."""
     if jax.process_count() == 1:
         return ok
     return bool(multihost_utils.process_allgather(np.array(ok)).all())
 
 
 def warn(message: str) -> None:
-    """One line to stderr."""
+    """Prints a one-line warning to stderr."""
     print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
 def probe(folder: epath.Path) -> None:
-    """Raises where nothing can be written, which Orbax notices after minutes."""
+    """Raises an OSError if a process cannot write; Orbax would take minutes."""
     path = folder / f"probe-{jax.process_index()}"
     reason = None
     try:
@@ -75,7 +75,8 @@ def probe(folder: epath.Path) -> None:
 
 
 def remove_half_written(folder: epath.Path) -> None:
-    """Removes half-written steps, which need room; threads may still write one."""
+    """Removes temporary folders of failed saves, to free storage."""
+    # Repeated, because threads of the failed save may still be writing.
     for _ in range(SWEEPS):
         try:
             for path in folder.glob("*.orbax-checkpoint-tmp*"):
@@ -86,7 +87,11 @@ def remove_half_written(folder: epath.Path) -> None:
 
 
 def first_reason(error: BaseException, timeout: int) -> str:
-    """What went wrong first: who failed to write waits in vain for the rest."""
+    """The root cause of a failed save.
+
+    After a write error the save also times out waiting for the other processes, so
+    timeouts are followed to the error they were raised in.
+    """
     while _is_timeout(error) and error.__context__ is not None:
         error = error.__context__
     if not _is_timeout(error):

@@ -1,16 +1,15 @@
-"""Orbax checkpoints of a run: what is saved has a name and a schema.
+"""Orbax checkpoints of a run: asynchronous saves, verified resume.
 
     <workdir>/checkpoints/<step>/params      the model's tree (and `dense` while
                                              pre-training), an item of its own
                                  opt_state   the optimizer's tree
-                                 data        JSON: where the data stream stands
+                                 data        JSON: position of the data stream
                                  metadata    JSON: format, step, model, config, sums
-                                 metrics     JSON: validation, where there was one
+                                 metrics     JSON: validation scalars, if any
 
-Steps appear under their name only when complete (Orbax renames them), so a killed
-save leaves nothing that could be mistaken for a checkpoint. What was damaged later is
-found by sums over the bits of the arrays, which do not depend on the mesh; the newest
-step that is whole is resumed. A save that fails costs no run: it is told and counted.
+Orbax renames steps when they are complete, so a killed save leaves no partial
+checkpoint. Later damage is detected by checksums of the arrays, which do not depend on
+the mesh; the newest intact step is resumed. A failed save is a warning, not an error.
 """
 
 import contextlib
@@ -41,18 +40,18 @@ from swm_jax.choices import first_line
 
 FORMAT = "swm_jax"
 FORMAT_VERSION = 1
-DAMAGED = "damaged-"  # a step's folder is renamed to this and its number
+DAMAGED = "damaged-"  # prefix of renamed folders of damaged steps
 
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """What a run goes on with.
+    """A restored checkpoint.
 
     Attributes:
       step: of the checkpoint.
-      params, opt_state: in the shapes and shardings asked for.
-      data: where the data stream stands.
-      skipped: newer steps that were damaged, each with the reason.
+      params, opt_state: in the requested shapes and shardings.
+      data: position of the data stream.
+      skipped: one message per newer, damaged step.
     """
 
     step: int
@@ -63,12 +62,12 @@ class Restored:
 
 
 def checkpoints_folder(workdir: epath.PathLike) -> epath.Path:
-    """Where a run keeps its checkpoints; gs:// paths stay what they are."""
+    """The checkpoints folder of a run; accepts gs:// paths."""
     return absolute(workdir) / "checkpoints"
 
 
 def absolute(path: epath.PathLike) -> epath.Path:
-    """As `Path.absolute`, for object stores too."""
+    """`Path.absolute` that also accepts object-store paths."""
     path = epath.Path(path)
     return path if path.is_absolute() else path.absolute()
 
@@ -80,13 +79,14 @@ class RunCheckpoints:
 
     Args:
       workdir: the run's folder.
-      keep: how many of the newest checkpoints stay.
-      best: which others stay; None for no others.
-      timeout: seconds after which a save that is not complete has failed; a process
-        whose own part is written waits so long for one that cannot write.
+      keep: number of newest checkpoints to keep.
+      best: best checkpoints to keep too; None for none.
+      timeout: seconds after which an incomplete save has failed; also the time that a
+        process waits for the others' parts.
+
 
     Raises:
-      OSError: the folder cannot be made.
+      OSError: the folder cannot be created.
       ValueError: `keep` or `timeout` is not a whole number from 1 on.
     """
 
@@ -103,7 +103,7 @@ class RunCheckpoints:
         self._best = best
         self._manager: ocp.CheckpointManager | None = None
         self._saving: int | None = None
-        self.trouble: str | None = None
+        self.trouble: str | None = None  # reason of the last save's failure
         if best is not None and jax.process_index() == 0:
             self._forget_broken_metrics()
         self._open()
@@ -113,7 +113,7 @@ class RunCheckpoints:
         return self._manager.latest_step() if self._manager else None
 
     def best_step(self) -> int | None:
-        """The best of the steps that were validated, or None."""
+        """The best validated step, or None."""
         return self._manager.best_step() if self._manager and self._best else None
 
     def save(
@@ -125,13 +125,13 @@ class RunCheckpoints:
         metadata: dict[str, Any],
         metrics: Mapping[str, float] | None = None,
     ) -> None:
-        """Starts saving; returns once the arrays are copied off the device.
+        """Starts an asynchronous save; returns once the arrays are copied to the host.
 
-        A failure, of this save or of the last one, does not raise: it is a warning
-        and stands in `trouble` until a save succeeds.
+        A failure of this or of the previous save gives a warning and sets `trouble`
+        until a save succeeds.
 
         Raises:
-          ValueError: `metrics` lacks the one that decides which are best.
+          ValueError: `metrics` lacks `best.metric`.
         """
         deciding = self._deciding(metrics)
         self.wait()
@@ -160,11 +160,11 @@ class RunCheckpoints:
             )
 
     def all_saved(self) -> bool:
-        """Whether no process had trouble with the last save; all must ask."""
+        """Whether the last save succeeded in all processes; a collective."""
         return all_agree(self.trouble is None)
 
     def poll(self) -> None:
-        """Tells of a save that has failed meanwhile; waits for nothing."""
+        """Warns if the save in progress has failed; returns immediately."""
         manager = self._manager
         if self._saving is None or manager is None:
             return
@@ -172,7 +172,7 @@ class RunCheckpoints:
             self.wait()
 
     def wait(self) -> None:
-        """Blocks until the last save is complete, or has failed and was told."""
+        """Blocks until the last save is complete, or has failed with a warning."""
         step, self._saving = self._saving, None
         if step is None or self._manager is None:
             return
@@ -185,14 +185,14 @@ class RunCheckpoints:
     def restore_newest(
         self, params: Any, opt_state: Any, check: Callable[[dict[str, Any]], None]
     ) -> Restored | None:
-        """Reads the newest step that is whole into the given shapes and shardings.
+        """Restores the newest intact step into the given shapes and shardings.
 
-        Newer ones that are damaged are renamed to `damaged-<step>`, once an older
-        one has been read.
+        Damaged newer steps are renamed to `damaged-<step>`, once an older step has been
+        restored.
 
         Args:
-          params, opt_state: arrays or shape structs of what is expected.
-          check: called with a step's metadata; what it raises is passed on.
+          params, opt_state: arrays or shape structs of the expected trees.
+          check: called with a step's metadata; its errors propagate.
 
         Returns:
           None in a new run.
@@ -224,22 +224,22 @@ class RunCheckpoints:
         )
 
     def metadata(self, step: int) -> dict[str, Any]:
-        """The JSON that stands beside the arrays of a step.
+        """The metadata of a step.
 
         Raises:
-          DamagedCheckpoint: it is missing or no JSON, for any process.
+          DamagedCheckpoint: missing or invalid JSON, in any process.
         """
         return self._together(step, lambda: self._json(step, "metadata"))
 
     def restore(self, step: int, params: Any, opt_state: Any) -> Restored:
-        """Reads one step into the shapes and shardings of the given trees.
+        """Restores one step into the shapes and shardings of the given trees.
 
         Raises:
-          DamagedCheckpoint: it does not hold these trees, or not these bits.
+          DamagedCheckpoint: the trees do not match, or a checksum differs.
         """
 
         def read():
-            # The handlers themselves: a manager would wait for processes that failed.
+            # The manager's barriers would wait for processes that failed to read.
             arrays = [
                 ocp.StandardCheckpointHandler().restore(
                     self.folder / str(step) / item, args=ocp.args.StandardRestore(tree)
@@ -262,13 +262,13 @@ class RunCheckpoints:
         """Finishes the last save and frees the threads."""
         self.wait()
         if self._manager is not None:
-            with contextlib.suppress(Exception):  # told when it happened
+            with contextlib.suppress(Exception):  # `wait` has warned already
                 self._manager.close()
         self._manager = None
 
     def _open(self) -> ocp.CheckpointManager:
         mute_late_writes()
-        # A barrier that some processes never reached cannot be used again.
+        # New barrier names: one that some processes never reached cannot be reused.
         self._opened += 1
         apart = ocp.options.MultiprocessingOptions(
             barrier_sync_key_prefix=f"manager_{self._opened}"
@@ -278,7 +278,7 @@ class RunCheckpoints:
         return self._manager
 
     def _reopen(self) -> None:
-        """A manager whose save has failed is not used again."""
+        """Drops a manager whose save has failed, and its temporary folders."""
         manager, self._manager = self._manager, None
         if manager is not None:
             with contextlib.suppress(Exception):
@@ -300,7 +300,7 @@ class RunCheckpoints:
             )
 
     def _together(self, step: int, read: Callable[[], Any]) -> Any:
-        """What every process could read; damage that one finds is damage for all."""
+        """Runs `read` in every process; an error in one is raised in all."""
         found, reason = None, None
         try:
             found = read()
@@ -314,11 +314,11 @@ class RunCheckpoints:
         return found
 
     def _json(self, step: int, item: str) -> dict[str, Any]:
-        # Orbax calls the file of every JSON item so.
+        # Orbax names the file of every JSON item "metadata".
         return json.loads((self.folder / str(step) / item / "metadata").read_text())
 
     def _forget_broken_metrics(self) -> None:
-        """Orbax reads all steps' metrics when it opens, and fails at a broken one."""
+        """Deletes damaged metrics files, at which Orbax would fail on opening."""
         for path in self.folder.glob("*/metrics/metrics"):
             try:
                 json.loads(path.read_text())
@@ -336,7 +336,7 @@ class RunCheckpoints:
             multihost_utils.sync_global_devices(f"set_aside_{step}")
 
     def _deciding(self, metrics: Mapping[str, float] | None) -> dict | None:
-        """The scalar that decides, if there is one."""
+        """The metric that ranks checkpoints, if it is given and finite."""
         if self._best is None or not metrics:
             return None
         value = metrics.get(self._best.metric)

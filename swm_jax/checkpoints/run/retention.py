@@ -1,4 +1,4 @@
-"""Which checkpoints of a run stay, and how long a save may take."""
+"""Retention of a run's checkpoints, and the timeout of a save."""
 
 import dataclasses
 
@@ -11,12 +11,12 @@ SAVE_TIMEOUT = 1200  # seconds, Orbax's own: 35 GB of a 3B run at 30 MB/s
 
 @dataclasses.dataclass(frozen=True)
 class KeepBest:
-    """Which checkpoints stay beside the newest.
+    """Best checkpoints to keep in addition to the newest.
 
     Attributes:
       metric: a validation scalar, for example "validation/accuracy".
       mode: "max" or "min".
-      count: how many of the best.
+      count: number of checkpoints.
     """
 
     metric: str = "validation/accuracy"
@@ -31,15 +31,15 @@ class KeepBest:
 def manager_options(
     keep: int, best: KeepBest | None, timeout: int
 ) -> ocp.CheckpointManagerOptions:
-    """Orbax's options that keep the newest, and beside them the best.
+    """Orbax options that keep the newest and the best checkpoints.
 
     Args:
-      keep: how many of the newest.
-      best: which others; None for no others.
-      timeout: seconds until a save that is not complete has failed.
+      keep: number of newest checkpoints.
+      best: best checkpoints to keep too; None for none.
+      timeout: seconds after which an incomplete save has failed.
 
     Raises:
-      ValueError: a number that cannot be.
+      ValueError: `keep` or `timeout` is not a whole number from 1 on.
     """
     for name, value in (("keep_checkpoints", keep), ("save_timeout", timeout)):
         if not isinstance(value, int) or value < 1:

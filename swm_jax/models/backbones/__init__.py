@@ -1,4 +1,4 @@
-"""Image towers and decoders: a backbone is one of each.
+"""Backbones: pairs of an image tower and a decoder.
 
-A backbone costs a file with its modules and an entry in `registry.BACKBONES`.
+To add one, write a file with its two modules and an entry in `registry.BACKBONES`.
 """

@@ -1,4 +1,7 @@
-"""Attention of a layout's segments: joined for products, apart for what they see.
+"""Attention over the segments of a layout.
+
+Products with weights run on all segments joined along one token axis; attention runs
+per segment, because segments have different key sets and masks.
 
 Letters of an einsum: those of a segment's axes (see `layout`), s key tokens, K key
 heads, G query heads per key head, N = K x G query heads, H head width.
@@ -17,24 +20,24 @@ from swm_jax.arrays import Array
 from swm_jax.models.backbones.logical_axes import constrain
 from swm_jax.models.layout import Layout, Segment
 
-_HIDDEN = -2.3819763e38  # logit of a key that must not be seen
+_HIDDEN = -2.3819763e38  # logit of a masked key: Gemma's, finite, so exp() gives 0
 _LOGICAL = {"b": "batch", "c": "candidate"}  # segment axes that a mesh may split
 
 KeyValues = dict[str, tuple[Array, Array]]
-"""Keys and values [..., s, K, H] by segment; with a leading depth axis outside."""
+"""Keys and values [..., s, K, H] by segment; a cache has a leading depth axis too."""
 
 Near = tuple[Bool[Array, "..."], ...] | None
 """A mask for each sight of a segment, broadcastable to [*segment axes, s]."""
 
 
 def lay(layout: Layout, shared: int, x: Array, *last: str | None) -> Array:
-    """Joined segments, laid out on the mesh there is, if any."""
+    """Sharding constraint on joined segments; no-op without a mesh."""
     axes = next(iter(layout.values())).axes[:shared]
     return constrain(x, *map(_LOGICAL.get, axes), None, *last)
 
 
 def shared_axes(layout: Layout) -> int:
-    """How many leading axes all segments have in common."""
+    """Number of leading axes common to all segments: 1 for "bi", "bqt", "ba"."""
     columns = zip(*(segment.axes[:-1] for segment in layout.values()))
     return len(
         list(itertools.takewhile(lambda letters: len(set(letters)) == 1, columns))
@@ -42,7 +45,7 @@ def shared_axes(layout: Layout) -> int:
 
 
 def join(parts: dict[str, Array], layout: Layout, shared: int) -> Array:
-    """Segments' tokens side by side, behind the axes that all of them have."""
+    """Concatenates the segments' tokens along one axis after the shared ones."""
 
     def flat(name, x):
         return x.reshape(*x.shape[:shared], -1, *x.shape[len(layout[name].axes) :])
@@ -53,7 +56,7 @@ def join(parts: dict[str, Array], layout: Layout, shared: int) -> Array:
 def split(
     x: Array, layout: Layout, shared: int, names: tuple[str, ...] | None = None
 ) -> dict[str, Array]:
-    """The way back, for the segments asked for (None: all), each with its axes."""
+    """Inverse of `join`, for the segments in `names` (None: all)."""
     shapes = {name: segment.tokens.shape[:-1] for name, segment in layout.items()}
     sizes = [math.prod(shape[shared:]) for shape in shapes.values()]
     rest = x.shape[shared + 1 :]
@@ -66,12 +69,12 @@ def split(
 
 
 def softcap(logits: Float[Array, "..."], cap: float) -> Float[Array, "..."]:
-    """Squashes logits into (-cap, cap); a cap of 0 leaves them alone."""
+    """cap * tanh(logits / cap), in (-cap, cap); the identity for cap 0."""
     return cap * jnp.tanh(logits / cap) if cap else logits
 
 
 def within(segment: Segment, window: int) -> Near:
-    """Keys that stand less than `window` places before a token, by sight."""
+    """Sliding-window masks, per sight: keys less than `window` positions back."""
     places = segment.positions[..., None]
     return tuple(places - sight.positions < window for sight in segment.sight)
 
@@ -83,17 +86,18 @@ def attend(
     cap: float,
     near: Near = None,
 ) -> Float[Array, "... N H"]:
-    """One softmax over all keys in sight, each set read where it lies.
+    """One softmax over several key sets, without concatenating them.
 
-    Exponentials of all sets share one maximum and are normalised after the values
-    are summed, so that no set is copied into a common array.
+    The sets have different leading axes, and a concatenation would copy the image's
+    keys for every candidate. So their exponentials share one maximum, and the sum of
+    values is divided by the common total at the end.
 
     Args:
-      segment: whose tokens look.
-      query: of its tokens.
-      keys: of the segments in sight.
-      cap: logits are squashed into (-cap, cap); 0 leaves them alone.
-      near: for each sight the keys that are not too far away, see `within`.
+      segment: the segment of the queries.
+      query: its queries, scaled.
+      keys: keys and values of the segments in sight.
+      cap: soft cap of the logits; 0 for none.
+      near: sliding-window masks per sight, see `within`.
     """
     kv_heads = next(iter(keys.values()))[0].shape[-2]
     # A single key head is dropped from the products: batch axes then come first
@@ -105,7 +109,7 @@ def attend(
     for sight, close in zip(segment.sight, near or itertools.repeat(None)):
         key, value = keys[sight.source]
         if sight.select is not None:
-            # One-hot products instead of a gather: their gradient is no scatter.
+            # One-hot products instead of a gather, whose gradient is a slow scatter.
             select = sight.select.astype(query.dtype)
             key, value = (
                 jnp.einsum("brq,bqsKH->brsKH", select, x) for x in (key, value)
@@ -121,11 +125,13 @@ def attend(
         masks = [mask for mask in (sight.mask, close) if mask is not None]
         if masks:
             mask = functools.reduce(jnp.logical_and, masks)
+            # [*segment axes, s] -> [*segment axes, 1 (per head axis), s]
             mask = mask[(..., *(None,) * len(groups), slice(None))]
             product = jnp.where(mask, product, _HIDDEN)
         logits.append(product)
         values.append(value)
     peak = functools.reduce(jnp.maximum, [x.max(-1, keepdims=True) for x in logits])
+    # The result does not depend on the peak: stop_gradient saves its backward pass.
     weights = [jnp.exp(x - lax.stop_gradient(peak)) for x in logits]
     total = sum(w.sum(-1, keepdims=True) for w in weights)
     seen: Any = sum(
@@ -137,4 +143,5 @@ def attend(
         )
         for sight, weight, value in zip(segment.sight, weights, values)
     )
+    # Normalise in float32 after the sum over all key sets.
     return (seen / total).astype(query.dtype).reshape(query.shape)

@@ -1,4 +1,4 @@
-"""The decoder: Gemma's transformer over segments, with big_vision's parameter tree.
+"""Gemma 1 and 2 decoder over segments, with big_vision's parameter tree.
 
 Letters of an einsum: K key heads, N query heads, H head width, D width, F hidden
 width. Depth is the leading axis of every parameter under `layers`.
@@ -8,11 +8,11 @@ by H^-0.5 after RoPE, softmax in float32, gated tanh-GELU, tied embeddings whose
 inputs are multiplied by sqrt(D). Gemma 2 ("Gemma 2: Improving Open Language Models at
 a Practical Size") is the same with soft-capped logits and two more norms per layer.
 
-Gemma 2's text models let every other layer see only the last 4,096 tokens. Here every
-layer sees everything, as in big_vision, which trained PaliGemma 2. `transformers`
-exempts the prompt from the window, so up to the first answer token both give the same
-at any length, and beyond it in sequences of at most 4,096 tokens: only the later
-answer tokens at 896 px (4,096 image tokens and more) may differ from it.
+Gemma 2's text models have a sliding window of 4,096 tokens in every other layer. Here
+all layers are global, as in big_vision, which trained PaliGemma 2. `transformers`
+exempts the prompt from the window, so results agree up to the first answer token at any
+length, and beyond it in sequences of at most 4,096 tokens: only later answer tokens at
+896 px (4,096 image tokens) may differ from it.
 """
 
 from typing import Any, NamedTuple
@@ -48,12 +48,12 @@ from swm_jax.models.layout import Layout
 
 
 class DecoderOutputs(NamedTuple):
-    """What a pass through the decoder gives.
+    """Outputs of a decoder pass, by segment name.
 
     Attributes:
-      hidden: normed last states of the segments that were to be read, by name.
-      cache: keys and values of the segments that were to be kept, by name.
-      middle: states of the segments asked for before layer depth // 2, by name.
+      hidden: final hidden states, after the last norm, of the segments in `read`.
+      cache: keys and values of the segments in `keep`, with a leading depth axis.
+      middle: hidden states before layer depth // 2 of the segments in `middle`.
     """
 
     hidden: dict[str, Float[Array, "... D"]]
@@ -62,11 +62,11 @@ class DecoderOutputs(NamedTuple):
 
 
 class View(NamedTuple):
-    """How the attention of a layer sees a layout.
+    """RoPE tables and window masks of one kind of layer (local or global).
 
     Attributes:
       tables: sine and cosine of RoPE for every segment, by name.
-      near: for every segment whose sight a window limits, what it leaves.
+      near: sliding-window masks, by segment name; empty without a window.
     """
 
     tables: dict[str, tuple[Array, Array]]
@@ -74,7 +74,7 @@ class View(NamedTuple):
 
 
 class Decoder(nn.Module):
-    """Gemma over a layout of segments."""
+    """Gemma decoder over a layout of segments."""
 
     config: ModelConfig
 
@@ -86,7 +86,7 @@ class Decoder(nn.Module):
 
     @staticmethod
     def weights(c: ModelConfig) -> dict[str, Any]:
-        """The parameters of a decoder of these sizes, as a tree of `Weight`s."""
+        """Parameter declarations of the decoder, as a tree of `Weight`s."""
         depth, width, head = c.depth, c.width, c.head_dim
         table = nn.initializers.variance_scaling(
             1.0, "fan_in", "normal", in_axis=1, out_axis=0
@@ -118,7 +118,7 @@ class Decoder(nn.Module):
         }
 
     def views(self, layout: Layout) -> tuple[View, ...]:
-        """The view of each kind of layer; here all layers are of one kind."""
+        """The view of each kind of layer; Gemma 1 and 2 have one kind."""
         tables = {
             name: rope_table(segment.positions, self.config.head_dim)
             for name, segment in layout.items()
@@ -126,26 +126,26 @@ class Decoder(nn.Module):
         return (View(tables, {}),)
 
     def kinds(self) -> tuple[int, ...]:
-        """For every layer the index of its view."""
+        """Index into `views` for every layer."""
         return (0,) * self.config.depth
 
     @staticmethod
     def turn(attn: dict, name: str, x: Float[Array, "... N H"], table):
-        """Queries or keys, turned to their positions.
+        """Applies RoPE to queries or keys.
 
         Args:
-          attn: parameters of the attention.
+          attn: attention parameters of the layer, for subclasses that normalise.
           name: "query" or "key".
-          x: of one segment.
-          table: RoPE's.
+          x: queries or keys of one segment.
+          table: RoPE table of the segment.
         """
         return rope(x, table)
 
     def embed(self, tokens: Int[Array, "..."]) -> Float[Array, "... D"]:
         """Token embeddings, scaled by sqrt(width)."""
         table = self.embedder()["input_embedding"]
-        # Each device of `fsdp` looks up its columns for all the others, and the rows
-        # are exchanged: the table itself is not gathered.
+        # The table's columns are split over `fsdp`: each device looks up its columns of
+        # all tokens and the results are exchanged, instead of gathering the table.
         tokens = constrain(tokens, "replica")
         x = (table[tokens] * self.config.width**0.5).astype(self.config.dtype)
         return constrain(x, "replica", *(None,) * (x.ndim - 2), "columns")
@@ -160,7 +160,7 @@ class Decoder(nn.Module):
     def unembed_answers(
         self, x: Float[Array, "b c h q D"], answer_ids: Int[Array, "b q C"]
     ) -> Float[Array, "b c h q C"]:
-        """Logits of each question's answers only, float32."""
+        """Logits over each question's answer set, float32."""
         rows = cast(self.embedder()["input_embedding"][answer_ids], x.dtype)
         logits = jnp.einsum("bchqd,bqCd->bchqC", x, rows).astype(jnp.float32)
         return softcap(logits, self.config.final_softcap)
@@ -177,14 +177,14 @@ class Decoder(nn.Module):
 
         Args:
           layout: segments by name.
-          cache: keys and values of segments that ran before, by name, with a
-            leading depth axis.
-          read: segments whose last hidden states are wanted.
-          keep: segments whose keys and values are wanted.
-          middle: segments whose states half way up are wanted.
+          cache: keys and values of earlier segments, by name, with a leading depth
+            axis.
+          read: segments whose final hidden states are returned.
+          keep: segments whose keys and values are returned.
+          middle: segments whose hidden states before layer depth // 2 are returned.
         """
         c, cache = self.config, cache or {}
-        # The last layer's states are joined and split in one order, the layout's.
+        # In the layout's order, in which the last layer's states are joined and split.
         read = tuple(name for name in layout if name in read)
         params = self.layers()
         views, kinds = self.views(layout), self.kinds()
@@ -211,13 +211,15 @@ class Decoder(nn.Module):
 
             xs = (params, cache, jnp.array(kinds))
             x, (kept, states) = lax.scan(step, x, xs)
+            # The scan stacks the states before every layer; keep those of one.
             states = jax.tree.map(lambda s: s[c.depth // 2], states)
         else:
             kept, caches = [], split_layers(cache) if cache else [{}] * c.depth
             for i, (slice_, cached) in enumerate(zip(split_layers(params), caches)):
                 if i == c.depth // 2:
                     states = split(x, layout, shared, middle)
-                # What nobody reads needs no state after the last layer.
+                # In the last layer, segments that are not read need keys and values
+                # only.
                 update = read if i == c.depth - 1 else tuple(layout)
                 x, keys = layer(update)(slice_, x, cached, kinds[i])
                 kept.append({name: keys[name] for name in keep})
@@ -230,7 +232,7 @@ class Decoder(nn.Module):
 
 
 def _choose(views: tuple[View, ...], kind: int | Int[Array, ""]) -> View:
-    """The view of a kind of layer, which is only known at run time in a scan."""
+    """The view of a layer's kind; a dynamic index inside `lax.scan`."""
     if len(views) == 1 or isinstance(kind, int):
         return views[0 if len(views) == 1 else kind]
     pick = lambda *each: jnp.stack(jnp.broadcast_arrays(*each))[kind]
@@ -238,19 +240,19 @@ def _choose(views: tuple[View, ...], kind: int | Int[Array, ""]) -> View:
 
 
 def _layer(params, x, cached, layout: Layout, view: View, turn, c: ModelConfig, update):
-    """One layer; every product with a weight runs over all segments at once.
+    """One decoder layer; products with weights run over all segments at once.
 
     Args:
       params: of the layer.
-      x: states of all segments, joined.
-      cached: keys and values of segments that ran before.
-      layout, view: the segments, and how this layer sees them.
-      turn: puts queries and keys at their positions (`Decoder.turn`).
-      c: the model's sizes.
-      update: segments that get new states.
+      x: hidden states of all segments, joined.
+      cached: keys and values of earlier segments.
+      layout, view: the segments, with RoPE tables and window masks of this layer.
+      turn: applies RoPE (`Decoder.turn`).
+      c: model config.
+      update: segments whose hidden states are computed.
 
     Returns:
-      The joined states of `update`, and the keys and values of all segments.
+      The joined hidden states of `update`, and the keys and values of all segments.
     """
     attn, mlp = cast(params["attn"], c.dtype), cast(params["mlp"], c.dtype)
     shared = shared_axes(layout)
@@ -263,7 +265,7 @@ def _layer(params, x, cached, layout: Layout, view: View, turn, c: ModelConfig, 
     turned = lambda name, which, x: turn(params["attn"], which, x, view.tables[name])
     keys = {name: (turned(name, "key", key[name]), value[name]) for name in layout}
     keys = {**cached, **keys}
-    if len(update) < len(layout):
+    if len(update) < len(layout):  # the last layer, pruned
         if not update:
             return None, keys
         x, normed = (
@@ -274,6 +276,7 @@ def _layer(params, x, cached, layout: Layout, view: View, turn, c: ModelConfig, 
     query = lay(layout, shared, query, "heads")
     seen = {}
     for name, rows in split(query, layout, shared).items():
+        # Scaled after RoPE, as published.
         rows = turned(name, "query", rows) * (c.query_width or c.head_dim) ** -0.5
         near = view.near.get(name)
         seen[name] = attend(layout[name], rows, keys, c.attention_softcap, near)

@@ -1,10 +1,10 @@
 """Gemma 3: a decoder of local and global layers, and SigLIP with pooled tokens.
 
-As Gemma 2, with three differences. Queries and keys are normed per head (RMSNorm)
-before RoPE, in place of soft-capped logits. Five of six layers are local: they see
-the last `window` positions only, with RoPE of base 10,000; the sixth is global and
-has a larger base, its positions divided by `rope_scale`. Patch features are averaged
-over squares of the image and normed before they are projected, without a bias.
+Differences from Gemma 2: queries and keys are normalised per head (RMSNorm) before
+RoPE, instead of soft-capped logits. Five of six layers are local, with a sliding window
+and RoPE base 10,000; the sixth is global, with a larger base and positions divided by
+`rope_scale`. Patch features are average-pooled and normalised before a projection
+without bias.
 Source: "Gemma 3 Technical Report".
 """
 
@@ -24,18 +24,18 @@ from swm_jax.models.layout import Layout
 
 
 class Decoder(gemma.Decoder):
-    """Gemma 3 over a layout of segments."""
+    """Gemma 3 decoder over a layout of segments."""
 
     @staticmethod
     def weights(c: ModelConfig) -> dict[str, Any]:
-        """Gemma 2's parameters and the norms of queries and keys."""
+        """Gemma 2's parameters and the scales of the query and key norms."""
         tree = gemma.Decoder.weights(c)
         norm = {"scale": Weight((c.depth, c.head_dim), init=zeros)}
         tree["layers"]["attn"] |= {"query_norm": norm, "key_norm": norm}
         return tree
 
     def views(self, layout: Layout) -> tuple[gemma.View, ...]:
-        """What local layers see, and global ones."""
+        """Views of local (0) and global (1) layers."""
         c = self.config
         tables = lambda *rope: {
             name: rope_table(segment.positions, c.head_dim, *rope)
@@ -44,6 +44,7 @@ class Decoder(gemma.Decoder):
         near = {}
         if c.window:
             near = {name: within(each, c.window) for name, each in layout.items()}
+        # Masks of ones for global layers: `lax.scan` needs one structure for all.
         return (
             gemma.View(tables(), near),
             gemma.View(
@@ -52,18 +53,18 @@ class Decoder(gemma.Decoder):
         )
 
     def kinds(self) -> tuple[int, ...]:
-        """1 for global layers, 0 for local ones."""
+        """View index per layer: 1 for global layers, 0 for local ones."""
         c = self.config
         return tuple(int(i % c.global_every == 0) for i in range(1, c.depth + 1))
 
     @staticmethod
     def turn(attn: dict, name: str, x: Float[Array, "... N H"], table):
-        """Normed queries or keys, turned to their positions."""
+        """Normalises queries or keys per head, then applies RoPE."""
         return rope(rms_norm(attn[f"{name}_norm"]["scale"], x), table)
 
 
 class ImageTower(siglip.ImageTower):
-    """SigLIP whose image tokens stand for squares of `pool` x `pool` patches."""
+    """SigLIP with one image token per square of `pool` x `pool` patches."""
 
     def setup(self):
         super().setup()
@@ -78,7 +79,7 @@ class ImageTower(siglip.ImageTower):
         return tree
 
     def project(self, features: Float[Array, "B P D"]) -> Float[Array, "B I W"]:
-        """Decoder inputs of normed patch features."""
+        """Pools, normalises and projects patch features to decoder inputs."""
         c, batch = self.config, features.shape[0]
         side = c.image_size // c.patch_size // c.pool
         squares = features.reshape(batch, side, c.pool, side, c.pool, -1)

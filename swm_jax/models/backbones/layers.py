@@ -1,4 +1,4 @@
-"""Norms, RoPE and the loop over layers, shared by all towers and decoders.
+"""Norms, RoPE and the loop over layers, for all image towers and decoders.
 
 Parameters of all layers of a tower are stacked on a leading depth axis, as
 big_vision's scanned models store them; a layer is a pure function of its slice.
@@ -35,6 +35,7 @@ def rms_norm(
     """RMSNorm with eps 1e-6 that multiplies by (1 + scale), in float32."""
     y = x.astype(jnp.float32)
     y = y * lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + 1e-6)
+    # Gemma stores scale - 1; cast back only after the product, as published.
     return (y * (1.0 + scale)).astype(x.dtype)
 
 
@@ -49,16 +50,18 @@ def rope_table(
     Args:
       positions: of the tokens.
       width: of a head.
-      base: the slowest pair turns by about 1 / base per position.
+      base: pair i rotates by base^(-2 i / width) per position.
       scale: positions are divided by it (linear scaling to longer contexts).
     """
     frequency = base ** -(jnp.arange(width // 2) * (2.0 / width)) / scale
+    # [..., 1, h]: the axis of size 1 broadcasts over heads. float32, because bfloat16
+    # cannot represent positions above 256 exactly.
     angle = positions[..., None, None].astype(jnp.float32) * frequency
     return jnp.sin(angle), jnp.cos(angle)
 
 
 def rope(x: Float[Array, "... N H"], table) -> Float[Array, "... N H"]:
-    """Turns (first half, second half) pairs of the last axis by their angles."""
+    """Rotates (first half, second half) pairs of the last axis, in float32."""
     sin, cos = table
     first, second = jnp.split(x.astype(jnp.float32), 2, -1)
     turned = [first * cos - second * sin, second * cos + first * sin]
@@ -66,20 +69,22 @@ def rope(x: Float[Array, "... N H"], table) -> Float[Array, "... N H"]:
 
 
 def split_layers(params: Any) -> list[Any]:
-    """The slices of a stacked tree (its gradient is one concatenation)."""
+    """The layers of a tree stacked on axis 0."""
     leaves, tree = jax.tree.flatten(params)
     depth = leaves[0].shape[0]
+    # One split, whose gradient is one concatenation; indexing would give a scatter per
+    # layer.
     parts = [[p[0] for p in lax.split(leaf, [1] * depth)] for leaf in leaves]
     return [jax.tree.unflatten(tree, layer) for layer in zip(*parts)]
 
 
 def rematerialised(layer: Callable, remat: str) -> Callable:
-    """The layer under the config's rematerialisation policy."""
+    """Wraps a layer in the rematerialisation policy of the config."""
     return layer if remat == "none" else jax.checkpoint(layer, policy=_POLICIES[remat])
 
 
 def run_layers(layer: Callable, params: Any, x: Any, config: ModelConfig) -> Any:
-    """x through every layer, scanned or unrolled."""
+    """Applies every layer to x, scanned or unrolled."""
     layer = rematerialised(layer, config.remat)
     if config.scan:
         return lax.scan(lambda x, p: (layer(p, x), None), x, params)[0]

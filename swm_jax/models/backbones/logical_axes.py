@@ -1,18 +1,18 @@
-"""Where activations lie on a mesh: logical names of their axes, and a hint to XLA.
+"""Sharding of activations by logical axis names.
 
-A model names axes, a mesh has others; `MESH_AXES` is the bridge. Under JAX's own mesh
-context (`jax.sharding.use_abstract_mesh`, `jax.set_mesh`) `constrain` tells the
-compiler; without a mesh, and on a mesh of one device, it does nothing at all.
+`MESH_AXES` maps the model's logical axes to mesh axes. Under JAX's mesh context
+(`jax.sharding.use_abstract_mesh`, `jax.set_mesh`) `constrain` adds a sharding
+constraint; without a mesh, or on a mesh of one device, it is a no-op.
 
     batch       images of a training batch, scenes of a replan
-    candidate   chunks of actions: takes the axes that the scenes left free
+    candidate   chunks of actions, on the mesh axes that the scenes leave free
     heads, mlp  query heads and hidden units (tensor parallelism)
-    kv_heads    key heads; a single one is whole everywhere
+    kv_heads    key heads; a single one is replicated
     vocab       rows of the embedding
     replica     a batch axis, while `columns`, a weight's width, are on other devices
 
-The axes of weights have letters (`backbones.weights`); `WEIGHT_AXES` names those that
-a mesh may split.
+`WEIGHT_AXES` maps the axis letters of weights (`backbones.weights`) to logical axes;
+other letters are never split.
 """
 
 import jax
@@ -41,14 +41,14 @@ ANY = PartitionSpec.UNCONSTRAINED
 
 
 def partition_spec(shape: tuple[int, ...], names: tuple, mesh) -> PartitionSpec:
-    """Mesh axes of an array with logical axes.
+    """Partition spec of an array with logical axes.
 
     Args:
       shape: of the array.
-      names: per axis a logical name, None for whole, or `ANY` for "the compiler
-        knows"; axes behind the last name are whole.
-      mesh: a `Mesh` or an abstract one. Each of its axes is used once, by the first
-        name that wants it and whose size it divides.
+      names: logical name per axis, None for replicated, or `ANY` for the compiler's
+        choice; axes after the last name are replicated.
+      mesh: a `Mesh` or an abstract one. Each of its axes is used at most once, by the
+        first name that maps to it and whose size it divides.
     """
     spec, used = [], set()
     for size, name in zip(shape, names):
@@ -67,7 +67,7 @@ def partition_spec(shape: tuple[int, ...], names: tuple, mesh) -> PartitionSpec:
 
 
 def constrain(x: Array, *names) -> Array:
-    """x, laid out on the mesh in context as `partition_spec` says."""
+    """Constrains x to `partition_spec` on the mesh in context, if any."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x

@@ -1,15 +1,14 @@
-"""LoRA: low-rank adapters beside a model's own parameters.
+"""LoRA: low-rank adapters.
 
 The adapter of a weight W is a pair of factors a and b of rank r; the model runs with
-W + (alpha / r) a b. Adapters are a tree of their own, under the same names, so that the
-model's tree stays big_vision's and its arrays are not touched: `apply({"params": base,
-"lora": adapters})`. b starts at zero: an adapted model begins as its base, bit for bit.
+W + (alpha / r) a b. Adapters are a separate tree with the same names, so the base tree
+stays big_vision's: `apply({"params": base, "lora": adapters})`. b starts at zero, so an
+adapted model initially equals its base bit by bit.
 Source: "LoRA: Low-Rank Adaptation of Large Language Models".
 
-A product of factors is added to its weight inside a layer, in float32, whatever the
-weight's axes are (`Weight.product`). That is exactly what the merged model computes,
-and with layers rematerialised neither the sum nor its gradient exists for more than
-one layer at a time. What LoRA saves here is memory: gradients and optimizer states.
+W + a b is computed inside each layer in float32 (`Weight.product`), exactly as in the
+merged model; with rematerialised layers the sum and its gradient exist for one layer at
+a time. LoRA saves memory here (gradients and optimizer states), not FLOPs.
 """
 
 import dataclasses
@@ -30,7 +29,7 @@ from swm_jax.models.backbones.weights import Adapted
 
 @dataclasses.dataclass(frozen=True)
 class LoraRule:
-    """Adapters for the matrices whose whole name matches a pattern.
+    """Rank and scale of the adapters of matrices whose full name matches a pattern.
 
     Attributes:
       pattern: regular expression of names such as "llm/layers/attn/q_einsum/w".
@@ -54,7 +53,7 @@ def lora_rules(entries: Iterable[Sequence]) -> tuple[LoraRule, ...]:
     """Rules from a config's list of (regex, {"rank": r, "alpha": alpha}).
 
     Raises:
-      ValueError: other fields, or numbers that make no adapter.
+      ValueError: other fields, or a rank or alpha out of range.
     """
     rules = []
     for pattern, fields in entries:
@@ -68,7 +67,7 @@ def lora_rules(entries: Iterable[Sequence]) -> tuple[LoraRule, ...]:
 
 
 def first_match(patterns: Iterable[str], name: str) -> int | None:
-    """Index of the first pattern that matches a whole name, big_vision's rule."""
+    """Index of the first pattern that matches the full name (big_vision's rule)."""
     for i, pattern in enumerate(patterns):
         if re.fullmatch(pattern, name):
             return i
@@ -95,16 +94,16 @@ def check_patterns(what: str, patterns: Iterable[str], names: Sequence[str]) -> 
 def init_adapters(
     key: PRNGKeyArray, params: Mapping, rules: Sequence[LoraRule]
 ) -> dict[str, Any]:
-    """Fresh adapters of every matrix that a rule matches; the first match counts.
+    """Initial adapters of every matrix matched by a rule; the first match counts.
 
     Args:
-      key: an adapter depends on it and on its own name and shape only.
+      key: random key.
       params: the model's tree, arrays or shape structs.
-      rules: other parameters than matrices of a layer are passed over.
+      rules: parameters other than matrices of a layer are skipped.
 
     Returns:
-      The model's tree, thinned out, with `a` (normal, std fan-in^-0.5) and `b` (zero)
-      in place of each weight.
+      A subtree of the model's tree with `a` (normal, std fan-in^-0.5) and `b` (zero) in
+      place of each adapted weight.
 
     Raises:
       ValueError: a rule that matches no matrix.
@@ -122,6 +121,7 @@ def init_adapters(
             continue
         a, b = made[name].factor_shapes(rules[which].rank)
         fan_in = made[name].fan_in
+        # Key from the name: an adapter does not depend on which others there are.
         own = jax.random.fold_in(key, zlib.crc32(name.encode()))
         adapters[f"{name}/a"] = jax.random.normal(own, a) * fan_in**-0.5
         adapters[f"{name}/b"] = jnp.zeros(b)
@@ -129,7 +129,7 @@ def init_adapters(
 
 
 def scale_adapters(adapters: Mapping, rules: Sequence[LoraRule]) -> dict[str, Any]:
-    """Adapters as the model takes them: b multiplied by its rule's alpha / rank."""
+    """Adapters for `apply`: b multiplied by its rule's alpha / rank."""
     flat: dict[str, Any] = flatten_dict(dict(adapters), sep="/")
     patterns = [rule.pattern for rule in rules]
     for name in flat:
@@ -144,12 +144,12 @@ def scale_adapters(adapters: Mapping, rules: Sequence[LoraRule]) -> dict[str, An
 def merge_adapters(
     params: Mapping, adapters: Mapping, rules: Sequence[LoraRule]
 ) -> dict[str, Any]:
-    """The model's tree with every adapter added to its weight.
+    """The model's tree with every adapter merged into its weight.
 
     Args:
-      params: the base, without adapters; not changed.
-      adapters: as trained, not scaled yet.
-      rules: those that they were made with.
+      params: the base tree.
+      adapters: as trained, before `scale_adapters`.
+      rules: the rules they were made with.
     """
     weights: dict[str, Any] = flatten_dict(dict(params), sep="/")
     factors: dict[str, Any] = flatten_dict(scale_adapters(adapters, rules), sep="/")

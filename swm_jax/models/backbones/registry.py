@@ -1,4 +1,4 @@
-"""Backbones by name, and what their modules declared about each parameter.
+"""Backbones by name, and the declarations (`Weight`) of their parameters.
 
 A backbone's modules are an image tower (`img` in the tree of parameters) and a
 decoder (`llm`), each with a static method `weights(config)` that returns its tree of
@@ -20,8 +20,8 @@ class Backbone(NamedTuple):
     """The two modules of a vision-language model.
 
     Attributes:
-      tower: images to decoder inputs.
-      decoder: runs over layouts of segments.
+      tower: module from images to decoder inputs.
+      decoder: module that runs layouts of segments.
     """
 
     tower: Any
@@ -42,8 +42,8 @@ def declared(name: str, shape: tuple[int, ...]) -> Weight:
       shape: of the parameter.
 
     Returns:
-      As declared; without axes for names that no backbone knows, such as adapters
-      and the heads of pre-training.
+      The declaration with this shape; without axes for names outside all backbones,
+      such as adapters and pre-training heads.
     """
     found = _by_name().get(name, Weight((), init=zeros))
     return dataclasses.replace(found, shape=tuple(shape))
@@ -51,7 +51,7 @@ def declared(name: str, shape: tuple[int, ...]) -> Weight:
 
 @functools.cache
 def _by_name() -> dict[str, Weight]:
-    """Every named parameter of every backbone; their shapes mean nothing here."""
+    """Declarations of all backbones' parameters by name, with placeholder shapes."""
     found: dict[str, Weight] = {}
     for backbone in BACKBONES.values():
         config = get_config("tiny", post_norms=True)
@@ -60,6 +60,7 @@ def _by_name() -> dict[str, Weight]:
             "llm": backbone.decoder.weights(config),
         }
         flat: dict[str, Any] = flatten_dict(tree, sep="/")
+        # Backbones share names; their declarations must agree.
         for name, new in flat.items():
             other = found.setdefault(name, new)
             if (other.axes, other.inputs) != (new.axes, new.inputs):

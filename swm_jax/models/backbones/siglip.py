@@ -1,4 +1,4 @@
-"""The image tower: SigLIP's vision transformer, with big_vision's parameter tree.
+"""SigLIP vision transformer, with big_vision's parameter tree.
 
 Axes: B images, P patches, D width, N heads, H head width. Depth is the leading axis
 of every parameter under `Transformer/encoderblock`.
@@ -22,7 +22,7 @@ from swm_jax.models.config import ModelConfig
 
 
 class ImageTower(nn.Module):
-    """Patches of an image as features, and projected to the decoder's width."""
+    """SigLIP encoder with a linear projection to the decoder's width."""
 
     config: ModelConfig
 
@@ -38,7 +38,7 @@ class ImageTower(nn.Module):
 
     @staticmethod
     def weights(c: ModelConfig) -> dict[str, Any]:
-        """The parameters of a tower of these sizes, as a tree of `Weight`s."""
+        """Parameter declarations of the tower, as a tree of `Weight`s."""
         width, normal = c.vision_width, nn.initializers.normal
         kernel = Weight(
             (c.patch_size, c.patch_size, 3, width),
@@ -60,14 +60,15 @@ class ImageTower(nn.Module):
     def __call__(
         self, image: Float[Array, "B h w 3"]
     ) -> tuple[Float[Array, "B N W"], Float[Array, "B P D"]]:
-        """Encodes images of the model's own size, values in [-1, 1].
+        """Encodes preprocessed images, values in [-1, 1].
 
         Returns:
-          Decoder inputs (width W of the decoder) and the normed patch features.
+          Decoder inputs (width W of the decoder) and the patch features after the
+          final norm.
         """
         c = self.config
         embedding, transformer = cast(self.embedding(), c.dtype), self.Transformer()
-        # A convolution whose stride is its size is a matrix product over patches.
+        # A convolution with stride = kernel size, written as a matrix product.
         patches = _to_patches(image, c.patch_size).astype(c.dtype)
         kernel = embedding["kernel"].reshape(-1, c.vision_width)
         x = patches @ kernel + embedding["bias"] + cast(self.pos_embedding, c.dtype)
@@ -78,7 +79,7 @@ class ImageTower(nn.Module):
         return self.project(features), features
 
     def project(self, features: Float[Array, "B P D"]) -> Float[Array, "B P W"]:
-        """Decoder inputs of normed patch features."""
+        """Projects patch features to decoder inputs."""
         head = cast(self.head(), features.dtype)
         return features @ head["kernel"] + head["bias"]
 
@@ -95,6 +96,7 @@ def _block(params, x: Float[Array, "B P D"], heads: int) -> Float[Array, "B P D"
     )
     query = query * (x.shape[-1] // heads) ** -0.5
     logits = jnp.einsum("bnqh,bnkh->bnqk", query, key).astype(jnp.float32)
+    # Softmax in float32, its weights in the model's dtype, as in the decoder.
     weights = jax.nn.softmax(logits).astype(x.dtype)
     seen = jnp.einsum("bnqk,bnkh->bnqh", weights, value)
     out = attention["out"]
@@ -108,11 +110,11 @@ def _block(params, x: Float[Array, "B P D"], heads: int) -> Float[Array, "B P D"
 
 
 def _to_patches(image: Float[Array, "B h w 3"], size: int) -> Float[Array, "B P X"]:
-    """Cuts images into rows of patches, pixels in the order of a conv kernel."""
+    """Cuts images into flattened patches, pixels in the order of a conv kernel."""
     batch, height, width, channels = image.shape
     rows, columns = height // size, width // size
     x = image.reshape(batch, rows, size, columns, size, channels)
-    x = x.transpose(0, 1, 3, 2, 4, 5)
+    x = x.transpose(0, 1, 3, 2, 4, 5)  # [B, rows, columns, y, x, channel]
     return x.reshape(batch, rows * columns, size * size * channels)
 
 

@@ -1,8 +1,8 @@
-"""Declared parameters: what a weight's axes are, said once, where the weight is made.
+"""Parameter declarations with named axes.
 
-A `Weight` gives every axis a letter and names those that a product sums over. From
-that follow its initial values, its LoRA factors, Muon's matrices and its default
-place on a mesh (`logical_axes.WEIGHT_AXES`):
+A `Weight` gives every axis a letter and lists the contracted ones. Initialisation, LoRA
+factor shapes, Muon's matrix dimensions and default sharding
+(`logical_axes.WEIGHT_AXES`) are derived from them:
 
     Weight((18, 8, 2048, 256), axes="LNDH", inputs="D")    # queries of Gemma 2B
 
@@ -13,8 +13,9 @@ Letters:
     H width of a head               V pieces of the vocabulary
     I, O input and output of a projection between towers
 
-A weight without axes (norm, bias, positions, the ends of a network) has neither
-factors nor a place of its own, and AdamW moves it where Muon moves the matrices.
+A weight without axes (norm, bias, position embedding, input and output layers) has no
+LoRA factors and no default sharding, and is updated by AdamW where Muon updates the
+matrices.
 """
 
 import dataclasses
@@ -36,18 +37,18 @@ _SCALINGS: dict[str, tuple[Any, Any]] = {
     "fan_in": ("fan_in", "truncated_normal"),
     "xavier": ("fan_avg", "uniform"),
 }
-_STACKED = "LS"  # each index of these axes is a matrix of its own
+_STACKED = "LS"  # batch axes: each index is a separate matrix
 
 
 @dataclasses.dataclass(frozen=True)
 class Weight:
-    """One parameter.
+    """Declaration of one parameter.
 
     Attributes:
       shape: of the array.
       axes: a letter per axis; "" for a parameter that is no matrix.
-      inputs: letters of the axes that its product sums over, in the array's order;
-        "" for no matrix.
+      inputs: letters of the contracted axes, in the array's order; "" for a parameter
+        that is no matrix of a layer.
       init: "fan_in" (variance 1 / inputs, truncated normal), "xavier" (uniform, of
         inputs and outputs) or an initializer.
     """
@@ -65,12 +66,12 @@ class Weight:
 
     @property
     def outputs(self) -> str:
-        """Letters of the axes that its product brings in."""
+        """Letters of the output axes: neither contracted nor stacked."""
         return "".join(a for a in self.axes if a not in self.inputs + _STACKED)
 
     @property
     def fan_in(self) -> int:
-        """Numbers that each output of the product sums over."""
+        """Product of the sizes of the contracted axes."""
         return math.prod(self.shape[i] for i in self.places(self.inputs))
 
     def places(self, letters: str) -> tuple[int, ...]:
@@ -79,9 +80,10 @@ class Weight:
 
     @property
     def initializer(self) -> Callable:
-        """(key, shape, dtype) -> initial values."""
+        """Flax initializer, (key, shape, dtype) -> initial values."""
         if callable(self.init):
             return self.init
+        # Stacked axes are batch axes: they do not count in the fan.
         axes = map(self.places, (self.inputs, self.outputs, _STACKED))
         return nn.initializers.variance_scaling(1.0, *_SCALINGS[self.init], *axes)
 
@@ -105,12 +107,12 @@ class Weight:
 
 
 class Adapted(struct.PyTreeNode):
-    """A weight with its adapter, as a layer finds it among its parameters.
+    """A weight with its LoRA adapter.
 
     Attributes:
       weight: W.
-      a, b: the factors, alpha / rank in one of them already.
-      product: the einsum that multiplies them to W's axes.
+      a, b: the factors, already scaled by alpha / rank.
+      product: einsum of a and b that gives W's axes.
     """
 
     weight: Float[Array, "..."]
@@ -124,10 +126,10 @@ class Adapted(struct.PyTreeNode):
 
 
 class Params(nn.Module):
-    """Makes the parameters of a nested dict of `Weight`s and returns their values.
+    """Flax module that creates the parameters of a nested dict of `Weight`s.
 
-    A weight for which the collection `lora` has an adapter comes with it; `cast`
-    merges them.
+    Called, it returns their values; a weight with an adapter in the collection `lora`
+    as an `Adapted`, which `cast` merges.
     """
 
     weights: Any
@@ -148,7 +150,7 @@ class Params(nn.Module):
 
 
 def cast(tree: Any, dtype: Any) -> Any:
-    """The tree in the dtype of the computation, adapters merged into their weights."""
+    """Merges adapters (in the parameters' dtype), then casts the tree to `dtype`."""
     adapted = lambda x: isinstance(x, Adapted)
     plain = lambda x: x.merged() if adapted(x) else x
     return jax.tree.map(lambda x: plain(x).astype(dtype), tree, is_leaf=adapted)

@@ -1,8 +1,7 @@
-"""From goals, which people write, to arrays, which world models read.
+"""Conversion of goals and questions to padded arrays.
 
-Scenes planned together may ask different questions; all get the same number Q, the
-shorter lists padded with a repeated question of weight 0, so that nothing recompiles
-when goals change.
+All scenes of a batch have Q questions: shorter lists repeat their last question with
+weight 0, so that other goals do not recompile.
 
 Axes: S scenes, Q questions, T tokens of a padded question, C answers, L tokens of a
 padded answer.
@@ -31,16 +30,16 @@ def question_batch(
 
     Args:
       questions: S lists; shorter ones repeat their last question.
-      tokenizer: None leaves `tokens` empty (T = 1), which is enough for a simulator.
+      tokenizer: None gives masked dummy `tokens` (T = 1), for the simulator.
       length: T, the model's `max_question_tokens`; needed with a tokenizer.
-      count: Q, at least the longest list; None takes exactly that.
-      answer_sets: the words to choose from, one tuple per question; None for those of
-        the question's type. Shorter sets repeat their last answer up to C, the longest.
-        Answers may have several tokens; those of a set in which any has end with eos.
+      count: Q, at least the longest list; None takes its length.
+      answer_sets: one tuple of answers per question; None for those of the question's
+        type. Shorter sets repeat their last answer up to C. If any answer of a set has
+        several tokens, all of the set end with eos.
 
     Raises:
-      ValueError: no scenes, a scene without questions, or more than `count`; words
-        that the tokenizer does not know.
+      ValueError: no scenes, a scene without questions, or with more than `count`;
+        words unknown to the tokenizer.
     """
     sizes = [len(each) for each in questions]
     if not sizes or min(sizes) == 0:
@@ -63,6 +62,7 @@ def question_batch(
     else:
         if length is None:
             raise ValueError("a tokenizer needs the length of a padded question")
+        # Many scenes share questions: each distinct text is tokenised once.
         texts = [q.text for each in padded for q in each]
         distinct = sorted(set(texts))
         tokens, mask = map(np.asarray, tokenizer.encode_batch(distinct, length))
@@ -97,12 +97,13 @@ def goal_batch(
     wide = batch.type_id.shape[1]
     answers = np.zeros((len(goals), wide), np.int32)
     weights = np.zeros((len(goals), wide), np.float32)
+    # Padding questions keep weight 0.
     for s, goal in enumerate(goals):
         answers[s, : len(goal.questions)] = np.asarray(goal.answers)
         weights[s, : len(goal.questions)] = np.asarray(goal.weights)
     sizes = np.array([[len(words) for words in _pad(each, wide)] for each in sets])
     widest = batch.answer_ids.shape[2]
-    # One size for all, as with yes and no, needs no mask.
+    # Answer sets of one size, such as yes and no, need no mask.
     offered = None
     if (sizes != widest).any():
         offered = np.arange(widest) < sizes[..., None]

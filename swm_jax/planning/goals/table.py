@@ -1,8 +1,8 @@
-"""Goals of many scenes as arrays, and which part of them counts now.
+"""Goals of a batch of scenes as arrays, and selection of the current option.
 
-Host and device loops share this: a goal is laid out once, and what to plan for follows
-from answers about the present by arithmetic that may be traced. A `Goal` is one option,
-a `ConditionalGoal` several, a `StagedGoal` those of its stages.
+Used by host and device episode loops: goals are converted once, and the option to plan
+for is computed from answers about the present in traceable arithmetic. A `Goal` is one
+option, a `ConditionalGoal` several, a `StagedGoal` those of its stages.
 
 Axes: S scenes or episodes, P questions about the present, O options, G stages, Q
 questions of an option.
@@ -36,19 +36,19 @@ from swm_jax.questions.goal import Goal
 
 
 class GoalTable(struct.PyTreeNode):
-    """Everything that S scenes may come to aim at.
+    """Options, stages and conditions of S goals.
 
     Attributes:
       questions: of every option, [S, O, Q, ...].
-      goal: what each option wants to hear, [S, O, Q].
-      present: questions about the present [S, P, ...]; None if no goal asks any.
-      enter, leave: float32[S, G], logits of yes to question g about the present above
-        which stage g ends, and below which it begins again.
-      latch: bool[S], stages never begin again.
+      goal: desired answers and weights of every option, [S, O, Q].
+      present: questions about the present [S, P, ...]; None without any.
+      enter, leave: float32[S, G], thresholds on the logit of yes to present question g:
+        stage g ends above `enter` and begins again below `leave`.
+      latch: bool[S], True: stages never begin again.
       last: int32[S], index of the last stage.
-      first: int32[S, G], first option of each stage.
-      asked: int32[S, G], first of the present questions that choose among the options
-        of a stage; -1 where the stage has one option.
+      first: int32[S, G], index of the first option of each stage.
+      asked: int32[S, G], index of the first present question that selects among the
+        options of a stage; -1 for stages of one option.
       chooser: int32[S, G], index into `choosers`; 0 where the stage has one option.
       choosers: the `ConditionalGoal.scores` of the goals, each with its number of
         questions.
@@ -75,11 +75,12 @@ def goal_table(
     options: int = 1,
     count: int | None = None,
 ) -> GoalTable:
-    """Arrays of one goal per scene, on the host.
+    """Builds the table of one goal per scene, on the host.
 
     Args:
+      goals: S goals.
       tokenizer, length, count: as for `goal_batch`.
-      options: O at least, so that tables of other goals have the same shape.
+      options: minimum of O, so that tables of other goals have the same shape.
 
     Raises:
       ValueError: a goal of another kind, or as `goal_batch`.
@@ -98,6 +99,7 @@ def goal_table(
     split = lambda x: np.asarray(x).reshape(len(goals), options, *np.shape(x)[1:])
     questions, arrays = jax.tree.map(split, batch)
     asked = [present_of(goal) for goal in goals]
+    # Scenes without present questions get another scene's; the answers are not used.
     filler = next(filter(None, asked), None)
     present = None
     if filler:
@@ -131,20 +133,25 @@ def goal_table(
 def choose(
     table: GoalTable, margins: Float[Array, "S P"], stage: Int[Array, " S"]
 ) -> tuple[Int[Array, " S"], Int[Array, " S"]]:
-    """The option to plan for, and the stage it belongs to.
+    """Selects stage and option of each scene from answers about the present.
 
-    Answers that are NaN end no stage and take none back, and count as undecided (0)
-    among options.
+    NaN answers leave the stage unchanged, and count as 0 (undecided) among options.
 
     Args:
+      table: from `goal_table`.
       margins: logit of yes minus logit of no of every present question.
-      stage: of the replan before, 0 in the beginning.
+      stage: stage at the previous replan, initially 0.
+
+    Returns:
+      Option, stage.
     """
     stages = table.first.shape[1]
     ends = margins[:, : stages - 1]  # questions that end stages come first
     ends = jnp.pad(ends, ((0, 0), (0, stages - ends.shape[1])), constant_values=jnp.nan)
     each = jnp.arange(stages)
     stage = jnp.clip(stage, 0, table.last)
+    # The first earlier stage that fell back, else the first one from the current stage
+    # on that has not ended. Comparisons with NaN are False in both.
     undone = (each < stage[:, None]) & (ends < table.leave) & ~table.latch[:, None]
     goes_on = (ends > table.enter) & (each < table.last[:, None])
     stays = (each >= stage[:, None]) & ~goes_on
@@ -167,7 +174,7 @@ def aim(table: GoalTable, option: Int[Array, " S"]) -> tuple[QuestionBatch, Goal
 
 @dataclasses.dataclass(frozen=True)
 class CompiledGoals:
-    """Goals of S scenes with their table.
+    """Goals of S scenes and their arrays.
 
     Attributes:
       goals: S goals.
@@ -178,7 +185,7 @@ class CompiledGoals:
     table: GoalTable
 
     def rows(self, index: Indices) -> "CompiledGoals":
-        """The goals of some of the scenes, in arrays of the same size."""
+        """Selects scenes; all axes but S keep their size."""
         rows = np.asarray(index)
         table = jax.tree.map(lambda x: np.asarray(x)[rows], self.table)
         return CompiledGoals(tuple(self.goals[i] for i in rows), table)
@@ -199,7 +206,7 @@ def compile_goals(goals: Sequence[AnyGoal], *words: Any, **sizes: Any) -> Compil
 
 
 def _row(goal: AnyGoal, choosers: dict[tuple[Callable, int], int]) -> dict[str, list]:
-    """What one goal puts into the table; numbers its choosers."""
+    """Table row of one goal; registers its score functions in `choosers`."""
     stages = stages_of(goal)
     logit = lambda p: math.log(p / (1 - p))
     row = {
@@ -209,6 +216,7 @@ def _row(goal: AnyGoal, choosers: dict[tuple[Callable, int], int]) -> dict[str, 
         "asked": [],
         "chooser": [],
     }
+    # Present questions: one per stage end first, then those that select options.
     option, question = 0, len(stages) - 1
     for stage in stages:
         row["first"].append(option)

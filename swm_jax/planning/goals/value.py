@@ -1,15 +1,16 @@
-"""Value of an action chunk: how likely are the desired answers, and how soon?
+"""Value of an action chunk: weighted scores of the desired answers over time.
 
     value = sum over questions i and sub-chunks k of w_i * score(desired answer_i at k)
 
 Source: Semantic World Models (arXiv 2510.19818), where the score is the probability.
-A probability that is nearly 0 or 1 ranks candidates by rounding errors, so three
-more scores with the same ranking per question are offered:
+Saturated probabilities rank candidates by rounding errors, so there are three more
+scores with the same ranking per question:
 
     probability      p                        published
-    log_probability  log p                    linear while wrong, flat once right
+    log_probability  log p                    linear for low p, saturates at p = 1
     margin           logit - logsumexp(other logits)
-    tanh_margin      tanh(margin / scale)     flat at both ends: no question dominates
+    tanh_margin      tanh(margin / scale)     saturates at both ends, which bounds the
+                                              influence of each question
 
 Axes: S scenes, N candidates, H actions of a chunk, A action width, K horizons,
 Q questions, C answers of the answer set.
@@ -32,13 +33,13 @@ SCORES: tuple[str, ...] = get_args(Score)
 
 
 class GoalArrays(struct.PyTreeNode):
-    """What the planner wants to hear, one row per scene.
+    """Desired answers and weights of each scene's goal.
 
     Attributes:
       answers: int32[S, Q], index of the desired answer of each question.
-      weights: float32[S, Q]; 0 on padding questions, at least one not zero per scene.
-      offered: bool[S, Q, C], False where an answer only fills up the array because
-        another question has more of them; None if all count.
+      weights: float32[S, Q]; 0 on padding questions, at least one nonzero per scene.
+      offered: bool[S, Q, C], False on padding answers (questions with fewer than C
+        answers); None without padding.
     """
 
     answers: Int[Array, "S Q"]
@@ -50,7 +51,7 @@ def check_goal(goal: GoalArrays, choices: int) -> None:
     """Raises a one-line ValueError if `goal` cannot rank candidates.
 
     Args:
-      goal: of which only shapes are checked while it is traced.
+      goal: the goal; if traced, only its shapes are checked.
       choices: C.
     """
     if goal.answers.ndim != 2 or goal.answers.shape != goal.weights.shape:
@@ -65,7 +66,7 @@ def check_goal(goal: GoalArrays, choices: int) -> None:
     answers, weights = np.asarray(goal.answers), np.asarray(goal.weights)
     if (wrong := (answers < 0) | (answers >= choices)).any():
         raise ValueError(
-            f"a goal desires the answer {answers[wrong][0]}, expected 0 to "
+            f"a desired answer of the goal is {answers[wrong][0]}, expected 0 to "
             f"{choices - 1}"
         )
     if not np.isfinite(weights).all():
@@ -91,12 +92,14 @@ def desired_scores(
     """Score of the desired answer to every question at every horizon.
 
     Args:
+      world_model, context, actions, horizons, normalise: as in `WorldModel`.
+      answers, offered: see `GoalArrays`.
+      score: one of `SCORES`.
       scale: margin, in logits, at which `tanh_margin` begins to saturate.
-      offered: see `GoalArrays`.
 
     Raises:
-      ValueError: `score` is unknown, or the world model knows another number of
-        answers than the goal offers.
+      ValueError: unknown `score`, or different numbers of answers in world model and
+        goal.
     """
     if score not in SCORES:
         raise ValueError(f"unknown score {score!r}, expected one of {SCORES}")
@@ -104,7 +107,7 @@ def desired_scores(
         log_probs = world_model.answer_log_probs(context, actions, horizons, normalise)
         desired = _pick(log_probs, answers)
         if offered is not None and normalise == "answers":
-            # Answers that fill up the array took a share; give it back.
+            # Renormalise over the real answers, without the padding answers.
             left = _without(log_probs, ~_over(offered, log_probs))
             desired = desired - jax.nn.logsumexp(left, -1)
         return jnp.exp(desired) if score == "probability" else desired
@@ -120,20 +123,20 @@ def desired_scores(
 def chunk_value(
     scores: Float[Array, "S N K Q"], weights: Float[Array, "S Q"]
 ) -> tuple[Float[Array, "S N"], Bool[Array, "S N"]]:
-    """Weighted sum over questions and sub-chunks.
+    """Weighted sum of scores over questions and sub-chunks.
 
-    Later sub-chunks repeat earlier success, so a goal reached early counts K times:
-    that is what makes the planner hurry.
+    A goal reached by the first sub-chunk counts at all K horizons, which favours fast
+    plans.
 
     Returns:
-      values, -inf where a score that counts is NaN or an infinity; and a mask of
+      Values, -inf where a score with nonzero weight is NaN or infinite; and a mask of
       those candidates.
     """
     counts = (weights != 0)[:, None, None]
     bad = unusable_answers(scores, weights).any(-1)
     heard = jnp.where(counts, scores, 0.0).sum(2)
-    # One question after the other: those of weight zero that fill up a batch then
-    # change no bit of the sum, and an episode is the same beside any others.
+    # Summed question by question: padding questions of weight zero then do not change a
+    # bit of the sum, so an episode is the same in any batch.
     values = jnp.zeros(heard.shape[:2])
     for q in range(weights.shape[1]):
         values += weights[:, None, q] * heard[..., q]
@@ -143,12 +146,12 @@ def chunk_value(
 def unusable_answers(
     scores: Float[Array, "S N K Q"], weights: Float[Array, "S Q"]
 ) -> Bool[Array, "S N Q"]:
-    """Questions that count and whose score is NaN or an infinity at some horizon."""
+    """Questions of nonzero weight with a NaN or infinite score at some horizon."""
     return ~jnp.isfinite(scores).all(2) & (weights != 0)[:, None]
 
 
 def _over(offered, x):
-    """`offered` over the axes [S, N, K, Q, C] of `x`."""
+    """`offered`, broadcastable to the axes [S, N, K, Q, C] of `x`."""
     if offered.shape[-1] != x.shape[-1]:
         raise ValueError(
             f"the world model chooses among {x.shape[-1]} answers, the goal offers "
@@ -158,11 +161,12 @@ def _over(offered, x):
 
 
 def _without(x, mask):
-    """Minus infinity where `mask`."""
+    """x with -inf where `mask` is True."""
     return jnp.where(mask, -jnp.inf, x)
 
 
 def _pick(x: Float[Array, "S N K Q C"], answers: Int[Array, "S Q"]) -> jax.Array:
-    """x[s, n, k, q, answers[s, q]], as a gather, so that an infinity stays alone."""
+    """x[s, n, k, q, answers[s, q]]."""
+    # A gather: a one-hot product would turn another answer's infinity into NaN.
     index = jnp.broadcast_to(answers[:, None, None, :, None], (*x.shape[:-1], 1))
     return jnp.take_along_axis(x, index, -1)[..., 0]

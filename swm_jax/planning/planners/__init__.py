@@ -1,15 +1,15 @@
-"""The planners by name, gathered from the modules of this folder.
+"""Planners by name, collected from the modules of this folder.
 
-random           draws actions and asks nobody, the lower bound
-random_shooting  many uniform chunks, the best one
-best_of_n        one population, the best of it
-best_of_proposals  the same over what a base policy proposes, and nothing else
-mppi, cem        populations fitted to the last one's values
-icem             CEM with the tricks of Pinneri et al. (2020), at their settings
-gradient         several starts climb the logit margin
-hybrid           CEM, then the best few climb
+random             random actions, the lower bound
+random_shooting    best of one population of uniform chunks
+best_of_n          best of one population of coloured noise and strokes
+best_of_proposals  best of one population of base-policy proposals and noise around them
+mppi, cem          iterated populations, see `sampling`
+icem               CEM with the additions and settings of Pinneri et al. (2020)
+gradient           gradient ascent on the logit margin from several starts
+hybrid             CEM, then gradient ascent from the best candidates
 mppi_published, gradient_published
-                 as Semantic World Models (arXiv 2510.19818) ran them
+                   settings of Semantic World Models (arXiv 2510.19818)
 
 A module's `PLANNERS` maps names to presets (`swm_jax.planning.preset`).
 """
@@ -31,16 +31,16 @@ _COUNTS = ("keep", "elites", "refine", "refine_steps")
 
 
 def gather() -> dict[str, Preset]:
-    """The planners of all modules of this folder.
+    """Collects `PLANNERS` of all modules of this folder.
 
     Raises:
-      ValueError: two modules give one name to their planners.
+      ValueError: a name in two modules.
     """
     found: dict[str, Preset] = {}
     for module in pkgutil.iter_modules(__path__, __name__ + "."):
         for name, preset in importlib.import_module(module.name).PLANNERS.items():
             if name in found:
-                raise ValueError(f"{module.name} names a planner {name!r}, as another")
+                raise ValueError(f"{module.name} redefines the planner {name!r}")
             found[name] = preset
     return found
 
@@ -55,13 +55,13 @@ def get_planner(
 
     Args:
       name: one of `PLANNERS`.
-      actions: settings that suit the actions of a robot, such as their number and the
-        spread of their noise; those that this planner does not use change nothing.
-      overrides: fields of `PlannerConfig` that differ from the named default.
+      actions: settings for a robot's actions, such as `action_size` and `init_std`;
+        unused ones are ignored.
+      overrides: fields of `PlannerConfig` that differ from the planner's default.
 
     Raises:
-      ValueError: unknown name or field, a field that this planner does not use, or a
-        value out of bounds.
+      ValueError: unknown name or field, a field unused by this planner, or a value out
+        of bounds.
     """
     preset = PLANNERS[known("planner", name, PLANNERS)]
     fields = [field.name for field in dataclasses.fields(PlannerConfig)]
@@ -73,7 +73,7 @@ def get_planner(
             f"planner {name!r} does not use {', '.join(unused)}; it uses "
             f"{', '.join(field for field in fields if field in used)}"
         )
-    # No bound on candidates follows from counts that this planner does not use.
+    # Unused counts are zeroed, so that they put no lower bound on `candidates`.
     settings = dict.fromkeys([field for field in _COUNTS if field not in used], 0)
     settings |= {**actions, **overrides}
     config = dataclasses.replace(preset.config, **settings)

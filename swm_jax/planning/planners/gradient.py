@@ -1,9 +1,9 @@
-"""Gradient ascent on the actions themselves, from many starts or after a search.
+"""Gradient planners: ascent on the actions from many starts, or after a search.
 
-Source: Semantic World Models (arXiv 2510.19818), where a chunk of the base policy
-climbs the probability of the desired answers: plain steps, one norm limit for the
-whole chunk, actions clamped to their limits. Every start climbs on its own: neither
-norm limit nor optimizer state mixes candidates.
+Source: Semantic World Models (arXiv 2510.19818): SGD on the probability of the desired
+answers from a base policy's chunk, the gradient clipped by the norm of the whole chunk,
+actions clamped to their limits. Starts are independent: gradient clipping and optimizer
+state are per candidate.
 
 Axes: S scenes, N starts, K of them refined, H actions of a chunk, A action width,
 Q questions, I steps.
@@ -40,10 +40,10 @@ def climb(
     config: PlannerConfig,
     proposals: Float[Array, "S M H A"] | None = None,
 ) -> tuple[Float[Array, "S H A"], PlanInfo]:
-    """The gradient planner: `config.candidates` starts, `config.iterations` steps.
+    """Gradient planner: `config.candidates` starts, `config.iterations` steps.
 
-    Returns the best chunk by `config.score` of those the starts arrived at and, with
-    `config.best_seen`, the best on each way; arguments as for `search`.
+    Returns the best chunk by `config.score` among the ends of the trajectories and,
+    with `config.best_seen`, the best chunk of each; arguments as for `search`.
     """
     population = first_population(keys, state, config, proposals)
     arrived, best, nan_candidates, nan_answers = ascend(
@@ -69,12 +69,13 @@ def search_and_climb(
     *,
     refit: Refit,
 ) -> tuple[Float[Array, "S H A"], PlanInfo]:
-    """The hybrid: `search`, then the best `config.refine` candidates climb.
+    """Hybrid planner: `search`, then gradient ascent from its `config.refine` best.
 
-    Never worse than the search alone, whose last population stays in the running.
+    The last population of the search is ranked too, so the result is never worse than
+    the search alone. Arguments as for `search`.
 
     Raises:
-      ValueError: nothing to refine, or no steps to refine it by.
+      ValueError: `refine` or `refine_steps` is 0.
     """
     if not (config.refine and config.refine_steps):
         raise ValueError(
@@ -106,18 +107,19 @@ def ascend(
 ) -> tuple[
     Float[Array, "S M H A"], Float[Array, "I S"], Int[Array, " S"], Int[Array, "S Q"]
 ]:
-    """Projected gradient ascent, every start by itself, in one `lax.scan`.
+    """Projected gradient ascent from every start, in one `lax.scan`.
 
-    A start whose value or gradient is not finite stays where it is.
+    A start with a non-finite value or gradient does not move in that step.
 
     Returns:
-      where the starts arrived (M = N), before that with `config.best_seen` the best
-      of every start's way by the objective (M = 2 N); the best value of each step;
-      candidates without a finite value, and the questions they are due to.
+      End of each trajectory (M = N), preceded with `config.best_seen` by the best
+      chunk of each by the objective (M = 2 N); best value of each step; number of
+      candidates with NaN answers, and of those answers per question.
     """
     optimizer = make_optimizer(config)
     each = lambda f: jax.vmap(jax.vmap(f))
 
+    # The gradient of a sum over candidates is each candidate's own gradient.
     def total(actions):
         values, bad = objective(actions)
         return jnp.where(jnp.isfinite(values), values, 0.0).sum(), (values, bad)
@@ -153,7 +155,7 @@ def ascend(
 
 
 def make_optimizer(config: PlannerConfig) -> optax.GradientTransformation:
-    """Norm limit, then plain steps or Adam; applied to one chunk [H, A] at a time."""
+    """Gradient clipping, then SGD or Adam, for a single chunk [H, A]."""
     make = {"sgd": optax.sgd, "adam": optax.adam}[config.optimizer]
     clip = config.gradient_clip
     limit = optax.clip_by_global_norm(clip) if clip else optax.identity()
@@ -171,8 +173,8 @@ PLANNERS = {
         _UPHILL,
         needs_gradient=True,
     ),
-    # One proposal of the base policy (a uniform chunk without one) climbs probabilities
-    # by plain steps; where it arrives is what is carried out.
+    # One start: the base policy's proposal, or a uniform chunk without one. SGD on
+    # probabilities; its end is executed.
     "gradient_published": Preset(
         climb,
         dataclasses.replace(

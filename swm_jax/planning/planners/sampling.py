@@ -1,15 +1,14 @@
-"""Planners that draw populations: how the next one follows from the values of this.
+"""Population-based planners: update rules of mean and standard deviation, presets.
 
-    best_of_n  stays: one population, take the best; the floor that iterating must beat
-    cem        fitted to the best few, the elites
-    mppi       fitted to all, weighted by softmax(value / temperature)
+    best_of_n  no update: one population, the baseline for iterated planners
+    cem        mean and std of the elites
+    mppi       mean and std of all, weighted by softmax(value / temperature)
 
-Sources: CEM as in Pinneri et al., "Sample-efficient cross-entropy method for
-real-time planning" (iCEM), 2020: coloured noise, elites kept from one population to
-the next, the best candidate executed. MPPI: Williams et al., "Model predictive path
-integral control", 2015, in the form of Semantic World Models (arXiv 2510.19818): mean
-and spread per (step, dimension) are refitted, and the best candidate of the last
-population is executed.
+Sources: CEM as in Pinneri et al., "Sample-efficient cross-entropy method for real-time
+planning" (iCEM), 2020: coloured noise, elites kept in the next population, the best
+candidate executed. MPPI: Williams et al., "Model predictive path integral control",
+2015, in the form of Semantic World Models (arXiv 2510.19818): mean and standard
+deviation per (step, dimension), the best candidate of the last population executed.
 
 Axes: S scenes, N candidates, E elites, H actions of a chunk, A action width.
 """
@@ -32,7 +31,7 @@ def refit_nothing(
     std: Float[Array, "S H A"],
     config: PlannerConfig,
 ) -> tuple[Float[Array, "S H A"], Float[Array, "S H A"]]:
-    """Leaves mean and spread alone; best-of-n has a single iteration."""
+    """Returns mean and std unchanged, for planners with one iteration."""
     del candidates, values, config
     return mean, std
 
@@ -46,11 +45,11 @@ def refit_cem(
 ) -> tuple[Float[Array, "S H A"], Float[Array, "S H A"]]:
     """Mean and standard deviation of the elites, with momentum.
 
-    Ignored candidates (-inf) are never elites, unless fewer than E are left.
+    Ignored candidates (-inf) are no elites; if fewer than E are left, copies of the
+    best one take their places.
     """
     top, index = jax.lax.top_k(values, config.elites)
     elites = jnp.take_along_axis(candidates, index[..., None, None], 1)
-    # Where fewer than E candidates count, the best one stands in for the others.
     elites = jnp.where(jnp.isfinite(top)[..., None, None], elites, elites[:, :1])
     keep = config.momentum
     return (
@@ -62,9 +61,9 @@ def refit_cem(
 def softmax_weights(
     values: Float[Array, "S N"], config: PlannerConfig
 ) -> Float[Array, "S N"]:
-    """Softmax over candidates; ignored candidates (-inf) weigh nothing.
+    """Softmax over candidates; ignored candidates (-inf) have weight 0.
 
-    If every candidate of a scene is ignored, all weigh the same.
+    If all candidates of a scene are ignored, the weights are uniform.
     """
     finite = jnp.isfinite(values)
     any_finite = finite.any(1, keepdims=True)
@@ -73,6 +72,7 @@ def softmax_weights(
     temperature = config.temperature
     if config.temperature_unit == "spread":
         spread = jnp.std(values, 1, where=finite, keepdims=True)
+        # 1e-6: equal values give uniform weights instead of 0 / 0.
         temperature = temperature * jnp.maximum(spread, 1e-6)
     return jax.nn.softmax(jnp.where(finite, values / temperature, -jnp.inf), 1)
 
@@ -96,7 +96,7 @@ _ONE_LOOK = PlannerConfig(candidates=256, iterations=1)
 _CEM = REDRAWING | {"elites", "momentum"}
 _MPPI = REDRAWING | {"temperature", "temperature_unit"}
 
-# As Semantic World Models (arXiv 2510.19818) ran it.
+# Settings of Semantic World Models (arXiv 2510.19818).
 PUBLISHED = PlannerConfig(
     candidates=64,
     iterations=10,

@@ -1,1 +1,1 @@
-"""What a run says about itself: metrics, goodput, profiles."""
+"""Monitoring of a run: metrics, goodput, profiles."""

@@ -1,12 +1,12 @@
-"""Where a run's time goes, and how much of it counts.
+"""Wall time of a run by phase, and its goodput.
 
-Phases are timed on the host, which does not wait for the device to know: a step is
-what its dispatch takes plus what the host waits for results when it looks. Goodput is
-the share of time spent in steps whose result was kept: start-up, compilation, waiting
-for data, validation, saving, and steps that a restart runs again are not.
+Phases are timed on the host without synchronising: the time of steps is that of their
+dispatch plus waits for results when the loop logs. Goodput is the share of time in
+steps whose results were kept; start-up, compilation, waiting for data, validation,
+saving, and steps repeated after a restart are excluded.
 
-`runtime.json` in the workdir sums up the time of all starts, since a process that is
-killed cannot say how long it ran; it is rewritten whenever a row of metrics is.
+`runtime.json` in the workdir sums the times of all starts. It is rewritten with every
+row of metrics, because a killed process cannot write it at its end.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ PHASES = ("start", "compile", "data", "step", "validate", "save", "other")
 
 
 class PhaseClock:
-    """Seconds by phase; what is in none of them is "other"."""
+    """Stopwatch by phase; time outside all phases is "other"."""
 
     def __init__(self):
         self.began = time.time()
@@ -42,13 +42,13 @@ class PhaseClock:
             self._inside += spent
 
     def charge(self, phase: str) -> None:
-        """Counts all time that is in no phase yet as `phase`."""
+        """Assigns all unassigned time so far to `phase`."""
         now = time.monotonic()
         self._sums[phase] += max(now - self._since - self._inside, 0.0)
         self._inside = now - self._since
 
     def take(self) -> dict[str, float]:
-        """Seconds by phase since the last call, every phase named."""
+        """Seconds of every phase since the last call."""
         now = time.monotonic()
         sums = {phase: self._sums[phase] for phase in PHASES}
         sums["other"] = max(now - self._since - self._inside, 0.0)
@@ -58,12 +58,12 @@ class PhaseClock:
 
 
 class Goodput:
-    """Adds up phases over all starts of a run.
+    """Sums of phases over all starts of a run.
 
     Args:
-      workdir: its `runtime.json` is read and written.
-      rows: the metrics that were kept (`read_metrics`), whose steps count.
-      began: when this start did, in seconds since the epoch.
+      workdir: folder of `runtime.json`, which is read and written.
+      rows: rows of metrics kept by this start (`MetricsLog.kept`).
+      began: start time in seconds since the epoch.
       writes: whether this process writes the file.
     """
 
@@ -84,7 +84,7 @@ class Goodput:
         }
 
     def add(self, seconds: dict[str, float]) -> float:
-        """Adds what a `PhaseClock` counted, and saves.
+        """Adds the seconds of a `PhaseClock`, and saves.
 
         Returns:
           The goodput of all starts so far, from 0 to 1.
@@ -99,17 +99,18 @@ class Goodput:
                 "seconds": self._seconds,
             }
             temporary = self._path.parent / (self._path.name + ".tmp")
-            with contextlib.suppress(Exception):  # next time; the log tells of it
+            # A failure is not fatal: the next row rewrites the file.
+            with contextlib.suppress(Exception):
                 temporary.write_text(json.dumps(ledger))
                 temporary.replace(self._path)
         return self.share()
 
     def share(self) -> float:
-        """Time in steps that count, over the time that a process of the run ran."""
+        """Time in kept steps as a share of the run's total time."""
         return self._kept / max(sum(self._seconds.values()), 1e-9)
 
     def summary(self) -> str:
-        """One line for the end of a run."""
+        """Summary line for the end of a run."""
         total = sum(self._seconds.values())
         lost = max(self._seconds["step"] - self._kept, 0.0)
         parts = {**self._seconds, "steps run again": lost}

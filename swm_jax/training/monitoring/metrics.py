@@ -1,8 +1,8 @@
-"""The metrics log: JSON lines for programs, TensorBoard for people.
+"""Metrics log: JSON lines and TensorBoard events.
 
-The JSONL file holds every logged step once: on resume, lines of steps that will be
-run again are cut off before new ones are written. A storage that fails keeps nobody
-from training: lines wait in memory and are written when it is back.
+The JSONL file has every logged step once: on resume, lines after the restored step are
+removed. Storage failures do not stop training: lines stay in memory and are written
+with the next ones.
 """
 
 import json
@@ -24,11 +24,11 @@ from swm_jax.cli import clock
 from swm_jax.files import write_whole
 
 METRICS_FILE = "metrics.jsonl"
-UPLOAD_EVERY = 30.0  # seconds between writes to an object store, which cannot append
+UPLOAD_EVERY = 30.0  # seconds between uploads: object stores cannot append to a file
 
 
 def is_remote(path: epath.PathLike) -> bool:
-    """Whether a path lies in an object store, such as gs://bucket/run."""
+    """Whether a path is in an object store, such as gs://bucket/run."""
     return "://" in os.fspath(path)
 
 
@@ -36,9 +36,12 @@ class MetricsLog:
     """Writes scalars of a run to `metrics.jsonl` and to TensorBoard event files.
 
     Args:
-      workdir: the run's folder; an object store gets the whole file at most every
-        `UPLOAD_EVERY` seconds and before a checkpoint.
+      workdir: the run's folder; in an object store the whole file is uploaded at most
+        every `UPLOAD_EVERY` seconds and before checkpoints.
       resume_step: lines up to this step are kept.
+
+    Attributes:
+      kept: rows of earlier starts up to `resume_step`.
 
     Raises:
       OSError: the log cannot be opened.
@@ -55,7 +58,7 @@ class MetricsLog:
         self._board = _Board(workdir / "tensorboard", remote)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Adds one line; numbers become plain floats, NaN and inf are left out."""
+        """Appends one line; NaN and infinity are omitted."""
         row = {name: float(value) for name, value in scalars.items()}
         row = {name: value for name, value in row.items() if np.isfinite(value)}
         self._pending += _line({"step": step, **row}).encode()
@@ -63,11 +66,11 @@ class MetricsLog:
         self._board.write(step, row)
 
     def sync(self) -> None:
-        """Brings all lines to the storage: what a checkpoint holds is in the log."""
+        """Flushes all lines; called before a save, so the log covers saved steps."""
         self._drain(True)
 
     def close(self) -> None:
-        """Writes what waits and closes both."""
+        """Flushes and closes both logs."""
         self._drain(True)
         self._store.close()
         self._board.close()
@@ -81,12 +84,12 @@ class MetricsLog:
 
 
 class _LocalFile:
-    """Appends, and leaves no half of a line behind when that fails."""
+    """Appending file; a failed append is truncated, so that lines stay whole."""
 
     def __init__(self, path: epath.Path, content: bytes):
         self._path = pathlib.Path(path)
         if not self._path.exists() or not self._path.read_bytes().startswith(content):
-            write_whole(self._path, content)  # written otherwise: rewrite
+            write_whole(self._path, content)  # rows were removed or reformatted
         self._file = self._path.open("ab", buffering=0)
         self._size = len(content)
         self._file.truncate(self._size)
@@ -106,7 +109,7 @@ class _LocalFile:
 
 
 class _RemoteFile:
-    """Writes the whole file anew, seldom."""
+    """File in an object store, rewritten as a whole at intervals."""
 
     def __init__(self, path: epath.Path, content: bytes):
         self._path, self._content = path, content
@@ -127,7 +130,7 @@ class _RemoteFile:
 
 
 class _Board:
-    """TensorBoard events, which a run can do without: failure is told once."""
+    """TensorBoard events; a failure gives one warning and is otherwise ignored."""
 
     def __init__(self, folder: epath.Path, remote: bool):
         self._folder, self._broken = folder, False
@@ -165,7 +168,7 @@ class _Board:
 
 
 class _TellOnce:
-    """Turns errors of a board into one warning, after which it stays silent."""
+    """Context manager that turns the first error of a board into a warning."""
 
     def __init__(self, board: _Board):
         self._board = board
@@ -183,7 +186,7 @@ class _TellOnce:
 
 
 def read_metrics(workdir: epath.PathLike) -> list[dict[str, float]]:
-    """The lines of a run's log in order; a last line cut short is left out."""
+    """Rows of a run's log in order, up to the first truncated line."""
     path = epath.Path(workdir) / METRICS_FILE
     rows = []
     for line in path.read_text().splitlines() if path.exists() else []:
@@ -199,7 +202,7 @@ def _line(row: Mapping[str, float]) -> str:
 
 
 class Progress:
-    """One line of progress with a rate and the time left."""
+    """Progress line with rate and remaining time."""
 
     def __init__(self, start_step: int, total_steps: int, examples_per_step: int):
         self._start, self._total = start_step, total_steps
@@ -214,7 +217,7 @@ class Progress:
         return rate, (self._total - step) / max(rate, 1e-9)
 
     def line(self, step: int, rate: float, left: float, scalars: Mapping) -> str:
-        """Text such as "step 200/4000 loss 0.412 ... 31 images/s, 0:42:10 left"."""
+        """The text: "step 200/4000 loss 0.412 .. 31.0 images/s, 42:10 left"."""
         numbers = " ".join(f"{name} {value:.3f}" for name, value in scalars.items())
         return (
             f"step {step}/{self._total} {numbers} "

@@ -1,10 +1,10 @@
-"""Profiler traces on demand: of the steps asked for, or when a signal comes.
+"""Profiler traces of given steps, or on a signal.
 
     --profile_steps=100:110     steps 101 to 110
     kill -USR1 <process id>     the next `ON_SIGNAL` steps
 
-Traces lie in `<workdir>/profile`, each in a folder named by its first step;
-TensorBoard's profile plugin and Perfetto show them.
+Traces are in `<workdir>/profile`, each in a folder named by its first step, for
+TensorBoard's profile plugin and Perfetto.
 """
 
 import contextlib
@@ -21,10 +21,10 @@ ON_SIGNAL = 5
 
 
 def parse_steps(text: str) -> tuple[int, int] | None:
-    """ "100:110" as (100, 110), an empty text as None.
+    """Parses "100:110" to (100, 110), an empty text to None.
 
     Raises:
-      ValueError: not two numbers, the first the smaller.
+      ValueError: not two ascending numbers.
     """
     if not text:
         return None
@@ -40,8 +40,8 @@ class Profiler:
     """Starts and stops traces between steps.
 
     Args:
-      workdir: traces go to its `profile` folder.
-      steps: (steps done when it starts, when it stops), or None.
+      workdir: traces are written to its `profile` folder.
+      steps: completed steps at (start, stop), or None.
     """
 
     def __init__(self, workdir: epath.PathLike, steps: tuple[int, int] | None = None):
@@ -49,11 +49,12 @@ class Profiler:
         self._first, self._last = steps or (-1, -1)
         self._local: str | None = None
         self._asked, self._before = False, None
-        with contextlib.suppress(ValueError):  # only the main thread hears signals
+        # Python allows signal handlers in the main thread only.
+        with contextlib.suppress(ValueError):
             self._before = signal.signal(signal.SIGUSR1, self._remember)
 
     def before(self, step: int) -> None:
-        """Called with the steps done, before the next one."""
+        """Call with the number of completed steps, before the next one."""
         if self._asked and self._local is None:
             self._asked, self._first, self._last = False, step, step + ON_SIGNAL
         if self._first == step and self._local is None:
@@ -61,10 +62,10 @@ class Profiler:
             jax.profiler.start_trace(self._local)
 
     def after(self, step: int, result: Any) -> str | None:
-        """Called with the steps done; waits for `result` where a trace ends.
+        """Call with the number of completed steps; blocks on `result` to end a trace.
 
         Returns:
-          Where the trace lies, if one ended.
+          Folder of the trace, if one ended.
         """
         if self._local is None or step < self._last:
             return None
@@ -72,7 +73,7 @@ class Profiler:
         return self._stop(self._local)
 
     def close(self) -> None:
-        """Ends a trace that has begun, gives the signal back."""
+        """Ends an open trace, restores the signal handler."""
         if self._local is not None:
             self._stop(self._local)
         if self._before is not None:
@@ -81,7 +82,7 @@ class Profiler:
     def _stop(self, traced: str) -> str:
         jax.profiler.stop_trace()
         local, self._local = pathlib.Path(traced), None
-        # The profiler writes local files only, and names them by the second.
+        # The profiler writes local files only, in folders named by time.
         folder = self._folder / "plugins/profile" / f"from_step_{self._first + 1}"
         folder.mkdir(parents=True, exist_ok=True)
         for path in local.rglob("*"):

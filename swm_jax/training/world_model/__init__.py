@@ -1,1 +1,1 @@
-"""The semantic world model as the loop trains it: losses, read-outs, batches."""
+"""Training of the semantic world model: losses, auxiliary heads, batches."""

@@ -1,7 +1,8 @@
-"""Linear read-outs that help training: a table of what each reads and learns.
+"""Auxiliary linear heads, as a table of features, targets and losses.
 
-They bind names to places before questions do: of patches (which object, where), of the
-names in a question (where is it in the image), of its answer (where will it be).
+They ground object names in positions earlier in training than answers do: heads on
+patches (object and its centre), on object names in a question (image position) and on
+the answer (future position).
 
 Axes: B images, P patches, R queries, T question tokens, D width of the features.
 """
@@ -26,13 +27,13 @@ PATCH_CLASSES = 22  # bare, peg, the 20 blocks of the catalogue
 
 @dataclasses.dataclass(frozen=True)
 class HeadWeights:
-    """Weights of the read-outs' losses, by name of the head.
+    """Loss weights of the heads, by name.
 
     Attributes:
-      patch: of the object in a patch.
-      centre: of its centre, within the patch's loss.
-      mention: of where named objects lie, per image side.
-      place: of where what is asked about will be, per metre.
+      patch: object class and centre of each patch.
+      centre: centre within the patch loss, per image side.
+      mention: image position of named objects, per image side.
+      place: future position of the objects asked about, per metre.
     """
 
     patch: NonNegative = 1.0
@@ -43,17 +44,17 @@ class HeadWeights:
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """A linear read-out with a loss of its own.
+    """A linear head with its loss.
 
     Attributes:
       name: of its parameters and of its weight in `HeadWeights`.
-      features: what it reads of the model's outputs.
+      features: model outputs -> input features.
       input_width: field of `ModelConfig` with the features' width.
-      width: numbers it gives for each feature.
-      targets: field of `TrainBatch`; where that is None there is no loss.
-      totals: targets -> what its loss is divided by over a whole batch.
-      loss: (outputs, targets, totals, weights) -> the values of `measures`.
-      measures: names of what it measures, its loss first.
+      width: output width.
+      targets: field of `TrainBatch`; None in a batch skips the loss.
+      totals: targets -> denominators of the loss, over a whole batch.
+      loss: (head outputs, targets, totals, weights) -> values of `measures`.
+      measures: names of its metrics, the loss first.
     """
 
     name: str
@@ -67,7 +68,8 @@ class Head:
 
 
 def _question_features(outputs: Outputs) -> Float[Array, "... D"]:
-    assert outputs.question_features is not None  # training asks for them
+    assert outputs.question_features is not None  # given if the batch has mentions
+    # Middle states of the residual stream are not normalised; 0.0 is a scale of one.
     return rms_norm(0.0, outputs.question_features)
 
 
@@ -125,10 +127,10 @@ HEADS = (
 
 
 def init_heads(config: ModelConfig) -> dict[str, Any]:
-    """Kernels and biases of zero.
+    """Zero kernels and biases.
 
-    A stage begins without disturbing what the model has learnt: its first steps teach
-    the read-outs alone.
+    With a zero kernel no gradient reaches the model at first: the first steps train the
+    heads and do not disturb pre-trained features.
     """
     return {
         head.name: {
@@ -140,7 +142,7 @@ def init_heads(config: ModelConfig) -> dict[str, Any]:
 
 
 def head_totals(batch: TrainBatch) -> dict[str, Any]:
-    """By name, what losses are divided by; only of heads with targets in the batch."""
+    """Loss denominators by head, for heads with targets in the batch."""
     targets = {head: getattr(batch, head.targets) for head in HEADS}
     return {h.name: h.totals(t) for h, t in targets.items() if t is not None}
 
@@ -152,10 +154,10 @@ def head_losses(
     totals: dict[str, Any],
     weights: HeadWeights,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """Weighted sum of the losses, and all measures; 0 where there are no targets.
+    """Weighted sum of the heads' losses, and all measures; 0 without targets.
 
     Args:
-      params: of all heads; None: none is trained.
+      params: of all heads; None without heads.
       outputs: of the model for the batch.
       batch: with targets.
       totals: from `head_totals` of the whole batch.

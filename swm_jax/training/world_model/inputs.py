@@ -1,11 +1,11 @@
 """Batches of an experiment, by `data.source`.
 
-    rendered    scenes without any action (pre-training), made on the device
+    rendered    scenes without actions (pre-training), rendered on the device
     episodes    stored episodes, with their frames or labels
-    simulated   poses that were simulated once; all else is made on the device
+    simulated   cached simulated poses; images and questions are made on the device
 
-The SWM stage may keep every n-th step for rendered scenes (`rendered_every`), so that
-names stay bound to places while the model learns what actions do.
+The SWM stage may use rendered scenes in every n-th step (`rendered_every`), so that
+object grounding is not forgotten while the model learns the effects of actions.
 """
 
 import itertools
@@ -25,10 +25,10 @@ _HELD_OUT = 1_000_003  # added to the seed: another stream of scenes
 
 
 def action_metadata(experiment: Experiment) -> dict[str, Any]:
-    """What a checkpoint says of its actions, by domain; empty for rendered scenes.
+    """The `actions` metadata of a checkpoint, by domain; empty for rendered scenes.
 
     Raises:
-      ValueError: data that cannot be read.
+      ValueError: unreadable data.
     """
     data = experiment.data
     if data.source == "rendered":
@@ -42,15 +42,15 @@ def action_metadata(experiment: Experiment) -> dict[str, Any]:
 
 
 class WorldModelInputs:
-    """The batches of an experiment, as numpy or single-device arrays.
+    """Batches of an experiment (`Inputs`), as numpy or single-device arrays.
 
     Args:
       experiment: seed, data, number of held-out batches.
       tokenizer: of the model.
-      rows: of the batch that this process needs (`process_rows`); all by default.
+      rows: this process's rows of a batch (`process_rows`); None for all.
 
     Raises:
-      ValueError: data that cannot be read, or sizes that cannot work.
+      ValueError: unreadable data, or inconsistent sizes.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class WorldModelInputs:
         )
 
     def validation(self) -> list[TrainBatch]:
-        """`validation_batches` batches that training never sees."""
+        """`validation_batches` held-out batches."""
         count = self._experiment.validation_batches
         if self._rendered:
             seed = self._experiment.seed + _HELD_OUT
@@ -102,11 +102,11 @@ class WorldModelInputs:
         return [held_out(step) for step in range(count)]
 
     def examples(self, step: int) -> dict[str, Any]:
-        """What makes the batch of `step` (steps done before it), as JSON.
+        """JSON description of the batch of `step` (number of steps before it).
 
         Returns:
-          The seed and step, which are enough to build it again, and the episode and
-          frame of every row where there is one.
+          Seed and step, which determine the batch, and for stored data the episode and
+          frame of every row.
         """
         found = {
             "source": "rendered",
@@ -122,7 +122,7 @@ class WorldModelInputs:
         return bool(self._every) and step % self._every == self._every - 1
 
     def _stored(self, split: str) -> Any:
-        """Batches by step of a split, with `stream` and `examples`."""
+        """Batches of a split by step, with `stream` and `examples`."""
         experiment, (model_config, tokenizer) = self._experiment, self._parts
         data = experiment.data
         rest = {"seed": experiment.seed, "split": split, "rows": self._rows}

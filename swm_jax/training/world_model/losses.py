@@ -1,11 +1,10 @@
-"""Losses: the answers' cross-entropy, and those of the read-outs.
+"""Losses: cross-entropy of the answers, and losses of the auxiliary heads.
 
 Axes: B images, R queries, L answer tokens, V vocabulary, P patches, D width,
 O object classes (background, peg, blocks).
-Source: Semantic World Models train on the answer (and its eos) alone, each query
-normalised over its own tokens; the dense, mention and place losses are ours (they bind
-names to places before the questions do). Losses of parts of a batch, divided by the
-totals of the whole, add up to the whole's loss.
+Source: Semantic World Models: cross-entropy on the answer tokens and eos only,
+averaged per query; the dense, mention and place losses are our additions. Losses of
+parts of a batch, divided by the totals of the whole batch, add up to its loss.
 """
 
 import jax
@@ -19,12 +18,12 @@ from swm_jax.models import DenseTargets, MentionTargets, PlaceTargets, TrainBatc
 
 
 class Scores(struct.PyTreeNode):
-    """Sums over queries, so that shards and batches add up.
+    """Sums over queries by type; additive over shards and batches.
 
     Attributes:
-      loss: float32[N], summed cross-entropy by query type.
-      correct: float32[N], queries whose every answer token was the most likely.
-      count: float32[N], queries of the type.
+      loss: float32[N], summed cross-entropy.
+      correct: float32[N], number of queries with all answer tokens predicted (argmax).
+      count: float32[N], number of queries.
     """
 
     loss: Float[Array, " N"]
@@ -42,11 +41,11 @@ def answer_loss(
 
     Args:
       logits: of the answer positions, any float dtype.
-      batch: answer_tokens and answer_mask say what and where; a query without any
-        answer token is padding.
+      batch: with answer_tokens and answer_mask; queries without answer tokens are
+        padding.
       num_types: N, number of query types for the scores.
-      total: queries with an answer in the batch that this is a part of; None: this is
-        all of it.
+      total: number of queries with an answer in the whole batch, if `batch` is a part;
+        None: `batch` is whole.
 
     Returns:
       The scalar loss and the sums by type.
@@ -56,9 +55,10 @@ def answer_loss(
     token_loss = optax.softmax_cross_entropy_with_integer_labels(
         logits, batch.answer_tokens
     )
-    length = mask.sum(-1)
+    length = mask.sum(-1)  # 0 for padding queries, hence the maximum below
     valid = (length > 0).astype(jnp.float32)
     query_loss = (token_loss * mask).sum(-1) / jnp.maximum(length, 1.0)
+    # Padding tokens count as right, so that `all` is over real tokens.
     right = (logits.argmax(-1) == batch.answer_tokens) | ~batch.answer_mask
     by_type = jax.nn.one_hot(batch.query_type, num_types) * valid[..., None]
     add = lambda x: jnp.einsum("brn,br->n", by_type, x)
@@ -78,14 +78,17 @@ def dense_loss(
     centre_weight: float,
     totals: tuple[Float[Array, ""], Float[Array, ""]] | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Which object covers each patch (cross-entropy) and where its centre lies (L1).
+    """Object class of each patch (cross-entropy) and image position of its centre (L1).
 
-    Covered patches are rare and weigh as much, in sum, as the bare ones.
+    Covered patches are rare; they have the same total weight as the bare ones.
 
     Args:
-      centre_weight: of an image side that a centre is away, beside the cross-entropy.
-      totals: covered and bare patches of the batch that this is a part of; None: this
-        is all of it.
+      class_logits: of the object classes.
+      centres: predicted centres, in image sides.
+      targets: classes and centres.
+      centre_weight: weight of the L1 distance in image sides.
+      totals: numbers of covered and bare patches in the whole batch; None: these
+        patches are whole.
 
     Returns:
       The loss, and the accuracy over covered patches.
@@ -109,13 +112,13 @@ def mention_loss(
     targets: MentionTargets,
     total: Float[Array, ""] | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Where the named objects lie: mean L1 and Euclidean distance, in image sides.
+    """Error of the image positions of named objects, in image sides.
 
-    A question about two objects is answered by comparing two places; read at the
-    names, each is one look away from the answer instead of two.
+    Questions about two objects compare two positions. With the positions available at
+    the name tokens, the answer token needs one attention step for each instead of two.
 
     Returns:
-      The loss (L1), and the error (Euclidean).
+      Mean L1 distance (the loss) and mean Euclidean distance.
     """
     return _mean_distances(centres, targets.centre, targets.mask, total)
 
@@ -125,19 +128,19 @@ def place_loss(
     targets: PlaceTargets,
     total: Float[Array, ""] | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Where what a query asks about will be: mean L1 and Euclidean distance in metres.
+    """Error of the future positions of the objects of a query, in metres.
 
     Returns:
-      The loss (L1), and the error (Euclidean).
+      Mean L1 distance (the loss) and mean Euclidean distance.
     """
     return _mean_distances(places, targets.place, targets.mask, total)
 
 
 def _mean_distances(points, targets, mask, total):
-    """L1 and Euclidean distance where the mask is True; 0 if it is nowhere."""
+    """Mean L1 and Euclidean distances over the mask; 0 if it is empty."""
     count = mask.sum() if total is None else total
     mean = lambda distance: (distance * mask).sum() / jnp.maximum(count, 1.0)
     away = points - targets
-    # The second is measured only: a length has no gradient at 0.
+    # The norm is a metric only, and its gradient at 0 would be NaN.
     euclidean = jnp.linalg.norm(jax.lax.stop_gradient(away), axis=-1)
     return mean(jnp.abs(away).sum(-1)), mean(euclidean)

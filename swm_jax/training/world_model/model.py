@@ -1,7 +1,7 @@
-"""The semantic world model as a `Trainable`: answers, read-outs beside them, adapters.
+"""The semantic world model as a `Trainable`, with auxiliary heads and LoRA adapters.
 
-The read-outs' parameters lie beside the model's own under the key `dense`, adapters
-under `lora`, so that the model's tree stays big_vision's.
+Parameters of heads are under the key `dense`, adapters under `lora`, beside the model's
+own keys, so that its tree stays big_vision's.
 """
 
 import dataclasses
@@ -32,13 +32,13 @@ from swm_jax.training.world_model.losses import Scores, answer_loss
 
 @dataclasses.dataclass(frozen=True)
 class TrainableWorldModel:
-    """The semantic world model with what helps its training.
+    """The semantic world model with auxiliary heads and adapters.
 
     Attributes:
       model: the network.
-      finetune: its adapters.
-      dense_weight: of all read-outs together; 0: there are none.
-      weights: of each among them.
+      finetune: rules of the adapters.
+      dense_weight: weight of the sum of head losses; 0 creates no heads.
+      weights: weight of each head's loss in that sum.
     """
 
     model: SemanticWorldModel
@@ -51,7 +51,7 @@ class TrainableWorldModel:
 
     @classmethod
     def of(cls, experiment: Experiment) -> "TrainableWorldModel":
-        """That of an experiment."""
+        """The trainable of an experiment."""
         return cls(
             SemanticWorldModel(experiment.model.config()),
             experiment.finetune,
@@ -60,21 +60,22 @@ class TrainableWorldModel:
         )
 
     def init(self, key: PRNGKeyArray) -> dict[str, Any]:
-        """Random parameters; read-outs and adapters beside them, if trained."""
+        """Random model parameters, zero heads and initial adapters, if configured."""
         params = dict(self.model.init_params(key))
         if self.dense_weight:
             params["dense"] = init_heads(self.model.config)
+        # A key of their own: parameters are the same with and without adapters.
         return self.finetune.with_adapters(jax.random.fold_in(key, 2), params)
 
     def totals(self, batch: TrainBatch) -> dict[str, Any]:
-        """Queries with an answer, and the targets of every head."""
+        """Number of queries with an answer, and denominators of the heads."""
         queries = jnp.sum(batch.answer_mask.any(-1), dtype=jnp.float32)
         return {"queries": queries, "heads": head_totals(batch)}
 
     def loss(
         self, params: Mapping[str, Any], batch: TrainBatch, totals: Any = None
     ) -> tuple[Float[Array, ""], Measures]:
-        """Cross-entropy of the answers, and the read-outs' losses."""
+        """Cross-entropy of the answers plus the weighted head losses."""
         totals = self.totals(batch) if totals is None else totals
         outputs = self.model.apply(self.finetune.variables(params), batch)
         answers, scores = answer_loss(
@@ -87,7 +88,7 @@ class TrainableWorldModel:
         return answers + self.dense_weight * beside, Measures(scalars, scores)
 
     def report(self, sums: Scores) -> dict[str, float]:
-        """Mean loss and accuracy over all queries, and accuracy by type seen."""
+        """Mean loss and accuracy over all queries, and accuracy by present type."""
         correct, count = np.asarray(sums.correct), np.asarray(sums.count)
         rates = {
             f"accuracy/{name}": correct[i] / count[i]
@@ -105,16 +106,15 @@ class TrainableWorldModel:
 def load_start(
     params: dict[str, Any], path: str, shardings: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The parameters, the model's own replaced by those of a checkpoint.
+    """Replaces the model's parameters by those of a checkpoint; keeps heads, adapters.
 
     Args:
-      params: fresh ones.
-      path: a run, model, Hugging Face folder or .npz.
-      shardings: a tree of where each parameter is to lie; None puts all on the first
-        local device.
+      params: initialised parameters.
+      path: a run, exported model, Hugging Face folder or .npz.
+      shardings: tree of shardings; None puts all on the first local device.
 
     Raises:
-      CheckpointError: no checkpoint, or of another model.
+      CheckpointError: no checkpoint, or one of another model.
     """
     flat = flatten_dict(shardings, sep="/") if shardings else None
     place = flat and (lambda key, struct: flat[key])

@@ -18,23 +18,23 @@ def train(
     workdir: epath.PathLike,
     profile_steps: tuple[int, int] | None = None,
 ) -> dict[str, float]:
-    """Runs an experiment's steps, resuming what `workdir` holds.
+    """Trains an experiment, resuming from the newest checkpoint in `workdir`.
 
     On several hosts every process calls this, after `distributed.connect`.
 
     Args:
       config: of an experiment, for example `experiments/board_tiny.py`.
-      workdir: logs, metrics and checkpoints; the same for all processes.
-      profile_steps: steps done before and after a profiler trace.
+      workdir: folder of logs, metrics and checkpoints; the same for all processes.
+      profile_steps: (first, last): trace steps first + 1 to last.
 
     Returns:
       The last validation scalars.
 
     Raises:
-      TrainingError: the loss is not finite, the workdir belongs to another model, or
+      TrainingError: the loss is not finite, the workdir has a run of another model, or
         the last state could not be saved.
       CheckpointError: there are checkpoints, and none can be read.
-      ValueError: the config holds what cannot be.
+      ValueError: an invalid config.
     """
     experiment = Experiment.parse(config)
     tokenizer = Tokenizer.load(experiment.model.tokenizer)
@@ -59,7 +59,7 @@ def train(
 
 
 def _metadata(experiment: Experiment) -> dict[str, Any]:
-    """What checkpoints say of the model and of its actions."""
+    """Metadata stored in checkpoints: stage, model, action scales."""
     metadata = {
         "stage": experiment.stage,
         "model": {

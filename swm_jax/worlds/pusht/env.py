@@ -81,7 +81,7 @@ def place(key: Key[jax.Array, ""]) -> State:
     pose = from_handle(_upside_down(handle), yaw)
     xy = jnp.clip(pose[:2], *jnp.asarray(geometry.T_BOX))
     pose = jnp.append(xy, yaw)
-    return state_at_rest(pose, free_peg(peg_key, pose), (0,))
+    return state_at_rest(pose[None], free_peg(peg_key, pose), (0,))
 
 
 def free_peg(key: Key[jax.Array, ""], pose: Float[Array, "3"]) -> Float[Array, "2"]:

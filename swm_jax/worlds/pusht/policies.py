@@ -94,7 +94,7 @@ def _near_goal(key: PRNGKeyArray) -> State:
     noise /= jnp.array([1.0, 1.0, geometry.GYRATION])
     pose = jnp.asarray(geometry.GOAL_POSE) + noise
     pose = pose.at[:2].set(jnp.clip(pose[:2], *jnp.asarray(geometry.T_BOX)))
-    return state_at_rest(pose, free_peg(peg_key, pose), (0,))
+    return state_at_rest(pose[None], free_peg(peg_key, pose), (0,))
 
 
 def first_memory(key: PRNGKeyArray) -> Memory:

@@ -1,8 +1,8 @@
-"""Hugging Face's config.json and our `ModelConfig`, both ways.
+"""Conversion between Hugging Face's config.json and our `ModelConfig`.
 
-Published files leave out what equals the default of their `model_type`, so the
-defaults are part of the format and stand in the tables below. What our model has no
-field for must have the one value that it implements.
+Published files omit fields equal to the default of their `model_type`, so these
+defaults are part of the format (tables below). Fields without a counterpart in
+`ModelConfig` must have the value that our model implements.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ _ARCHITECTURES = {
     "paligemma": "PaliGemmaForConditionalGeneration",
     "gemma3": "Gemma3ForConditionalGeneration",
 }
-_ACTS = "_wm"  # behind the model_type of a world model: it has an action projector
+_ACTS = "_wm"  # model_type suffix of world models, which have an action projector
 OWN = "swm_jax"  # our key in config.json: layout, step and the like
 
 # ours: (theirs, default)
@@ -67,9 +67,9 @@ _TEXT = {
         "window": ("sliding_window", 4096),
     },
 }
-# What null, which switches a thing off, is in our config.
+# Our values for null, which disables a feature.
 _NULL = {"attention_softcap": 0.0, "final_softcap": 0.0, "window": 0}
-# Values that the towers have built in; absent ones are the defaults.
+# Constants of our model; absent fields have these values.
 _BUILT_IN = {
     "text_config": {
         "rope_theta": 10_000.0,
@@ -86,14 +86,17 @@ _BUILT_IN = {
 
 
 class FolderFacts:
-    """What a config.json says beyond the architecture.
+    """Fields of a config.json beyond the architecture.
 
     Attributes:
       backbone: name in our registry.
       acts: whether there is an action projector.
       image_id, action_id: ids of the placeholder tokens; the latter may be None.
-      rows: of the stored embedding, padding included; None if not said.
-      eos, bos: None if not said.
+      rows: rows of the stored embedding, padding included; None if absent.
+      eos, bos: token ids; None if absent.
+
+    Raises:
+      CheckpointError: another model_type, a quantised model, or no image token.
     """
 
     def __init__(self, found: Mapping[str, Any], where: str):
@@ -121,7 +124,7 @@ class FolderFacts:
         )
 
     def vocab_size(self, tokenizer: Tokenizer | None) -> int:
-        """Rows of the vocabulary proper: placeholders and padding come after it."""
+        """Size of the vocabulary without placeholder tokens and padding after it."""
         pieces = tokenizer.vocab_size if tokenizer else self.image_id
         ids = [i for i in (self.image_id, self.action_id) if i is not None]
         return min([i for i in ids if i >= pieces], default=self.image_id)
@@ -141,16 +144,16 @@ def read_config(
     tokenizer: Tokenizer | None,
     overrides: Mapping[str, Any],
 ) -> ModelConfig:
-    """Our config of a folder.
+    """`ModelConfig` of a config.json.
 
     Args:
       found: contents of config.json.
       where: its path, for messages.
-      tokenizer: the folder's; its ids of eos, bos and newline are taken.
-      overrides: fields that the caller sets.
+      tokenizer: the folder's, for the ids of eos, bos and newline.
+      overrides: fields set by the caller.
 
     Raises:
-      CheckpointError: another kind of model, or one with a constant that ours has not.
+      CheckpointError: another kind of model, or constants that our model lacks.
     """
     facts = FolderFacts(found, where)
     text = found.get("text_config") or {}
@@ -195,14 +198,14 @@ def read_config(
 
 
 def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
-    """Config fields that a tokenizer decides."""
+    """Config fields given by a tokenizer: ids of eos, bos and newline."""
     return {
         name: getattr(tokenizer, name) for name in ("eos_id", "bos_id", "newline_id")
     }
 
 
 def check_tokenizer(facts: FolderFacts, tokenizer: Tokenizer, where: str) -> None:
-    """Raises a CheckpointError if config.json was written for another vocabulary."""
+    """Raises a CheckpointError if config.json has another vocabulary."""
     for name, said, has in (
         ("eos_token_id", facts.eos, tokenizer.eos_id),
         ("bos_token_id", facts.bos, tokenizer.bos_id),
@@ -245,8 +248,8 @@ def write_config(
 
     Args:
       config: ours.
-      metadata: of the source; says the ids of placeholder tokens if it was a
-        Hugging Face folder.
+      metadata: of the source; has the ids of placeholder tokens if it was a Hugging
+        Face folder.
       action: whether there is an action projector.
       dtype: of most tensors.
     """
@@ -299,14 +302,14 @@ def write_config(
 def placeholder_ids(
     config: ModelConfig, metadata: Mapping[str, Any]
 ) -> tuple[int, int]:
-    """Ids of the image and the action token: stored ones, else behind the pieces."""
+    """Ids of the image and action tokens: stored, or the first after the vocabulary."""
     known = metadata.get("placeholders", {})
     image = known.get("image", config.vocab_size)
     return image, known.get("action", config.vocab_size + 1)
 
 
 def embedding_rows(config: ModelConfig, metadata: Mapping[str, Any]) -> int:
-    """Rows of the stored embedding: pieces and placeholders, in multiples of 64."""
+    """Rows of the stored embedding with placeholders, rounded up to 64."""
     return (
         -(-(max(config.vocab_size, *placeholder_ids(config, metadata)) + 1) // 64) * 64
     )

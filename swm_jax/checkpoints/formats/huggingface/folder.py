@@ -49,17 +49,17 @@ def open_folder(
     overrides: Mapping[str, Any],
     check: bool,
 ) -> Source:
-    """Opens a folder and accounts for every tensor; values are not read yet.
+    """Opens a folder as lazy arrays; every tensor must be used.
 
     Args:
-      folder: holds config.json and safetensors.
-      tokenizer: instead of the folder's own.
-      overrides: config fields that the caller sets.
-      check: refuse NaN and infinity when values are read.
+      folder: with config.json and safetensors.
+      tokenizer: replaces the folder's own.
+      overrides: config fields set by the caller.
+      check: raise an error for NaN and infinity when values are read.
 
     Raises:
-      CheckpointError: damaged, incomplete, or config.json, tensors and tokenizer do
-        not belong together.
+      CheckpointError: damaged, incomplete, or config.json, tensors and tokenizer
+        disagree.
     """
     path = folder / "config.json"
     found, where = read_json(path), str(path)
@@ -77,7 +77,7 @@ def open_folder(
             raise CheckpointError(
                 f"{folder / TOKENIZER_FILE} has {pieces} pieces, {path.name} a "
                 f"vocabulary of {vocab}: a tokenizer of another vocabulary "
-                "(--tokenizer names one all the same)"
+                "(--tokenizer replaces it)"
             )
     stored = list_tensors(folder)
     config = read_config(found, where, tokenizer, overrides)
@@ -117,13 +117,13 @@ def write_folder(
     dtype: np.dtype | None,
     shard_bytes: int = SHARD_BYTES,
 ) -> Iterator[int]:
-    """Writes a source as a Hugging Face folder, a tensor at a time.
+    """Writes a source as a Hugging Face folder, tensor by tensor.
 
-    Names are those of the oldest layout, which every release of transformers reads;
-    the output head is tied and not stored, as transformers does it.
+    Names follow the oldest layout, which all releases of transformers read; the tied
+    output head is not stored, as in transformers.
 
     Yields:
-      Bytes of every piece when it is written.
+      Number of bytes of every written piece.
     """
     config, metadata = source.config, source.metadata
     shapes = {key: leaf.shape for key, leaf in source.leaves.items()}

@@ -1,4 +1,4 @@
-"""What Gemma 3's config.json says in its own way: layers, RoPE and pooled tokens."""
+"""Gemma 3's own fields of config.json: layer types, RoPE and pooled tokens."""
 
 import math
 from collections.abc import Mapping
@@ -19,15 +19,15 @@ _LOCAL_BASE, _GLOBAL_BASE = 10_000.0, 1_000_000.0
 def read(
     found: Mapping[str, Any], sizes: Mapping[str, Any], where: str
 ) -> dict[str, Any]:
-    """Fields of our config.
+    """Reads Gemma 3's fields of `ModelConfig`.
 
     Args:
       found: contents of config.json.
-      sizes: fields that are read from it already.
+      sizes: fields already read from it.
       where: its path, for messages.
 
     Raises:
-      CheckpointError: layers, RoPE or a number of image tokens that this model lacks.
+      CheckpointError: unsupported layer types, RoPE or number of image tokens.
     """
     text = found.get("text_config") or {}
     for name in _OFF:
@@ -48,7 +48,7 @@ def read(
 
 
 def write(config: ModelConfig, found: dict[str, Any]) -> None:
-    """Adds to a config.json what `read` reads, as the first releases had it."""
+    """Adds the fields of `read` to a config.json, in the format of first releases."""
     found["mm_tokens_per_image"] = config.image_tokens
     found["text_config"] |= {
         "sliding_window_pattern": config.global_every,
@@ -87,7 +87,7 @@ def _global_every(text: Mapping[str, Any], depth: int, where: str) -> int:
 
 
 def _rope(text: Mapping[str, Any], where: str) -> tuple[float, float]:
-    """Base and scale of global layers; newer files have a part for each kind."""
+    """RoPE base and scale of global layers; newer files have a dict per layer type."""
     parts = text.get("rope_parameters") or {}
     wide = {
         "rope_theta": text.get("rope_theta", _GLOBAL_BASE),

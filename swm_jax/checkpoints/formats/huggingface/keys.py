@@ -1,4 +1,4 @@
-"""Parameters as slices of Hugging Face's tensors, and the way back, by `table`."""
+"""Parameters as lazy slices of Hugging Face tensors, and the inverse (see `table`)."""
 
 import functools
 import math
@@ -36,14 +36,15 @@ def to_leaves(
       shapes: of our parameters, by key.
       stored: tensors by stored name.
       where: the checkpoint, for messages.
-      check: refuse NaN and infinity when values are read.
+      check: raise an error for NaN and infinity when values are read.
 
     Raises:
-      CheckpointError: names the tensors that are missing, left over or misshapen.
+      CheckpointError: missing, left-over or misshapen tensors, listed in the message.
     """
     names = canonical(stored)
     if EMBED_NAME not in names and HEAD_NAME in names:
-        names[EMBED_NAME] = names.pop(HEAD_NAME)  # tied, and the other name was kept
+        # Of two tied tensors, some writers keep the head's name.
+        names[EMBED_NAME] = names.pop(HEAD_NAME)
     head = names.pop(HEAD_NAME, None)
     missing, misshapen, leaves = [], [], {}
     left = dict(names)
@@ -91,7 +92,7 @@ def _blocks(
     sizes = rule.sizes(shape)
     asked = dict(zip(rule.axes, inner))
     groups = rule.order.split()
-    # Rows of one merged axis are contiguous in its first letter only: the others are
+    # A slice of a merged axis is contiguous in its first letter only: other letters are
     # read whole and cut afterwards.
     rest = {group: math.prod(sizes[a] for a in group[1:]) for group in groups}
     letters = "".join(groups)
@@ -129,7 +130,7 @@ def _read(name, tensor: StoredTensor, index: Index, where: str, check: bool):
 
 
 def _tied(blocks, names, head: str, stored, where: str, index: Index):
-    """The embedding, compared to the stored output head as it is read."""
+    """Blocks of the embedding, checked for equality with the stored output head."""
     for place, block in blocks(index):
         rows = slice(index[0].start + place[0].start, index[0].start + place[0].stop)
         other = read_slice(head, stored[head], (rows, index[1]))
@@ -145,14 +146,14 @@ def _tied(blocks, names, head: str, stored, where: str, index: Index):
 def their_pieces(
     rule: Rule, leaf: Leaf, place: tuple[int, ...], dtype: np.dtype, rows: int
 ) -> Iterator[np.ndarray]:
-    """The values of one stored tensor, in order.
+    """Values of one Hugging Face tensor, in consecutive pieces.
 
     Args:
       rule: of the parameter.
-      leaf: ours.
+      leaf: our parameter.
       place: our index on the leading axes.
       dtype: of the result.
-      rows: of the stored tensor; those beyond ours repeat the mean row, whose logit
+      rows: rows of the stored embedding; padding rows repeat the mean row, whose logit
         is never the largest.
     """
     inner = leaf.whole[rule.lead :]

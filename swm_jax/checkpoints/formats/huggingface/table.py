@@ -1,10 +1,10 @@
-"""Our tree and Hugging Face's, side by side: the mapping is a table.
+"""Mapping between our parameter tree and Hugging Face's, as a table.
 
-A rule says which stored tensors a parameter is made of and how their axes lie. Axes
-of ours have letters; theirs are the same letters in their order, and letters without
-a space between them are one merged axis: ours `ndh`, theirs `nh d` means that heads
-and head width are one axis of a [out, in] matrix. `{}` in a name is the layer, our
-leading axis; several names are parts that ours stacks on the axis after it.
+A rule lists the stored tensors of a parameter and the order of their axes. Our axes
+have letters; theirs are the same letters in their order, and letters without a space
+between them are one merged axis: ours `ndh`, theirs `nh d` means that heads and head
+width are the output axis of an [out, in] matrix. `{}` in a name is the layer, our
+leading axis; several names are parts that ours stacks on the next axis.
 
 Letters: d width in, n heads, k key heads, h head width, f hidden width, v vocabulary,
 p patches, x y c pixels of a patch, w decoder width, a action width, o one.
@@ -24,7 +24,14 @@ HEAD_NAME = "language_model.lm_head.weight"
 
 
 class Rule(NamedTuple):
-    """One parameter of ours and the tensors it is made of."""
+    """Mapping of one parameter.
+
+    Attributes:
+      ours: key of the parameter.
+      theirs: names of the stored tensors; `{}` is the layer.
+      axes: letters of our axes, without the leading ones (`lead`).
+      order: their axes, separated by spaces.
+    """
 
     ours: str
     theirs: tuple[str, ...]
@@ -33,12 +40,12 @@ class Rule(NamedTuple):
 
     @property
     def layered(self) -> bool:
-        """Whether our leading axis counts layers."""
+        """Whether our leading axis is the layer."""
         return "{}" in self.theirs[0]
 
     @property
     def lead(self) -> int:
-        """How many leading axes of ours choose the tensor."""
+        """Number of our leading axes that select the tensor: layer, part."""
         return self.layered + (len(self.theirs) > 1)
 
     def sizes(self, shape: tuple[int, ...]) -> dict[str, int]:
@@ -128,7 +135,7 @@ _COMMON = (
     Rule("action/bias", ("action_projector.linear.bias",), "w", "w"),
 )  # fmt: skip
 _GEMMA = (_text("pre_ffw_norm/scale", ("post_attention_layernorm",), "d", "d"),)
-# Gemma 2 gave the name of Gemma's second norm to a norm after the attention.
+# Gemma 2 reuses the name of Gemma's second norm for its norm after attention.
 _GEMMA2 = (
     _text("post_attention_norm/scale", ("post_attention_layernorm",), "d", "d"),
     _text("pre_ffw_norm/scale", ("pre_feedforward_layernorm",), "d", "d"),
@@ -146,7 +153,7 @@ _GEMMA3 = (
          "dw", "d w"),
 )  # fmt: skip
 
-# Every layout that was ever written, as the oldest one.
+# Name prefixes of all published layouts -> the oldest one.
 _ALIASES = tuple(
     (re.compile(pattern), name)
     for pattern, name in (
@@ -166,7 +173,7 @@ def rules_for(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Rule]:
       shapes: of our parameters, by key.
 
     Raises:
-      CheckpointError: a parameter that Hugging Face's model has no place for.
+      CheckpointError: a parameter without a Hugging Face name.
     """
     own = _GEMMA2 if "llm/layers/post_ffw_norm/scale" in shapes else _GEMMA
     if "llm/layers/attn/query_norm/scale" in shapes:

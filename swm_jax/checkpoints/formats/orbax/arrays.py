@@ -1,9 +1,8 @@
-"""Arrays in an Orbax folder, read piece by piece with TensorStore.
+"""Arrays of an Orbax folder as lazy arrays, read with TensorStore.
 
-Orbax restores whole arrays and holds each twice while it does. Here a `Leaf` gives any
-slice, so that loading holds the parameters and one block, conversion one block, and a
-host of many reads its own part. How the folder is laid out stays Orbax's business: it
-makes the TensorStore specs.
+Orbax restores whole arrays and temporarily holds each twice. Reading slices needs the
+parameters and one block for loading, one block for conversion, and lets each host read
+its own part. Orbax still defines the folder's layout: it makes the TensorStore specs.
 """
 
 import json
@@ -28,15 +27,15 @@ from swm_jax.checkpoints.formats.orbax.step_folder import naming_damage
 def stored_leaves(
     step: epath.Path, structs: Mapping[str, Any], check: bool
 ) -> dict[str, Leaf]:
-    """The parameters of a step as leaves; nothing is read yet.
+    """The parameters of a step as lazy arrays.
 
     Args:
       step: from `find_step`.
       structs: shape structs by key, as stored.
-      check: refuse NaN and infinity while reading.
+      check: raise an error for NaN and infinity while reading.
 
     Raises:
-      CheckpointError: damaged; the leaves raise it too, when they are read.
+      CheckpointError: damaged; also raised when a leaf is read.
     """
     folder = step / "params"
     with naming_damage(step):
@@ -72,10 +71,12 @@ def stored_leaves(
 
 
 def blocks_of(store: ts.TensorStore, index: Index) -> Iterator[tuple[Index, Index]]:
-    """Cuts an index along its first axis into whole chunks of about `BLOCK_BYTES`.
+    """Cuts an index along its first axis into blocks of whole stored chunks.
+
+    Blocks have about `BLOCK_BYTES`.
 
     Yields:
-      Where in the indexed part, and where in the array.
+      Position within the indexed part, and position in the array.
     """
     if not index:
         yield (), ()
@@ -90,7 +91,7 @@ def blocks_of(store: ts.TensorStore, index: Index) -> Iterator[tuple[Index, Inde
     step = rows * max(1, BLOCK_BYTES // max(1, rows * row_bytes))
     start = first.start
     while start < first.stop:
-        # The first piece ends where a chunk does.
+        # Blocks end at multiples of `step`, so that no stored chunk is read twice.
         stop = min(first.stop, (start // step + 1) * step)
         where = slice(start - first.start, stop - first.start)
         yield (where, *inside), (slice(start, stop), *rest)

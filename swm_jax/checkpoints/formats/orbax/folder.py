@@ -1,7 +1,7 @@
-"""Our own folders as models to read and to write.
+"""Reading and writing of our Orbax folders as models.
 
-A folder is a run's workdir (its newest step is taken), one step of a run, or an
-exported model. Adapters are merged into their weights.
+A folder is a run's workdir (its newest step is used), one step of a run, or an exported
+model. Adapters are merged into their weights.
 """
 
 import dataclasses
@@ -43,12 +43,14 @@ CHUNK_BYTES = 64 << 20
 
 
 class Opened:
-    """A folder whose keys and shapes were compared with its model's.
+    """An opened folder; keys and shapes match its model.
 
     Attributes:
-      step, metadata, config, tokenizer: what was found, adapters counted as merged.
+      step: the step's folder.
+      metadata: as after merging the adapters.
+      config, tokenizer: of the model.
       stored: shape structs of the model's tree, as stored.
-      adapters: the same of adapters beside it, not merged yet; often none.
+      adapters: shape structs of stored adapters; empty without any.
     """
 
     def __init__(
@@ -83,16 +85,17 @@ class Opened:
         self.tokenizer = tokenizer or stored_tokenizer(self.step, metadata)
 
     def read(self, sharding: Any, dtype: Any, check: bool = True) -> dict[str, Any]:
-        """The parameters, each device's part only.
+        """Reads the parameters, on each device only its part.
 
         Args:
           sharding: of all leaves, or (key, shape struct) -> sharding.
           dtype: (key, stored dtype) -> dtype.
-          check: refuse NaN and infinity.
+          check: raise an error for NaN and infinity.
         """
         if not self.adapters:
             return self._read(self.stored, sharding, dtype, check)
-        # Rounded once, after the sum; the factors are small and whole on every host.
+        # Adapted weights are read in their stored dtype and rounded once, after the
+        # merge. Factors are small: every host holds them whole.
         as_stored = lambda key, stored: stored
         host = jax.sharding.SingleDeviceSharding(_host())
         adapters = self._read({"lora": self.adapters}, host, as_stored, check)["lora"]
@@ -111,7 +114,7 @@ class Opened:
         return unflatten_dict(merged, sep="/")
 
     def leaves(self, structs: Any, check: bool) -> dict[str, Leaf]:
-        """Stored arrays that are read when they are asked for."""
+        """Lazy arrays of a tree of shape structs."""
         return stored_leaves(self.step, named_leaves(structs), check)
 
     def _read(self, structs: Any, sharding: Any, dtype: Any, check: bool):
@@ -126,9 +129,10 @@ def open_orbax(
     check: bool,
     read: bool = True,
 ) -> Source:
-    """Opens one of our folders as a source of leaves.
+    """Opens one of our folders as a source of lazy arrays.
 
-    Adapters are merged at once, unless `read` is False: nothing may be read then.
+    With `read=True` adapters are read and merged here; with False only shapes are
+    inspected, and adapters are not merged.
 
     Raises:
       CheckpointError: missing, half-written, damaged or of another model.
@@ -165,8 +169,8 @@ def write_orbax(
 ) -> None:
     """Writes a source as an exported model.
 
-    Chunks of bounded size, neither packed nor compressed: writing needs little memory
-    beside the parameters, and a host that restores reads its own chunks only.
+    Raises:
+      CheckpointError: the source has no tokenizer.
     """
     if source.tokenizer is None:
         raise CheckpointError(
@@ -175,6 +179,8 @@ def write_orbax(
         )
     place = jax.sharding.SingleDeviceSharding(_host())
     params = to_arrays(source.leaves, place, dtype, progress)
+    # Chunks of bounded size, neither packed nor compressed: writing needs little memory
+    # beyond the parameters, and hosts can restore single chunks.
     largest = max(leaf.nbytes for leaf in jax.tree.leaves(params))
     handler = ocp.PyTreeCheckpointHandler(
         save_concurrent_gb=1 + largest // 10**9,
@@ -203,7 +209,7 @@ def write_orbax(
 
 
 def _host() -> Any:
-    """A CPU device where there is one: a conversion needs no accelerator."""
+    """The CPU device, for work that needs no accelerator; a local one without it."""
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError:

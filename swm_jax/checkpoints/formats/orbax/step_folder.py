@@ -1,11 +1,11 @@
-"""One step of a run or an exported model: its files, and what they hold.
+"""Files of one step of a run, or of an exported model.
 
-    params       the tree (Orbax); heads of pre-training and adapters beside the model's
-    metadata     JSON: format, step, model, config, rules of fine-tuning
-    tokenizer    a SentencePiece model, unless the package has it
+    params       parameters (Orbax): the model's, pre-training heads under `dense`,
+                 LoRA adapters under `lora`
+    metadata     JSON: format, step, model, config, fine-tuning rules
+    tokenizer    a SentencePiece model, unless the package ships it
 
-Adapters (LoRA) stand beside the base under `lora`; `metadata["finetune"]` has their
-rules. Whoever reads a step merges them.
+`metadata["finetune"]` has the adapters' rules, with which readers merge them.
 """
 
 import contextlib
@@ -37,12 +37,12 @@ from swm_jax.models.tokenizer import TOKENIZER_FILE
 
 
 def find_step(path: epath.PathLike) -> epath.Path:
-    """The folder that holds `params` and `metadata` for a path a user gives.
+    """The folder with `params` and `metadata` for a user's path.
 
-    Of a run's steps it is the newest complete one.
+    For a run it is the newest complete step.
 
     Raises:
-      CheckpointError: nothing there, nothing complete there.
+      CheckpointError: missing or incomplete.
     """
     place = absolute(path)
     if not place.exists():
@@ -74,10 +74,10 @@ def _incomplete(step: epath.Path) -> str:
 
 
 def read_metadata(step: epath.Path) -> dict[str, Any]:
-    """What stands beside the parameters of a step.
+    """Reads the metadata of a step.
 
     Raises:
-      CheckpointError: not readable, of another program or another release.
+      CheckpointError: unreadable, or another format or format version.
     """
     try:
         metadata = json.loads((step / "metadata" / "metadata").read_text())
@@ -97,15 +97,15 @@ def read_metadata(step: epath.Path) -> dict[str, Any]:
 
 
 def stored_tokenizer(step: epath.Path, metadata: dict[str, Any]) -> Tokenizer:
-    """The tokenizer in a step's folder, or the one that its metadata names."""
+    """The tokenizer in a step's folder, or the one named in its metadata."""
     own = step / TOKENIZER_FILE
     return Tokenizer.load(own if own.is_file() else metadata["model"]["tokenizer"])
 
 
 def stored_shapes(step: epath.Path) -> dict[str, Any]:
-    """Shapes of the parameters of a step, without the heads of pre-training."""
+    """Shapes of a step's parameters, without pre-training heads."""
     with naming_damage(step):
-        # Typed as metadata of any tree; of a checkpoint it is a mapping.
+        # Orbax types this as a tree of any kind; here it is a mapping.
         tree: Any = ocp.StandardCheckpointHandler().metadata(step / "params")
         found = dict(tree)
     found.pop("dense", None)
@@ -113,7 +113,7 @@ def stored_shapes(step: epath.Path) -> dict[str, Any]:
 
 
 def restore_params(step: epath.Path, target: Any) -> dict[str, Any]:
-    """The parameters of a step that have a place in a tree of shape structs.
+    """Restores the part of a step's parameters given by a tree of shape structs.
 
     Args:
       step: from `find_step`.
@@ -140,7 +140,7 @@ def restore_params(step: epath.Path, target: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def naming_damage(step: epath.Path):
-    """Whatever goes wrong inside becomes a `CheckpointError` that names the step."""
+    """Context manager that converts all errors to a `CheckpointError` with the step."""
     try:
         yield
     except CheckpointError:
@@ -151,22 +151,23 @@ def naming_damage(step: epath.Path):
 
 
 def stored_rules(metadata: dict[str, Any]) -> tuple[LoraRule, ...]:
-    """The rules of the adapters that stand beside a checkpoint's base, if any."""
+    """LoRA rules of a checkpoint's unmerged adapters; empty without any."""
     finetune = metadata.get("finetune", {})
     return () if finetune.get("merged") else lora_rules(finetune.get("lora", ()))
 
 
 def with_adapter_shapes(shapes: Any, metadata: dict[str, Any]) -> dict[str, Any]:
-    """The model's shapes, plus those of the adapters that the checkpoint holds."""
+    """The model's shapes, plus those of the checkpoint's adapters."""
     rules = stored_rules(metadata)
     if not rules:
         return dict(shapes)
+    # Shapes only: nothing is computed under eval_shape.
     make = lambda: init_adapters(jax.random.key(0), shapes, rules)
     return {**shapes, "lora": jax.eval_shape(make)}
 
 
 def merge_stored(params: dict, metadata: dict[str, Any]) -> tuple[dict, dict[str, Any]]:
-    """(parameters with the stored adapters merged, metadata that says so)."""
+    """Merges stored adapters; returns parameters and updated metadata."""
     rules = stored_rules(metadata)
     if not rules:
         return params, metadata
@@ -179,7 +180,7 @@ def merge_stored(params: dict, metadata: dict[str, Any]) -> tuple[dict, dict[str
 
 
 def merged_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
-    """What stands beside a checkpoint's parameters once its adapters are merged."""
+    """Metadata of a checkpoint after merging its adapters."""
     if not stored_rules(metadata):
         return metadata
     return {**metadata, "finetune": {**metadata["finetune"], "merged": True}}
@@ -191,7 +192,7 @@ def write_model(
     metadata: dict[str, Any],
     tokenizer: Tokenizer | None = None,
 ) -> None:
-    """Writes `params`, `metadata` and a tokenizer into a folder that has none."""
+    """Writes `params`, `metadata` and tokenizer into an empty folder."""
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
         checkpointer.save(folder / "params", args=ocp.args.StandardSave(params))
     write_description(folder, metadata, tokenizer)
@@ -200,7 +201,7 @@ def write_model(
 def write_description(
     folder: Path, metadata: dict[str, Any], tokenizer: Tokenizer | None = None
 ) -> None:
-    """The same without the parameters; shipped tokenizers are named, not written."""
+    """Writes `metadata`, and the tokenizer unless the package ships it."""
     (folder / "metadata").mkdir()
     (folder / "metadata" / "metadata").write_text(
         json.dumps(metadata, indent=2, sort_keys=True) + "\n"
