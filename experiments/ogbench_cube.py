@@ -39,7 +39,7 @@ def get_config(arg: str = "default") -> ml_collections.ConfigDict:
                 action_scale=1.0,  # actions are within -1..1 already
             ),
         ),
-        dense_weight=0.0,  # batches of the cube world have no dense targets
+        dense_weight=0.0,  # batches of the cube world have no targets for read-outs
         data=Data(dir="data/ogbench", frames="compressed", images=32),
         optimizer=Optimizer(learning_rate=5e-4),
         steps=40_000,

@@ -140,7 +140,7 @@ def shrink(data, queries: int) -> None:
 
 
 def kept_share(folder: Path, share: float) -> float:
-    """Stored share of steps of a run, unaffected by speeds measured after a resume."""
+    """Stored share of steps of a run, fixed when the run first starts."""
     path = folder / "share.json"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

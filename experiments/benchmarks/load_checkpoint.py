@@ -91,7 +91,7 @@ def run_phase(phase: str, kind: str, folder: Path) -> None:
 def main(argv: list[str]) -> None:
     """Prints one line per measurement; exit status 1 if one is above the limit."""
     if _PHASE.value:
-        logging.set_verbosity(logging.ERROR)  # Orbax tells every file it touches
+        logging.set_verbosity(logging.ERROR)  # Orbax logs every file
         run_phase(*_PHASE.value.split(","), Path(argv[1]))
         return
     worst = 0.0

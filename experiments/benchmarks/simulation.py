@@ -60,7 +60,7 @@ def frames_per_second(env: Env, count: int, size: int) -> float:
 
 
 def batches_per_second(images: int) -> tuple[float, int]:
-    """Whole batches/s of the `tiny` model's data, and queries of an image."""
+    """Batches/s of the `tiny` model's data, and queries per image."""
     config = board_tiny.get_config("device")
     config.data.images = images
     data = Experiment.parse(config).data

@@ -57,7 +57,7 @@ PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12} | {
 def main(argv: list[str]) -> None:
     """Prints a table of the ways and the rates that they are compared with."""
     no_arguments(argv)
-    # PyTorch shares the GPU: XLA must not take it whole at the start.
+    # PyTorch shares the GPU, so XLA must not preallocate its memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     preset = PRESETS[_PRESET.value]
     names = _WAYS.value or list(preset.ways)
@@ -95,7 +95,7 @@ def main(argv: list[str]) -> None:
 
 
 def _groups(preset: Preset, names: list[str]) -> list[list[Callable[[], Way | None]]]:
-    """Ways that are measured in turn. On an accelerator one state fits at a time."""
+    """Groups of ways that alternate: one each on accelerators, for lack of memory."""
     makers = {
         "packed": lambda: jax_way("packed", preset),
         "lora": lambda: jax_way("lora", preset),
@@ -107,7 +107,7 @@ def _groups(preset: Preset, names: list[str]) -> list[list[Callable[[], Way | No
 
 
 def measured_rate(side: int) -> float:
-    """FLOP/s of one large matrix product, in the dtype that training uses here."""
+    """FLOP/s of one large matrix product, in training's dtype on this device."""
     dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
     x = jnp.ones((side, side), dtype)
     product = jax.jit(lambda x: (x @ x) * 1e-4)
@@ -123,7 +123,7 @@ def measured_rate(side: int) -> float:
 
 
 def row_of(way: Way, rate: float, peak: float | None) -> dict[str, Any]:
-    """A way's speed, from the median of its measured steps."""
+    """Speed of a way, from the median of its measured steps."""
     seconds = statistics.median(way.seconds)
     devices = 1 if way.name == "reference" else jax.device_count()
     return {
@@ -140,7 +140,7 @@ def row_of(way: Way, rate: float, peak: float | None) -> dict[str, Any]:
 
 
 def _measure(way: Way) -> None:
-    """Steps for `--seconds`; the first step ever compiles and is not counted."""
+    """Measures steps for `--seconds`, without the first one, which compiles."""
     if not way.seconds:
         print(f"{way.name}: first loss {way.step():.3f}", flush=True)
     started = time.perf_counter()
@@ -171,7 +171,7 @@ def _compare(rows: list[dict[str, Any]]) -> None:
 
 
 def _pipeline(preset: Preset, rows: list[dict[str, Any]]) -> None:
-    """Images/s of the input pipeline alone, beside what the packed step eats."""
+    """Images/s of the input pipeline alone, compared with those of a packed step."""
     from data_pipelines.batches import stream as pipeline
     from swm_jax.models import Tokenizer
 

@@ -1,4 +1,4 @@
-# What the launchers share: flags, errors in one line, --dry-run. Sourced, not run.
+# Shared parts of the launchers: flags, errors in one line, --dry-run. To be sourced.
 # shellcheck shell=bash
 
 config=experiments/board_3b.py
@@ -13,7 +13,7 @@ fail() {
     exit 2
 }
 
-# Prints words so that a shell, here or on another machine, reads them as they are.
+# Prints words quoted for a shell, here or on another machine.
 quote() {
     local _word _line=
     for _word in "$@"; do
@@ -33,7 +33,7 @@ run() {
 }
 
 # read_flags "the launcher's own flags" "$@": sets a variable per flag, `--node-pool x`
-# being node_pool=x. What stands behind `--` goes to `python -m swm_jax.train`.
+# being node_pool=x. Arguments after `--` are passed to `python -m swm_jax.train`.
 read_flags() {
     local _known _name _value
     read -ra _known <<< "config workdir max-quick-failures $1"
@@ -72,7 +72,7 @@ read_flags() {
     done
 }
 
-# Every variable named must have been set by a flag.
+# Fails unless all variables named were set by flags.
 need() {
     local name
     for name in "$@"; do

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains on the accelerators of this machine, again and again until it is done.
+# Trains on the accelerators of this machine, restarted until training is complete.
 #
 #   experiments/launch/gpu.sh --workdir runs/board_3b
 #   experiments/launch/gpu.sh --config experiments/board_3b.py:lora \
@@ -8,7 +8,7 @@
 # --config            experiment, experiments/board_3b.py by default
 # --workdir           logs, metrics and checkpoints; gs:// as well
 # --python            interpreter, python by default
-# --max-quick-failures  give up after so many ends within five minutes (3)
+# --max-quick-failures  give up after this many failures within five minutes each (3)
 # --dry-run           print the commands only
 
 set -euo pipefail

@@ -51,7 +51,7 @@ step=(srun --kill-on-bad-exit=1)
 command=("$python" -m swm_jax.train --config "$config" --workdir "$workdir"
     "${train_flags[@]}")
 
-# Training that was told to stop has saved and ended well, but is not done.
+# After SIGTERM training saves and exits with status 0 although it is not complete.
 log=$(quote "$workdir")/slurm-\$SLURM_JOB_ID.log
 script="before=\$(wc -l < $log); $(quote "${step[@]}" "${command[@]}") || exit; \
 ! tail -n +\$((before + 1)) $log | grep -q '^stopped by a signal' || \

@@ -12,7 +12,7 @@
 # --config            experiment, experiments/board_3b.py by default
 # --spot              yes for spot capacity (no by default)
 # --keep              yes leaves the slice when training is done (no by default)
-# --max-quick-failures  give up after so many ends within five minutes (3)
+# --max-quick-failures  give up after this many failures within five minutes each (3)
 # --dry-run           print the commands only
 
 set -euo pipefail

@@ -160,6 +160,7 @@ class MujocoPushing(MujocoEngine[State, Any], PushingEnv):
     def _friction_scale(self, qvel: np.ndarray) -> np.ndarray:
         """Factors by which dry friction scales each block's velocity, [B, 3 K]."""
         slide = qvel[:, : 3 * self.num_blocks].reshape(-1, self.num_blocks, 3)
+        # Norm of (vx, vy, c w): spin counts by the velocity at the friction radius.
         weights = np.array([1.0, 1.0, self.friction_radius**2])
         speed = np.sqrt(np.einsum("bki,bki,i->bk", slide, slide, weights))
         left = np.maximum(0.0, 1.0 - self.slowdown / np.maximum(speed, 1e-9))

@@ -174,7 +174,7 @@ def servo_gains(physics_dt: float, steps: int, coverage: float) -> tuple[float, 
     Returns:
       Stiffness in 1/s^2 and damping in 1/s.
     """
-    low, high, pole = 0.0, 1.0, 0.5
+    low, high, pole = 0.0, 1.0, 0.5  # bisection: the distance grows with the pole
     for _ in range(60):
         pole = 0.5 * (low + high)
         left = (1.0 + steps * (1.0 - pole)) * pole**steps

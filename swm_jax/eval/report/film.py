@@ -123,6 +123,7 @@ def large_pictures(world: str, scenes: AnyScene) -> UInt8[np.ndarray, "T h w 3"]
     frames = scenes.batch_shape[0]
     pictures = []
     for begin in range(0, frames, 8):
+        # Pad the last part with repeats, a fixed shape for a single compilation.
         rows = np.minimum(np.arange(begin, begin + 8), frames - 1)
         part = jax.tree.map(lambda x, rows=rows: np.asarray(x)[rows], scenes)
         pictures.append(np.asarray(paint(part))[: frames - begin])

@@ -38,6 +38,7 @@ def _capsule_table() -> np.ndarray:
     """float32[8 slots, 6 capsules, 5]; short lists repeat their first capsule."""
     rows = [collision_capsules(shape) for shape in SLOT_SHAPES]
     longest = max(map(len, rows))
+    # Padding by repetition leaves the minimum over capsules unchanged.
     rows = [row + (row[0],) * (longest - len(row)) for row in rows]
     return np.asarray(rows, np.float32)
 

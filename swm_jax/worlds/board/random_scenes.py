@@ -73,6 +73,7 @@ def _push_apart(blocks: Float[Array, "n 2"], low, high) -> Float[Array, "n 2"]:
 
     def push(_, points):
         offset = points[:, None] - points[None]
+        # 1e-12 keeps coincident points (the diagonal) from dividing by 0.
         distance = jnp.sqrt(jnp.square(offset).sum(-1) + 1e-12)
         overlap = jnp.maximum(BLOCK_GAP - distance, 0.0) * (1 - jnp.eye(len(points)))
         step = (offset / distance[..., None] * overlap[..., None]).sum(1) * 0.5

@@ -190,7 +190,7 @@ def cluster(
         .at[0]
         .set(jax.random.uniform(first_key, minval=-jnp.pi, maxval=jnp.pi))
     )
-    depth = jnp.linspace(0.026, TOUCHING - 0.001, 12)
+    depth = jnp.linspace(0.026, TOUCHING - 0.001, 12)  # metres between centres
     for i in range(1, count):
         side, turn = jax.random.uniform(
             jax.random.fold_in(key, i), (2, rounds), minval=-jnp.pi, maxval=jnp.pi

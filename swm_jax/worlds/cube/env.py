@@ -117,6 +117,7 @@ class CubeEnv(MjcfEnv[CubeState, CubeScene]):
         )
         place = xp.clip(qpos[..., :3] + move[..., :3], low, high)
         yaw = qpos[..., 3:4] + move[..., 3:4]
+        # Both fingers get the mean opening as a base, which centres a held cube.
         gap = 0.5 * (qpos[..., 4:5] + qpos[..., 5:6])
         gap = xp.clip(gap - geometry.MAX_GAP * move[..., 4:5], 0.0, geometry.MAX_GAP)
         return state, xp.concatenate([place, yaw, gap, gap], -1).astype(xp.float32)
@@ -164,7 +165,7 @@ def place(key: Key[jax.Array, ""], block_ids: tuple[int, ...]) -> CubeState:
 def scatter(key: Key[jax.Array, ""], count: int) -> Float[Array, "n 2"]:
     """Random positions of cubes on the table, at least `CUBE_GAP` apart."""
     low, high = (jnp.asarray(each) for each in (geometry.CUBE_LOW, geometry.CUBE_HIGH))
-    spots = jnp.full((count, 2), 10.0)
+    spots = jnp.full((count, 2), 10.0)  # cubes to come are far away
     for slot in range(count):
         tries = jax.random.uniform(
             jax.random.fold_in(key, slot), (_TRIES, 2), minval=low, maxval=high

@@ -61,6 +61,7 @@ def box_gap(centre_a, rotation_a, half_a, centre_b, rotation_b, half_b):
         -1
     )
     apart = (xp.abs(dot(axes, way[..., None, :])) - reach) / length
+    # Cross products of parallel edges vanish and give no axis.
     return xp.where(length > 1e-3, apart, -xp.inf).max(-1)
 
 

@@ -125,6 +125,7 @@ def _next_memory(
     slot, goal = draw_errand(errand_key, scene)
     plan = make_plan(plan_key, scene, slot, goal)
     done = jnp.linalg.norm(scene.block_pose[memory.slot, :3] - memory.goal) < 0.015
+    # After arrival continue for `REST` steps, to release the cube and retreat.
     left = jnp.where(done, jnp.minimum(memory.left, REST), memory.left)
     playing = policy == POLICIES.index("play")
     anew = jnp.where(playing, plan_is_over(memory.plan, memory.clock), left <= 0)

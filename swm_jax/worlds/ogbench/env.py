@@ -107,18 +107,18 @@ class OGBenchCube(PackageEnv[OGBenchState, CubeScene]):
         self._loaded: bytes | None = None
 
     def native(self, state: OGBenchState) -> OGBenchState:
-        """The state as it is: other engines' states cannot be set up here."""
+        """Returns the state; states of other engines cannot be converted."""
         return state
 
     def state_from_scene(self, scene: CubeScene) -> OGBenchState:
-        """Raises NotImplementedError: OGBench's arm has joints that no scene tells."""
+        """Raises NotImplementedError: a scene lacks the joints of OGBench's arm."""
         raise NotImplementedError(
             "OGBench's env cannot be put into a scene: its arm has joints that a scene "
             "does not hold; begin from reset"
         )
 
     def reset(self, key: Key[Any, ""] | int) -> OGBenchState:
-        """OGBench's own reset, with the seed that a key says (`seed_of`)."""
+        """Reset of the package, with the seed of a key (`seed_of`)."""
         seed = seed_of(key)
         self._loaded = None
         with seeded(seed):  # the package draws from numpy's global generator too
@@ -126,15 +126,15 @@ class OGBenchCube(PackageEnv[OGBenchState, CubeScene]):
         return self._state(0)
 
     def step(self, state: OGBenchState, action: Float[Array, "5"]) -> OGBenchState:
-        """One control step; nothing is drawn."""
+        """One control step, without rendering."""
         action = self.check_actions(action, ())
         self._load(state)
         env = self._env
         env.set_control(np.clip(action.astype(np.float64), -1, 1))
         env.pre_step()
         mujoco.mj_step(env._model, env._data, nstep=env._n_steps)
-        # The package leaves kinematics one physics step (2 ms) behind the positions; a
-        # state must say all, so they catch up here.
+        # The package leaves kinematics one physics step (2 ms) behind the positions.
+        # Update them, so that poses are a function of the state.
         mujoco.mj_forward(env._model, env._data)
         mujoco.mj_rnePostConstraint(env._model, env._data)
         env.post_step()
@@ -147,7 +147,7 @@ class OGBenchCube(PackageEnv[OGBenchState, CubeScene]):
     def pictures(
         self, states: OGBenchState, height: int, width: int
     ) -> UInt8[np.ndarray, "B h w 3"]:
-        """What OGBench's camera sees of B worlds (0.2 s each on a CPU).
+        """Images of OGBench's camera for B worlds (0.2 s each on a CPU).
 
         Raises:
           ValueError: another size than the env was made for.
@@ -160,18 +160,18 @@ class OGBenchCube(PackageEnv[OGBenchState, CubeScene]):
         return np.stack([self.picture(state) for state in worlds_of(states)])
 
     def picture(self, state: OGBenchState) -> UInt8[np.ndarray, "h w 3"]:
-        """What OGBench's camera sees of one world."""
+        """Image of OGBench's camera for one world."""
         self._load(state)
         return np.array(self._env.render(camera=_CAMERA))
 
     @property
     def package_env(self) -> Any:
-        """The env of the package, for its oracles; whoever steps it owns its state."""
-        self._loaded = None
+        """Env of the package, for its oracles, which may step it."""
+        self._loaded = None  # its state may change: reload before the next step
         return self._env
 
     def observed(self, step: int = 0) -> OGBenchState:
-        """The state that the package's env is in."""
+        """Current state of the package's env."""
         return self._state(step)
 
     def _load(self, state: OGBenchState) -> None:
@@ -200,7 +200,7 @@ class OGBenchCube(PackageEnv[OGBenchState, CubeScene]):
 
 
 class SceneReader:
-    """Scenes of OGBench's joint positions, by its own model's kinematics."""
+    """Forward kinematics in OGBench's model: scenes of joint positions."""
 
     def __init__(self, cubes: int, env: Any = None):
         """`env` is the package's with so many cubes, if there is one already.
@@ -234,7 +234,7 @@ class SceneReader:
         return stack(scenes)
 
     def of(self, data: Any) -> CubeScene:
-        """The scene of MuJoCo data whose kinematics are up to date."""
+        """Scene of MuJoCo data with current kinematics."""
         cubes = data.qpos[_ROBOT_JOINTS:].reshape(self._count, 7)
         pinch = data.site_xpos[self._site]
         turn = data.site_xmat[self._site].reshape(3, 3)
@@ -251,7 +251,7 @@ class SceneReader:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seeds numpy's global generator, from which OGBench draws, and puts it back."""
+    """Context with a seeded global numpy generator, which OGBench uses; restores it."""
     before = np.random.get_state()
     np.random.seed(seed % 2**32)
     try:

@@ -90,6 +90,7 @@ def _choose(
     far = jnp.sqrt(far + 1e-12)  # [pushes, P]
     reachable = _reachable(pose)
     to_walk = jnp.linalg.norm(peg - _STANDS, axis=-1)
+    # A penalty above any distance instead of a mask, so that argmin always exists.
     cost = far + WALK_COST * to_walk + jnp.where(reachable, 0.0, 1.0)
     best = jnp.argmin(cost.min(0))
     which = jnp.argmin(cost[:, best])

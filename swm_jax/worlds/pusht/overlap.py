@@ -77,7 +77,7 @@ def coverage(pose: Float[Array, "... 3"]) -> Float[Array, "..."]:
     along = xp.roll(start, -1, axis=-2) - start
     low = xp.asarray(BOXES[:, 0] - BOXES[:, 1])[:, None]  # [2 boxes, 1, 2]
     high = xp.asarray(BOXES[:, 0] + BOXES[:, 1])[:, None]
-    flat = xp.abs(along) < 1e-7  # parallel to a side: nothing is crossed
+    flat = xp.abs(along) < 1e-7  # parallel to a side: no crossing
     step = xp.where(flat, 1.0, along)
     crossings = [xp.where(flat, 0.0, (side - start) / step) for side in (low, high)]
     crossings = xp.clip(xp.concatenate(crossings, -1), 0.0, 1.0)
@@ -86,6 +86,7 @@ def coverage(pose: Float[Array, "... 3"]) -> Float[Array, "..."]:
     # [..., 2 boxes, 8 edges, 6 places, 2]
     places = start[..., None, :] + share[..., None] * along[..., None, :]
     places = xp.clip(places, low[..., None, :], high[..., None, :])
+    # The shoelace formula is translation invariant; small numbers keep it precise.
     places = places - low[..., None, :]
     a, b = places[..., :-1, :], places[..., 1:, :]
     twice = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]

@@ -216,7 +216,7 @@ def _box_hit(ray, position, centre, turn, half):
     slabs = []
     for i in range(3):
         along = ray[0] * turn[0, i] + ray[1] * turn[1, i] + ray[2] * turn[2, i]
-        along = jnp.where(jnp.abs(along) < 1e-7, 1e-7, along)
+        along = jnp.where(jnp.abs(along) < 1e-7, 1e-7, along)  # parallel to the slab
         start = ((position - centre) * turn[:, i]).sum()
         a, b = (-half[i] - start) / along, (half[i] - start) / along
         slabs.append((jnp.minimum(a, b), jnp.maximum(a, b)))
