@@ -19,6 +19,7 @@ import sentencepiece
 from absl import app, flags
 
 from swm_jax import worlds
+from swm_jax.cli import error_line
 from swm_jax.files import write_whole
 from swm_jax.models.tokenizer import Tokenizer
 from swm_jax.questions import corpus, vocabulary
@@ -76,9 +77,15 @@ def train(names: Sequence[str] = SHIPPED["tiny"], types: Sequence[str] = ()) -> 
 
 def main(_) -> None:
     """Trains a tokenizer and writes it to `--model_file`."""
-    output = Path(_MODEL_FILE.value or _ASSETS / f"{_NAME.value}.model")
-    model = train(SHIPPED[_NAME.value])
-    write_whole(output, model)
+    with error_line(ValueError, OSError):
+        if _TYPES.value and not _MODEL_FILE.value:
+            raise ValueError(
+                "--types makes another tokenizer than the shipped one: say with "
+                "--model_file where it goes"
+            )
+        output = Path(_MODEL_FILE.value or _ASSETS / f"{_NAME.value}.model")
+        model = train(SHIPPED[_NAME.value], _TYPES.value)
+        write_whole(output, model)
     print(f"{output}: {Tokenizer(model).vocab_size} pieces, {len(model):,} bytes")
 
 

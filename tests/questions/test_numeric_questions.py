@@ -3,6 +3,8 @@
 import jax
 import numpy as np
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
 from data_pipelines import train_tokenizer
 from data_pipelines.saqa.tokens import AnswerTokens, QuestionTokens
@@ -86,6 +88,24 @@ def test_distances_are_those_of_the_poses():
         values = np.array(asked.kind.answers.values)
         assert answer[i] == abs(values - metres).argmin()
     np.testing.assert_array_equal(jax.jit(BOARD.answer)(*asked_of), answer)
+
+
+def test_the_command_trains_on_the_types_it_is_told(tmp_path, capsys):
+    flags.FLAGS.mark_as_parsed()
+    file = tmp_path / "own.model"
+    with flagsaver.flagsaver(types=["blocks_distance"], model_file=str(file)):
+        train_tokenizer.main([])
+    own = Tokenizer(file.read_bytes(), "own")
+    assert file.read_bytes() == train_tokenizer.train(types=["blocks_distance"])
+    assert len(own.encode("forty-five")) < len(TINY.encode("forty-five"))
+    for wrong in (
+        dict(types=["blocks_distance"]),
+        dict(types=["bloks"], model_file="x"),
+    ):
+        with flagsaver.flagsaver(**wrong), pytest.raises(SystemExit):
+            train_tokenizer.main([])
+    said = capsys.readouterr().err
+    assert "--model_file" in said and "did you mean" in said
 
 
 def test_the_tiny_tokenizer_spells_them_and_one_of_their_own_has_a_word_each():
