@@ -1,12 +1,18 @@
 """Checks of names and indices given by a user, with suggestions in the errors."""
 
 import difflib
+import importlib
+import pkgutil
 from collections.abc import Iterable
+from typing import TypeVar
 
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, or its type name if the text is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+Kind = TypeVar("Kind")
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
@@ -35,3 +41,37 @@ def index_below(kind: str, value: int, count: int) -> int:
     if not 0 <= value < count:
         raise ValueError(f"{kind} is {value}, expected 0 to {count - 1}")
     return value
+
+
+def gathered(
+    package: str, path: Iterable[str], attribute: str, kind: type[Kind], hint: str
+) -> dict[str, Kind]:
+    """Entries by name that the modules of a package declare, in one dict each.
+
+    Args:
+      package: name of the package.
+      path: its folders, `__path__`.
+      attribute: name of the dicts; modules without one are skipped.
+      kind: type of the entries.
+      hint: how an entry is made, for messages.
+
+    Raises:
+      ValueError: a name in two modules, or an entry of another type.
+    """
+    found: dict[str, Kind] = {}
+    origin: dict[str, str] = {}
+    for module in pkgutil.iter_modules(path, package + "."):
+        given = getattr(importlib.import_module(module.name), attribute, {})
+        for name, entry in given.items():
+            if not isinstance(entry, kind):
+                raise ValueError(
+                    f"{attribute}[{name!r}] of {module.name} is {entry!r}, expected a "
+                    f"{kind.__name__}: {hint}"
+                )
+            if name in found:
+                raise ValueError(
+                    f"{attribute}[{name!r}] stands in {origin[name]} and in "
+                    f"{module.name}: rename one"
+                )
+            found[name], origin[name] = entry, module.name
+    return found

@@ -7,17 +7,15 @@ import contextlib
 
 from swm_jax import worlds
 from swm_jax.questions import Question
+from swm_jax.questions.types import RESERVED_IDS
 
-DETECT, DESCRIBE, LABELLED = 19, 20, 21  # ids that no question type has
+DETECT, DESCRIBE, LABELLED = sorted(RESERVED_IDS)
 _OTHERS = {DETECT: "detect", DESCRIBE: "describe", LABELLED: "labelled"}
 
 
 def _names() -> tuple[str, ...]:
     """Names by id; an unused id has an empty name."""
-    found = {i: kind.name for i, kind in worlds.question_types().items()}
-    if taken := found.keys() & _OTHERS:
-        raise ValueError(f"ids {sorted(taken)} are those of {list(_OTHERS.values())}")
-    found |= _OTHERS
+    found = {i: kind.name for i, kind in worlds.question_types().items()} | _OTHERS
     return tuple(found.get(i, "") for i in range(max(found) + 1))
 
 

@@ -7,11 +7,9 @@ A module's `BASELINES` maps names to baselines (`answerer.Baseline`).
 """
 
 import functools
-import importlib
-import pkgutil
 
 from swm_jax.baselines.answerer import Answerer, Baseline
-from swm_jax.choices import known
+from swm_jax.choices import gathered, known
 from swm_jax.envs import Env
 
 __all__ = ["Answerer", "Baseline", "baselines", "load"]
@@ -19,17 +17,15 @@ __all__ = ["Answerer", "Baseline", "baselines", "load"]
 
 @functools.cache
 def baselines() -> dict[str, Baseline]:
-    """Collects `BASELINES` of all modules of this folder.
+    """Collects `BASELINES` of all modules of this folder, see `choices.gathered`.
 
     Raises:
-      ValueError: a name in two modules.
+      ValueError: also a baseline called swm, the name of the checkpoint's model.
     """
-    found: dict[str, Baseline] = {}
-    for module in pkgutil.iter_modules(__path__, __name__ + "."):
-        given = getattr(importlib.import_module(module.name), "BASELINES", {})
-        if twice := sorted(found.keys() & given.keys()):
-            raise ValueError(f"{module.name} redefines the baseline {twice[0]!r}")
-        found |= given
+    hint = "Baseline(lambda env: Answerer(name, env.world, model))"
+    found = gathered(__name__, __path__, "BASELINES", Baseline, hint)
+    if "swm" in found:
+        raise ValueError("a baseline is called 'swm', the name of the learned model")
     return found
 
 
@@ -37,6 +33,10 @@ def load(name: str, env: Env) -> Answerer:
     """Makes the baseline of a name for an env.
 
     Raises:
-      ValueError: an unknown name; the message suggests the nearest.
+      ValueError: an unknown name (the message suggests the nearest), or a baseline
+        whose `make` does not return an Answerer.
     """
-    return baselines()[known("baseline", name, baselines())].make(env)
+    made = baselines()[known("baseline", name, baselines())].make(env)
+    if not isinstance(made, Answerer):
+        raise ValueError(f"baseline {name!r} makes {made!r}, expected an Answerer")
+    return made

@@ -11,6 +11,7 @@ import functools
 from collections.abc import Iterable
 from typing import Any
 
+from swm_jax.choices import known
 from swm_jax.planning.config import PlannerConfig
 from swm_jax.planning.planner import Solve
 from swm_jax.planning.search import Refit, search
@@ -78,7 +79,14 @@ def searching(
       refit: (candidates [S, N, H, A], values [S, N], mean and std [S, H, A], config)
         -> mean and std of the next population. Candidates to ignore have value -inf.
       config: default settings; None for those of `PlannerConfig`.
-      uses: settings used by `refit`.
+      uses: settings that `refit` or the search reads. Counts that are not among them,
+        such as `elites`, are set to 0; the others cannot be changed by name.
+
+    Raises:
+      ValueError: `uses` names something that is no setting.
     """
+    uses, settings = frozenset(uses), PlannerConfig.__dataclass_fields__
+    for setting in uses:
+        known("planner setting", setting, settings)
     solve = functools.partial(search, refit=refit)
-    return Preset(solve, config or PlannerConfig(), frozenset(uses))
+    return Preset(solve, config or PlannerConfig(), uses)

@@ -32,7 +32,7 @@ from swm_jax.envs.scene import array_namespace
 from swm_jax.models.types import MAX_ARGS
 from swm_jax.questions import words
 from swm_jax.questions.question import Question, check_on_board
-from swm_jax.questions.types import QuestionType, answer_index
+from swm_jax.questions.types import QuestionType, answer_index, check_unique
 
 
 class QuestionTable(struct.PyTreeNode):
@@ -52,8 +52,9 @@ class QuestionTable(struct.PyTreeNode):
         return len(self.type_id)
 
     def question(self, index: int, phrasing: int = 0) -> Question:
-        """Row `index` as a `Question`."""
+        """Row `index` as a `Question`; wordings are counted round."""
         kind = self.language.kind(int(self.type_id[index]))
+        phrasing %= len(kind.wordings)
         return Question(kind, tuple(self.args[index]), phrasing)
 
     def texts(self) -> list[str]:
@@ -86,6 +87,9 @@ class Language:
     axes: int
     objects: tuple[int, ...]
     prompts: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        check_unique(self.types)
 
     @functools.cached_property
     def by_name(self) -> dict[str, QuestionType]:
@@ -122,8 +126,8 @@ class Language:
 
     @property
     def phrasings(self) -> int:
-        """Number of wordings that every type has: the minimum over types."""
-        return min(len(kind.wordings) for kind in self.types)
+        """Wordings of the type that has most; types with fewer repeat theirs."""
+        return max(2, *(len(kind.wordings) for kind in self.types))
 
     def question(
         self,

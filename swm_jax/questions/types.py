@@ -18,7 +18,8 @@ Axes: ... batch axes, C answers of an answer set.
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+import string
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ from swm_jax.arrays import Array, Indices
 from swm_jax.envs.scene import array_namespace
 from swm_jax.models.types import MAX_ARGS
 
+# Taken by queries that are no question types (data_pipelines.batches.query_types).
+RESERVED_IDS = frozenset({19, 20, 21})
 LETTERS = "abcdefgh"[:MAX_ARGS]  # placeholders of the arguments in wordings
 OBJECT = "block"  # kind of arguments that name an object of the scene
 DIRECTION = "direction"  # cyclic kind: (i + n / 2) % n is opposite to i
@@ -155,7 +158,8 @@ class QuestionType:
       rule: (now, then, *choices) -> metres. `now` and `then` are the results of
         `Language.points` for the scenes before and after the actions, `choices` the
         values of the non-object arguments. For yes/no types a signed margin.
-      wordings: the first is the canonical one; at most 14 words.
+      wordings: one or more, the first is the canonical one; at most 14 words, and no
+        more tokens than the model's `max_question_tokens`.
       answers: the answer set.
       about_change: the rule compares `then` with `now`, so that at horizon 0 the answer
         is always the first one; rules of other types must ignore `now`.
@@ -163,8 +167,8 @@ class QuestionType:
         opposite direction, if there is one).
 
     Raises:
-      ValueError: too many arguments, objects not first, or symmetric without two
-        objects.
+      ValueError: a field of another kind, a reserved id, too many arguments, objects
+        not first, symmetric without two objects, or a wording with other letters.
     """
 
     name: str
@@ -177,6 +181,7 @@ class QuestionType:
     symmetric: bool = False
 
     def __post_init__(self):
+        self._check_kinds()
         kinds = [arg.is_object for arg in self.args]
         if len(kinds) > MAX_ARGS or kinds != sorted(kinds, reverse=True):
             raise ValueError(
@@ -185,6 +190,30 @@ class QuestionType:
             )
         if self.symmetric and self.objects != 2:
             raise ValueError(f"{self.name} is symmetric, expected two objects")
+        letters = set(LETTERS[: len(self.args)])
+        for wording in self.wordings:
+            named = {field for _, field, _, _ in string.Formatter().parse(wording)}
+            if unknown := sorted(named - letters - {None}):
+                raise ValueError(
+                    f"wording {wording!r} of {self.name} names {unknown}, its "
+                    f"arguments are {sorted(letters)}"
+                )
+
+    def _check_kinds(self) -> None:
+        """Raises ValueError for fields of another kind, such as a text as wordings."""
+        if not isinstance(self.id, int) or self.id < 0 or self.id in RESERVED_IDS:
+            raise ValueError(
+                f"{self.name} has id {self.id!r}, expected a whole number from 0 that "
+                f"no type has or had, and none of {sorted(RESERVED_IDS)}"
+            )
+        for field, kind in (("args", Arg), ("wordings", str)):
+            value = getattr(self, field)
+            good = isinstance(value, tuple) and all(isinstance(x, kind) for x in value)
+            if not good or (field == "wordings" and not value):
+                raise ValueError(
+                    f"{self.name} has {field}={value!r}, expected a tuple of "
+                    f"{kind.__name__}"
+                )
 
     @property
     def objects(self) -> int:
@@ -208,6 +237,23 @@ class QuestionType:
             if self.objects < 2 or row[0] != row[1]
         ]
         return np.array(rows, np.int32).reshape(-1, MAX_ARGS)  # one cube has no pairs
+
+
+def check_unique(types: Iterable[QuestionType]) -> None:
+    """Raises ValueError for two types of one id or one name."""
+    types = tuple(types)
+    for field in ("id", "name"):
+        seen: dict[Any, str] = {}
+        for kind in types:
+            value = getattr(kind, field)
+            if value in seen:
+                free = max(each.id for each in types) + 1
+                raise ValueError(
+                    f"question types {seen[value]} and {kind.name} have one {field}, "
+                    f"{value!r}: both are unique over all worlds; ids from {free} on "
+                    "are free here"
+                )
+            seen[value] = kind.name
 
 
 def length(v: Float[Array, "... n"]) -> Float[Array, "..."]:

@@ -61,10 +61,11 @@ def question_types() -> dict[int, "QuestionType"]:
     Raises:
       ValueError: two types with the same id or name.
     """
+    from swm_jax.questions.types import check_unique
+
     kinds = [kind for each in languages() for kind in each.types]
+    check_unique(kinds)
     found = {kind.id: kind for kind in kinds}
-    if not len(kinds) == len(found) == len({kind.name for kind in kinds}):
-        raise ValueError("ids and names of question types must be unique over worlds")
     return dict(sorted(found.items()))
 
 

@@ -15,13 +15,11 @@ A module's `PLANNERS` maps names to presets (`swm_jax.planning.preset`).
 """
 
 import dataclasses
-import importlib
-import pkgutil
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from swm_jax.choices import known
+from swm_jax.choices import gathered, known
 from swm_jax.planning.config import PlannerConfig
 from swm_jax.planning.planner import Planner
 from swm_jax.planning.preset import Preset
@@ -31,18 +29,9 @@ _COUNTS = ("keep", "elites", "refine", "refine_steps")
 
 
 def gather() -> dict[str, Preset]:
-    """Collects `PLANNERS` of all modules of this folder.
-
-    Raises:
-      ValueError: a name in two modules.
-    """
-    found: dict[str, Preset] = {}
-    for module in pkgutil.iter_modules(__path__, __name__ + "."):
-        for name, preset in importlib.import_module(module.name).PLANNERS.items():
-            if name in found:
-                raise ValueError(f"{module.name} redefines the planner {name!r}")
-            found[name] = preset
-    return found
+    """Collects `PLANNERS` of all modules of this folder, see `choices.gathered`."""
+    hint = "searching(refit) makes one"
+    return gathered(__name__, __path__, "PLANNERS", Preset, hint)
 
 
 PLANNERS = gather()

@@ -106,8 +106,7 @@ def _closer(before, after):
     return length(before) - length(after) - CHANGE
 
 
-# Ids are stored in checkpoints and data and must stay; 19 to 21 are taken by
-# `data_pipelines.batches.query_types`.
+# Ids are stored in checkpoints and data and must stay.
 TYPES = (
     QuestionType(
         name="block_touching",
