@@ -192,8 +192,8 @@ class QuestionType:
             raise ValueError(f"{self.name} is symmetric, expected two objects")
         letters = set(LETTERS[: len(self.args)])
         for wording in self.wordings:
-            named = {field for _, field, _, _ in string.Formatter().parse(wording)}
-            if unknown := sorted(named - letters - {None}):
+            fields = [field for _, field, _, _ in string.Formatter().parse(wording)]
+            if unknown := sorted({f for f in fields if f is not None} - letters):
                 raise ValueError(
                     f"wording {wording!r} of {self.name} names {unknown}, its "
                     f"arguments are {sorted(letters)}"
