@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import lax
-from jaxtyping import Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Bool, Float, Int, Key
 
 from swm_jax.arrays import Array
 from swm_jax.models import layout as layouts
@@ -143,7 +143,7 @@ def write(
     actions: Float[Array, "S N H A"],
     horizons: Int[Array, " K"],
     length: int,
-    keys: PRNGKeyArray | None = None,
+    keys: Key[jax.Array, "S N K Q"] | None = None,
     temperature: Float[Array, ""] | float = 1.0,
 ) -> Written:
     """Generates texts of at most `length` tokens, eos included.

@@ -19,9 +19,8 @@ from swm_jax.models import Observation
 from swm_jax.planning.config import PlannerConfig
 from swm_jax.planning.noise import fold_in_each
 
-Proposals = (
-    Float[Array, "S M H A"] | Callable[[Observation, Key[jax.Array, " S"]], Array]
-)
+# [S, M, H, A]; other shapes are refused by `call_inside`.
+Proposals = Float[Array, "..."] | Callable[[Observation, Key[jax.Array, " S"]], Array]
 
 _SEED = 0x9E37  # folded into the keys: the policy's draws differ from the planner's
 

@@ -249,7 +249,12 @@ def test_written_answers_are_the_decoded_tokens():
     text = "Is the red moon touching the blue cube?"
     heard = model.answer(observation.image[0], [], text, None, length=3)
     tokens, mask = tokenizer.encode_batch([text], 16)
-    one = dataclasses.replace(questions, tokens=tokens[None], mask=mask[None])
+    one = dataclasses.replace(
+        questions,
+        tokens=tokens[None],
+        mask=mask[None],
+        answer_ids=questions.answer_ids[:1, :1],
+    )
     seen = dataclasses.replace(observation, image=observation.image[:1])
     still = np.zeros((1, 1, 5, 2), np.float32)
     said = written(model, seen, one, still, 3)

@@ -169,7 +169,8 @@ def test_mppi_refit_is_the_closed_form(seed, temperature):
     config = PlannerConfig(
         candidates=8, temperature=temperature, temperature_unit="value"
     )
-    mean, std = refit_mppi(jnp.array(candidates), jnp.array(values), None, None, config)
+    last = jnp.zeros(candidates.shape[:1] + candidates.shape[2:])
+    mean, std = refit_mppi(jnp.array(candidates), jnp.array(values), last, last, config)
     for scene in range(2):
         w = np.exp(values[scene].astype(np.float64) / temperature)
         w /= w.sum()

@@ -148,11 +148,11 @@ def episode_program(
     )
     return run, (
         setup.world_model,
-        prepared.goals.rows(index).table,
+        prepared.goals.rows(rows).table,
         task_arrays(setup.world, tasks),
         jax.tree.map(lambda *x: jnp.stack(x), *starts),
-        prepared.limits[index],
-        prepared.keys[index],
+        prepared.limits[rows],
+        prepared.keys[rows],
     )
 
 
