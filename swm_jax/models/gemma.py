@@ -118,6 +118,7 @@ class Decoder(nn.Module):
           middle: segments whose states half way up are wanted.
         """
         c, cache = self.config, cache or {}
+        read = tuple(name for name in layout if name in read)  # as they are joined
         params = self.layers()
         tables = {
             name: rope_table(segment.positions, c.head_dim)
