@@ -74,7 +74,7 @@ def make_config() -> ml_collections.ConfigDict:
                 "mention": 1.0,
             },
             "names": {"steps": 300, "starts": 64, "learning_rate": 2e-3},
-            "places": {"steps": 100, "starts": 64, "learning_rate": 2e-3},
+            "places": {"steps": 120, "starts": 64, "learning_rate": 2e-3},
             "optimizer": {
                 "name": "muon",
                 "learning_rate": 5e-4,
@@ -626,10 +626,14 @@ def teach_names(params, data: Data, words: Words, config, options, stage: str):
             if stage == "names":
                 states, place = module.apply(model, *asked, method=look_up), 0.0
             else:
-                still = jnp.zeros((len(feature), 1, 1, 2)), jnp.zeros(1, int)
-                answers, _, states = module.apply(model, *asked, *still, method=imagine)
-                out = read(heads["object"], answers[:, 0, 0])[..., :2]
-                place = jnp.abs(out - present[:, : len(BLOCKS)]).sum(-1).mean()
+                still = jnp.zeros((len(feature), 1, HORIZON, 2))
+                horizons = jnp.arange(0, HORIZON + 1, HORIZON // 2)
+                answers, _, states = module.apply(
+                    model, *asked, still, horizons, method=imagine
+                )
+                out = read(heads["object"], answers[:, 0])[..., :2]
+                here = present[:, None, : len(BLOCKS)]
+                place = jnp.abs(out - here).sum(-1).mean()
             mention = mention_loss(heads["mention"], states, wide(names), present)
             return mention + place, (mention, place)
 
