@@ -29,7 +29,7 @@ from jaxtyping import Array, Float, Int
 from data_pipelines.pretraining import named_objects
 from data_pipelines.question_tokens import QuestionTokens
 from experiments.planning_model.branches import CHUNKS, HORIZON
-from experiments.planning_model.eyes import BLOCKS, ORIGIN, UNIT
+from experiments.planning_model.eyes import BLOCKS, OBJECTS, ORIGIN, UNIT
 from experiments.planning_model.run_folder import load_state, save_state, write_row
 from swm_jax.envs import Scene
 from swm_jax.models import SemanticWorldModel, Tokenizer, get_config
@@ -73,8 +73,8 @@ def make_config() -> ml_collections.ConfigDict:
                 "action": 1.0,
                 "mention": 1.0,
             },
-            "names": {"steps": 300, "starts": 64, "learning_rate": 2e-3},
-            "places": {"steps": 120, "starts": 64, "learning_rate": 2e-3},
+            "names": {"steps": 160, "starts": 64, "learning_rate": 2e-3},
+            "places": {"steps": 80, "starts": 64, "learning_rate": 2e-3},
             "optimizer": {
                 "name": "muon",
                 "learning_rate": 5e-4,
@@ -184,6 +184,7 @@ def read(head, x):
 
 def imagine(
     module: SemanticWorldModel,
+    objects,
     feature: Float[Array, "S P D"],
     tokens: Int[Array, "S Q T"],
     mask,
@@ -194,22 +195,30 @@ def imagine(
 
     Third, the states of the questions [S, Q, T, W] half way up.
     """
-    image = project_image(module, feature)
+    image = project_image(module, objects, feature)
     context, middle = encode_with_middle(module, image, tokens, mask)
     layout = module.query_layout(context, chunks, horizons)
     out = module.llm(layout, context.cache, read=("answer", "action"))
     return out.hidden["answer"][..., -1, :], out.hidden["action"], middle
 
 
-def project_image(module: SemanticWorldModel, feature):
-    """Image tokens of cached features."""
-    head = module.img.head()
-    return feature.astype(jnp.float32) @ head["kernel"] + head["bias"]
+def project_image(module: SemanticWorldModel, objects, feature):
+    """Image tokens of cached features, and one token per object behind them.
+
+    An object's token is the mean of the patches' features under the softmax of the
+    object's logit, projected as they are, plus an embedding that says which it is.
+    """
+    head, feature = module.img.head(), feature.astype(jnp.float32)
+    logits = feature @ objects["kernel"] + objects["bias"]
+    pooled = jnp.einsum("spk,spd->skd", jax.nn.softmax(logits, 1), feature)
+    project = lambda x: x @ head["kernel"] + head["bias"]
+    own = project(pooled) + objects["embedding"]
+    return jnp.concatenate([project(feature), own], 1)
 
 
-def look_up(module: SemanticWorldModel, feature, tokens, mask):
+def look_up(module: SemanticWorldModel, objects, feature, tokens, mask):
     """States of the questions half way up."""
-    image = project_image(module, feature)
+    image = project_image(module, objects, feature)
     return encode_with_middle(module, image, tokens, mask)[1]
 
 
@@ -221,8 +230,9 @@ def encode_tokens(module, image, tokens, mask) -> Context:
 def encode_with_middle(module, image, tokens, mask):
     """The same, and the states of the questions half way up."""
     rule, questions = module.config.positions, module.llm.embed(tokens)
+    places = jnp.minimum(jnp.arange(image.shape[1]), rule.image_tokens - 1)
     layout = {
-        "image": layouts.image_segment(rule, image),
+        "image": layouts.Segment("bi", image, places, (layouts.Sight("image", "b"),)),
         "question": layouts.question_segment(rule, questions, mask),
     }
     out = module.llm(layout, read=(), keep=tuple(layout), middle=("question",))
@@ -411,7 +421,8 @@ def losses(module, params, batch: Batch, words: Words, config):
     mask = batch.tokens > 0
     answers, actions, middle = module.apply(
         {"params": params["model"]},
-        *(batch.feature, batch.tokens, mask, batch.chunk, batch.horizons),
+        *(params["objects"], batch.feature, batch.tokens, mask),
+        *(batch.chunk, batch.horizons),
         method=imagine,
     )
     heads, count = params["heads"], config.questions
@@ -473,7 +484,16 @@ def make_steps(config, words: Words, seed: int):
         )
         bias = params["img"]["head"]["bias"].at[:known].set(found["eyes"]["bias"])
         params["img"] = {**found["img"], "head": {"kernel": kernel, "bias": bias}}
-        params = {"model": params, "heads": init_heads(shape.width)}
+        votes = slice(1, OBJECTS + 1)
+        objects = {
+            "kernel": found["eyes"]["kernel"][:, votes],
+            "bias": found["eyes"]["bias"][votes],
+            "embedding": jax.random.normal(
+                jax.random.key(seed + 1), (OBJECTS, shape.width)
+            ),
+        }
+        heads = init_heads(shape.width)
+        params = {"model": params, "heads": heads, "objects": objects}
         return params, optimizer.init(_moving(params))
 
     @jax.jit
@@ -607,7 +627,7 @@ def teach_names(params, data: Data, words: Words, config, options, stage: str):
     rate = {
         "learning_rate": settings.learning_rate,
         "final_fraction": 0.1,
-        "warmup_steps": 20 if stage == "places" else 100,
+        "warmup_steps": 20,
     }
     optimizer, _ = make_optimizer(
         ml_collections.ConfigDict({**config.optimizer, **rate}), settings.steps
@@ -618,11 +638,12 @@ def teach_names(params, data: Data, words: Words, config, options, stage: str):
     @jax.jit
     def step(params, opt_state, feature, present):
         wide = lambda x: jnp.broadcast_to(x, (len(feature), *x.shape))
-        asked = feature, wide(tokens), wide(tokens > 0)
+        texts = wide(tokens), wide(tokens > 0)
 
         def loss_fn(moving):
             joined = _join(moving, params)
             model, heads = {"params": joined["model"]}, joined["heads"]
+            asked = joined["objects"], feature, *texts
             if stage == "names":
                 states, place = module.apply(model, *asked, method=look_up), 0.0
             else:
