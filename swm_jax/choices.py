@@ -3,7 +3,8 @@
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from types import ModuleType
 from typing import TypeVar
 
 
@@ -43,14 +44,24 @@ def index_below(kind: str, value: int, count: int) -> int:
     return value
 
 
+def modules_of(package: str, path: Iterable[str]) -> Iterator[ModuleType]:
+    """The modules of a package, imported one by one.
+
+    Args:
+      package: name of the package.
+      path: its folders, `__path__`.
+    """
+    for module in pkgutil.iter_modules(path, package + "."):
+        yield importlib.import_module(module.name)
+
+
 def gathered(
     package: str, path: Iterable[str], attribute: str, kind: type[Kind], hint: str
 ) -> dict[str, Kind]:
     """Entries by name that the modules of a package declare, in one dict each.
 
     Args:
-      package: name of the package.
-      path: its folders, `__path__`.
+      package, path: as for `modules_of`.
       attribute: name of the dicts; modules without one are skipped.
       kind: type of the entries.
       hint: how an entry is made, for messages.
@@ -60,18 +71,17 @@ def gathered(
     """
     found: dict[str, Kind] = {}
     origin: dict[str, str] = {}
-    for module in pkgutil.iter_modules(path, package + "."):
-        given = getattr(importlib.import_module(module.name), attribute, {})
-        for name, entry in given.items():
+    for module in modules_of(package, path):
+        for name, entry in getattr(module, attribute, {}).items():
             if not isinstance(entry, kind):
                 raise ValueError(
-                    f"{attribute}[{name!r}] of {module.name} is {entry!r}, expected a "
+                    f"{attribute}[{name!r}] of {module.__name__} is {entry!r}, expected a "
                     f"{kind.__name__}: {hint}"
                 )
             if name in found:
                 raise ValueError(
                     f"{attribute}[{name!r}] stands in {origin[name]} and in "
-                    f"{module.name}: rename one"
+                    f"{module.__name__}: rename one"
                 )
-            found[name], origin[name] = entry, module.name
+            found[name], origin[name] = entry, module.__name__
     return found

@@ -4,13 +4,12 @@ Every module of this folder with a `KIND` (`raw.SourceKind`) is registered as a 
 """
 
 import functools
-import importlib
-import pkgutil
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.schema.episode import DataError
 from data_pipelines.sources.raw import RawEpisode, Source, SourceKind
+from swm_jax.choices import modules_of
 
 __all__ = ["RawEpisode", "Source", "SourceKind", "kinds", "open_source", "recognise"]
 
@@ -18,8 +17,7 @@ __all__ = ["RawEpisode", "Source", "SourceKind", "kinds", "open_source", "recogn
 @functools.cache
 def kinds() -> tuple[SourceKind, ...]:
     """Kinds of all readers in this folder."""
-    modules = pkgutil.iter_modules(__path__, __name__ + ".")
-    found = (importlib.import_module(module.name) for module in modules)
+    found = modules_of(__name__, __path__)
     return tuple(each.KIND for each in found if hasattr(each, "KIND"))
 
 

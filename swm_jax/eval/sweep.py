@@ -152,8 +152,8 @@ def _sweep(config, env, learned, journal: Journal, folder: pathlib.Path) -> None
     progress = Progress("planning", total, "episodes")
     if config.on_device:
         env = worlds.load_env(config.world, backend="mjx")
-    askable = {n: baselines.load(n, env) for n in config.world_models if n != "swm"}
-    askable["random"] = baselines.load("random", env)
+    named = {*config.world_models, "random"} - {"swm"}
+    askable = {name: baselines.load(name, env) for name in named}
     if learned:
         askable["swm"] = learned.answerer
 
