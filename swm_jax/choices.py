@@ -75,8 +75,8 @@ def gathered(
         for name, entry in getattr(module, attribute, {}).items():
             if not isinstance(entry, kind):
                 raise ValueError(
-                    f"{attribute}[{name!r}] of {module.__name__} is {entry!r}, expected a "
-                    f"{kind.__name__}: {hint}"
+                    f"{attribute}[{name!r}] of {module.__name__} is {entry!r}, "
+                    f"expected a {kind.__name__}: {hint}"
                 )
             if name in found:
                 raise ValueError(
