@@ -1,12 +1,14 @@
 """The cube arm's physics: what is grasped stays grasped, what is stacked stays."""
 
 import jax
+import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
 
 from swm_jax import worlds
-from swm_jax.worlds.cube import geometry as geometry
+from swm_jax.worlds.cube import env as cube_env
+from swm_jax.worlds.cube import geometry
 from swm_jax.worlds.cube.model import CONTACT, cube_model
 from swm_jax.worlds.cube.scene import CUBES, CubeScene
 from swm_jax.worlds.cube.tasks import make_task
@@ -167,6 +169,43 @@ def test_cubes_start_apart_at_rest_on_the_table_with_their_mass(env):
     model = cube_model()
     assert model.body("cube0").mass[0] == pytest.approx(0.04**3 * 1240)
     assert CONTACT.split('"')[1] == "0.01 1"  # as stated in the docs
+
+
+def _tries_and_spots(seed):
+    """Candidate places [4, 32, 2] of the cubes, and those that were taken [4, 2]."""
+    key = jax.random.key(seed)
+    low, high = jnp.asarray(geometry.CUBE_LOW), jnp.asarray(geometry.CUBE_HIGH)
+    draw = lambda slot: jax.random.uniform(
+        jax.random.fold_in(key, slot), (32, 2), minval=low, maxval=high
+    )
+    tries = np.stack([np.asarray(draw(slot)) for slot in range(4)])
+    return tries, np.asarray(cube_env.scatter(key, 4))
+
+
+def _clearance(tries, placed):
+    return np.linalg.norm(tries[:, None] - placed, axis=-1).min(-1)
+
+
+def test_cubes_take_the_first_clear_place(monkeypatch):
+    monkeypatch.setattr(cube_env, "CUBE_GAP", 0.12)  # so that the first try often fails
+    later = 0
+    for seed in range(6):
+        tries, spots = _tries_and_spots(seed)
+        np.testing.assert_array_equal(spots[0], tries[0, 0])
+        for slot in range(1, 4):
+            clear = _clearance(tries[slot], spots[:slot]) > 0.12
+            np.testing.assert_array_equal(spots[slot], tries[slot, clear.argmax()])
+            later += not clear[0]
+    assert later > 3
+
+
+def test_without_a_clear_place_cubes_take_the_farthest(monkeypatch):
+    monkeypatch.setattr(cube_env, "CUBE_GAP", 5.0)  # wider than the table
+    tries, spots = _tries_and_spots(3)
+    for slot in range(1, 4):
+        clearance = _clearance(tries[slot], spots[:slot])
+        np.testing.assert_array_equal(spots[slot], tries[slot, clearance.argmax()])
+        assert clearance.argmax() != 0
 
 
 def test_two_engines_agree():

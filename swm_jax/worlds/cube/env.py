@@ -163,7 +163,11 @@ def place(key: Key[jax.Array, ""], block_ids: tuple[int, ...]) -> CubeState:
 
 
 def scatter(key: Key[jax.Array, ""], count: int) -> Float[Array, "n 2"]:
-    """Random positions of cubes on the table, at least `CUBE_GAP` apart."""
+    """Random positions of cubes on the table, at least `CUBE_GAP` apart.
+
+    Each takes the first of `_TRIES` uniform positions that is clear of the cubes before
+    it; if none is, the one farthest from them.
+    """
     low, high = (jnp.asarray(each) for each in (geometry.CUBE_LOW, geometry.CUBE_HIGH))
     spots = jnp.full((count, 2), 10.0)  # cubes to come are far away
     for slot in range(count):
@@ -171,7 +175,8 @@ def scatter(key: Key[jax.Array, ""], count: int) -> Float[Array, "n 2"]:
             jax.random.fold_in(key, slot), (_TRIES, 2), minval=low, maxval=high
         )
         apart = jnp.linalg.norm(tries[:, None] - spots, axis=-1).min(-1)
-        spots = spots.at[slot].set(tries[jnp.argmax(apart > CUBE_GAP)])
+        first_clear = jnp.argmax(jnp.where(apart > CUBE_GAP, jnp.inf, apart))
+        spots = spots.at[slot].set(tries[first_clear])
     return spots
 
 
