@@ -22,7 +22,7 @@ def baselines() -> dict[str, Baseline]:
     Raises:
       ValueError: also a baseline called swm, the name of the checkpoint's model.
     """
-    hint = "Baseline(lambda env: Answerer(name, env.world, model))"
+    hint = "Baseline(lambda env: Answerer(name, env.world, Model(env)), Model)"
     found = gathered(__name__, __path__, "BASELINES", Baseline, hint)
     if "swm" in found:
         raise ValueError("a baseline is called 'swm', the name of the learned model")
@@ -34,9 +34,15 @@ def load(name: str, env: Env) -> Answerer:
 
     Raises:
       ValueError: an unknown name (the message suggests the nearest), or a baseline
-        whose `make` does not return an Answerer.
+        whose `make` does not return an Answerer of its `model`.
     """
-    made = baselines()[known("baseline", name, baselines())].make(env)
+    baseline = baselines()[known("baseline", name, baselines())]
+    made = baseline.make(env)
     if not isinstance(made, Answerer):
         raise ValueError(f"baseline {name!r} makes {made!r}, expected an Answerer")
+    if not isinstance(made.model, baseline.model):
+        raise ValueError(
+            f"baseline {name!r} makes a {type(made.model).__name__}, but declares a "
+            f"{baseline.model.__name__}: name the class that it makes"
+        )
     return made

@@ -12,6 +12,7 @@ from swm_jax import worlds
 from swm_jax.envs import AnyScene, Env
 from swm_jax.models import Observation
 from swm_jax.planning import WorldModel
+from swm_jax.planning.protocol import is_differentiable
 
 SUPERSAMPLE = 2  # rays per pixel side in rendered observations
 
@@ -70,8 +71,14 @@ class Baseline:
 
     Attributes:
       make: env -> world model for it.
-      differentiable: whether it has gradients with respect to actions.
+      model: class of that world model, from which what the command line must know
+        before anything runs is read.
     """
 
     make: Callable[[Env], Answerer]
-    differentiable: bool = True
+    model: type[WorldModel]
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether the world model has gradients with respect to actions."""
+        return is_differentiable(self.model)

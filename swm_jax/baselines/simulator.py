@@ -221,7 +221,7 @@ def _about(name: str, env: Env) -> Answerer:
 
 
 BASELINES = {
-    "simulator": Baseline(functools.partial(_about, "simulator"), differentiable=False),
+    "simulator": Baseline(functools.partial(_about, "simulator"), SimulatorWorldModel),
     # Its world model is not used: the planner "random" draws the actions.
-    "random": Baseline(functools.partial(_about, "random")),
+    "random": Baseline(functools.partial(_about, "random"), SimulatorWorldModel),
 }

@@ -6,13 +6,14 @@ are fixed within a folder: the journal compares `settings()`.
 """
 
 import dataclasses
-import difflib
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from swm_jax import worlds
 from swm_jax.baselines import baselines
+from swm_jax.choices import known
 from swm_jax.planning import PLANNERS
 from swm_jax.records import given
 
@@ -25,6 +26,9 @@ UNCOMPARED = (*AXES, "preset", "episodes_parallel", "video", "numbers")
 
 class UserError(Exception):
     """Invalid input; the message is one line: field, value seen, values expected."""
+
+
+_known = functools.partial(known, error=UserError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,9 +148,9 @@ def of_experiment(name: str, experiment: Any, **overrides) -> EvalConfig:
 
 def preset(name: str, **overrides) -> EvalConfig:
     """Validated configuration: a preset with all overrides that are not None."""
-    one_of("preset", name, tuple(PRESETS))
+    _known("preset", name, PRESETS)
     asked = {k: v for k, v in overrides.items() if v is not None}
-    name_of = one_of("world", asked.get("world", worlds.DEFAULT), worlds.names())
+    name_of = _known("world", asked.get("world", worlds.DEFAULT), worlds.names())
     world = worlds.load(name_of)
     asked.setdefault("tasks", world.tasks.names)
     shipped = worlds.load(worlds.DEFAULT)
@@ -158,24 +162,25 @@ def preset(name: str, **overrides) -> EvalConfig:
             f"--methods {needy[0]} ranks the proposals of a base policy, and an "
             "evaluation has none: plan with it from Python"
         )
-    for axis, known in (
+    for axis, choices in (
         ("tasks", world.tasks.names),
         ("methods", METHODS),
         ("world_models", WORLD_MODELS),
     ):
         values = getattr(config, axis)
         if not values:
-            raise UserError(f"--{axis} is empty, expected some of {', '.join(known)}")
+            raise UserError(f"--{axis} is empty, expected some of {', '.join(choices)}")
         for value in values:
-            one_of(axis.replace("_", " ")[:-1], value, known)
+            _known(axis.replace("_", " ")[:-1], value, choices)
     climbers = [m for m in config.methods if PLANNERS[m].needs_gradient]
+    climbed = {model for _, method, model in config.cells() if method in climbers}
     flat = [n for n, b in baselines().items() if not b.differentiable]
-    if climbers and (without := [n for n in config.world_models if n in flat]):
+    if without := [n for n in flat if n in climbed]:
         raise UserError(
             f"--methods {climbers[0]} climbs gradients, and the world model "
             f"{without[0]} has none; name it with --world_models swm"
         )
-    one_of("goal", config.goal, world.goals.presets)
+    _known("goal", config.goal, world.goals.presets)
     for field in ("candidates", "iterations", "execute", "max_steps"):
         _at_least(field, getattr(config, field), 0)
     for field in ("candidates", "iterations", "execute"):
@@ -196,15 +201,6 @@ def _uses(method: str, field: str) -> bool:
 def _at_least(field: str, value: int, least: int) -> None:
     if value < least:
         raise UserError(f"--{field} is {value}, expected {least} or more")
-
-
-def one_of(kind: str, value: str, known: Sequence[str]) -> str:
-    """Returns `value` if it is in `known`; else raises a UserError with the nearest."""
-    if value in known:
-        return value
-    near = difflib.get_close_matches(value, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UserError(f"unknown {kind} {value!r}: {hint}known: {', '.join(known)}")
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

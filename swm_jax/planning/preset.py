@@ -36,12 +36,15 @@ class Preset:
       config: default settings.
       uses: fields of `PlannerConfig` used beyond the common ones.
       needs_gradient: whether the world model must be differentiable.
+      redraws: whether every iteration after the first draws a new population, and so
+        uses the settings `REDRAWING`.
     """
 
     solve: Solve | None
     config: PlannerConfig = dataclasses.field(default_factory=PlannerConfig)
     uses: frozenset[str] = frozenset()
     needs_gradient: bool = False
+    redraws: bool = False
 
     def used_settings(self, **overrides: Any) -> frozenset[str]:
         """The fields of `PlannerConfig` that change what the planner does.
@@ -61,8 +64,7 @@ class Preset:
             used |= {"stroke_fraction"}
         if init == "noise":
             used |= {"fresh_fraction"}
-        searches = getattr(self.solve, "func", None) is search
-        if searches and get("iterations") > 1:
+        if self.redraws and get("iterations") > 1:
             used |= REDRAWING
         scores = get("score"), "objective" in used and get("objective")
         if "tanh_margin" in scores:
@@ -89,4 +91,4 @@ def searching(
     for setting in uses:
         known("planner setting", setting, settings)
     solve = functools.partial(search, refit=refit)
-    return Preset(solve, config or PlannerConfig(), uses)
+    return Preset(solve, config or PlannerConfig(), uses, redraws=True)

@@ -93,9 +93,14 @@ class FakeWorldModel(struct.PyTreeNode):
         return jax.nn.log_softmax(self.answer_logits(context, actions, horizons))
 
 
+def is_differentiable(world_model: WorldModel | type[WorldModel]) -> bool:
+    """Whether a world model, or those of a class, has gradients: its own attribute."""
+    return getattr(world_model, "differentiable", True)
+
+
 def check_differentiable(world_model, name: str) -> None:
     """Raises a ValueError if `world_model.differentiable` is False."""
-    if not getattr(world_model, "differentiable", True):
+    if not is_differentiable(world_model):
         raise ValueError(
             f"planner {name!r} climbs gradients, but {type(world_model).__name__} is "
             "not differentiable; use a sampling planner such as 'mppi' or 'cem'"

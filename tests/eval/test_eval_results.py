@@ -43,10 +43,18 @@ def test_bad_seeds_are_named(text):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("tasks", ("reech",), "unknown task 'reech': did you mean 'reach'"),
-        ("methods", ("mpi",), "unknown method 'mpi': did you mean 'mppi'"),
+        (
+            "tasks",
+            ("reech",),
+            r"unknown task 'reech' \(did you mean 'reach'\?\); known: ",
+        ),
+        (
+            "methods",
+            ("mpi",),
+            r"unknown method 'mpi' \(did you mean 'mppi'\?\); known: ",
+        ),
         ("world_models", ("simulater",), "unknown world model .* 'simulator'"),
-        ("goal", "shape", "unknown goal 'shape': did you mean 'shaped'"),
+        ("goal", "shape", r"unknown goal 'shape' \(did you mean 'shaped'\?\); known: "),
         ("tasks", (), "--tasks is empty"),
         ("candidates", -1, "--candidates is -1, expected 0 or more"),
         ("episodes_parallel", 0, "--episodes_parallel is 0, expected 1 or more"),
