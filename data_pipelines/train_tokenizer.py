@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import sentencepiece
-from absl import app, flags
+from absl import flags
 
 from swm_jax import worlds
-from swm_jax.cli import error_line
+from swm_jax.cli import error_line, run_command
 from swm_jax.files import write_whole
 from swm_jax.models.tokenizer import Tokenizer
 from swm_jax.questions import corpus, vocabulary
@@ -90,4 +90,4 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_command(main)

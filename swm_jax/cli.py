@@ -1,31 +1,54 @@
-"""Shared parts of the commands: `--config`, error line, progress line, tables."""
+"""Shared parts of the commands: flags, `--config`, error line, progress line, tables.
+
+A mistake on the command line ends a command with one line, `error: ...`, and the exit
+status that `run_command` is given: 1, or what the command documents.
+"""
 
 import contextlib
+import functools
+import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from absl import app, flags
 from ml_collections import config_flags
 
 
-def define_config(default: str | None, words: str) -> flags.FlagHolder:
+def run_command(main: Callable[[list[str]], None], status: int = 1) -> None:
+    """Parses the flags and runs a command: `app.run` with one line per mistake.
+
+    Args:
+      main: of the program's name and the arguments that are no flags; raises
+        `app.UsageError` for arguments that it does not take.
+      status: exit status of mistakes in flags, config and arguments.
+    """
+
+    def told(argv: list[str]) -> None:
+        with error_line(app.UsageError, status=status):
+            main(argv)
+
+    app.run(told, flags_parser=functools.partial(_read_flags, status))
+
+
+def define_config(default: str | None, words: str, status: int = 1) -> flags.FlagHolder:
     """Defines `--config`, a Python file, and `--config.FIELD` for its fields.
 
     Args:
       default: config file; None makes the flag required.
       words: help text of the flag.
+      status: exit status of mistakes in the fields of a default file.
     """
-    with _config_errors():  # ml_collections sets fields of a default file right here
+    # ml_collections sets fields of a default file right here.
+    with _config_errors(status):
         return config_flags.DEFINE_config_file("config", default, words)
 
 
-def read_flags(argv: Sequence[str]) -> list[str]:
-    """Flag parser for `app.run(main, flags_parser=...)` with one-line config errors."""
-    with _config_errors():
-        rest = app.parse_flags_with_usage(list(argv))
-        config = flags.FLAGS["config"].value
-        if config is not None:
+def _read_flags(status: int, argv: Sequence[str]) -> list[str]:
+    with _config_errors(status):
+        rest = flags.FLAGS(list(argv))
+        config = "config" in flags.FLAGS and flags.FLAGS["config"].value
+        if config:
             config.keys()  # the file is loaded lazily: force its errors to appear here
         return rest
 
@@ -37,17 +60,34 @@ def no_arguments(argv: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def _config_errors() -> Iterator[None]:
+def _config_errors(status: int) -> Iterator[None]:
     try:
         yield
+        return
+    except flags.Error as error:
+        text = "; ".join(map(_mistake, str(error).splitlines()))
     except AttributeError as error:
         # ml_collections wraps a KeyError whose text suggests the nearest field.
         if not (error.args and isinstance(error.args[0], KeyError)):
             raise
         reason = " ".join(str(error.args[0].args[0]).split())
-        sys.exit(f"error: no such field of the config: {reason}")
+        text = f"no such field of the config: {reason}"
     except OSError as error:
-        sys.exit(f"error: --config: {str(error).strip().splitlines()[-1].strip()}")
+        text = f"--config: {str(error).strip().splitlines()[-1].strip()}"
+    print(f"error: {text}", file=sys.stderr, flush=True)
+    sys.exit(status)
+
+
+def _mistake(text: str) -> str:
+    """absl's text about a flag, without words of Python's own parsers."""
+    if not (found := re.fullmatch(r"flag --([\w.]+)=(.*?): (.*)", text.strip())):
+        return text.strip()
+    name, value, reason = found.groups()
+    if reason.endswith("must have a value other than None."):
+        return f"--{name} is missing"
+    if re.match("invalid literal for int|could not convert string to float", reason):
+        reason = f"expected {flags.FLAGS[name].parser.syntactic_help}"
+    return f"--{name}={value}: {reason}"
 
 
 @contextlib.contextmanager
@@ -69,6 +109,11 @@ def error_line(
             text = f"{error.filename or where}: {error.strerror}"
         print(f"error: {text}", file=sys.stderr, flush=True)
         sys.exit(status)
+
+
+def warn(message: str) -> None:
+    """Prints `warning: ...` to stderr, one line."""
+    print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
 class Progress:

@@ -19,7 +19,7 @@ from swm_jax.checkpoints import CheckpointError
 from swm_jax.checkpoints.convert import convert, listing, source_bytes, summary
 from swm_jax.checkpoints.formats.detect import FORMATS, open_source
 from swm_jax.checkpoints.formats.lazy_arrays import DTYPES
-from swm_jax.cli import Progress, error_line
+from swm_jax.cli import Progress, error_line, run_command
 
 _DRY_RUN = flags.DEFINE_boolean("dry_run", False, "List what would be read, and stop.")
 flags.DEFINE_alias("dry-run", "dry_run")
@@ -92,4 +92,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_command(main)

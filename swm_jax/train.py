@@ -14,11 +14,11 @@ import os
 import sys
 
 import jax
-from absl import app, flags, logging
+from absl import flags, logging
 from etils import epath
 
 from swm_jax.checkpoints import CheckpointError
-from swm_jax.cli import define_config, no_arguments, read_flags
+from swm_jax.cli import define_config, no_arguments, run_command
 from swm_jax.training import Experiment, TrainingError, train
 from swm_jax.training.distributed import HostsError, connect, is_first
 from swm_jax.training.monitoring.profiling import parse_steps
@@ -103,4 +103,4 @@ def keep_compiled(folder: str | None, workdir: str) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=read_flags)
+    run_command(main)

@@ -12,7 +12,7 @@ from absl import app, flags, logging
 
 from data_pipelines.describe.summary import report, write
 from data_pipelines.schema.episode import DataError
-from swm_jax.cli import error_line
+from swm_jax.cli import error_line, run_command
 
 
 def main(argv: list[str]) -> None:
@@ -36,4 +36,4 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     _OUTPUT = flags.DEFINE_string("output", None, "A .png or .html file.")
     _EXAMPLES = flags.DEFINE_integer("examples", 18, "Tuples on the contact sheet.")
-    app.run(main)
+    run_command(main)

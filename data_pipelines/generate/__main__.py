@@ -11,10 +11,10 @@ uninterrupted one; see `generate.shards`.
 import time
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 from data_pipelines.generate.shards import generate
-from swm_jax.cli import define_config, error_line, no_arguments, read_flags
+from swm_jax.cli import define_config, error_line, no_arguments, run_command
 
 
 def main(argv: list[str]) -> None:
@@ -46,4 +46,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("episodes", None, "Overrides config.episodes.")
     flags.DEFINE_integer("seed", None, "Overrides config.seed.")
     flags.mark_flags_as_required(["config", "output"])
-    app.run(main, flags_parser=read_flags)
+    run_command(main)

@@ -22,9 +22,10 @@ import swm_jax  # noqa: F401  (sets NPROC before jax starts)
 import jax  # isort: skip
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from experiments.benchmarks.parts.timing import machine, side_by_side
+from swm_jax.cli import run_command
 from swm_jax.models import PositionRule, get_config
 from swm_jax.models.backbones import attention
 from swm_jax.models.layout import Sight, action_segment, answer_segment, past_actions
@@ -156,4 +157,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_command(main)

@@ -27,7 +27,7 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 
 from data_pipelines.batches.config import Data
 from data_pipelines.batches.stream import make_train_iterator
@@ -40,7 +40,7 @@ from data_pipelines.schema import store as folder
 from data_pipelines.schema.episode import decode_frame, encode_png
 from data_pipelines.schema.read import load_episodes
 from experiments import generate_board, generate_cube
-from swm_jax.cli import no_arguments
+from swm_jax.cli import no_arguments, run_command
 from swm_jax.eval.journal import write_json
 from swm_jax.models import Tokenizer, get_config
 
@@ -259,4 +259,4 @@ if __name__ == "__main__":  # flags of commands imported together would clash
     _WORLD = flags.DEFINE_enum("world", "board", list(_TOKENIZERS), "What to generate.")
     _PARTS = flags.DEFINE_list("parts", ["generate", "read"], "Which parts.")
     _JSON = flags.DEFINE_string("output", None, "Also write the numbers here.")
-    app.run(main)
+    run_command(main)

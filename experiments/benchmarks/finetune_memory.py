@@ -24,10 +24,10 @@ from typing import Any
 
 import jax
 import ml_collections
-from absl import app, flags
+from absl import flags
 from jax.sharding import Mesh
 
-from swm_jax.cli import define_config, no_arguments, read_flags
+from swm_jax.cli import define_config, no_arguments, run_command
 from swm_jax.tools.analysis import out_of_memory
 from swm_jax.tools.programs import train_program
 from swm_jax.tools.topology import TopologyError, get_slice
@@ -176,4 +176,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=read_flags)
+    run_command(main)

@@ -26,11 +26,12 @@ from pathlib import Path
 import swm_jax  # noqa: F401  (sets NPROC before jax starts)
 
 import numpy as np  # isort: skip
-from absl import app, flags, logging
+from absl import flags, logging
 
 from experiments import board_tiny
 from experiments.benchmarks.parts.timing import machine
 from swm_jax import worlds
+from swm_jax.cli import run_command
 from swm_jax.eval.config import parse_seeds, preset
 from swm_jax.eval.journal import read_json, write_json
 from swm_jax.eval.report import charts
@@ -240,4 +241,4 @@ def curves(rows: list[dict]) -> str:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_command(main)

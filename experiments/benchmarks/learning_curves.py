@@ -22,7 +22,7 @@ from absl import app, flags
 
 from data_pipelines.batches.stream import make_train_iterator
 from experiments import board_tiny
-from swm_jax.cli import no_arguments
+from swm_jax.cli import no_arguments, run_command
 from swm_jax.eval.report.charts import lines
 from swm_jax.models import Tokenizer, TrainBatch
 from swm_jax.training import Experiment
@@ -133,4 +133,4 @@ if __name__ == "__main__":  # flags of commands imported together would clash
     _OUTPUT = flags.DEFINE_string(
         "output", "results/curves", "Folder of csv and charts."
     )
-    app.run(main)
+    run_command(main)

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 
 import swm_jax
 from swm_jax.checkpoints.convert import convert
@@ -27,6 +27,7 @@ from swm_jax.checkpoints.formats.huggingface.folder import SHARD_BYTES
 from swm_jax.checkpoints.formats.huggingface.table import EMBEDDING, rules_for
 from swm_jax.checkpoints.formats.lazy_arrays import DTYPES, model_shapes
 from swm_jax.checkpoints.formats.safetensors_files import PlannedTensor, write_tensors
+from swm_jax.cli import run_command
 from swm_jax.models import get_config
 
 _VARIANT = flags.DEFINE_string("variant", "paligemma_3b_224", "Whose shapes.")
@@ -126,4 +127,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_command(main)

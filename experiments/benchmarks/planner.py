@@ -23,7 +23,7 @@ import swm_jax  # noqa: F401  (sets NPROC before jax starts)
 import jax  # isort: skip
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from experiments.benchmarks import planner_overhead
 from experiments.benchmarks.parts.timing import installed, machine, side_by_side
@@ -35,6 +35,7 @@ from experiments.benchmarks.parts.workloads import (
     random_params,
     random_scene,
 )
+from swm_jax.cli import run_command
 from swm_jax.models import (
     ModelConfig,
     VLMWorldModel,
@@ -329,4 +330,4 @@ def check_precision(config: ModelConfig, count: int) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_command(main)

@@ -21,10 +21,11 @@ import swm_jax  # noqa: F401  (sets NPROC before jax starts)
 import jax  # isort: skip
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from experiments.benchmarks.parts import point_mass
 from experiments.benchmarks.parts.timing import installed, machine, side_by_side
+from swm_jax.cli import run_command
 from swm_jax.models import (
     Observation,
     SemanticWorldModel,
@@ -216,4 +217,4 @@ def pytorch_mppi(temperature):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_command(main)

@@ -19,9 +19,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
-from swm_jax.cli import no_arguments
+from swm_jax.cli import no_arguments, run_command
 from swm_jax.files import write_whole
 from swm_jax.tools.topology import LIBTPU, parse_slice
 
@@ -232,4 +232,4 @@ def write_between(path: Path, begin: str, text: str) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_command(main)

@@ -8,13 +8,14 @@ fast, it could replace the numpy sampler.
 """
 
 import jax
-from absl import app, flags
+from absl import flags
 
 from data_pipelines.generate.pose_cache import simulated_episodes
 from data_pipelines.saqa.device_batches import DeviceBatches
 from data_pipelines.saqa.device_draw import draw_one
 from experiments import board_tiny, generate_board
 from experiments.benchmarks.parts.timing import machine, side_by_side
+from swm_jax.cli import run_command
 from swm_jax.models import Tokenizer, get_config
 from swm_jax.training import Experiment
 
@@ -53,4 +54,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_command(main)

@@ -14,14 +14,14 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from absl import app, flags
+from absl import flags
 
 from data_pipelines.generate.pose_cache import simulated_episodes
 from data_pipelines.saqa import device_batches as device_saqa
 from experiments import board_tiny, generate_board
 from experiments.benchmarks.parts.timing import side_by_side
 from swm_jax import worlds
-from swm_jax.cli import no_arguments
+from swm_jax.cli import no_arguments, run_command
 from swm_jax.envs import Env
 from swm_jax.models import Tokenizer, get_config
 from swm_jax.training import Experiment
@@ -96,4 +96,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_command(main)

@@ -45,7 +45,7 @@ from experiments.benchmarks.parts.train_ways import (
     jax_way,
     reference_way,
 )
-from swm_jax.cli import no_arguments
+from swm_jax.cli import no_arguments, run_command
 from swm_jax.eval.journal import write_json
 
 # Peak rates of bfloat16 matrix products without sparsity, FLOP/s, by device kind.
@@ -217,4 +217,4 @@ if __name__ == "__main__":  # flags of commands imported together would clash
     )
     _DATA = flags.DEFINE_string("data", "", "Data set, to measure the input pipeline.")
     _JSON = flags.DEFINE_string("json", "", "Also write the rows to this file.")
-    app.run(main)
+    run_command(main)

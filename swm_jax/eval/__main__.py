@@ -15,10 +15,10 @@ import os
 import pathlib
 import sys
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from swm_jax import worlds
-from swm_jax.cli import define_config, read_flags
+from swm_jax.cli import define_config, no_arguments, run_command
 from swm_jax.eval.config import (
     METHODS,
     PRESETS,
@@ -115,9 +115,8 @@ def _experiment():
 
 def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)  # silences messages of imported packages
+    no_arguments(argv)
     try:
-        if len(argv) > 1:
-            raise UserError(f"unexpected argument {argv[1]!r}: flags begin with --")
         config = config_from_flags()
         name = config.preset if _CONFIG.value is None else _CONFIG.value.name
         folder = pathlib.Path(_OUTPUT.value or f"results/{name}")
@@ -133,4 +132,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=read_flags)
+    run_command(main, status=2)

@@ -23,10 +23,10 @@ from typing import Any
 
 import jax
 import ml_collections
-from absl import app, flags
+from absl import flags
 
 from swm_jax.choices import known
-from swm_jax.cli import define_config, no_arguments, read_flags
+from swm_jax.cli import define_config, no_arguments, run_command
 from swm_jax.files import write_whole
 from swm_jax.tools.analysis import Analysis, advice, analyse, grouped, weak_scaling
 from swm_jax.tools.programs import (
@@ -299,7 +299,9 @@ def _ms(seconds: float) -> str:
 
 
 if __name__ == "__main__":  # flags of commands imported together would clash
-    _CONFIG = define_config("experiments/board_3b.py", "Experiment config file.")
+    _CONFIG = define_config(
+        "experiments/board_3b.py", "Experiment config file.", status=2
+    )
     _TOPOLOGY = flags.DEFINE_string(
         "topology", "v5e:4x4", "Chip and shape of the slice."
     )
@@ -316,4 +318,4 @@ if __name__ == "__main__":  # flags of commands imported together would clash
     )
     _JSON = flags.DEFINE_string("json", "", "Also write everything to this file.")
     _HLO = flags.DEFINE_string("hlo", "", "Keep the optimised programs in this folder.")
-    app.run(main, flags_parser=read_flags)
+    run_command(main, status=2)

@@ -173,9 +173,10 @@ def command(*arguments, folder=None):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--tasks=reech"], "unknown task 'reech': did you mean 'reach'"),
+        (["--tasks=reech"], "unknown task 'reech' (did you mean 'reach'?); known: "),
         (["--seeds=6000-6050"], "--seeds '6000-6050': cannot read '6000-6050'"),
         (["reach"], "unexpected argument 'reach'"),
+        (["--candidates=abc"], "--candidates=abc: expected an integer"),
         (["--checkpoint=/nowhere"], "checkpoint /nowhere does not exist"),
     ],
 )

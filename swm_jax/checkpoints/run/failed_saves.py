@@ -56,11 +56,6 @@ def all_agree(ok: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.array(ok)).all())
 
 
-def warn(message: str) -> None:
-    """Prints a one-line warning to stderr."""
-    print(f"warning: {message}", file=sys.stderr, flush=True)
-
-
 def probe(folder: epath.Path) -> None:
     """Raises an OSError if a process cannot write; Orbax would take minutes."""
     path = folder / f"probe-{jax.process_index()}"

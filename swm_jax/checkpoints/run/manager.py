@@ -33,10 +33,10 @@ from swm_jax.checkpoints.run.failed_saves import (
     mute_unbegun_writes,
     probe,
     remove_half_written,
-    warn,
 )
 from swm_jax.checkpoints.run.retention import SAVE_TIMEOUT, KeepBest, manager_options
 from swm_jax.choices import first_line
+from swm_jax.cli import warn
 
 FORMAT = "swm_jax"
 FORMAT_VERSION = 1

@@ -19,8 +19,7 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2
 
-from swm_jax.checkpoints.run.failed_saves import warn
-from swm_jax.cli import clock
+from swm_jax.cli import clock, warn
 from swm_jax.files import write_whole
 
 METRICS_FILE = "metrics.jsonl"

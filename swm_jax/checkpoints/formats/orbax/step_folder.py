@@ -23,9 +23,9 @@ from swm_jax.checkpoints.run.manager import (
     FORMAT_VERSION,
     absolute,
     checkpoints_folder,
-    warn,
 )
 from swm_jax.choices import first_line
+from swm_jax.cli import warn
 from swm_jax.models import Tokenizer
 from swm_jax.models.backbones.lora import (
     LoraRule,
