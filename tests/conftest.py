@@ -28,6 +28,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # workers inherit the folder
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _folder
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
+import checked_annotations  # noqa: F401  (before the modules whose calls it checks)
 import hypothesis
 import jax
 import pytest
