@@ -6,9 +6,9 @@ python -m tests.helpers.poisoned_training POISONED ...    steps as 2,5; then as 
 import sys
 
 import jax.numpy as jnp
-from absl import app
 
 from swm_jax import train
+from swm_jax.cli import run_command
 from swm_jax.training.world_model.inputs import WorldModelInputs
 
 _stream = WorldModelInputs.stream
@@ -29,4 +29,4 @@ if __name__ == "__main__":
     WorldModelInputs.stream = _poisoned(
         {int(step) for step in sys.argv.pop(1).split(",")}
     )
-    app.run(train.main)
+    run_command(train.main)

@@ -5,10 +5,9 @@ python -m tests.helpers.starved_training ...    flags as usual
 
 import resource
 
-from absl import app
-
 from swm_jax import train
 from swm_jax.checkpoints import RunCheckpoints
+from swm_jax.cli import run_command
 
 _reopen = RunCheckpoints._reopen
 _before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -22,4 +21,4 @@ def _with_room(self):
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, _before[1]))
     RunCheckpoints._reopen = _with_room
-    app.run(train.main)
+    run_command(train.main)

@@ -55,6 +55,7 @@ class Runs:
         *flags: str,
         arg: str = "pretrain_debug",
         poison: str = "",
+        pause: float = 0.0,
         starved: bool = False,
         largest_file: int | None = None,
     ) -> Run:
@@ -65,12 +66,15 @@ class Runs:
           flags: beside workdir and config.
           arg: variant of the config.
           poison: steps whose batches give no finite gradient, as "2,5".
+          pause: seconds before every step.
           starved: no room for a checkpoint, until a save has failed.
           largest_file: bytes beyond which no file can grow, as on a full disk.
         """
         program = ["-m", "swm_jax.train"]
         if poison:
             program = ["-m", "tests.helpers.poisoned_training", poison]
+        if pause:
+            program = ["-m", "tests.helpers.paced_training", str(pause)]
         if starved:
             program = ["-m", "tests.helpers.starved_training"]
         command = [sys.executable, *program, "--workdir", str(workdir)]

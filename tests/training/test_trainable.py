@@ -1,7 +1,9 @@
 """The loop trains anything with `init` and `loss`: here a policy that copies."""
 
 import dataclasses
+import functools
 import itertools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -157,13 +159,46 @@ def test_parts_of_a_batch_add_up_to_the_whole():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5), *states)
 
 
-def test_a_step_without_a_finite_loss_ends_a_policys_run_too(tmp_path):
-    inputs = lambda mesh: Demonstrations(mesh, poisoned=(4,))
-    with pytest.raises(TrainingError, match="loss nan at step 5"):
-        fit(TRAINING, Cloning(), inputs, tmp_path / "stop")
-    skip = dataclasses.replace(TRAINING, on_nan="skip", steps=20)
-    fit(skip, Cloning(), inputs, tmp_path / "skip")
-    assert read_metrics(tmp_path / "skip")[-1]["skipped_steps"] == 1
+def sums(workdir, step):
+    """Sums over the bits of the parameters and of the optimizer's state."""
+    path = workdir / "checkpoints" / str(step) / "metadata" / "metadata"
+    return json.loads(path.read_text())["sums"]
+
+
+POISONED = functools.partial(Demonstrations, poisoned=(4,))  # the fifth step
+
+
+def test_a_step_without_a_finite_loss_is_skipped_where_the_config_says_so(
+    tmp_path, capfd
+):
+    skip = dataclasses.replace(
+        TRAINING,
+        on_nan="skip",
+        steps=6,
+        log_every=1,
+        checkpoint_every=1,
+        keep_checkpoints=9,
+    )
+    fit(skip, Cloning(), POISONED, tmp_path)
+    # The same parameters and optimizer as before, and the next step counts.
+    assert sums(tmp_path, 4) == sums(tmp_path, 5) != sums(tmp_path, 6)
+    bad = json.loads((tmp_path / "bad_batches" / "step_5.json").read_text())
+    assert (bad["step"], bad["stream_step"], bad["loss"]) == (5, 4, "nan")
+    assert bad["rows"] == list(range(Demonstrations.images))
+    assert "skipped step 5" in capfd.readouterr().out
+    skipped = [row["skipped_steps"] for row in read_metrics(tmp_path)]
+    assert skipped == [0.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+
+
+def test_a_step_without_a_finite_loss_stops_the_run_before_anything_is_saved(tmp_path):
+    stop = dataclasses.replace(TRAINING, checkpoint_every=2)
+    # The step is named though the loop looks at every second one only.
+    with pytest.raises(TrainingError, match="loss nan at step 5") as error:
+        fit(stop, Cloning(), POISONED, tmp_path)
+    assert "bad_batches/step_5.json" in str(error.value)
+    assert "the last good checkpoint is step 4" in str(error.value)
+    saved = (int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+    assert max(saved) == 4
 
 
 def test_a_workdir_goes_on_with_the_same_model_only(whole, tmp_path):
