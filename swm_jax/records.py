@@ -62,6 +62,7 @@ class Range:
 
 Count = Annotated[int, Range(1)]
 Size = Annotated[int, Range(0)]
+Seed = Annotated[int, Range(0, 2**62)]
 Share = Annotated[float, Range(0, 1)]
 Positive = Annotated[float, Range(above=0)]
 NonNegative = Annotated[float, Range(0)]

@@ -32,6 +32,8 @@ FLOORS = {
     "swm_jax.checkpoints": 2,
     "swm_jax.models": 1,
     "swm_jax.arrays": 0,
+    "swm_jax.prng": 0,
+    "swm_jax.conditions": 0,
     "swm_jax.records": 0,
     "swm_jax.choices": 0,
     "swm_jax.files": 0,

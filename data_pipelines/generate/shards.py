@@ -7,6 +7,7 @@ shard's physics runs and the previous shard is written.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import time
@@ -26,8 +27,10 @@ from data_pipelines.schema.episode import SCHEMA_VERSION, Episode, encode_png
 from data_pipelines.schema.features import Schema
 from data_pipelines.schema.output_folder import claim_settings, claimed
 from swm_jax.cli import Progress
+from swm_jax.conditions import conditions
 
 CONFIG_FILE = "generation.json"
+INFO_FILE = "dataset_info.json"
 _RENDER_BATCH = 64  # scenes per call, a fixed shape for a single compilation
 
 
@@ -62,8 +65,13 @@ def generate(config: ml_collections.ConfigDict, output: str | Path) -> Counts:
     train, val = map(len, splits_of(config).values())
     counts = Counts()
     with claimed(output):
-        wanted = {"schema_version": SCHEMA_VERSION, "config": config.to_dict()}
-        claim_settings(output / CONFIG_FILE, wanted, _upgrade)
+        wanted = {
+            "schema_version": SCHEMA_VERSION,
+            "config": config.to_dict(),
+            "conditions": conditions(),
+        }
+        upgrade = functools.partial(_upgrade, wanted, (output / INFO_FILE).exists())
+        claim_settings(output / CONFIG_FILE, wanted, upgrade)
         folder.remove_partial(output)
         shards = shards_of(config, output)
         missing = [shard for shard in shards if not shard.path.exists()]
@@ -232,5 +240,12 @@ def _render_png(config, scenes, at: int) -> tuple[list[bytes], float, float]:
     return pngs, rendered - begin, time.perf_counter() - rendered
 
 
-def _upgrade(stored: dict) -> dict:
+def _upgrade(wanted: dict, finished: bool, stored: dict) -> dict:
+    """Stored settings in the current form.
+
+    Conditions are compared only where shards are to be made beside others: not in a
+    finished folder, nor in one that is older than they are.
+    """
+    if finished or "conditions" not in stored:
+        stored = {**stored, "conditions": wanted["conditions"]}
     return {**stored, "config": upgrade(stored.get("config", {}))}

@@ -24,7 +24,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from swm_jax import worlds
+from swm_jax import prng, worlds
 from swm_jax.envs import AnyScene
 from swm_jax.envs.package_env import stack
 from swm_jax.worlds.world import Task
@@ -217,7 +217,7 @@ class _Desk:
 
     def start(self, seed: int):
         task = self._make(seed)
-        state = task.reset(self.env, jax.random.key(seed))
+        state = task.reset(self.env, prng.key(seed))
         return task, jax.tree.map(np.asarray, state)
 
     def success(self, scene: AnyScene, tasks: list[Task]) -> np.ndarray:

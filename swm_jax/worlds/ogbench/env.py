@@ -22,7 +22,13 @@ from flax import struct
 from jaxtyping import Float, Int, Key, UInt8
 
 from swm_jax.arrays import Array
-from swm_jax.envs.package_env import PackageEnv, seed_of, stack, worlds_of
+from swm_jax.envs.package_env import (
+    PackageEnv,
+    numpy_seed,
+    seed_of,
+    stack,
+    worlds_of,
+)
 from swm_jax.worlds.cube.env import CubeEnv
 from swm_jax.worlds.cube.scene import CUBES, CubeScene
 
@@ -253,7 +259,7 @@ class SceneReader:
 def seeded(seed: int) -> Iterator[None]:
     """Context with a seeded global numpy generator, which OGBench uses; restores it."""
     before = np.random.get_state()
-    np.random.seed(seed % 2**32)
+    np.random.seed(numpy_seed(seed))
     try:
         yield
     finally:
