@@ -148,6 +148,9 @@ class Env(abc.ABC, Generic[State, Scene]):
     def __init__(self, config: ml_collections.ConfigDict):
         self.config = config
 
+    def __deepcopy__(self, memo: dict) -> "Env":
+        return self  # states are arguments: there is nothing to copy
+
     @abc.abstractmethod
     def reset(self, key: Key[jax.Array, ""]) -> State:
         """Random initial state, at rest."""
