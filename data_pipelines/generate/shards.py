@@ -6,11 +6,13 @@ either engine; frames are rendered and encoded as PNG in threads, while the next
 shard's physics runs and the previous shard is written.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
 import os
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -145,11 +147,7 @@ def _make_shards(config, shards, missing, counts: Counts) -> None:
             f"{counts.frames / spent:.0f} frames/s",
         )
 
-    with (
-        ThreadPoolExecutor(1) as physics,
-        ThreadPoolExecutor(os.cpu_count()) as painters,
-        ThreadPoolExecutor(1) as writer,
-    ):
+    with _pool(1) as physics, _pool(os.cpu_count()) as painters, _pool(1) as writer:
         ahead = physics.submit(_simulate, config, env, missing[0].numbers, counts)
         written = None
         for number, shard in enumerate(missing):
@@ -161,6 +159,18 @@ def _make_shards(config, shards, missing, counts: Counts) -> None:
             finish(number, written)
             written = writer.submit(_write, shard.path, episodes, schema_of(config))
         finish(len(missing), written)
+
+
+@contextlib.contextmanager
+def _pool(threads: int | None) -> Iterator[ThreadPoolExecutor]:
+    """A pool that an error, or Ctrl-C, leaves without waiting for its work."""
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 def _write(path: Path, episodes: list[Episode], schema) -> tuple[int, float]:

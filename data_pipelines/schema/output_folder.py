@@ -1,15 +1,14 @@
 """Output folders: lock against a second writer, check of settings, atomic writes."""
 
 import contextlib
-import fcntl
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from data_pipelines.schema.episode import SCHEMA_VERSION, DataError
 from swm_jax.files import replaced
+from swm_jax.locks import locked
 
 
 @contextlib.contextmanager
@@ -23,15 +22,12 @@ def claimed(output: Path) -> Iterator[None]:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cannot make folder {output}: {error.strerror}") from error
-    handle = os.open(output, os.O_RDONLY)
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(locked(output))
         except BlockingIOError as error:
-            raise DataError(f"another run is writing to {output} now") from error
+            raise DataError(str(error)) from error
         yield
-    finally:
-        os.close(handle)
 
 
 def claim_settings(

@@ -6,6 +6,7 @@ Process 0 writes logs and prints; checkpoints are written by all.
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from types import FrameType
@@ -15,6 +16,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from swm_jax.choices import first_line
+from swm_jax.endings import end_at_next_interrupt
 
 _VARIABLES = {
     "coordinator_address": "JAX_COORDINATOR_ADDRESS",
@@ -22,6 +24,7 @@ _VARIABLES = {
     "process_id": "JAX_PROCESS_ID",
 }
 _GRACE = 60  # seconds
+STOPPING = "\nstopping: this step is finished and saved; Ctrl-C again ends at once\n"
 
 
 class HostsError(RuntimeError):
@@ -134,16 +137,22 @@ def is_first() -> bool:
 
 
 class StopSignal:
-    """SIGTERM or preemption notice, synchronised to the same step in all processes.
+    """SIGTERM, Ctrl-C or preemption notice, at the same step in all processes.
 
-    On one host SIGTERM sets a flag that the loop polls. On several, jax's preemption
-    service catches it on any host and chooses a step that no process has passed.
+    On one host a signal sets a flag that the loop polls. On several, jax's preemption
+    service catches SIGTERM on any host and chooses a step that no process has passed;
+    SIGINT is passed on to it. A second SIGINT ends the process at once.
     """
 
     def __init__(self):
-        self._asked, self._before = False, None
+        self._asked, self._before = False, {}
+        if threading.current_thread() is not threading.main_thread():
+            return  # Python leaves signals to the main thread
+        handlers = {signal.SIGINT: self._interrupted}
         if jax.process_count() == 1:
-            self._before = signal.signal(signal.SIGTERM, self._remember)
+            handlers[signal.SIGTERM] = self._remember
+        for number, handler in handlers.items():
+            self._before[number] = signal.signal(number, handler)
 
     def reached(self, step: int) -> bool:
         """Whether to save and stop after this step; call at every step."""
@@ -152,12 +161,21 @@ class StopSignal:
         return bool(multihost_utils.reached_preemption_sync_point(step))
 
     def close(self) -> None:
-        """Restores the previous SIGTERM handler."""
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+        """Restores the previous handlers."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
+
+    def _interrupted(self, number: int, frame: FrameType | None) -> None:
+        end_at_next_interrupt()
+        if jax.process_count() == 1:
+            self._asked = True
+        else:
+            signal.raise_signal(signal.SIGTERM)
+        # Not by print, which this signal may have interrupted.
+        os.write(sys.stderr.fileno(), STOPPING.encode())
 
 
 def _read(variable: str, number: bool) -> str | int:

@@ -16,7 +16,10 @@ from etils import epath
 from jax.sharding import Mesh
 
 from swm_jax.checkpoints import RunCheckpoints
+from swm_jax.checkpoints.run.failed_saves import all_agree
 from swm_jax.choices import known
+from swm_jax.endings import say
+from swm_jax.locks import locked
 from swm_jax.training.bad_steps import (
     GIVE_UP,
     Tally,
@@ -72,8 +75,8 @@ def fit(
       The last validation scalars.
 
     Raises:
-      TrainingError: the loss is not finite, the workdir has a run of another model, or
-        the last state could not be saved.
+      TrainingError: the loss is not finite, the workdir has a run of another model or
+        one that is running, or the last state could not be saved.
       CheckpointError: there are checkpoints, and none can be read.
       ValueError: invalid settings.
     """
@@ -85,6 +88,7 @@ def fit(
     workdir = epath.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
+        _claim(workdir, stack)
         checkpoints = RunCheckpoints(
             workdir, training.keep_checkpoints, best, training.save_timeout
         )
@@ -94,6 +98,22 @@ def fit(
         run.begin(inputs, start, profile_steps)
         run.steps()
         return run.result
+
+
+def _claim(workdir: epath.Path, stack: contextlib.ExitStack) -> None:
+    """Locks the run's folder against a second run, in the first process for all.
+
+    Raises:
+      TrainingError: another run is writing to it.
+    """
+    trouble = None
+    if is_first():
+        try:
+            stack.enter_context(locked(workdir))
+        except BlockingIOError as error:
+            trouble = str(error)
+    if not all_agree(trouble is None):
+        raise TrainingError(trouble or f"{workdir} is in use, as process 0 says")
 
 
 class _Run:
@@ -315,4 +335,4 @@ class _Run:
 
     def _say(self, text: str) -> None:
         if is_first():
-            print(text, flush=True)
+            say(text)
