@@ -4,7 +4,7 @@
 |---|---|---|
 | Ctrl-C | one line | 130 |
 | a second Ctrl-C | the process ends at once | that of SIGINT |
-| stdout is a pipe that nobody reads (`| head -1`) | nothing is printed | 141 |
+| stdout is a pipe that nobody reads any more | nothing is printed | 141 |
 
 `swm_jax.train` saves at the first Ctrl-C, and goes on when nobody reads what it prints.
 """
