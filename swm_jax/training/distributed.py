@@ -24,6 +24,7 @@ _VARIABLES = {
     "process_id": "JAX_PROCESS_ID",
 }
 _GRACE = 60  # seconds
+ALONE = "--num_processes=1"
 STOPPING = "\nstopping: this step is finished and saved; Ctrl-C again ends at once\n"
 
 
@@ -38,10 +39,17 @@ def detect_cluster(environment: Mapping[str, str]) -> str | None:
       environment: `os.environ` after `import jax`, which sets TPU_ML_PLATFORM on Cloud
         TPU.
     """
-    many = lambda name: int(environment.get(name, "1")) > 1
+
+    def many(*names: str) -> bool:
+        """Whether the first of these variables that is set says more than one."""
+        said = next((environment[name] for name in names if name in environment), "1")
+        return said.isdigit() and int(said) > 1
+
     if environment.get("TPU_ML_PLATFORM") == "JAX":  # set if there are chips and libtpu
         return "Cloud TPU"
-    if "SLURM_PROCID" in environment and many("SLURM_NTASKS"):
+    # Those of the step, if there is one: that of a shell has a single task.
+    tasks = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
+    if "SLURM_PROCID" in environment and many(*tasks):
         return "SLURM"
     if many("OMPI_COMM_WORLD_SIZE"):
         return "Open MPI"
@@ -60,7 +68,8 @@ def connect(
 
     Call before any use of a device. Missing arguments are read from
     JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, then detected by jax
-    on Cloud TPU, GKE, SLURM, Open MPI or Kubernetes.
+    on Cloud TPU, GKE, SLURM, Open MPI or Kubernetes. `num_processes` of 1 is a process
+    alone, whatever else is given or detected.
 
     Args:
       coordinator_address: "host:port" of process 0.
@@ -69,7 +78,8 @@ def connect(
       timeout: seconds to wait for the other processes.
 
     Raises:
-      HostsError: incomplete or invalid arguments, or a timeout.
+      HostsError: incomplete or invalid arguments, a task of many that `srun` has not
+        started, or a timeout.
     """
     given = {
         "coordinator_address": coordinator_address,
@@ -79,6 +89,9 @@ def connect(
     for name, variable in _VARIABLES.items():
         if given[name] is None and os.environ.get(variable):
             given[name] = _read(variable, number=name != "coordinator_address")
+    _check(given)
+    if given["num_processes"] == 1:
+        return
     cluster = detect_cluster(os.environ)
     missing = [name for name, value in given.items() if value is None]
     if len(missing) == len(given) and cluster is None:
@@ -88,9 +101,12 @@ def connect(
             f"to join the other processes --{' and --'.join(missing)} is missing too "
             f"(or {', '.join(_VARIABLES[name] for name in missing)})"
         )
-    _check(given)
-    if not missing and given["num_processes"] == 1:
-        return
+    if cluster == "SLURM" and missing and "SLURM_STEP_NODELIST" not in os.environ:
+        raise HostsError(
+            f"SLURM has {os.environ['SLURM_NTASKS']} tasks, and this process was not "
+            "started by srun, so that it does not know the others: put srun before the "
+            f"command, or run alone with {ALONE}"
+        )
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     who = f"process {given['process_id']} of {given['num_processes']}"
     where = given["coordinator_address"] or f"the address that {cluster} gave"
@@ -105,7 +121,9 @@ def connect(
             f"{who if not missing else 'this process'} could not join the others at "
             f"{where} within {timeout} s: {reason}. Is process 0 running, is its port "
             "open to the others, were all processes started with the same address and "
-            "number, each with its own id?"
+            "number, each with its own id"
+            + (" (by srun)" if cluster == "SLURM" else "")
+            + f"? To run alone: {ALONE}"
         )
 
 
