@@ -18,7 +18,7 @@ from absl import app, flags, logging
 
 from data_pipelines.schema.episode import DataError
 from data_pipelines.sources.convert import Settings, convert
-from swm_jax.cli import error_line, run_command
+from swm_jax.cli import GOES_ON, error_line, run_command
 
 
 def _parse_size(text: str) -> tuple[int, int] | None:
@@ -64,4 +64,4 @@ if __name__ == "__main__":  # flags of commands imported together would clash
         "max_steps", 256, "Longer ones are cut; 0: never."
     )
     _ON_DAMAGE = flags.DEFINE_string("on_damage", "raise", "raise or skip.")
-    run_command(main)
+    run_command(main, stopped=GOES_ON)

@@ -14,7 +14,7 @@ from absl import flags, logging
 from data_pipelines.schema.episode import DataError
 from data_pipelines.sources.convert import Converted, Settings, convert_source
 from data_pipelines.sources.ogbench_play import OGBenchPlay, PlaySettings
-from swm_jax.cli import define_config, error_line, no_arguments, run_command
+from swm_jax.cli import GOES_ON, define_config, error_line, no_arguments, run_command
 
 
 def generate(config: ml_collections.ConfigDict, output: str) -> Converted:
@@ -57,4 +57,4 @@ if __name__ == "__main__":  # flags of commands imported together would clash
         "output", None, "Folder of the data set.", required=True
     )
     flags.mark_flag_as_required("config")
-    run_command(main)
+    run_command(main, stopped=GOES_ON)

@@ -11,24 +11,40 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+import jax
 from absl import app, flags
 from ml_collections import config_flags
 
+from swm_jax.endings import told_endings
 
-def run_command(main: Callable[[list[str]], None], status: int = 1) -> None:
+# What Ctrl-C prints in commands that resume.
+GOES_ON = "stopped; the same command goes on from here"
+
+
+def run_command(
+    main: Callable[[list[str]], None], status: int = 1, stopped: str = "stopped"
+) -> None:
     """Parses the flags and runs a command: `app.run` with one line per mistake.
+
+    Numbers are of 32 bits, whatever JAX_ENABLE_X64 says: the results of a seed are then
+    the same everywhere. Ctrl-C and closed pipes end it as `swm_jax.endings` says.
 
     Args:
       main: of the program's name and the arguments that are no flags; raises
         `app.UsageError` for arguments that it does not take.
       status: exit status of mistakes in flags, config and arguments.
+      stopped: what Ctrl-C prints.
     """
 
     def told(argv: list[str]) -> None:
+        if jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
+            jax.config.update("jax_enable_x64", False)
+            warn("JAX_ENABLE_X64 is set; commands compute in 32 bits all the same")
         with error_line(app.UsageError, status=status):
             main(argv)
 
-    app.run(told, flags_parser=functools.partial(_read_flags, status))
+    with told_endings(stopped):
+        app.run(told, flags_parser=functools.partial(_read_flags, status))
 
 
 def define_config(default: str | None, words: str, status: int = 1) -> flags.FlagHolder:
@@ -103,6 +119,8 @@ def error_line(
     """
     try:
         yield
+    except BrokenPipeError:
+        raise  # `run_command` ends the program
     except errors as error:
         text = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, OSError) and error.strerror:

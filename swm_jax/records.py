@@ -18,7 +18,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -62,6 +62,7 @@ class Range:
 
 Count = Annotated[int, Range(1)]
 Size = Annotated[int, Range(0)]
+Seed = Annotated[int, Range(0, 2**62)]
 Share = Annotated[float, Range(0, 1)]
 Positive = Annotated[float, Range(above=0)]
 NonNegative = Annotated[float, Range(0)]
@@ -115,6 +116,20 @@ def given(record: Any) -> dict[str, Any]:
     """The fields of a record that are not None."""
     values = vars(record).items()
     return {name: value for name, value in values if value is not None}
+
+
+def differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Differences of two nested mappings, (name, old, new), sorted by name.
+
+    For example ("planner.steps", 4, 8); what one of them lacks is None.
+    """
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+        if old != new:
+            yield name, old, new
+        return
+    for key in sorted({*old, *new}):
+        child = f"{name}.{key}" if name else str(key)
+        yield from differences(old.get(key), new.get(key), child)
 
 
 def optional(cls: type, /, without: Iterable[str] = (), **more: tuple[Any, Any]) -> Any:

@@ -19,6 +19,7 @@ from etils import epath
 
 from swm_jax.checkpoints import CheckpointError
 from swm_jax.cli import define_config, no_arguments, run_command
+from swm_jax.endings import say
 from swm_jax.training import Experiment, TrainingError, train
 from swm_jax.training.distributed import HostsError, connect, is_first
 from swm_jax.training.monitoring.profiling import parse_steps
@@ -48,6 +49,8 @@ _TIMEOUT = flags.DEFINE_integer(
     "connect_timeout", 300, "Seconds to wait for the other processes."
 )
 flags.mark_flag_as_required("config")
+# At Ctrl-C before the first step.
+LOST = "stopped; the same command goes on from the last checkpoint"
 
 
 def main(argv: list[str]) -> None:
@@ -64,26 +67,24 @@ def main(argv: list[str]) -> None:
         keep_compiled(_CACHE.value, workdir)
         if is_first():
             hosts = jax.process_count()
-            print(
+            say(
                 f"training {config.name} ({config.stage}): {config.model.variant}, "
                 f"layout {config.model.layout}, {config.steps} steps of "
                 f"{config.data.images} images on {jax.device_count()} "
                 f"{jax.devices()[0].platform} device(s)"
-                + (f" of {hosts} processes" if hosts > 1 else ""),
-                flush=True,
+                + (f" of {hosts} processes" if hosts > 1 else "")
             )
         result = train(config, workdir, profile_steps)
     except HostsError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        os._exit(
-            1
-        )  # at a normal exit jax would wait for the processes that are missing
+        # At a normal exit jax would wait for the processes that are missing.
+        os._exit(1)
     except (CheckpointError, TrainingError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     if is_first():
         if result:
-            print(f"held-out accuracy {result['validation/accuracy']:.3f}")
-        print(f"checkpoints and metrics are in {workdir}")
+            say(f"held-out accuracy {result['validation/accuracy']:.3f}")
+        say(f"checkpoints and metrics are in {workdir}")
 
 
 def keep_compiled(folder: str | None, workdir: str) -> None:
@@ -103,4 +104,4 @@ def keep_compiled(folder: str | None, workdir: str) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, stopped=LOST)

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 from data_pipelines.batches.config import Data
 from data_pipelines.batches.query_types import DESCRIBE, DETECT
+from swm_jax import prng
 from swm_jax.arrays import Array, Indices
 from swm_jax.envs import BLOCK_NAMES
 from swm_jax.models import (
@@ -93,13 +94,13 @@ def make_sampler(
 
     def ask(key: PRNGKeyArray, scene: Scene):
         """Questions about the state shown: token rows, answers, types, places."""
-        choice_key, phrasing_key = jax.random.split(key)
+        choice_key, phrasing_key = prng.split(key)
         wide = expand(scene, 1)
         truth = LANGUAGE.margin(type_id, args, wide, wide) > 0
         chosen = _balanced_choice(choice_key, type_id, truth, config.present_questions)
         kind = type_ids[chosen]
         place, has = LANGUAGE.places(kind, arguments[chosen], wide)
-        phrasing = jax.random.randint(phrasing_key, chosen.shape, 0, wordings)
+        phrasing = prng.randint(phrasing_key, chosen.shape, 0, wordings)
         answer = yes_no[jnp.take_along_axis(truth, chosen, 1).astype(jnp.int32)]
         answer = jnp.stack([answer, jnp.zeros_like(answer)], -1)
         valid = jnp.broadcast_to(jnp.array([True, False]), answer.shape)
@@ -132,9 +133,9 @@ def make_sampler(
         return first_region + chosen, names[name], names_mask[name], kind, place, has
 
     @jax.jit
-    def sample(seed: Int[Array, ""], step: Int[Array, ""]) -> TrainBatch:
-        key = jax.random.fold_in(jax.random.key(seed), step)
-        scene_key, *keys = jax.random.split(key, 4)
+    def sample(seed: PRNGKeyArray, step: Int[Array, ""]) -> TrainBatch:
+        key = prng.fold_in(seed, step)
+        scene_key, *keys = prng.split(key, 4)
         scene = random_scenes(scene_key, count, tuple(blocks))
         parts = [f(k, scene) for f, k in zip((ask, detect, describe), keys)]
         row, answer, valid, kind, place, has = (
@@ -162,7 +163,7 @@ def make_sampler(
             places=PlaceTargets(mask=has, place=place),
         )
 
-    return lambda seed, step: sample(jnp.asarray(seed), jnp.asarray(step))
+    return lambda seed, step: sample(prng.key(seed), jnp.asarray(step, jnp.int32))
 
 
 def named_objects(
@@ -245,10 +246,10 @@ def _balanced_choice(
     group = jax.nn.one_hot(truth.astype(jnp.int32), 2)[..., None, :]
     group = group * same_type[..., None]
     size = jnp.einsum("bntc,btc->bn", group, group.sum(1))
-    noise = jax.random.gumbel(key, truth.shape)
+    noise = prng.gumbel(key, truth.shape)
     return jax.lax.top_k(noise - jnp.log(size), count)[1]
 
 
 def _some_of(key: PRNGKeyArray, images: int, kinds: int, count: int):
     """int32[images, count], `count` distinct indices below `kinds` per image."""
-    return jax.lax.top_k(jax.random.uniform(key, (images, kinds)), count)[1]
+    return jax.lax.top_k(prng.uniform(key, (images, kinds)), count)[1]

@@ -14,7 +14,7 @@ from pathlib import Path
 from absl import flags
 
 from data_pipelines.generate.shards import generate
-from swm_jax.cli import define_config, error_line, no_arguments, run_command
+from swm_jax.cli import GOES_ON, define_config, error_line, no_arguments, run_command
 
 
 def main(argv: list[str]) -> None:
@@ -46,4 +46,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("episodes", None, "Overrides config.episodes.")
     flags.DEFINE_integer("seed", None, "Overrides config.seed.")
     flags.mark_flags_as_required(["config", "output"])
-    run_command(main)
+    run_command(main, stopped=GOES_ON)

@@ -70,6 +70,7 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     world = world_of(config)
     names, looks = world.policies.names, world.looks
     need(config.episodes >= 2, "episodes", "at least 2")
+    need(0 <= config.seed < 2**62, "seed", "0 to 2**62 - 1")
     need(0 < config.val_share < 1, "val_share", "a share between 0 and 1")
     need(config.episodes_per_shard >= 1, "episodes_per_shard", "at least 1")
     need(config.min_steps >= 1, "min_steps", "at least 1")

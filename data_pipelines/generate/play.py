@@ -16,6 +16,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Float, Int
 
+from swm_jax import prng
 from swm_jax.envs import AnyScene, Env
 from swm_jax.worlds.world import Policies
 
@@ -54,7 +55,7 @@ def play_episodes(
         that the world's `starts` read.
     """
     weights = np.array([config.mixture.get(name, 0.0) for name in policies.names])
-    keys = episode_keys(seed, jnp.asarray(np.asarray(numbers)))
+    keys = episode_keys(prng.key(seed), jnp.asarray(np.asarray(numbers)))
     length, policy, start_keys, act_keys = _draw(
         keys, config.min_steps, config.max_steps, tuple(weights / weights.sum())
     )
@@ -74,9 +75,9 @@ def _batched(first_memory, act):
 
 
 @jax.jit
-def episode_keys(seed, numbers):
+def episode_keys(key, numbers):
     # fold_in by number, so that an episode is the same in any shard.
-    return jax.vmap(lambda n: jax.random.fold_in(jax.random.key(seed), n))(numbers)
+    return jax.vmap(lambda n: prng.fold_in(key, n))(numbers)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
@@ -84,9 +85,9 @@ def _draw(keys, min_steps, max_steps, weights):
     """Length, policy and keys of each episode."""
 
     def one(key):
-        a, b, start, act = jax.random.split(key, 4)
-        length = jax.random.randint(a, (), min_steps, max_steps + 1)
-        policy = jax.random.choice(b, len(weights), p=jnp.array(weights))
+        a, b, start, act = prng.split(key, 4)
+        length = prng.randint(a, (), min_steps, max_steps + 1)
+        policy = prng.choice(b, len(weights), p=jnp.array(weights))
         return length, policy, start, act
 
     return jax.vmap(one)(keys)

@@ -6,10 +6,13 @@ either engine; frames are rendered and encoded as PNG in threads, while the next
 shard's physics runs and the previous shard is written.
 """
 
+import contextlib
 import dataclasses
+import functools
 import json
 import os
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,8 +29,10 @@ from data_pipelines.schema.episode import SCHEMA_VERSION, Episode, encode_png
 from data_pipelines.schema.features import Schema
 from data_pipelines.schema.output_folder import claim_settings, claimed
 from swm_jax.cli import Progress
+from swm_jax.conditions import conditions
 
 CONFIG_FILE = "generation.json"
+INFO_FILE = "dataset_info.json"
 _RENDER_BATCH = 64  # scenes per call, a fixed shape for a single compilation
 
 
@@ -62,8 +67,13 @@ def generate(config: ml_collections.ConfigDict, output: str | Path) -> Counts:
     train, val = map(len, splits_of(config).values())
     counts = Counts()
     with claimed(output):
-        wanted = {"schema_version": SCHEMA_VERSION, "config": config.to_dict()}
-        claim_settings(output / CONFIG_FILE, wanted, _upgrade)
+        wanted = {
+            "schema_version": SCHEMA_VERSION,
+            "config": config.to_dict(),
+            "conditions": conditions(),
+        }
+        upgrade = functools.partial(_upgrade, wanted, (output / INFO_FILE).exists())
+        claim_settings(output / CONFIG_FILE, wanted, upgrade)
         folder.remove_partial(output)
         shards = shards_of(config, output)
         missing = [shard for shard in shards if not shard.path.exists()]
@@ -137,11 +147,7 @@ def _make_shards(config, shards, missing, counts: Counts) -> None:
             f"{counts.frames / spent:.0f} frames/s",
         )
 
-    with (
-        ThreadPoolExecutor(1) as physics,
-        ThreadPoolExecutor(os.cpu_count()) as painters,
-        ThreadPoolExecutor(1) as writer,
-    ):
+    with _pool(1) as physics, _pool(os.cpu_count()) as painters, _pool(1) as writer:
         ahead = physics.submit(_simulate, config, env, missing[0].numbers, counts)
         written = None
         for number, shard in enumerate(missing):
@@ -153,6 +159,18 @@ def _make_shards(config, shards, missing, counts: Counts) -> None:
             finish(number, written)
             written = writer.submit(_write, shard.path, episodes, schema_of(config))
         finish(len(missing), written)
+
+
+@contextlib.contextmanager
+def _pool(threads: int | None) -> Iterator[ThreadPoolExecutor]:
+    """A pool that an error, or Ctrl-C, leaves without waiting for its work."""
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 def _write(path: Path, episodes: list[Episode], schema) -> tuple[int, float]:
@@ -232,5 +250,12 @@ def _render_png(config, scenes, at: int) -> tuple[list[bytes], float, float]:
     return pngs, rendered - begin, time.perf_counter() - rendered
 
 
-def _upgrade(stored: dict) -> dict:
+def _upgrade(wanted: dict, finished: bool, stored: dict) -> dict:
+    """Stored settings in the current form.
+
+    Conditions are compared only where shards are to be made beside others: not in a
+    finished folder, nor in one that is older than they are.
+    """
+    if finished or "conditions" not in stored:
+        stored = {**stored, "conditions": wanted["conditions"]}
     return {**stored, "config": upgrade(stored.get("config", {}))}

@@ -16,7 +16,7 @@ from absl import app, flags, logging
 
 from data_pipelines.label.labellers import load_labeller
 from data_pipelines.label.store import Asking, label_folder, read_questions
-from swm_jax.cli import error_line, run_command
+from swm_jax.cli import GOES_ON, error_line, run_command
 
 
 def main(argv: list[str]) -> None:
@@ -56,4 +56,4 @@ if __name__ == "__main__":
     )
     _CONFIDENCE = flags.DEFINE_float("min_confidence", 0.8, "Labels below are dropped.")
     _PROMPT = flags.DEFINE_string("prompt", "{question}", "Words around a question.")
-    run_command(main)
+    run_command(main, stopped=GOES_ON)

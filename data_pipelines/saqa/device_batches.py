@@ -27,7 +27,7 @@ from data_pipelines.saqa.horizons import horizons_of
 from data_pipelines.saqa.sampler import SaqaSampler
 from data_pipelines.saqa.slots import slot_questions
 from data_pipelines.saqa.tokens import AnswerTokens, QuestionTokens
-from swm_jax import worlds
+from swm_jax import prng, worlds
 from swm_jax.arrays import Array, Indices
 from swm_jax.models import ModelConfig, Tokenizer, TrainBatch
 
@@ -148,7 +148,7 @@ class DeviceBatches:
 
     def __call__(self, step: int) -> TrainBatch:
         """This host's rows of a step's batch."""
-        return self._sample(self.tables, self.seed, step)
+        return self._sample(self.tables, prng.key(self.seed), step)
 
     def stream(self, start_step: int) -> Iterator[TrainBatch]:
         """The batches from a step on."""
@@ -156,7 +156,7 @@ class DeviceBatches:
 
     def examples(self, step: int) -> list[dict[str, int]]:
         """Start of each row of a step's global batch: numbers of episode and frame."""
-        keys = self._keys(self.seed, step)
+        keys = self._keys(prng.key(self.seed), step)
         one = lambda key: start_one(self.tables, key, self.sampler.config)[0]
         rows = np.asarray(jax.vmap(one)(parts_of(keys)["start"]))
         pools = self.sampler.pools
@@ -169,18 +169,17 @@ class DeviceBatches:
 
     def _keys(self, seed, step) -> Key[jax.Array, " B"]:
         # One key per image of the global batch, so that a row is the same on any host.
-        key = jax.random.fold_in(jax.random.key(seed), step)
-        return jax.random.split(key, self.config.images)
+        return prng.split(prng.fold_in(seed, step), self.config.images)
 
     @functools.cached_property
     def _sample(self) -> Callable[..., TrainBatch]:
-        """(tables, seed, step) -> the batch, one jitted program."""
+        """(tables, key of the seed, step) -> the batch, one jitted program."""
         config, saqa = self.config, self.sampler.config
         longest = self.sampler.horizons.longest
         draw = worlds.load(self.sampler.language.name).render.device
 
         @jax.jit
-        def sample(tables: Tables, seed: Int[Array, ""], step: Int[Array, ""]):
+        def sample(tables: Tables, seed: Key[jax.Array, ""], step: Int[Array, ""]):
             keys = self._keys(seed, step)
             keys = keys if self.rows is None else keys[self.rows]
             one = lambda key: draw_one(

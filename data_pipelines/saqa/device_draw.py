@@ -22,6 +22,7 @@ from data_pipelines.saqa.balance import KEEP_STILL
 from data_pipelines.saqa.batch import PLANE
 from data_pipelines.saqa.sampler import SPARE, wanted_answer
 from data_pipelines.saqa.slots import name_objects
+from swm_jax import prng
 from swm_jax.arrays import Array
 from swm_jax.envs import SceneFormat
 from swm_jax.models import PAD_TOKEN, PlaceTargets
@@ -79,7 +80,7 @@ class Tables(struct.PyTreeNode):
 def parts_of(key: Key[jax.Array, "..."]) -> dict[str, Key[jax.Array, "..."]]:
     """Keys of the separate draws of an image, with the leading axes of `key`."""
     names = ("start", "kind", "choose", "horizon", "race", "words")
-    split = lambda key: jax.random.split(key, len(names))
+    split = lambda key: prng.split(key, len(names))
     for _ in range(key.ndim):
         split = jax.vmap(split)
     keys = split(key)
@@ -140,15 +141,15 @@ def draw_one(tables, key, config, longest, questions, queries):
 
 def start_one(tables, key, config):
     """Row of the pools, and the cell [4] that it was drawn for (-1: none)."""
-    any_key, cell_key, member_key, whether_key = jax.random.split(key, 4)
-    row = jax.random.randint(any_key, (), 0, tables.t.shape[0])
+    any_key, cell_key, member_key, whether_key = prng.split(key, 4)
+    row = prng.randint(any_key, (), 0, tables.t.shape[0])
     none = jnp.full(4, -1)
     if not tables.anchor_logit.shape[0]:
         return row, none
-    cell = jax.random.categorical(cell_key, tables.anchor_logit)
+    cell = prng.categorical(cell_key, tables.anchor_logit)
     first, last = tables.first[cell], tables.first[cell + 1]
-    member = tables.members[jax.random.randint(member_key, (), first, last)]
-    anchored = jax.random.uniform(whether_key) < config.anchor_share
+    member = tables.members[prng.randint(member_key, (), first, last)]
+    anchored = prng.uniform(whether_key) < config.anchor_share
     return (
         jnp.where(anchored, member, row),
         jnp.where(anchored, tables.anchor_cell[cell], none),
@@ -164,9 +165,9 @@ def _kinds_one(tables, key, row, cell, questions):
     count = int(np.ceil(questions * SPARE)) + 1
     # Stratified: one draw in each P-th of the unit interval, in random order, so that
     # the numbers of types per image vary little.
-    place_key, order_key = jax.random.split(key)
-    u = (jnp.arange(count) + jax.random.uniform(place_key, (count,))) / count
-    u = jax.random.permutation(order_key, u) * total[-1]
+    place_key, order_key = prng.split(key)
+    u = (jnp.arange(count) + prng.uniform(place_key, (count,))) / count
+    u = prng.permutation(order_key, u) * total[-1]
     found = jnp.searchsorted(total, u, side="right")
     found = jnp.minimum(found, weights.size - 1)
     kind = jnp.where(possible, found // buckets, -1)
@@ -188,15 +189,15 @@ def _proposal_weights(balance, has):
 
 def _choose_one(tables, key, row, cell, kind, k, config):
     """Answers now to all questions [n]; the question [P] of every proposal."""
-    want_key, turn_key, hard_key, score_key = jax.random.split(key, 4)
+    want_key, turn_key, hard_key, score_key = prng.split(key, 4)
     shape = kind.shape
     anchored = cell[0] >= 0
-    u, offered = jax.random.uniform(want_key, shape), tables.has[row].any(-1)[kind, k]
+    u, offered = prng.uniform(want_key, shape), tables.has[row].any(-1)[kind, k]
     want = jnp.asarray(wanted_answer(u, tables.balance["want"][kind, k], offered))
     want = want.at[0].set(jnp.where(anchored, cell[2], want[0]))
-    turn = jax.random.uniform(turn_key, shape) < config.change_share
+    turn = prng.uniform(turn_key, shape) < config.change_share
     turn = turn.at[0].set(jnp.where(anchored, cell[3], turn[0]).astype(bool))
-    hard = jax.random.uniform(hard_key, shape) < config.hard_share
+    hard = prng.uniform(hard_key, shape) < config.hard_share
     episode, t = tables.episode[row], tables.t[row]
     every, edges = jnp.arange(len(tables.kind)), tables.edges[tables.kind]
     now = answer_index(_margins(tables, episode, t, t, every), edges)
@@ -209,7 +210,7 @@ def _choose_one(tables, key, row, cell, kind, k, config):
     about_state = _about_state(tables, kind)[:, None]
     better = fits & ((answer != now) == turn[:, None]) & about_state
     fits = jnp.where(better.any(-1, keepdims=True), better, fits)
-    score = jax.random.uniform(score_key, value.shape)
+    score = prng.uniform(score_key, value.shape)
     # Nearest to a threshold, up to 1 cm of noise, so that one question of an image
     # is not drawn every time.
     near = 0.01 * score - jnp.abs(value[..., None] - edges).min(-1)
@@ -224,7 +225,7 @@ def _horizons_one(tables, key, row, kind, k, extra, longest):
     last = jnp.minimum(room, longest)
     low, high = tables.cumulative[least], tables.cumulative[last + 1]
     # Inverse transform, restricted to the horizons least..last.
-    u = low + (high - low) * jax.random.uniform(key, (len(kind), extra))
+    u = low + (high - low) * prng.uniform(key, (len(kind), extra))
     found = jnp.searchsorted(tables.cumulative, u, side="right") - 1
     found = jnp.clip(found, least, last)
     found = jnp.where(high > low + 1e-6, found, -1)
@@ -240,7 +241,7 @@ def _race_one(tables, key, kind, h, answer, now, usable, queries):
         answer,
         changed.astype(jnp.int32),
     ]
-    time = jax.random.exponential(key, h.shape) / jnp.maximum(speed, 1e-6)
+    time = prng.exponential(key, h.shape) / jnp.maximum(speed, 1e-6)
     time = time.at[:, 0].set(-1.0)
     time = jnp.where(usable, time, jnp.inf).reshape(-1)
     time = jnp.pad(time, (0, max(0, queries - len(time))), constant_values=jnp.inf)
@@ -251,11 +252,11 @@ def _race_one(tables, key, kind, h, answer, now, usable, queries):
 
 def _words_one(tables, key, episode, kind, found, valid, config):
     """Arguments [Q, 3] by object id and tokens [Q, T] of the questions of an image."""
-    swap_key, which_key, canonical_key = jax.random.split(key, 3)
-    swap = jax.random.uniform(swap_key, kind.shape) < 0.5
+    swap_key, which_key, canonical_key = prng.split(key, 3)
+    swap = prng.uniform(swap_key, kind.shape) < 0.5
     wordings = tables.language.phrasings
-    phrasing = jax.random.randint(which_key, kind.shape, 1, wordings)
-    canonical = jax.random.uniform(canonical_key, kind.shape) < config.canonical_share
+    phrasing = prng.randint(which_key, kind.shape, 1, wordings)
+    canonical = prng.uniform(canonical_key, kind.shape) < config.canonical_share
     phrasing = jnp.where(canonical, 0, phrasing)
     # A padding question repeats the first, wording included.
     swap, phrasing = (jnp.where(valid, x, x[0]) for x in (swap, phrasing))

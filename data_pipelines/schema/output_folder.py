@@ -1,15 +1,15 @@
 """Output folders: lock against a second writer, check of settings, atomic writes."""
 
 import contextlib
-import fcntl
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from data_pipelines.schema.episode import SCHEMA_VERSION, DataError
 from swm_jax.files import replaced
+from swm_jax.locks import locked
+from swm_jax.records import differences
 
 
 @contextlib.contextmanager
@@ -23,15 +23,12 @@ def claimed(output: Path) -> Iterator[None]:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cannot make folder {output}: {error.strerror}") from error
-    handle = os.open(output, os.O_RDONLY)
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(locked(output))
         except BlockingIOError as error:
-            raise DataError(f"another run is writing to {output} now") from error
+            raise DataError(str(error)) from error
         yield
-    finally:
-        os.close(handle)
 
 
 def claim_settings(
@@ -95,16 +92,8 @@ def write_json(path: Path, content: Any) -> None:
     write_whole(path, lambda file: file.write(text.encode()))
 
 
-def first_difference(old: Any, new: Any, name: str = "") -> tuple | None:
-    """First difference of two nested dicts, by sorted name.
-
-    For example ("planner.steps", 4, 8); None if they are equal.
-    """
-    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
-        return None if old == new else (name or "its content", old, new)
-    for key in sorted({*old, *new}):
-        child = f"{name}.{key}" if name else key
-        found = first_difference(old.get(key), new.get(key), child)
-        if found:
-            return found
+def first_difference(old: Any, new: Any) -> tuple[str, Any, Any] | None:
+    """First of `differences`; None if two nested mappings are equal."""
+    for name, before, now in differences(old, new):
+        return name or "its content", before, now
     return None

@@ -18,6 +18,7 @@ products with its weights for the same tokens.
 import functools
 
 import swm_jax  # noqa: F401  (sets NPROC before jax starts)
+from swm_jax import prng
 
 import jax  # isort: skip
 import jax.numpy as jnp
@@ -94,8 +95,8 @@ def main(argv):
     config, count = get_config("paligemma_3b_224"), _CANDIDATES.value
     rule = PositionRule(config.image_tokens, WORDS)
     dtype, heads, width = jnp.dtype(_DTYPE.value), config.heads, config.head_dim
-    seeds = iter(jax.random.split(jax.random.key(0), 32))
-    draw = lambda *shape: jax.random.normal(next(seeds), shape, dtype)
+    seeds = iter(prng.split(prng.key(0), 32))
+    draw = lambda *shape: prng.normal(next(seeds), shape, dtype=dtype)
     queries = (1, count, len(HORIZONS), QUESTIONS, 1)
     past = past_actions(rule, "bc", jnp.array(HORIZONS)[:, None], ACTIONS)
     question = Sight("question", "bq", rule.question(WORDS)[None])

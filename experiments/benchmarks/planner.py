@@ -19,6 +19,7 @@ import functools
 import os
 
 import swm_jax  # noqa: F401  (sets NPROC before jax starts)
+from swm_jax import prng
 
 import jax  # isort: skip
 import jax.numpy as jnp
@@ -230,7 +231,7 @@ def planning_rows(preset, model, scene, horizons) -> list[Row]:
         )
         asked = batch.type_id.shape
         goal = GoalArrays(jnp.ones(asked, jnp.int32), jnp.ones(asked))
-        inputs = model, image, batch, goal, planner.init_state(1), jax.random.key(1)
+        inputs = model, image, batch, goal, planner.init_state(1), prng.key(1)
         name = f"replan, mppi x {rounds}"
         call = functools.partial(planner.plan, *inputs)
         rows.append(Row(name, count * rounds, call))

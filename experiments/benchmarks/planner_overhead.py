@@ -17,6 +17,7 @@ with one jit per plan, pytorch-mppi with the best of a few temperatures.
 import functools
 
 import swm_jax  # noqa: F401  (sets NPROC before jax starts)
+from swm_jax import prng
 
 import jax  # isort: skip
 import jax.numpy as jnp
@@ -57,7 +58,7 @@ def share_of_planning() -> None:
     """Prints part 1, the overhead of planning."""
     count, rounds = _CANDIDATES.value, _ITERATIONS.value
     config = get_config("tiny")
-    params = jax.jit(SemanticWorldModel(config).init_params)(jax.random.key(0))
+    params = jax.jit(SemanticWorldModel(config).init_params)(prng.key(0))
     model = VLMWorldModel(params, config)
     tokenizer = Tokenizer.load(config.tokenizer)
     goal = goal_for_task("block_to_block", ("red moon", "blue cube"))
@@ -74,12 +75,12 @@ def share_of_planning() -> None:
     print(f"{'planner':10}{'replan':>10}{'scoring':>10}{'share':>8}{'unasked':>10}")
     for name in _PLANNERS.value:
         planner = get_planner(name, candidates=count, iterations=rounds)
-        state, key = planner.init_state(1), jax.random.key(2)
+        state, key = planner.init_state(1), prng.key(2)
         rest = observation, questions, wanted, state, key
         free = FakeWorldModel(goal=jnp.array([0.1, 0.0]))
         settings = planner.config
         shape = (rounds, 1, count, settings.horizon, settings.action_size)
-        chunks = 0.01 * jax.random.normal(jax.random.key(1), shape)
+        chunks = 0.01 * prng.normal(prng.key(1), shape)
         inputs = model, observation, questions, wanted, chunks, settings
         whole, scoring, unasked = side_by_side(
             functools.partial(planner.plan, model, *rest),
@@ -154,7 +155,7 @@ def ours(name):
     inputs = jax.tree.map(jnp.asarray, point_mass.question())
     state = planner.init_state(1)
     model = point_mass.PointMass()
-    return lambda seed: planner.plan(model, *inputs, state, jax.random.key(seed))[0][0]
+    return lambda seed: planner.plan(model, *inputs, state, prng.key(seed))[0][0]
 
 
 def evosax(name):
@@ -168,21 +169,21 @@ def evosax(name):
 
     @jax.jit
     def run(key):
-        key, first = jax.random.split(key)
+        key, first = prng.split(key)
 
         def generation(state, key):
-            ask, tell = jax.random.split(key)
+            ask, tell = prng.split(key)
             population, state = strategy.ask(ask, state, params)
             cost = point_mass.chunk_cost(inside(population))
             state, _ = strategy.tell(tell, population, cost, state, params)
             return state, None
 
         state = strategy.init(first, blank, params)
-        keys = jax.random.split(key, _ITERATIONS.value)
+        keys = prng.split(key, _ITERATIONS.value)
         state, _ = jax.lax.scan(generation, state, keys)
         return inside(state.best_solution.reshape(16, 2))
 
-    return lambda seed: run(jax.random.key(seed))
+    return lambda seed: run(prng.key(seed))
 
 
 def pytorch_mppi(temperature):

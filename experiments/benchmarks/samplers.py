@@ -15,6 +15,7 @@ from data_pipelines.saqa.device_batches import DeviceBatches
 from data_pipelines.saqa.device_draw import draw_one
 from experiments import board_tiny, generate_board
 from experiments.benchmarks.parts.timing import machine, side_by_side
+from swm_jax import prng
 from swm_jax.cli import run_command
 from swm_jax.models import Tokenizer, get_config
 from swm_jax.training import Experiment
@@ -41,10 +42,10 @@ def main(argv: list[str]) -> None:
     @jax.jit
     def draw(tables, key):
         one = lambda key: draw_one(tables, key, data.saqa, longest, *shape)[1]
-        return jax.vmap(one)(jax.random.split(key, data.images))
+        return jax.vmap(one)(prng.split(key, data.images))
 
     host = lambda: batches.sampler.sample_batch(0, 0, data.images, *shape)
-    device = lambda: draw(batches.tables, jax.random.key(0))
+    device = lambda: draw(batches.tables, prng.key(0))
     numpy, program = side_by_side(host, device, turns=_TURNS.value)
     print(machine())
     print(f"{data.images} images, {shape[0]} questions, {shape[1]} queries each")

@@ -20,7 +20,7 @@ from data_pipelines.generate.pose_cache import simulated_episodes
 from data_pipelines.saqa import device_batches as device_saqa
 from experiments import board_tiny, generate_board
 from experiments.benchmarks.parts.timing import side_by_side
-from swm_jax import worlds
+from swm_jax import prng, worlds
 from swm_jax.cli import no_arguments, run_command
 from swm_jax.envs import Env
 from swm_jax.models import Tokenizer, get_config
@@ -44,16 +44,16 @@ def seconds(call: Callable[[], object]) -> float:
 
 def steps_per_second(env: Env, count: int) -> float:
     """Control steps/s of all worlds together, with random actions."""
-    states = env.reset_batch(jax.random.split(jax.random.key(0), count))
+    states = env.reset_batch(prng.split(prng.key(0), count))
     shape = (count, _STEPS.value, 2)
-    actions = jax.random.uniform(jax.random.key(1), shape, minval=-0.03, maxval=0.03)
+    actions = prng.uniform(prng.key(1), shape, minval=-0.03, maxval=0.03)
     roll = lambda: env.rollout_batch(states, actions)
     return count * _STEPS.value / seconds(roll)
 
 
 def frames_per_second(env: Env, count: int, size: int) -> float:
     """Rendered images/s, 2 x 2 samples a pixel."""
-    states = env.reset_batch(jax.random.split(jax.random.key(0), count))
+    states = env.reset_batch(prng.split(prng.key(0), count))
     scene = jax.tree.map(jnp.asarray, env.scene(states))
     draw = jax.jit(lambda scene: render(scene, size, size, supersample=2))
     return count / seconds(lambda: draw(scene))

@@ -24,7 +24,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Float, Key, UInt
 
-from swm_jax import worlds
+from swm_jax import prng, worlds
 from swm_jax.arrays import Array
 from swm_jax.baselines.answerer import Answerer, Baseline
 from swm_jax.envs import AnyScene, Env
@@ -162,7 +162,7 @@ class SimulatorWorldModel(struct.PyTreeNode):
 
     def _misread(self, state) -> tuple[Any, jax.Array]:
         """States with pose noise, and random keys derived from the states."""
-        looks = fold_in_each(jax.random.key(self.seed), _bits(state.qpos))
+        looks = fold_in_each(prng.key(self.seed), _bits(state.qpos))
         block, robot, keys = split_each(looks, 3)
         scene, axes = self.env.scene(state), self._language.axes
         moved = {}
@@ -204,7 +204,7 @@ def _bits(x: Float[Array, "S ..."]) -> UInt[Array, " S"]:
 def _normal(
     keys: Key[jax.Array, " S"], shape: tuple[int, ...]
 ) -> Float[Array, "S ..."]:
-    return jax.vmap(lambda key: jax.random.normal(key, shape[1:]))(keys)
+    return jax.vmap(lambda key: prng.normal(key, shape[1:]))(keys)
 
 
 def _about(name: str, env: Env) -> Answerer:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from swm_jax import prng
 from swm_jax.arrays import Array
 from swm_jax.checkpoints.errors import CheckpointError
 from swm_jax.checkpoints.formats.detect import detect, open_source, split_subtree
@@ -195,9 +196,10 @@ def _rms_scale(key: str) -> bool:
 
 
 def _fresh_projector(config: ModelConfig, sharding: Any) -> dict[str, jax.Array]:
-    leaves, keys = {}, jax.random.split(jax.random.key(0))
+    leaves, keys = {}, prng.split(prng.key(0))
     for key, (name, weight) in zip(keys, action_weights(config).items()):
-        leaf = weight.initializer(key, weight.shape)
+        with prng.fixed():
+            leaf = weight.initializer(key, weight.shape)
         struct = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
         place: Any = (
             sharding(f"action/{name}", struct) if callable(sharding) else sharding

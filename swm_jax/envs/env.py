@@ -21,6 +21,7 @@ import mujoco
 import numpy as np
 from jaxtyping import Float, Key
 
+from swm_jax import prng
 from swm_jax.arrays import Array
 from swm_jax.choices import known
 from swm_jax.envs.scene import AnyScene
@@ -147,6 +148,9 @@ class Env(abc.ABC, Generic[State, Scene]):
     def __init__(self, config: ml_collections.ConfigDict):
         self.config = config
 
+    def __deepcopy__(self, memo: dict) -> "Env":
+        return self  # states are arguments: there is nothing to copy
+
     @abc.abstractmethod
     def reset(self, key: Key[jax.Array, ""]) -> State:
         """Random initial state, at rest."""
@@ -242,9 +246,11 @@ class MjcfEnv(Env[State, Scene]):
         For numpy and JAX arrays with any leading axes.
         """
 
+    @prng.in_32_bits()
     def reset(self, key: Key[jax.Array, ""]) -> State:
         return self.native(self.fresh(key, self.block_ids))
 
+    @prng.in_32_bits()
     def reset_batch(self, keys: Key[jax.Array, " B"]) -> State:
         return self.native(_fresh_batch(self.fresh, keys, self.block_ids))
 

@@ -8,13 +8,13 @@ frame: reuse renderers.
 """
 
 import abc
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import mujoco
 import numpy as np
 
+from swm_jax.envs.opengl import no_opengl
 from swm_jax.envs.scene import AnyScene
 
 
@@ -140,11 +140,7 @@ def open_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Rend
     try:
         return mujoco.Renderer(model, height, width)
     except Exception as error:  # each OpenGL binding raises its own kind
-        raise RuntimeError(
-            f"no OpenGL context ({error}); MUJOCO_GL is "
-            f"{os.environ.get('MUJOCO_GL')!r}, expected egl or osmesa on a host "
-            "without a display, set before Python starts"
-        ) from error
+        raise no_opengl(error) from error
 
 
 def light(spec: mujoco.MjSpec, look) -> None:

@@ -37,11 +37,17 @@ class PackageEnv(Env[State, Scene]):
 def seed_of(key: Key[Any, ""] | int) -> int:
     """Integer seed of a key, for the reset of a package.
 
-    For `jax.random.key(seed)` it is that seed; for other keys, their last word.
+    For `prng.key(seed)` it is that seed; for other keys, the number of their two words.
     """
     if isinstance(key, int):
         return key
-    return int(np.asarray(jax.random.key_data(key)).reshape(-1)[-1])
+    high, low = np.asarray(jax.random.key_data(key)).reshape(-1)[-2:].tolist()
+    return high << 32 | low
+
+
+def numpy_seed(seed: int) -> int | list[int]:
+    """Argument of numpy's `RandomState`, which takes 32 bits or a list of words."""
+    return seed if seed < 2**32 else [seed & 0xFFFFFFFF, seed >> 32]
 
 
 def worlds_of(states: State) -> Iterator[State]:

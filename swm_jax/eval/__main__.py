@@ -13,12 +13,11 @@ status 2.
 import functools
 import os
 import pathlib
-import sys
 
 from absl import flags, logging
 
 from swm_jax import worlds
-from swm_jax.cli import define_config, no_arguments, run_command
+from swm_jax.cli import GOES_ON, define_config, error_line, no_arguments, run_command
 from swm_jax.eval.config import (
     METHODS,
     PRESETS,
@@ -116,20 +115,14 @@ def _experiment():
 def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)  # silences messages of imported packages
     no_arguments(argv)
-    try:
+    with error_line(UserError, OSError, status=2, where=_OUTPUT.value):
         config = config_from_flags()
         name = config.preset if _CONFIG.value is None else _CONFIG.value.name
         folder = pathlib.Path(_OUTPUT.value or f"results/{name}")
         from swm_jax.eval.sweep import evaluate  # late: mistakes above cost no start-up
 
         evaluate(config, folder, _RESTART.value)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":
-    run_command(main, status=2)
+    run_command(main, status=2, stopped=GOES_ON)

@@ -16,24 +16,17 @@ import pathlib
 import platform
 import statistics
 from collections.abc import Mapping
-from importlib import metadata, resources
+from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Any
 
+from swm_jax import conditions
 from swm_jax.eval.config import EvalConfig, UserError
 from swm_jax.eval.statistics import wilson_interval
 from swm_jax.files import write_whole
 
 SCHEMA = 1
-PACKAGES = (
-    "jax",
-    "jaxlib",
-    "flax",
-    "orbax-checkpoint",
-    "mujoco",
-    "mujoco-mjx",
-    "numpy",
-)
+PACKAGES = (*conditions.PACKAGES, "flax", "orbax-checkpoint")
 PLANNING_KEYS = {
     "task": str,
     "method": str,
@@ -137,12 +130,7 @@ def versions() -> dict[str, str]:
     """Versions of this package, Python and all packages that affect results."""
     found = {"swm_jax": __import__("swm_jax").__version__}
     found["python"] = platform.python_version()
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found
+    return found | {name: conditions.version_of(name) for name in PACKAGES}
 
 
 def source_files() -> dict[str, Traversable]:
@@ -236,7 +224,8 @@ class Journal:
     """Finished work of one sweep, one JSON line each.
 
     A journal of the same settings in the folder is resumed; an incomplete last line is
-    dropped. A journal of another configuration raises a `UserError`.
+    dropped. A journal of another configuration, or of other `conditions` (versions,
+    device, settings of JAX), raises a `UserError`.
     """
 
     def __init__(
@@ -260,6 +249,7 @@ class Journal:
             **to_json(config.settings()),
             "model": identity,
             "code": code_fingerprint(),
+            **conditions.conditions(),
             "schema": SCHEMA,
         }
         try:

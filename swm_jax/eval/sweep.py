@@ -4,13 +4,17 @@ Every part is stored in the journal when it finishes, and skipped when the same
 evaluation is started again.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import time
+from collections.abc import Iterator
 
 from swm_jax import baselines, worlds
 from swm_jax.checkpoints import shipped_checkpoint
+from swm_jax.choices import first_line
 from swm_jax.cli import Progress, clock, table
+from swm_jax.envs import Env
 from swm_jax.eval import journal as results
 from swm_jax.eval.answers import accuracy as qa
 from swm_jax.eval.answers import sensitivity
@@ -24,6 +28,7 @@ from swm_jax.eval.report import build as report
 from swm_jax.eval.report import films
 from swm_jax.eval.world_models import Learned, load_learned
 from swm_jax.files import write_whole
+from swm_jax.locks import locked
 from swm_jax.training.monitoring.metrics import read_metrics
 
 
@@ -39,11 +44,43 @@ def evaluate(config: EvalConfig, folder: pathlib.Path, restart: bool = False) ->
       The content of results.json.
 
     Raises:
-      UserError: an invalid checkpoint, output folder or data folder.
+      UserError: an invalid checkpoint, planner, output folder or data folder, or an
+        output folder that another evaluation is writing to.
     """
     began = time.monotonic()
-    env = worlds.load_env(config.world)
+    env = _ready(config)
     learned = load_learned(config, env) if "swm" in config.world_models else None
+    with _claimed(folder):
+        return _evaluate(config, folder, restart, env, learned, began)
+
+
+def _ready(config: EvalConfig) -> Env:
+    """The env; raises a UserError for what the episodes could not be played with."""
+    for method in config.methods:
+        try:
+            make_planner(config, method)
+        except ValueError as error:
+            raise UserError(f"--methods {method}: {error}") from None
+    try:
+        return worlds.load_env(config.world)
+    except (ImportError, RuntimeError, ValueError) as error:
+        raise UserError(f"--world {config.world}: {first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _claimed(folder: pathlib.Path) -> Iterator[None]:
+    """Makes the output folder and locks it against a second evaluation."""
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(folder))
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError(f"cannot write to --output {folder}: {reason}") from None
+        yield
+
+
+def _evaluate(config, folder, restart, env, learned, began) -> dict:
     journal = Journal(folder, config, learned.identity if learned else "", restart)
     print(plan_text(config, folder, learned, journal), flush=True)
     answers = journal.find("qa")

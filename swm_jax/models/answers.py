@@ -22,6 +22,7 @@ from flax import struct
 from jax import lax
 from jaxtyping import Bool, Float, Int, Key
 
+from swm_jax import prng
 from swm_jax.arrays import Array
 from swm_jax.models import layout as layouts
 from swm_jax.models.backbones.attention import KeyValues
@@ -166,8 +167,8 @@ def write(
         if keys is None:
             token = log_probs.argmax(-1).astype(jnp.int32)
         else:
-            sample = lambda key, row: jax.random.categorical(
-                jax.random.fold_in(key, step), row / temperature
+            sample = lambda key, row: prng.categorical(
+                prng.fold_in(key, step), row / temperature
             )
             for _ in range(hidden.ndim - 1):
                 sample = jax.vmap(sample)

@@ -18,6 +18,7 @@ from flax import struct
 from jax import lax
 from jaxtyping import Bool, Float, Int, PRNGKeyArray, UInt8
 
+from swm_jax import prng
 from swm_jax.arrays import Array
 from swm_jax.models import layout as layouts
 from swm_jax.models.backbones.attention import KeyValues
@@ -107,11 +108,12 @@ class SemanticWorldModel(nn.Module):
 
     def init_params(self, key: PRNGKeyArray) -> dict[str, Any]:
         """Fresh parameters: a tree with `img`, `llm` and `action`."""
-        return dict(self.init(key, method=SemanticWorldModel._touch)["params"])
+        with prng.fixed():
+            return dict(self.init(key, method=SemanticWorldModel._touch)["params"])
 
     def param_shapes(self) -> dict[str, Any]:
         """Shape structs of `init_params`."""
-        return dict(jax.eval_shape(self.init_params, jax.random.key(0)))
+        return dict(jax.eval_shape(self.init_params, prng.key(0)))
 
     def _touch(self):
         c = self.config

@@ -14,6 +14,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Float, Int, PRNGKeyArray, UInt8
 
+from swm_jax import prng
 from swm_jax.arrays import Array
 from swm_jax.models import ask
 from swm_jax.models.action_scale import ActionScale
@@ -155,7 +156,7 @@ class VLMWorldModel(struct.PyTreeNode):
         inputs = [actions]
         if key is not None:
             queries = (*actions.shape[:2], len(ends), context.questions.shape[1])
-            inputs.append(jax.random.split(key, queries))
+            inputs.append(prng.split(key, queries))
         more = dict(reply_tokens=length, rows=self.config.vocab_size)
         return self._in_passes(run, context, ends, *inputs, **more)
 

@@ -131,10 +131,15 @@ class PlannerConfig:
         for name in _SHARES:
             if not 0 <= (value := getattr(self, name)) <= 1:
                 raise ValueError(f"planner {name} must be in 0..1, got {value}")
-        if self.horizon % self.sub_chunk or self.execute > self.horizon:
+        if self.horizon % self.sub_chunk:
             raise ValueError(
                 f"planner horizon {self.horizon} must be a multiple of sub_chunk "
-                f"{self.sub_chunk} and at least execute {self.execute}"
+                f"{self.sub_chunk}"
+            )
+        if self.execute > self.horizon:
+            raise ValueError(
+                f"planner execute is {self.execute}, expected at most the horizon, "
+                f"{self.horizon}"
             )
         for name in ("keep", "carry", "elites", "refine"):
             if getattr(self, name) > self.candidates:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Integer, Key
 
+from swm_jax import prng
 from swm_jax.arrays import Array
 
 
@@ -32,7 +33,7 @@ def fold_in_each(
       data: for example the seed of each episode, or its replan count.
     """
     axis = 0 if keys.ndim else None
-    return jax.vmap(jax.random.fold_in, (axis, 0))(keys, data)
+    return jax.vmap(prng.fold_in, (axis, 0))(keys, data)
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -49,7 +50,7 @@ def scene_keys(key: Key[jax.Array, "*S"], scenes: int) -> Key[jax.Array, " S"]:
 
 def split_each(keys: Key[jax.Array, " S"], count: int) -> Key[jax.Array, "count S"]:
     """Splits the key of every scene into `count` keys."""
-    return jax.vmap(lambda key: jax.random.split(key, count), out_axes=1)(keys)
+    return jax.vmap(lambda key: prng.split(key, count), out_axes=1)(keys)
 
 
 def coloured_noise(
@@ -62,7 +63,7 @@ def coloured_noise(
       exponent: 0 white, 1 pink, 2 red; larger is smoother.
     """
     mixing = jnp.asarray(mixing_matrix(shape[-2], exponent))
-    white = jax.random.normal(key, (*shape[:-2], mixing.shape[1], shape[-1]))
+    white = prng.normal(key, (*shape[:-2], mixing.shape[1], shape[-1]))
     return jnp.einsum("hf,...fa->...ha", mixing, white)
 
 
@@ -104,11 +105,11 @@ def strokes(
         largest dimension.
     """
     *lead, horizon, width = shape
-    direction, speed, bend = jax.random.split(key, 3)
-    line = jax.random.normal(direction, (*lead, 2, 1, width))
+    direction, speed, bend = prng.split(key, 3)
+    line = prng.normal(direction, (*lead, 2, 1, width))
     line /= jnp.abs(line).max(-1, keepdims=True)
-    line *= limit * jax.random.uniform(speed, (*lead, 2, 1, 1), minval=0.3, maxval=1.0)
+    line *= limit * prng.uniform(speed, (*lead, 2, 1, 1), minval=0.3, maxval=1.0)
     # 1 .. horizon; at `horizon` the chunk is a single line.
-    switch = jax.random.randint(bend, (*lead, 1, 1), 1, horizon + 1)
+    switch = prng.randint(bend, (*lead, 1, 1), 1, horizon + 1)
     first = jnp.arange(horizon)[:, None] < switch
     return jnp.where(first, line[..., 0, :, :], line[..., 1, :, :])

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Key
 
+from swm_jax import prng
 from swm_jax.arrays import Array
 from swm_jax.planning.config import PlannerConfig
 from swm_jax.planning.noise import coloured_noise, split_each, strokes
@@ -94,7 +95,7 @@ def uniform_chunks(
     keys: Key[jax.Array, " S"], shape: tuple[int, ...], limit: float
 ) -> Float[Array, "S ..."]:
     """Chunks uniform in [-limit, limit], drawn for each scene from its key."""
-    draw = lambda key: jax.random.uniform(key, shape, minval=-limit, maxval=limit)
+    draw = lambda key: prng.uniform(key, shape, minval=-limit, maxval=limit)
     return jax.vmap(draw)(keys)
 
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from swm_jax import worlds
+from swm_jax import prng, worlds
 from swm_jax.eval.episodes.device_program import episode_program
 from swm_jax.eval.episodes.setup import Setup
 from swm_jax.models import (
@@ -108,7 +108,7 @@ def planner_program(experiment: Experiment, mesh: Mesh, scenes: int) -> Program:
     observed = _observation(experiment, mesh, scenes)
     aims = _aims(model, mesh, scenes)
     state = _split(jax.eval_shape(lambda: planner.init_state(scenes)), mesh)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), scenes))
+    keys = jax.eval_shape(lambda: prng.split(prng.key(0), scenes))
     inputs = (world_model, observed, *aims, state, _split(keys, mesh))
     work = scenes * replan_flops(model, planner)
     return Program(
@@ -143,7 +143,7 @@ def loop_program(experiment: Experiment, mesh: Mesh, scenes: int) -> Program:
         world.make_env(world.env.device_engine),
         planner_model(model, mesh),
         planner,
-        jax.random.key(0),
+        prng.key(0),
         tokenizer=Tokenizer.load("board_cube"),  # any that has the words
         question_length=model.max_question_tokens,
         image_size=frame_size(experiment),

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from swm_jax import prng
 from swm_jax.training.experiment import Training
 from swm_jax.training.optimizer import make_optimizer
 from swm_jax.training.sharding import state_shardings, with_shardings
@@ -96,8 +97,9 @@ def initial_state(
     Raises:
       CheckpointError: raised by `start`.
     """
-    place, key = _places(built.state), jax.random.key(training.seed)
-    params = jax.jit(lambda: trainable.init(key), out_shardings=place.params)()
+    place, key = _places(built.state), prng.key(training.seed)
+    with prng.fixed():
+        params = jax.jit(lambda: trainable.init(key), out_shardings=place.params)()
     if start is not None:
         params = start(params, place.params)
     moving = training.finetune.split(params)[0]
@@ -108,7 +110,7 @@ def initial_state(
 
 def _abstract_state(training, trainable, optimizer, mesh) -> TrainState:
     def make():
-        params = trainable.init(jax.random.key(training.seed))
+        params = trainable.init(prng.key(training.seed))
         opt_state = optimizer.init(training.finetune.split(params)[0])
         return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
 

@@ -6,6 +6,7 @@ Process 0 writes logs and prints; checkpoints are written by all.
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from types import FrameType
@@ -15,6 +16,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from swm_jax.choices import first_line
+from swm_jax.endings import end_at_next_interrupt
 
 _VARIABLES = {
     "coordinator_address": "JAX_COORDINATOR_ADDRESS",
@@ -22,6 +24,8 @@ _VARIABLES = {
     "process_id": "JAX_PROCESS_ID",
 }
 _GRACE = 60  # seconds
+ALONE = "--num_processes=1"
+STOPPING = "\nstopping: this step is finished and saved; Ctrl-C again ends at once\n"
 
 
 class HostsError(RuntimeError):
@@ -35,10 +39,17 @@ def detect_cluster(environment: Mapping[str, str]) -> str | None:
       environment: `os.environ` after `import jax`, which sets TPU_ML_PLATFORM on Cloud
         TPU.
     """
-    many = lambda name: int(environment.get(name, "1")) > 1
+
+    def many(*names: str) -> bool:
+        """Whether the first of these variables that is set says more than one."""
+        said = next((environment[name] for name in names if name in environment), "1")
+        return said.isdigit() and int(said) > 1
+
     if environment.get("TPU_ML_PLATFORM") == "JAX":  # set if there are chips and libtpu
         return "Cloud TPU"
-    if "SLURM_PROCID" in environment and many("SLURM_NTASKS"):
+    # Those of the step, if there is one: that of a shell has a single task.
+    tasks = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
+    if "SLURM_PROCID" in environment and many(*tasks):
         return "SLURM"
     if many("OMPI_COMM_WORLD_SIZE"):
         return "Open MPI"
@@ -57,7 +68,8 @@ def connect(
 
     Call before any use of a device. Missing arguments are read from
     JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, then detected by jax
-    on Cloud TPU, GKE, SLURM, Open MPI or Kubernetes.
+    on Cloud TPU, GKE, SLURM, Open MPI or Kubernetes. `num_processes` of 1 is a process
+    alone, whatever else is given or detected.
 
     Args:
       coordinator_address: "host:port" of process 0.
@@ -66,7 +78,8 @@ def connect(
       timeout: seconds to wait for the other processes.
 
     Raises:
-      HostsError: incomplete or invalid arguments, or a timeout.
+      HostsError: incomplete or invalid arguments, a task of many that `srun` has not
+        started, or a timeout.
     """
     given = {
         "coordinator_address": coordinator_address,
@@ -76,6 +89,9 @@ def connect(
     for name, variable in _VARIABLES.items():
         if given[name] is None and os.environ.get(variable):
             given[name] = _read(variable, number=name != "coordinator_address")
+    _check(given)
+    if given["num_processes"] == 1:
+        return
     cluster = detect_cluster(os.environ)
     missing = [name for name, value in given.items() if value is None]
     if len(missing) == len(given) and cluster is None:
@@ -85,9 +101,12 @@ def connect(
             f"to join the other processes --{' and --'.join(missing)} is missing too "
             f"(or {', '.join(_VARIABLES[name] for name in missing)})"
         )
-    _check(given)
-    if not missing and given["num_processes"] == 1:
-        return
+    if cluster == "SLURM" and missing and "SLURM_STEP_NODELIST" not in os.environ:
+        raise HostsError(
+            f"SLURM has {os.environ['SLURM_NTASKS']} tasks, and this process was not "
+            "started by srun, so that it does not know the others: put srun before the "
+            f"command, or run alone with {ALONE}"
+        )
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     who = f"process {given['process_id']} of {given['num_processes']}"
     where = given["coordinator_address"] or f"the address that {cluster} gave"
@@ -102,7 +121,9 @@ def connect(
             f"{who if not missing else 'this process'} could not join the others at "
             f"{where} within {timeout} s: {reason}. Is process 0 running, is its port "
             "open to the others, were all processes started with the same address and "
-            "number, each with its own id?"
+            "number, each with its own id"
+            + (" (by srun)" if cluster == "SLURM" else "")
+            + f"? To run alone: {ALONE}"
         )
 
 
@@ -134,16 +155,22 @@ def is_first() -> bool:
 
 
 class StopSignal:
-    """SIGTERM or preemption notice, synchronised to the same step in all processes.
+    """SIGTERM, Ctrl-C or preemption notice, at the same step in all processes.
 
-    On one host SIGTERM sets a flag that the loop polls. On several, jax's preemption
-    service catches it on any host and chooses a step that no process has passed.
+    On one host a signal sets a flag that the loop polls. On several, jax's preemption
+    service catches SIGTERM on any host and chooses a step that no process has passed;
+    SIGINT is passed on to it. A second SIGINT ends the process at once.
     """
 
     def __init__(self):
-        self._asked, self._before = False, None
+        self._asked, self._before = False, {}
+        if threading.current_thread() is not threading.main_thread():
+            return  # Python leaves signals to the main thread
+        handlers = {signal.SIGINT: self._interrupted}
         if jax.process_count() == 1:
-            self._before = signal.signal(signal.SIGTERM, self._remember)
+            handlers[signal.SIGTERM] = self._remember
+        for number, handler in handlers.items():
+            self._before[number] = signal.signal(number, handler)
 
     def reached(self, step: int) -> bool:
         """Whether to save and stop after this step; call at every step."""
@@ -152,12 +179,21 @@ class StopSignal:
         return bool(multihost_utils.reached_preemption_sync_point(step))
 
     def close(self) -> None:
-        """Restores the previous SIGTERM handler."""
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+        """Restores the previous handlers."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
+
+    def _interrupted(self, number: int, frame: FrameType | None) -> None:
+        end_at_next_interrupt()
+        if jax.process_count() == 1:
+            self._asked = True
+        else:
+            signal.raise_signal(signal.SIGTERM)
+        # Not by print, which this signal may have interrupted.
+        os.write(sys.stderr.fileno(), STOPPING.encode())
 
 
 def _read(variable: str, number: bool) -> str | int:

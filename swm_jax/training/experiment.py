@@ -20,7 +20,16 @@ from swm_jax import worlds
 from swm_jax.checkpoints.run.retention import SAVE_TIMEOUT, KeepBest
 from swm_jax.models import ModelConfig, get_config
 from swm_jax.planning import Planner, PlannerConfig
-from swm_jax.records import Count, NonNegative, Size, given, optional, parse, to_config
+from swm_jax.records import (
+    Count,
+    NonNegative,
+    Seed,
+    Size,
+    given,
+    optional,
+    parse,
+    to_config,
+)
 from swm_jax.training.finetune import Finetune
 from swm_jax.training.optimizer import Optimizer
 from swm_jax.training.world_model.heads import HeadWeights
@@ -72,7 +81,7 @@ class Training:
     """
 
     name: str = "experiment"
-    seed: Size = 0
+    seed: Seed = 0
     steps: Count = 8000
     log_every: Count = 20
     validate_every: Count = 200
@@ -145,7 +154,7 @@ class Evaluation:
 
     tasks: tuple[str, ...] | None = None
     world_models: tuple[str, ...] | None = None
-    seeds: tuple[Size, ...] | None = None
+    seeds: tuple[Seed, ...] | None = None
     goal: str | None = None
     data_dir: str | None = None
     max_steps: Size | None = None

@@ -16,7 +16,11 @@ from etils import epath
 from jax.sharding import Mesh
 
 from swm_jax.checkpoints import RunCheckpoints
+from swm_jax.checkpoints.run.failed_saves import all_agree
 from swm_jax.choices import known
+from swm_jax.conditions import conditions
+from swm_jax.endings import say
+from swm_jax.locks import locked
 from swm_jax.training.bad_steps import (
     GIVE_UP,
     Tally,
@@ -33,16 +37,10 @@ from swm_jax.training.inputs import Inputs, place_batch, process_rows
 from swm_jax.training.monitoring.goodput import Goodput, PhaseClock
 from swm_jax.training.monitoring.metrics import MetricsLog, Progress
 from swm_jax.training.monitoring.profiling import Profiler
+from swm_jax.training.resume import TrainingError, changes, check_same_run
 from swm_jax.training.sharding import make_mesh
 from swm_jax.training.step import StepMetrics, TrainState
 from swm_jax.training.trainable import Trainable
-
-# Metadata that must be unchanged to resume a workdir.
-SAME = ("stage", "model", "finetune")
-
-
-class TrainingError(RuntimeError):
-    """Unrecoverable training failure; the message has step and reason."""
 
 
 def fit(
@@ -64,7 +62,8 @@ def fit(
       trainable: model and loss.
       inputs: mesh -> batches, called once.
       workdir: folder of logs, metrics and checkpoints; the same for all processes.
-      metadata: JSON stored in checkpoints; resuming needs equal values for `SAME`.
+      metadata: JSON stored in checkpoints; resuming needs equal values for
+        `resume.SAME`, and prints what else differs.
       start: (initialised parameters, shardings) -> parameters of step 0.
       profile_steps: (first, last): trace steps first + 1 to last.
 
@@ -72,8 +71,8 @@ def fit(
       The last validation scalars.
 
     Raises:
-      TrainingError: the loss is not finite, the workdir has a run of another model, or
-        the last state could not be saved.
+      TrainingError: the loss is not finite, the workdir has a run of another model or
+        one that is running, or the last state could not be saved.
       CheckpointError: there are checkpoints, and none can be read.
       ValueError: invalid settings.
     """
@@ -85,6 +84,7 @@ def fit(
     workdir = epath.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
+        _claim(workdir, stack)
         checkpoints = RunCheckpoints(
             workdir, training.keep_checkpoints, best, training.save_timeout
         )
@@ -96,13 +96,33 @@ def fit(
         return run.result
 
 
+def _claim(workdir: epath.Path, stack: contextlib.ExitStack) -> None:
+    """Locks the run's folder against a second run, in the first process for all.
+
+    Raises:
+      TrainingError: another run is writing to it.
+    """
+    trouble = None
+    if is_first():
+        try:
+            stack.enter_context(locked(workdir))
+        except BlockingIOError as error:
+            trouble = str(error)
+    if not all_agree(trouble is None):
+        raise TrainingError(trouble or f"{workdir} is in use, as process 0 says")
+
+
 class _Run:
     """State of the loop from one start of the process to its end."""
 
     def __init__(self, training, trainable, workdir, checkpoints, clock, metadata):
         self.config, self.trainable, self.workdir = training, trainable, workdir
         self.checkpoints, self.clock = checkpoints, clock
-        self.metadata = {**metadata, "config": training.to_config().to_dict()}
+        self.metadata = {
+            **metadata,
+            "config": training.to_config().to_dict(),
+            "conditions": conditions(),
+        }
         if training.finetune != Finetune():
             self.metadata["finetune"] = training.finetune.describe()
         self.mesh = make_mesh(vars(training.mesh))
@@ -185,25 +205,21 @@ class _Run:
 
     def _resume(self, target: TrainState) -> TrainState | None:
         found = self.checkpoints.restore_newest(
-            target.params, target.opt_state, self._check_same_run
+            target.params, target.opt_state, self._compare
         )
         if found is None:
             return None
         self._say(f"resumed {self.workdir} at step {found.step}")
+        for line in changes(self.before, self.metadata):
+            self._say(f"  other than before: {line}")
         step = jax.jit(
             lambda: jnp.int32(found.step), out_shardings=target.step.sharding
         )()
         return TrainState(step, found.params, found.opt_state)
 
-    def _check_same_run(self, before: dict[str, Any]) -> None:
-        """Raises a TrainingError if a checkpoint's metadata differ in `SAME`."""
-        for key in SAME:
-            if before.get(key) != self.metadata.get(key):
-                raise TrainingError(
-                    f"{self.workdir} holds a run of another config: its {key} is "
-                    f"{before.get(key)}, this config's {self.metadata.get(key)}; use "
-                    "another --workdir"
-                )
+    def _compare(self, before: dict[str, Any]) -> None:
+        check_same_run(self.workdir, before, self.metadata)
+        self.before = before
 
     def _check(self, tally: Tally) -> None:
         """Describes the batches of bad steps; raises for on_nan="stop"."""
@@ -315,4 +331,4 @@ class _Run:
 
     def _say(self, text: str) -> None:
         if is_first():
-            print(text, flush=True)
+            say(text)

@@ -11,22 +11,26 @@ the world's scene (positions in metres, angles in -pi..pi, `block_id` as int64),
 `goal_blocks` int64[n] (ids of the task's blocks; like `block_id` they index the object
 names of the world's language).
 Action: float32[A], as defined by the world. Reward: 1 on the step of success, which
-ends the episode, else 0. A reset with a seed is the benchmark's episode of that seed.
+ends the episode, else 0. A reset with a seed is the benchmark's episode of that seed,
+and the episodes that follow it are a function of the seed too.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
 import jax
 import numpy as np
 from gymnasium import spaces
+from gymnasium.error import ResetNeeded
+from gymnasium.utils.seeding import np_random
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from swm_jax import worlds
+from swm_jax import prng, worlds
 from swm_jax.envs import AnyScene
 from swm_jax.envs.package_env import stack
+from swm_jax.worlds.forked import check_not_forked
 from swm_jax.worlds.world import Task
 
 _SEEDS = 2**31 - 1
@@ -40,7 +44,8 @@ class WorldGymEnv(gymnasium.Env):
       task: one of the world's; None for the first.
       which: objects of the task, as keywords of the world's `make_task`; those not
         given are drawn from the seed.
-      image_size: height and width of the picture, or None for poses only.
+      image_size: height and width of the picture, one number for a square, or None for
+        poses only.
       render_mode: None or "rgb_array".
       backend: of `swm_jax.worlds.load_env`.
       **config: settings of the env.
@@ -53,7 +58,7 @@ class WorldGymEnv(gymnasium.Env):
         world: str = worlds.DEFAULT,
         task: str | None = None,
         which: Mapping[str, Any] | None = None,
-        image_size: tuple[int, int] | None = (180, 320),
+        image_size: int | tuple[int, int] | None = (180, 320),
         render_mode: str | None = None,
         backend: str | None = None,
         **config,
@@ -67,11 +72,11 @@ class WorldGymEnv(gymnasium.Env):
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
         super().reset(seed=seed)
-        seed = int(self.np_random.integers(_SEEDS)) if seed is None else seed
-        self._task, self._state = self._desk.start(seed)
+        self._task, self._state = self._desk.start(_drawn(seed, self.np_random))
         return self._observe(), self._info(False)
 
     def step(self, action):
+        _check_reset(self._state, "step")
         env = self._desk.env
         self._state = env.step(self._state, action)
         success = bool(self._task.success(env.scene(self._state)))
@@ -82,6 +87,7 @@ class WorldGymEnv(gymnasium.Env):
     def render(self):
         if self.render_mode is None:
             return None
+        _check_reset(self._state, "render")
         return self._desk.picture(stack([self._state]))[0]
 
     def _observe(self):
@@ -94,6 +100,9 @@ class WorldGymEnv(gymnasium.Env):
 
 class WorldVectorEnv(VectorEnv):
     """Batched envs with separate starts and autoreset on the next step.
+
+    Every env has a generator of its own, so that env i plays the episodes that a
+    `WorldGymEnv` plays which is reset with the i-th seed.
 
     Args:
       num_envs: number of envs.
@@ -114,8 +123,11 @@ class WorldVectorEnv(VectorEnv):
         render_mode: str | None = None,
         **desk,
     ):
+        if num_envs < 1:
+            raise ValueError(f"num_envs is {num_envs}, expected 1 or more")
         self._desk = _Desk(world, task, **desk)
         self.num_envs = num_envs
+        self._generators = [np_random() for _ in range(num_envs)]
         self.single_observation_space = self._desk.observation_space
         self.single_action_space = self._desk.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -125,26 +137,41 @@ class WorldVectorEnv(VectorEnv):
         self._states: Any = None
         self._over = np.zeros(num_envs, bool)
 
+    @property
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The generator of every env."""
+        return tuple(generator for generator, _ in self._generators)
+
+    @property
+    def np_random_seed(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The seed of every env's generator."""
+        return tuple(seed for _, seed in self._generators)
+
     def reset(self, *, seed: int | Sequence[int | None] | None = None, options=None):
-        if isinstance(seed, int):
-            super().reset(seed=seed)
-            seed = [seed + i for i in range(self.num_envs)]
+        if isinstance(seed, int | np.integer):
+            seed = [int(seed) + i for i in range(self.num_envs)]
         seeds = [None] * self.num_envs if seed is None else list(seed)
         if len(seeds) != self.num_envs:
             raise ValueError(
                 f"seed has {len(seeds)} entries, expected {self.num_envs}, one per env"
             )
-        starts = [self._desk.start(self._seed(each)) for each in seeds]
+        for i, each in enumerate(seeds):
+            if each is not None:
+                self._generators[i] = np_random(int(each))
+        drawn = map(_drawn, seeds, self.np_random)
+        starts = [self._desk.start(each) for each in drawn]
         self._tasks = [task for task, _ in starts]
         self._states = stack([state for _, state in starts])
         self._over = np.zeros(self.num_envs, bool)
         return self._observe(), self._infos(np.zeros(self.num_envs, bool))
 
     def step(self, actions):
+        _check_reset(self._states, "step")
         env, fresh = self._desk.env, self._over
         states = jax.tree.map(np.array, env.step_batch(self._states, actions))
         for i in np.flatnonzero(fresh):
-            self._tasks[i], start = self._desk.start(self._seed(None))
+            seed = _drawn(None, self.np_random[i])
+            self._tasks[i], start = self._desk.start(seed)
             for whole, one in zip(jax.tree.leaves(states), jax.tree.leaves(start)):
                 whole[i] = one
         self._states = states
@@ -157,10 +184,8 @@ class WorldVectorEnv(VectorEnv):
     def render(self):
         if self.render_mode is None:
             return None
+        _check_reset(self._states, "render")
         return tuple(self._desk.picture(self._states))
-
-    def _seed(self, seed):
-        return int(self.np_random.integers(_SEEDS)) if seed is None else int(seed)
 
     def _observe(self):
         return self._desk.observe(self._states, self._tasks)
@@ -176,12 +201,38 @@ class WorldVectorEnv(VectorEnv):
         }
 
 
+def _drawn(seed: int | None, generator: np.random.Generator) -> int:
+    """A seed as it is, or one that the env's generator draws for its next episode."""
+    return int(generator.integers(_SEEDS) if seed is None else seed)
+
+
+def _check_reset(state: Any, method: str) -> None:
+    if state is None:
+        raise ResetNeeded(f"Cannot call env.{method}() before calling env.reset()")
+
+
+def _image_size(size: Any) -> tuple[int, int] | None:
+    """Height and width, or None."""
+    if size is None:
+        return None
+    pair = tuple(size) if isinstance(size, Iterable) else (size, size)
+    if len(pair) != 2 or not all(
+        isinstance(n, int | np.integer) and n > 0 for n in pair
+    ):
+        raise ValueError(
+            f"image_size is {size!r}, expected a number of pixels, (height, width) or "
+            "None"
+        )
+    return int(pair[0]), int(pair[1])
+
+
 class _Desk:
-    """Shared implementation of the single and the vectorised env."""
+    """Shared implementation of the single and the vectorised env; it has no state."""
 
     def __init__(
         self, world, task, which=None, image_size=(180, 320), backend=None, **config
     ):
+        image_size = _image_size(image_size)
         self._world = world = worlds.load(world)
         self.env = world.make_env(backend, **config)
         name, which = task or world.tasks.names[0], which or {}
@@ -215,9 +266,14 @@ class _Desk:
             parts["image"] = spaces.Box(0, 255, (*image_size, 3), np.uint8)
         self.observation_space = spaces.Dict(parts)
 
+    def __deepcopy__(self, memo: dict) -> "_Desk":
+        return self
+
     def start(self, seed: int):
+        """Task and initial state of a seed."""
+        check_not_forked()
         task = self._make(seed)
-        state = task.reset(self.env, jax.random.key(seed))
+        state = task.reset(self.env, prng.key(seed))
         return task, jax.tree.map(np.asarray, state)
 
     def success(self, scene: AnyScene, tasks: list[Task]) -> np.ndarray:

@@ -336,6 +336,25 @@ def test_a_folder_of_the_time_before_worlds_is_gone_on_with(copy):
     assert generate(debug_config(), copy).episodes == 0
 
 
+def with_other_jax(folder):
+    path = folder / "generation.json"
+    stored = json.loads(path.read_text())
+    stored["conditions"]["jax"] = "0.0.1"
+    path.write_text(json.dumps(stored))
+
+
+def test_shards_of_another_jax_are_not_mixed_with_ours(copy):
+    with_other_jax(copy)
+    assert generate(debug_config(), copy).episodes == 0  # finished: none to make
+    (copy / "dataset_info.json").unlink()
+    refused("conditions.jax is '0.0.1' there", debug_config(), copy)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**62])
+def test_a_seed_out_of_range_is_refused(seed, tmp_path):
+    refused(f"config.seed is {seed}", debug_config(seed=seed), tmp_path / "new")
+
+
 def test_generation_json_holds_the_config(data):
     written = json.loads((data / "generation.json").read_text())
     assert written["schema_version"] == 2

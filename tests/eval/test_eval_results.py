@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swm_jax import conditions
 from swm_jax.eval import config as configs
 from swm_jax.eval import journal as results
 from swm_jax.eval.config import UserError
@@ -193,6 +194,20 @@ def test_other_code_does_not_continue_a_sweep(tmp_path, monkeypatch):
         results.Journal(tmp_path, demo)
     assert results.Journal(tmp_path, demo, restart=True).episodes() == []
     assert (tmp_path / "journal.old.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"jax": "0.0.1"}, {"device": "NVIDIA H200"}, {"jax_enable_x64": "True"}],
+)
+def test_other_conditions_do_not_continue_a_sweep(tmp_path, monkeypatch, change):
+    demo = configs.preset("demo")
+    results.Journal(tmp_path, demo).append("episode", vars(episode(1)))
+    now = conditions.conditions() | change
+    monkeypatch.setattr(conditions, "conditions", lambda: now)
+    ((name, value),) = change.items()
+    with pytest.raises(UserError, match=f"{name} was .*, is '{value}'.*--restart"):
+        results.Journal(tmp_path, demo)
 
 
 def test_the_fingerprint_covers_every_file_of_both_packages():

@@ -134,6 +134,48 @@ def test_schedulers_are_recognised_by_what_they_leave_in_the_environment():
     pod = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
     assert detect_cluster(pod) is None  # a pod alone is a host alone
     assert detect_cluster({**pod, "JOB_COMPLETION_INDEX": "0"}) == "Kubernetes"
+    shell = {"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "1"}
+    assert detect_cluster(shell) is None  # one of salloc, which is a task by itself
+    assert detect_cluster({**shell, "SLURM_STEP_NUM_TASKS": "4"}) == "SLURM"
+
+
+OF_MANY = {
+    "a batch script": {
+        "SLURM_JOB_ID": "1", "SLURM_PROCID": "0", "SLURM_NTASKS": "4",
+    },
+    "a pod of an indexed job": {
+        "KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0",
+    },
+    "mpirun": {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"},
+}  # fmt: skip
+
+
+@pytest.fixture
+def never_joined(monkeypatch):
+    joined = []
+    monkeypatch.setattr(
+        jax.distributed, "initialize", lambda **given: joined.append(given)
+    )
+    for variable in ("COORDINATOR_ADDRESS", "NUM_PROCESSES", "PROCESS_ID"):
+        monkeypatch.delenv(f"JAX_{variable}", raising=False)
+    yield
+    assert not joined
+
+
+@pytest.mark.parametrize("where", OF_MANY)
+def test_one_process_by_its_number_is_alone(where, never_joined, monkeypatch):
+    for name, value in OF_MANY[where].items():
+        monkeypatch.setenv(name, value)
+    connect(num_processes=1)
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "1")
+    connect()
+
+
+def test_a_task_that_srun_has_not_started_says_so(never_joined, monkeypatch):
+    for name, value in OF_MANY["a batch script"].items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(HostsError, match=r"SLURM has 4 tasks.* srun .*=1"):
+        connect()
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from experiments.benchmarks.parts.workloads import (
     one_question_per_sequence,
     random_batch,
 )
+from swm_jax import prng
 from swm_jax.models import ModelConfig, SemanticWorldModel, TrainBatch
 from swm_jax.tools.programs import step_flops, train_tokens
 from swm_jax.training import Experiment
@@ -153,7 +154,7 @@ def reference_way(preset: Preset) -> Way | None:
     config = experiment(preset, "single")
     model = config.model.config()
     params = jax.device_get(
-        jax.jit(SemanticWorldModel(model).init_params)(jax.random.key(config.seed))
+        jax.jit(SemanticWorldModel(model).init_params)(prng.key(config.seed))
     )
     cuda = torch.cuda.is_available() and jax.default_backend() != "cpu"
     torch_model = ReferenceModel(model, params).to("cuda" if cuda else "cpu")

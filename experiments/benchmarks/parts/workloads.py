@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from swm_jax import prng
 from swm_jax.models import (
     ModelConfig,
     Observation,
@@ -87,7 +88,7 @@ def random_params(config: ModelConfig, dtype: str):
         params = SemanticWorldModel(config).init_params(key)
         return jax.tree.map(lambda x: x.astype(dtype), params)
 
-    return make(jax.random.key(0))
+    return make(prng.key(0))
 
 
 def random_scene(config: ModelConfig, questions: int):
@@ -109,19 +110,19 @@ def random_scene(config: ModelConfig, questions: int):
 def random_actions(config: ModelConfig, count: int):
     """Random action chunks with the magnitude of pushes on the board."""
     shape = (1, count, HORIZON, config.action_size)
-    return 0.02 * jax.random.normal(jax.random.key(3), shape)
+    return 0.02 * prng.normal(prng.key(3), shape)
 
 
 def matrix_products(config: ModelConfig, tokens: int, passes: int):
     """Program of the decoder's weight products alone, for `tokens` and `passes`."""
-    c, keys = config, jax.random.split(jax.random.key(7), 7)
+    c, keys = config, prng.split(prng.key(7), 7)
     inner = c.heads * c.head_dim
     shapes = (
         (c.width, inner), (c.width, 2 * c.kv_heads * c.head_dim), (inner, c.width),
         (c.width, c.mlp), (c.width, c.mlp), (c.mlp, c.width),
     )  # fmt: skip
     draw = jax.jit(
-        lambda key, shape: jax.random.normal(key, shape, c.dtype) * shape[0] ** -0.5,
+        lambda key, shape: prng.normal(key, shape, dtype=c.dtype) * shape[0] ** -0.5,
         static_argnums=1,
     )
     weights = [draw(key, shape) for key, shape in zip(keys, shapes)]

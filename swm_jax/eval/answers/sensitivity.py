@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from swm_jax import baselines, worlds
+from swm_jax import baselines, prng, worlds
 from swm_jax.arrays import Array
 from swm_jax.baselines import Answerer
 from swm_jax.envs import AnyScene, Env
@@ -62,7 +62,7 @@ def measure(
             seeds = FIRST_SEED + np.arange(begin, min(begin + BATCH, scenes))
             starts, goals = zip(*(_start(env, task, int(s), goal) for s in seeds))
             scene = jax.tree.map(lambda *x: np.stack(x), *starts)
-            key = jax.random.key(int(seeds[0]))
+            key = prng.key(int(seeds[0]))
             chunks = draw_candidates(key, len(seeds), candidates, planner.config)
             aims = Controller(planner, truth.model).aims(truth.observe(scene), goals)
             true, predicted = (
@@ -124,11 +124,11 @@ def _start(env: Env, name: str, seed: int, preset: str) -> tuple[AnyScene, objec
     """Scene after 0, 10, 20 or 30 expert steps from a task's start, and the goal."""
     world = worlds.load(env.world)
     task = world.make_task(name, seed, env)
-    key = jax.random.key(seed)
+    key = prng.key(seed)
     state = task.reset(env, key)
     act = world.policies.expert
     for t in range(seed % 4 * 10):
-        action = act(env, env.scene(state), task, seed, jax.random.fold_in(key, t))
+        action = act(env, env.scene(state), task, seed, prng.fold_in(key, t))
         moved = env.step(state, action)
         if bool(task.success(env.scene(moved))):
             break
@@ -141,7 +141,7 @@ def draw_candidates(
     key: jax.Array, scenes: int, candidates: int, config: PlannerConfig
 ) -> Float[Array, "S N H A"]:
     """Half straight strokes, half coloured noise, as planners' initial candidates."""
-    stroke, noise = jax.random.split(key)
+    stroke, noise = prng.split(key)
     half = candidates // 2
     tail = (config.horizon, config.action_size)
     straight = strokes(stroke, (scenes, half, *tail), config.action_limit)

@@ -8,10 +8,10 @@ import functools
 import pathlib
 from collections.abc import Callable, Mapping
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
+from swm_jax import prng
 from swm_jax.baselines import Answerer
 from swm_jax.envs import AnyScene, Env
 from swm_jax.eval.config import EvalConfig
@@ -99,7 +99,7 @@ def run_sweep(
             tasks,
             asked.model,
             planner,
-            jax.random.key(0),
+            prng.key(0),
             # Random actions need no conditional goal, whose choice would query a model.
             preset="published" if method == "random" else config.goal,
             tokenizer=asked.tokenizer,

@@ -20,6 +20,7 @@ from flax import struct
 from jax.sharding import Mesh
 from jaxtyping import Bool, Int, Key
 
+from swm_jax import prng
 from swm_jax.arrays import Array
 from swm_jax.envs import AnyScene, Env
 from swm_jax.eval.episodes.device_loop import (
@@ -142,7 +143,7 @@ def episode_program(
     rows = np.asarray(index)
     tasks = [prepared.tasks[i] for i in rows]
     seeds = prepared.seeds[rows].tolist()
-    starts = [t.reset(setup.env, jax.random.key(s)) for t, s in zip(tasks, seeds)]
+    starts = [t.reset(setup.env, prng.key(s)) for t, s in zip(tasks, seeds)]
     run = make_device_loop(
         setup.planner, surroundings(setup), int(prepared.limits.max())
     )

@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Key
 
+from swm_jax import prng
 from swm_jax.envs import Env
 from swm_jax.eval.episodes.setup import EpisodeResult, Setup
 from swm_jax.models import Observation
@@ -126,7 +127,7 @@ class HostLoop:
         starts = []
         while self._waiting and len(self._playing) < self._parallel:
             index = self._waiting.popleft()
-            key = jax.random.key(int(self._prepared.seeds[index]))
+            key = prng.key(int(self._prepared.seeds[index]))
             state = _numpy(self._prepared.tasks[index].reset(self._env, key))
             self._playing.append(_Playing(index, [_numpy(self._env.scene(state))]))
             starts.append(state)

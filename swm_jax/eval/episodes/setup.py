@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Key
 
@@ -126,7 +127,7 @@ class Setup:
                 count=max(map(question_count, goals)),
             ),
             limits=np.array([self.max_steps or t.max_steps for t in tasks], np.int32),
-            keys=fold_in_each(self.key, seeds.astype(np.uint32)),
+            keys=keys_of(self.key, seeds),
         )
 
     def result(self, task: Task, seed: int, **what: Any) -> EpisodeResult:
@@ -138,3 +139,10 @@ class Setup:
             candidates_per_replan=self.planner.config.candidates_per_replan,
             **what,
         )
+
+
+def keys_of(key: Key[jax.Array, ""], seeds: Int[np.ndarray, " E"]) -> jax.Array:
+    """One key per seed; all bits of a seed count."""
+    low, high = (seeds & 0xFFFFFFFF).astype(np.uint32), (seeds >> 32).astype(np.uint32)
+    keys = fold_in_each(key, low)
+    return jnp.where(high > 0, fold_in_each(keys, high), keys) if high.any() else keys

@@ -18,11 +18,11 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import PRNGKeyArray
 
+from swm_jax import prng
 from swm_jax.models.backbones.registry import declared
 from swm_jax.models.backbones.weights import Adapted
 
@@ -122,8 +122,8 @@ def init_adapters(
         a, b = made[name].factor_shapes(rules[which].rank)
         fan_in = made[name].fan_in
         # Key from the name: an adapter does not depend on which others there are.
-        own = jax.random.fold_in(key, zlib.crc32(name.encode()))
-        adapters[f"{name}/a"] = jax.random.normal(own, a) * fan_in**-0.5
+        own = prng.fold_in(key, zlib.crc32(name.encode()))
+        adapters[f"{name}/a"] = prng.normal(own, a) * fan_in**-0.5
         adapters[f"{name}/b"] = jnp.zeros(b)
     return unflatten_dict(adapters, sep="/")
 

@@ -8,13 +8,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 from jaxtyping import Float, PRNGKeyArray
 
 from data_pipelines.batches.query_types import QUERY_TYPES
+from swm_jax import prng
 from swm_jax.arrays import Array
 from swm_jax.checkpoints import check_tree, load_model
 from swm_jax.models import SemanticWorldModel, TrainBatch
@@ -65,7 +65,7 @@ class TrainableWorldModel:
         if self.dense_weight:
             params["dense"] = init_heads(self.model.config)
         # A key of their own: parameters are the same with and without adapters.
-        return self.finetune.with_adapters(jax.random.fold_in(key, 2), params)
+        return self.finetune.with_adapters(prng.fold_in(key, 2), params)
 
     def totals(self, batch: TrainBatch) -> dict[str, Any]:
         """Number of queries with an answer, and denominators of the heads."""

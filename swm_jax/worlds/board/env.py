@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import ml_collections
 from jaxtyping import Bool, Float, Key
 
+from swm_jax import prng
 from swm_jax.arrays import Array
 from swm_jax.choices import known
 from swm_jax.envs.env import check_physics_step
@@ -83,11 +84,11 @@ class BoardEnv(PushingEnv):
 @functools.partial(jax.jit, static_argnames="block_ids")
 def place(key: Key[jax.Array, ""], block_ids: tuple[int, ...]) -> State:
     """Initial state: peg and blocks scattered over the board, at rest."""
-    peg_key, place_key, yaw_key = jax.random.split(key, 3)
+    peg_key, place_key, yaw_key = prng.split(key, 3)
     peg = uniform_place(peg_key)
     nowhere = jnp.zeros((NUM_BLOCKS, 2)), jnp.zeros(NUM_BLOCKS, bool)
     placed = scatter(place_key, peg, *nowhere)
-    yaw = jax.random.uniform(yaw_key, (NUM_BLOCKS, 1), minval=-jnp.pi, maxval=jnp.pi)
+    yaw = prng.uniform(yaw_key, (NUM_BLOCKS, 1), minval=-jnp.pi, maxval=jnp.pi)
     return state_at_rest(jnp.concatenate([placed, yaw], -1), peg, block_ids)
 
 
@@ -96,7 +97,7 @@ def uniform_place(
 ) -> Float[Array, "*shape 2"]:
     """Uniform positions in the blocks' bounds, `inset` metres from their walls."""
     low, high = (jnp.asarray(corner) for corner in BLOCK_BOUNDS)
-    return jax.random.uniform(key, (*shape, 2), minval=low + inset, maxval=high - inset)
+    return prng.uniform(key, (*shape, 2), minval=low + inset, maxval=high - inset)
 
 
 def scatter(
@@ -115,7 +116,7 @@ def scatter(
 
     def put(carry, slot):
         placed, there = carry
-        tries = uniform_place(jax.random.fold_in(key, slot), (_TRIES,))
+        tries = uniform_place(prng.fold_in(key, slot), (_TRIES,))
         apart = jnp.linalg.norm(tries[:, None] - placed, axis=-1)
         free = jnp.all((apart > radius[slot] + radius + BLOCK_GAP) | ~there, -1)
         free &= jnp.linalg.norm(tries - peg, axis=-1) > PEG_CLEARANCE

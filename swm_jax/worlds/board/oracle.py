@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Key
 
+from swm_jax import prng
 from swm_jax.arrays import Array
 from swm_jax.worlds.board import geometry as geometry
 from swm_jax.worlds.board.model import BLOCK_BOUNDS, block_radius
@@ -59,7 +60,7 @@ def oracle_action(
     # standoffs away, close to the line of the push.
     ready = (along < -0.4 * reach) & (along > -reach - 3 * STANDOFF)
     ready &= jnp.abs(lateral) < LATERAL
-    pace = jax.random.uniform(key, minval=0.8, maxval=1.0)
+    pace = prng.uniform(key, minval=0.8, maxval=1.0)
     correction = jnp.clip(-0.8 * lateral, -0.012, 0.012)
     push = PUSH * pace * direction + correction * side
     return jnp.where(ready, push, _walk(scene, behind, WALK * pace))

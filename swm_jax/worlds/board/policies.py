@@ -27,6 +27,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Float, Int, Key, PRNGKeyArray
 
+from swm_jax import prng
 from swm_jax.arrays import Array
 from swm_jax.envs.scene import block_id
 from swm_jax.worlds.board.env import BoardEnv, State
@@ -101,9 +102,9 @@ def starts(
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def _crowded(keys, block_ids, near_share):
     def one(key):
-        a, b = jax.random.split(jax.random.fold_in(key, 1))
+        a, b = prng.split(prng.fold_in(key, 1))
         scene = random_scenes(a, 1, block_ids)
-        near = jax.random.uniform(b) < near_share
+        near = prng.uniform(b) < near_share
         ids = jnp.asarray(block_ids, jnp.int32)[None]
         return near, jax.tree.map(lambda x: x[0], scene.replace(block_id=ids))
 
@@ -117,7 +118,7 @@ def first_memory(key: PRNGKeyArray) -> Memory:
         aim=jnp.zeros(2),
         speed=jnp.zeros(()),
         left=jnp.zeros((), jnp.int32),
-        velocity=0.015 * jax.random.normal(jax.random.fold_in(key, 2), (2,)),
+        velocity=0.015 * prng.normal(prng.fold_in(key, 2), (2,)),
     )
 
 
@@ -125,12 +126,12 @@ def act(
     key: PRNGKeyArray, t: Any, policy: Int[Array, ""], scene: Scene, memory: Memory
 ) -> tuple[Float[Array, "2"], Memory]:
     """The action of step t by a policy, an index into `POLICIES`."""
-    keys = jax.random.split(jax.random.fold_in(key, 16 + t), len(POLICIES))
+    keys = prng.split(prng.fold_in(key, 16 + t), len(POLICIES))
     memory = _next_memory(keys[0], scene, memory)
     chosen = {
         "oracle": _pushes(keys[1], scene, memory),
         "noisy": _pushes_badly(keys[1], keys[2], scene, memory),
-        "random": RANDOM_LIMIT * jax.random.uniform(keys[3], (2,), minval=-1.0),
+        "random": RANDOM_LIMIT * prng.uniform(keys[3], (2,), minval=-1.0),
         "contact": _walk(keys[4], scene, memory),
         "smooth": memory.velocity,
     }
@@ -140,23 +141,21 @@ def act(
 
 
 def _next_memory(key: PRNGKeyArray, scene: Scene, memory: Memory) -> Memory:
-    pair_key, aim_key, speed_key, stay_key, velocity_key = jax.random.split(key, 5)
+    pair_key, aim_key, speed_key, stay_key, velocity_key = prng.split(key, 5)
     place = scene.block_pose[:, :2]
     apart = jnp.linalg.norm(place[memory.pair[0]] - place[memory.pair[1]])
-    pair = jax.random.choice(pair_key, len(place), (2,), replace=False)
+    pair = prng.choice(pair_key, len(place), (2,), replace=False)
     arrived = jnp.linalg.norm(memory.aim - scene.peg) < 0.01
     anew = arrived | (memory.left <= 0)
-    gust = jax.random.normal(velocity_key, (2,))
+    gust = prng.normal(velocity_key, (2,))
     return Memory(
         # Also true of the empty memory, whose pair is one block twice.
         pair=jnp.where(apart < _JOINED, pair, memory.pair).astype(jnp.int32),
         aim=jnp.where(anew, _next_aim(aim_key, scene), memory.aim),
         speed=jnp.where(
-            anew, jax.random.uniform(speed_key, minval=0.008, maxval=0.03), memory.speed
+            anew, prng.uniform(speed_key, minval=0.008, maxval=0.03), memory.speed
         ),
-        left=jnp.where(
-            anew, jax.random.randint(stay_key, (), 3, _PATIENCE), memory.left - 1
-        ),
+        left=jnp.where(anew, prng.randint(stay_key, (), 3, _PATIENCE), memory.left - 1),
         # Autoregressive noise with a stationary deviation of 0.018 m per step.
         velocity=0.9 * memory.velocity + jnp.sqrt(1 - 0.9**2) * 0.018 * gust,
     )
@@ -164,17 +163,17 @@ def _next_memory(key: PRNGKeyArray, scene: Scene, memory: Memory) -> Memory:
 
 def _next_aim(key: PRNGKeyArray, scene: Scene) -> Float[Array, "2"]:
     """Random point near a block close to the peg, or behind it for a push."""
-    block_key, angle_key, distance_key, kind_key = jax.random.split(key, 4)
+    block_key, angle_key, distance_key, kind_key = prng.split(key, 4)
     offset = scene.block_pose[:, :2] - scene.peg
     distance = jnp.linalg.norm(offset, axis=-1)
-    block = jax.random.categorical(block_key, -distance / 0.06)  # near ones most often
-    angle = jax.random.uniform(angle_key, maxval=2 * jnp.pi)
+    block = prng.categorical(block_key, -distance / 0.06)  # near ones most often
+    angle = prng.uniform(angle_key, maxval=2 * jnp.pi)
     around = jnp.stack([jnp.cos(angle), jnp.sin(angle)])
     ahead = offset[block] / jnp.maximum(distance[block], 1e-6)
-    near, through = jax.random.uniform(
+    near, through = prng.uniform(
         distance_key, (2,), minval=jnp.array([0.03, 0.0]), maxval=jnp.array([0.09, 0.1])
     )
-    push = jax.random.uniform(kind_key) < 0.5
+    push = prng.uniform(kind_key) < 0.5
     move = jnp.where(push, ahead * through + 0.012 * around, near * around)
     return jnp.clip(scene.peg + offset[block] + move, *PEG_BOX)
 
@@ -183,7 +182,7 @@ def _walk(key: PRNGKeyArray, scene: Scene, memory: Memory) -> Float[Array, "2"]:
     way = memory.aim - scene.peg
     distance = jnp.maximum(jnp.linalg.norm(way), 1e-6)
     step = way / distance * jnp.minimum(memory.speed, distance)
-    return step + 0.003 * jax.random.normal(key, (2,))
+    return step + 0.003 * prng.normal(key, (2,))
 
 
 def _pushes(key: PRNGKeyArray, scene: Scene, memory: Memory) -> Any:
@@ -192,10 +191,10 @@ def _pushes(key: PRNGKeyArray, scene: Scene, memory: Memory) -> Any:
 
 
 def _pushes_badly(key, noise_key, scene: Scene, memory: Memory) -> Float[Array, "2"]:
-    noise, burst, uniform = jax.random.split(noise_key, 3)
-    action = _pushes(key, scene, memory) + NOISE * jax.random.normal(noise, (2,))
-    lost = RANDOM_LIMIT * jax.random.uniform(uniform, (2,), minval=-1.0)
-    return jnp.where(jax.random.uniform(burst) < BURST_SHARE, lost, action)
+    noise, burst, uniform = prng.split(noise_key, 3)
+    action = _pushes(key, scene, memory) + NOISE * prng.normal(noise, (2,))
+    lost = RANDOM_LIMIT * prng.uniform(uniform, (2,), minval=-1.0)
+    return jnp.where(prng.uniform(burst) < BURST_SHARE, lost, action)
 
 
 _push = jax.jit(oracle_action)

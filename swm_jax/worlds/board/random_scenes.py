@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int, PRNGKeyArray
 
+from swm_jax import prng
 from swm_jax.arrays import Array
 from swm_jax.worlds.board.geometry import PEG_BOX
 from swm_jax.worlds.board.scene import Scene
@@ -35,13 +36,13 @@ def random_scenes(key: PRNGKeyArray, count: int, block_ids: tuple[int, ...]) -> 
       A scene with leading axis S.
     """
     ids = jnp.asarray(block_ids, jnp.int32)
-    return jax.vmap(lambda k: _one(k, ids))(jax.random.split(key, count))
+    return jax.vmap(lambda k: _one(k, ids))(prng.split(key, count))
 
 
 def _beside(key: PRNGKeyArray, points: Float[Array, "n 2"]) -> Float[Array, "n 2"]:
-    angle_key, distance_key = jax.random.split(key)
-    angle = jax.random.uniform(angle_key, points.shape[:1], maxval=2 * jnp.pi)
-    distance = jax.random.uniform(
+    angle_key, distance_key = prng.split(key)
+    angle = prng.uniform(angle_key, points.shape[:1], maxval=2 * jnp.pi)
+    distance = prng.uniform(
         distance_key, points.shape[:1], minval=NEAR[0], maxval=NEAR[1]
     )
     step = jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)
@@ -50,21 +51,21 @@ def _beside(key: PRNGKeyArray, points: Float[Array, "n 2"]) -> Float[Array, "n 2
 
 def _one(key: PRNGKeyArray, ids: Int[Array, " n"]) -> Scene:
     n = ids.shape[0]
-    keys = jax.random.split(key, 9)
+    keys = prng.split(key, 9)
     place, pick, near, turn, peg_place, peg_near, peg_pick, share, peg_share = keys
     low, high = _LOW + _MARGIN, _HIGH - _MARGIN
-    free = jax.random.uniform(place, (n, 2), minval=low, maxval=high)
-    partner = jax.random.randint(pick, (n,), 0, n)
+    free = prng.uniform(place, (n, 2), minval=low, maxval=high)
+    partner = prng.randint(pick, (n,), 0, n)
     beside = _beside(near, free[partner])
-    use = jax.random.uniform(share, (n, 1)) < NEIGHBOUR_SHARE
+    use = prng.uniform(share, (n, 1)) < NEIGHBOUR_SHARE
     blocks = jnp.where(use & (partner != jnp.arange(n))[:, None], beside, free)
     blocks = _push_apart(jnp.clip(blocks, low, high), low, high)
-    peg = jax.random.uniform(peg_place, (1, 2), minval=_LOW, maxval=_HIGH)
-    chosen = blocks[jax.random.randint(peg_pick, (1,), 0, n)]
-    is_near = jax.random.uniform(peg_share) < PEG_NEAR_SHARE
+    peg = prng.uniform(peg_place, (1, 2), minval=_LOW, maxval=_HIGH)
+    chosen = blocks[prng.randint(peg_pick, (1,), 0, n)]
+    is_near = prng.uniform(peg_share) < PEG_NEAR_SHARE
     peg = jnp.where(is_near, _beside(peg_near, chosen), peg)[0]
     peg = _clear_of(jnp.clip(peg, _LOW, _HIGH), blocks)
-    yaw = jax.random.uniform(turn, (n, 1), minval=-jnp.pi, maxval=jnp.pi)
+    yaw = prng.uniform(turn, (n, 1), minval=-jnp.pi, maxval=jnp.pi)
     return Scene(block_pose=jnp.concatenate([blocks, yaw], -1), block_id=ids, peg=peg)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Key
 from ml_collections import ConfigDict
 
+from swm_jax import prng
 from swm_jax.arrays import Array
 from swm_jax.choices import index_below, known
 from swm_jax.envs.scene import BLOCK_NAMES
@@ -61,6 +62,7 @@ class BoardTask(Task):
 
     max_steps: int = MAX_STEPS
 
+    @prng.in_32_bits()
     def reset(self, env: BoardEnv, key: Key[jax.Array, ""]) -> State:
         """Initial state of this task, in which it is not solved yet.
 
@@ -69,6 +71,7 @@ class BoardTask(Task):
         """
         return env.native(_start(self.name)(*self._start_arguments(env), key))
 
+    @prng.in_32_bits()
     def reset_batch(self, env: BoardEnv, keys: Key[jax.Array, " B"]) -> State:
         """`reset` for B keys."""
         return env.native(_starts(self.name)(*self._start_arguments(env), keys))
@@ -182,18 +185,18 @@ def cluster(
     Returns:
       Offsets from the first block in metres, and yaws in radians.
     """
-    first_key, key = jax.random.split(key)
+    first_key, key = prng.split(key)
     count = slots.shape[0]
     place = jnp.zeros((count, 2))
     yaw = (
         jnp.zeros(count)
         .at[0]
-        .set(jax.random.uniform(first_key, minval=-jnp.pi, maxval=jnp.pi))
+        .set(prng.uniform(first_key, minval=-jnp.pi, maxval=jnp.pi))
     )
     depth = jnp.linspace(0.026, TOUCHING - 0.001, 12)  # metres between centres
     for i in range(1, count):
-        side, turn = jax.random.uniform(
-            jax.random.fold_in(key, i), (2, rounds), minval=-jnp.pi, maxval=jnp.pi
+        side, turn = prng.uniform(
+            prng.fold_in(key, i), (2, rounds), minval=-jnp.pi, maxval=jnp.pi
         )
         way = jnp.stack([jnp.cos(side), jnp.sin(side)], -1)
         tries = way[:, None] * depth[:, None]  # [rounds, depths, 2]
@@ -218,7 +221,7 @@ def cluster(
 @functools.partial(jax.jit, static_argnames="rounds")
 def _start_apart(block_ids, slots, key, rounds=4):
     """First of `rounds` random states in which the pair is not together yet."""
-    worlds = jax.vmap(lambda key: place(key, _NO_IDS))(jax.random.split(key, rounds))
+    worlds = jax.vmap(lambda key: place(key, _NO_IDS))(prng.split(key, rounds))
     pose = worlds.qpos[:, : 3 * NUM_BLOCKS].reshape(rounds, NUM_BLOCKS, 3)[..., :2]
     apart = _distance(pose[:, slots[0]], pose[:, slots[-1]]) > TOGETHER + 0.005
     chosen = jnp.argmax(apart | (slots[0] == slots[-1]))
@@ -229,7 +232,7 @@ def _start_apart(block_ids, slots, key, rounds=4):
 @jax.jit
 def _start_cluster(block_ids, slots, key):
     """Initial state whose blocks `slots` form a cluster about the first of them."""
-    shape_key, place_key, peg_key, rest_key, yaw_key = jax.random.split(key, 5)
+    shape_key, place_key, peg_key, rest_key, yaw_key = prng.split(key, 5)
     offset, turn = cluster(shape_key, slots)
     centre = uniform_place(place_key, inset=0.055)
     fixed = jnp.zeros(NUM_BLOCKS, bool).at[slots].set(True)
@@ -238,7 +241,7 @@ def _start_cluster(block_ids, slots, key):
     gap = _distance(pegs[:, None], centre + offset).min(-1)
     peg = pegs[jnp.argmax(gap > PEG_CLEARANCE)]
     placed = scatter(rest_key, peg, placed, fixed)
-    yaw = jax.random.uniform(yaw_key, (NUM_BLOCKS,), minval=-jnp.pi, maxval=jnp.pi)
+    yaw = prng.uniform(yaw_key, (NUM_BLOCKS,), minval=-jnp.pi, maxval=jnp.pi)
     yaw = yaw.at[slots].set(turn)
     pose = jnp.concatenate([placed, yaw[:, None]], -1)
     return state_at_rest(pose, peg, block_ids)

@@ -20,6 +20,7 @@ import mujoco
 from flax import struct
 from jaxtyping import Float, Int, Key
 
+from swm_jax import prng
 from swm_jax.arrays import Array
 from swm_jax.choices import known
 from swm_jax.envs.env import MjcfEnv, check_physics_step
@@ -149,16 +150,16 @@ class CubeEnv(MjcfEnv[CubeState, CubeScene]):
 @functools.partial(jax.jit, static_argnames="block_ids")
 def place(key: Key[jax.Array, ""], block_ids: tuple[int, ...]) -> CubeState:
     """Initial state: the gripper in the air and cubes scattered, at rest."""
-    hand_key, yaw_key, place_key, turn_key = jax.random.split(key, 4)
+    hand_key, yaw_key, place_key, turn_key = prng.split(key, 4)
     low, high = (
         jnp.asarray(each) for each in (geometry.START_LOW, geometry.START_HIGH)
     )
-    hand = jax.random.uniform(hand_key, (3,), minval=low, maxval=high)
-    yaw = jax.random.uniform(yaw_key, (1,), minval=-jnp.pi, maxval=jnp.pi)
+    hand = prng.uniform(hand_key, (3,), minval=low, maxval=high)
+    yaw = prng.uniform(yaw_key, (1,), minval=-jnp.pi, maxval=jnp.pi)
     gripper = jnp.concatenate([hand, yaw, jnp.full(2, geometry.MAX_GAP)])
     count = len(block_ids)
     spots = scatter(place_key, count)
-    half_turn = jax.random.uniform(turn_key, (count,), maxval=jnp.pi)
+    half_turn = prng.uniform(turn_key, (count,), maxval=jnp.pi)
     return state_at_rest(gripper, upright(spots, 2 * half_turn), block_ids)
 
 
@@ -171,8 +172,8 @@ def scatter(key: Key[jax.Array, ""], count: int) -> Float[Array, "n 2"]:
     low, high = (jnp.asarray(each) for each in (geometry.CUBE_LOW, geometry.CUBE_HIGH))
     spots = jnp.full((count, 2), 10.0)  # cubes to come are far away
     for slot in range(count):
-        tries = jax.random.uniform(
-            jax.random.fold_in(key, slot), (_TRIES, 2), minval=low, maxval=high
+        tries = prng.uniform(
+            prng.fold_in(key, slot), (_TRIES, 2), minval=low, maxval=high
         )
         apart = jnp.linalg.norm(tries[:, None] - spots, axis=-1).min(-1)
         first_clear = jnp.argmax(jnp.where(apart > CUBE_GAP, jnp.inf, apart))

@@ -12,6 +12,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Float, Int, Key
 
+from swm_jax import prng
 from swm_jax.arrays import Array
 from swm_jax.worlds.cube import geometry as geometry
 from swm_jax.worlds.cube.overlap import finger_gaps
@@ -79,16 +80,16 @@ def draw_errand(
     key: Key[jax.Array, ""], scene: CubeScene
 ) -> tuple[Int[Array, ""], Float[Array, "3"]]:
     """Random errand: slot of a cube, and a target on the table or on another cube."""
-    cube_key, other_key, kind_key, place_key = jax.random.split(key, 4)
+    cube_key, other_key, kind_key, place_key = prng.split(key, 4)
     count = scene.block_id.shape[-1]
-    slot = jax.random.randint(cube_key, (), 0, count)
+    slot = prng.randint(cube_key, (), 0, count)
     low, high = (jnp.asarray(each) for each in (geometry.CUBE_LOW, geometry.CUBE_HIGH))
-    spot = jax.random.uniform(place_key, (2,), minval=low, maxval=high)
+    spot = prng.uniform(place_key, (2,), minval=low, maxval=high)
     goal = jnp.append(spot, geometry.CUBE_HALF)
     if count > 1:
-        other = (slot + jax.random.randint(other_key, (), 1, count)) % count
+        other = (slot + prng.randint(other_key, (), 1, count)) % count
         top = scene.block_pose[other, :3] + jnp.array([0, 0, 2 * geometry.CUBE_HALF])
-        stack = jax.random.uniform(kind_key) < ON_TOP_SHARE
+        stack = prng.uniform(kind_key) < ON_TOP_SHARE
         goal = jnp.where(stack, top, goal)
     return slot, goal
 
@@ -112,20 +113,20 @@ def make_plan(
     goal: Float[Array, "3"],
 ) -> Plan:
     """Plan of an errand: above the cube, down, close, up, across, down, open, away."""
-    high_key, mid_key, pace_key, end_key, yaw_key = jax.random.split(key, 5)
+    high_key, mid_key, pace_key, end_key, yaw_key = prng.split(key, 5)
     hand, cube = scene.gripper, scene.block_pose[slot]
     pick = cube[:3]
     yaw = hand[3] + quarter_turn(cube, hand[3])
-    turn = yaw + jax.random.uniform(yaw_key, minval=-0.8, maxval=0.8)
-    rise = jax.random.uniform(high_key, (2,), minval=0.08, maxval=0.16)
+    turn = yaw + prng.uniform(yaw_key, minval=-0.8, maxval=0.8)
+    rise = prng.uniform(high_key, (2,), minval=0.08, maxval=0.16)
     up = jnp.array([0.0, 0.0, 1.0])
     high_pick, high_goal = pick + rise[0] * up, goal + rise[1] * up
     spread = jnp.array([0.05, 0.05, 0.03])
-    bend = jax.random.uniform(mid_key, (3,), minval=-spread, maxval=spread)
+    bend = prng.uniform(mid_key, (3,), minval=-spread, maxval=spread)
     middle = 0.5 * (high_pick + high_goal) + bend
     start = (jnp.asarray(each) for each in (geometry.START_LOW, geometry.START_HIGH))
     low, high = start
-    away = jax.random.uniform(end_key, (3,), minval=low, maxval=high)
+    away = prng.uniform(end_key, (3,), minval=low, maxval=high)
     frames = [
         (hand[:3], hand[3], 0.0),
         (high_pick, yaw, 0.0),
@@ -142,7 +143,7 @@ def make_plan(
     pose = jnp.stack([jnp.concatenate([p, jnp.stack([y, g])]) for p, y, g in frames])
     # Durations at 0.03 m or 0.2 rad per step; fingers take 3 steps.
     step = jnp.abs(jnp.diff(pose, axis=0)) / jnp.array([0.03, 0.03, 0.03, 0.2, 1 / 3])
-    pace = jax.random.uniform(pace_key, (_FRAMES - 1,), minval=1.0, maxval=1.5)
+    pace = prng.uniform(pace_key, (_FRAMES - 1,), minval=1.0, maxval=1.5)
     time = jnp.concatenate([jnp.zeros(1), jnp.cumsum(pace * step.max(-1) + 1.0)])
     return Plan(pose, time)
 

@@ -22,6 +22,7 @@ import ml_collections
 from flax import struct
 from jaxtyping import Float, Int, Key, PRNGKeyArray
 
+from swm_jax import prng
 from swm_jax.arrays import Array
 from swm_jax.worlds.cube import geometry
 from swm_jax.worlds.cube.env import CubeEnv, CubeState
@@ -93,7 +94,7 @@ def first_memory(key: PRNGKeyArray) -> Memory:
         plan=Plan(jnp.zeros((11, 5)), jnp.zeros(11)),
         clock=jnp.zeros(()),
         left=jnp.zeros((), jnp.int32),
-        velocity=0.3 * jax.random.normal(jax.random.fold_in(key, 2), (5,)),
+        velocity=0.3 * prng.normal(prng.fold_in(key, 2), (5,)),
     )
 
 
@@ -101,15 +102,13 @@ def act(
     key: PRNGKeyArray, t: Any, policy: Int[Array, ""], scene: CubeScene, memory: Memory
 ) -> tuple[Float[Array, "5"], Memory]:
     """The action of step t by a policy, an index into `POLICIES`."""
-    memory_key, play_key, noisy_key = jax.random.split(
-        jax.random.fold_in(key, 16 + t), 3
-    )
+    memory_key, play_key, noisy_key = prng.split(prng.fold_in(key, 16 + t), 3)
     memory = _next_memory(memory_key, policy, scene, memory)
     play = plan_action(memory.plan, memory.clock, scene.gripper)
     noisy = closed_loop_action(scene, memory.slot, memory.goal)
     chosen = {
-        "play": play + PLAY_NOISE * jax.random.normal(play_key, (5,)),
-        "noisy": noisy + NOISY_NOISE * jax.random.normal(noisy_key, (5,)),
+        "play": play + PLAY_NOISE * prng.normal(play_key, (5,)),
+        "noisy": noisy + NOISY_NOISE * prng.normal(noisy_key, (5,)),
         "smooth": memory.velocity,
     }
     action = jnp.stack([chosen[name] for name in POLICIES])[policy]
@@ -121,7 +120,7 @@ def _next_memory(
     key: PRNGKeyArray, policy: Int[Array, ""], scene: CubeScene, memory: Memory
 ) -> Memory:
     """Memory of the next step: the same errand, or a new one when it is over."""
-    errand_key, plan_key, gust_key = jax.random.split(key, 3)
+    errand_key, plan_key, gust_key = prng.split(key, 3)
     slot, goal = draw_errand(errand_key, scene)
     plan = make_plan(plan_key, scene, slot, goal)
     done = jnp.linalg.norm(scene.block_pose[memory.slot, :3] - memory.goal) < 0.015
@@ -142,7 +141,7 @@ def _next_memory(
     )
     pull = scene.block_pose[memory.slot, :3] - scene.gripper[:3]
     drift = jnp.append(jnp.clip(pull / 0.15, -1.0, 1.0), jnp.zeros(2))
-    gust = jax.random.normal(gust_key, (5,)) * jnp.array([0.6, 0.6, 0.6, 0.6, 1.0])
+    gust = prng.normal(gust_key, (5,)) * jnp.array([0.6, 0.6, 0.6, 0.6, 1.0])
     velocity = 0.9 * memory.velocity + 0.1 * drift + 0.4 * gust
     return memory.replace(velocity=velocity)
 

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Int, Key
 from ml_collections import ConfigDict
 
+from swm_jax import prng
 from swm_jax.arrays import Array
 from swm_jax.choices import index_below, known
 from swm_jax.envs.scene import BLOCK_NAMES
@@ -42,11 +43,13 @@ class CubeTask(Task):
 
     max_steps: int = MAX_STEPS
 
+    @prng.in_32_bits()
     def reset(self, env: CubeEnv, key: Key[jax.Array, ""]) -> CubeState:
         """A start of this task: any reset of the env."""
         self._check(env)
         return env.reset(key)
 
+    @prng.in_32_bits()
     def reset_batch(self, env: CubeEnv, keys: Key[jax.Array, " B"]) -> CubeState:
         """`reset` for B keys."""
         self._check(env)

@@ -21,7 +21,13 @@ from PIL import Image
 
 from swm_jax.arrays import Array
 from swm_jax.choices import known
-from swm_jax.envs.package_env import PackageEnv, seed_of, stack, worlds_of
+from swm_jax.envs.package_env import (
+    PackageEnv,
+    numpy_seed,
+    seed_of,
+    stack,
+    worlds_of,
+)
 from swm_jax.envs.scene import BLOCK_NAMES
 from swm_jax.worlds.board.env import BoardEnv
 from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
@@ -125,7 +131,7 @@ class LanguageTableEnv(PackageEnv[LanguageTableState, Scene]):
     def reset(self, key: Key[Any, ""] | int) -> LanguageTableState:
         """Reset of the package, with the seed of a key (`seed_of`)."""
         seed = seed_of(key)
-        self._env._rng = np.random.RandomState(seed)
+        self._env._rng = np.random.RandomState(numpy_seed(seed))
         self._env.reset()
         return self._state(0)
 

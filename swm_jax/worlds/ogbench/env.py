@@ -11,7 +11,6 @@ Axes: B worlds, n cubes, q joint positions. Positions in metres, angles in radia
 import contextlib
 import functools
 import importlib.util
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,7 +21,14 @@ from flax import struct
 from jaxtyping import Float, Int, Key, UInt8
 
 from swm_jax.arrays import Array
-from swm_jax.envs.package_env import PackageEnv, seed_of, stack, worlds_of
+from swm_jax.envs.opengl import no_opengl
+from swm_jax.envs.package_env import (
+    PackageEnv,
+    numpy_seed,
+    seed_of,
+    stack,
+    worlds_of,
+)
 from swm_jax.worlds.cube.env import CubeEnv
 from swm_jax.worlds.cube.scene import CUBES, CubeScene
 
@@ -253,7 +259,7 @@ class SceneReader:
 def seeded(seed: int) -> Iterator[None]:
     """Context with a seeded global numpy generator, which OGBench uses; restores it."""
     before = np.random.get_state()
-    np.random.seed(seed % 2**32)
+    np.random.seed(numpy_seed(seed))
     try:
         yield
     finally:
@@ -282,11 +288,7 @@ def _make(cubes: int, size: int, control_period: float, pictures: bool = True) -
         with seeded(0):
             env.reset(seed=0)  # compiles the model
     except mujoco.FatalError as error:
-        raise RuntimeError(
-            f"no OpenGL context ({error}); MUJOCO_GL is "
-            f"{os.environ.get('MUJOCO_GL')!r}, expected egl or osmesa on a host "
-            "without a screen, set before Python starts"
-        ) from error
+        raise no_opengl(error) from error
     return env
 
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import ml_collections
 from jaxtyping import Float, Key
 
+from swm_jax import prng
 from swm_jax.arrays import Array
 from swm_jax.choices import known
 from swm_jax.envs.env import check_physics_step
@@ -74,10 +75,10 @@ class PushTEnv(PushingEnv):
 @jax.jit
 def place(key: Key[jax.Array, ""]) -> State:
     """Initial state at rest: T and peg at random positions, the T at a random angle."""
-    handle_key, yaw_key, peg_key = jax.random.split(key, 3)
+    handle_key, yaw_key, peg_key = prng.split(key, 3)
     low, high = _HANDLES
-    handle = jax.random.uniform(handle_key, (2,), minval=low, maxval=high)
-    yaw = jax.random.uniform(yaw_key, minval=-jnp.pi, maxval=jnp.pi)
+    handle = prng.uniform(handle_key, (2,), minval=low, maxval=high)
+    yaw = prng.uniform(yaw_key, minval=-jnp.pi, maxval=jnp.pi)
     pose = from_handle(_upside_down(handle), yaw)
     xy = jnp.clip(pose[:2], *jnp.asarray(geometry.T_BOX))
     pose = jnp.append(xy, yaw)
@@ -87,7 +88,7 @@ def place(key: Key[jax.Array, ""]) -> State:
 def free_peg(key: Key[jax.Array, ""], pose: Float[Array, "3"]) -> Float[Array, "2"]:
     """Random position of the peg at least `PEG_CLEARANCE` from the T."""
     low, high = _PEGS
-    pegs = jax.random.uniform(key, (_TRIES, 2), minval=low, maxval=high)
+    pegs = prng.uniform(key, (_TRIES, 2), minval=low, maxval=high)
     pegs = _upside_down(pegs)
     gap = t_gap(pose, pegs) - geometry.PEG_RADIUS
     return pegs[jnp.argmax(gap > PEG_CLEARANCE)]

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Key
 
+from swm_jax import prng
 from swm_jax.arrays import Array
 from swm_jax.worlds.pusht import geometry
 from swm_jax.worlds.pusht.geometry import GYRATION, PEG_RADIUS
@@ -69,7 +70,7 @@ def oracle_action(scene: Scene, key: Key[jax.Array, ""]) -> Float[Array, "2"]:
     along, beside = offset @ normal, offset @ side
     ready = (jnp.abs(beside) < LATERAL) & (along > -PEG_RADIUS - 3 * STANDOFF)
     ready &= along < 0.0
-    pace = jax.random.uniform(key, minval=0.8, maxval=1.0)
+    pace = prng.uniform(key, minval=0.8, maxval=1.0)
     touch = jnp.maximum(-along - PEG_RADIUS, 0.0)  # metres to go before it pushes
     forward = (touch + pace * push) * normal - 0.8 * beside * side
     step = jnp.where(ready, forward, _walk(pose, peg, best, pace))

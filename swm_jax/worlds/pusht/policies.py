@@ -23,6 +23,7 @@ import ml_collections
 from flax import struct
 from jaxtyping import Float, Int, Key, PRNGKeyArray
 
+from swm_jax import prng
 from swm_jax.arrays import Array
 from swm_jax.worlds.pusht import geometry
 from swm_jax.worlds.pusht.env import PushTEnv, State, free_peg, place, state_at_rest
@@ -77,8 +78,8 @@ def starts(
 @functools.partial(jax.jit, static_argnums=1)
 def _starts(keys, near_share):
     def one(key):
-        reset_key, near_key, share_key = jax.random.split(key, 3)
-        near = jax.random.uniform(share_key) < near_share
+        reset_key, near_key, share_key = prng.split(key, 3)
+        near = prng.uniform(share_key) < near_share
         pick = lambda a, b: jnp.where(near, a, b)
         return jax.tree.map(pick, _near_goal(near_key), place(reset_key))
 
@@ -87,10 +88,10 @@ def _starts(keys, near_share):
 
 def _near_goal(key: PRNGKeyArray) -> State:
     """State with the T near its goal, at a log-uniform spread."""
-    spread_key, pose_key, peg_key = jax.random.split(key, 3)
+    spread_key, pose_key, peg_key = prng.split(key, 3)
     low, high = jnp.log(NEAREST), jnp.log(FARTHEST)
-    spread = jnp.exp(jax.random.uniform(spread_key, minval=low, maxval=high))
-    noise = spread * jax.random.normal(pose_key, (3,))
+    spread = jnp.exp(prng.uniform(spread_key, minval=low, maxval=high))
+    noise = spread * prng.normal(pose_key, (3,))
     noise /= jnp.array([1.0, 1.0, geometry.GYRATION])
     pose = jnp.asarray(geometry.GOAL_POSE) + noise
     pose = pose.at[:2].set(jnp.clip(pose[:2], *jnp.asarray(geometry.T_BOX)))
@@ -103,7 +104,7 @@ def first_memory(key: PRNGKeyArray) -> Memory:
         aim=jnp.zeros(2),
         speed=jnp.zeros(()),
         left=jnp.zeros((), jnp.int32),
-        velocity=0.015 * jax.random.normal(jax.random.fold_in(key, 2), (2,)),
+        velocity=0.015 * prng.normal(prng.fold_in(key, 2), (2,)),
     )
 
 
@@ -111,7 +112,7 @@ def act(
     key: PRNGKeyArray, t: Any, policy: Int[Array, ""], scene: Scene, memory: Memory
 ) -> tuple[Float[Array, "2"], Memory]:
     """The action of step t by a policy, an index into `POLICIES`."""
-    keys = jax.random.split(jax.random.fold_in(key, 16 + t), 4)
+    keys = prng.split(prng.fold_in(key, 16 + t), 4)
     memory_key, oracle_key, noise_key, walk_key = keys
     memory = _next_memory(memory_key, scene, memory)
     oracle = oracle_action(scene, oracle_key)
@@ -127,12 +128,12 @@ def act(
 
 
 def _next_memory(key: PRNGKeyArray, scene: Scene, memory: Memory) -> Memory:
-    aim_key, speed_key, stay_key, velocity_key = jax.random.split(key, 4)
+    aim_key, speed_key, stay_key, velocity_key = prng.split(key, 4)
     arrived = jnp.linalg.norm(memory.aim - scene.peg) < 0.01
     anew = arrived | (memory.left <= 0)
-    speed = jax.random.uniform(speed_key, minval=0.008, maxval=0.03)
-    stay = jax.random.randint(stay_key, (), 3, _PATIENCE)
-    gust = jax.random.normal(velocity_key, (2,))
+    speed = prng.uniform(speed_key, minval=0.008, maxval=0.03)
+    stay = prng.randint(stay_key, (), 3, _PATIENCE)
+    gust = prng.normal(velocity_key, (2,))
     # Drift to the T, since a free walk would rarely meet it.
     pull = scene.block_pose[0, :2] - scene.peg
     drift = 0.1 * jnp.clip(0.1 * pull, -0.02, 0.02)
@@ -147,9 +148,9 @@ def _next_memory(key: PRNGKeyArray, scene: Scene, memory: Memory) -> Memory:
 
 def _next_aim(key: PRNGKeyArray, scene: Scene) -> Float[Array, "2"]:
     """Random target point on the T, beside it, or behind it."""
-    angle_key, distance_key = jax.random.split(key)
-    angle = jax.random.uniform(angle_key, maxval=2 * jnp.pi)
-    distance = jax.random.uniform(distance_key, maxval=0.14)
+    angle_key, distance_key = prng.split(key)
+    angle = prng.uniform(angle_key, maxval=2 * jnp.pi)
+    distance = prng.uniform(distance_key, maxval=0.14)
     around = jnp.stack([jnp.cos(angle), jnp.sin(angle)])
     return jnp.clip(scene.block_pose[0, :2] + distance * around, *PEG_BOX)
 
@@ -158,14 +159,14 @@ def _poke(key: PRNGKeyArray, scene: Scene, memory: Memory) -> Float[Array, "2"]:
     way = memory.aim - scene.peg
     distance = jnp.maximum(jnp.linalg.norm(way), 1e-6)
     step = way / distance * jnp.minimum(memory.speed, distance)
-    return step + 0.003 * jax.random.normal(key, (2,))
+    return step + 0.003 * prng.normal(key, (2,))
 
 
 def _badly(key: PRNGKeyArray, action: Float[Array, "2"]) -> Float[Array, "2"]:
-    noise_key, burst_key, uniform_key = jax.random.split(key, 3)
-    noisy = action + NOISE * jax.random.normal(noise_key, (2,))
-    lost = PLANNER_ACTION_LIMIT * jax.random.uniform(uniform_key, (2,), minval=-1.0)
-    return jnp.where(jax.random.uniform(burst_key) < BURST_SHARE, lost, noisy)
+    noise_key, burst_key, uniform_key = prng.split(key, 3)
+    noisy = action + NOISE * prng.normal(noise_key, (2,))
+    lost = PLANNER_ACTION_LIMIT * prng.uniform(uniform_key, (2,), minval=-1.0)
+    return jnp.where(prng.uniform(burst_key) < BURST_SHARE, lost, noisy)
 
 
 _push = jax.jit(oracle_action)

@@ -13,6 +13,7 @@ import jax
 from jaxtyping import Bool, Int, Key
 from ml_collections import ConfigDict
 
+from swm_jax import prng
 from swm_jax.arrays import Array
 from swm_jax.choices import known
 from swm_jax.worlds.pusht.env import PushTEnv, State
@@ -31,10 +32,12 @@ class PushTTask(Task):
 
     max_steps: int = MAX_STEPS
 
+    @prng.in_32_bits()
     def reset(self, env: PushTEnv, key: Key[jax.Array, ""]) -> State:
         """Any reset of the env."""
         return env.reset(key)
 
+    @prng.in_32_bits()
     def reset_batch(self, env: PushTEnv, keys: Key[jax.Array, " B"]) -> State:
         """`reset` for B keys."""
         return env.reset_batch(keys)

@@ -17,6 +17,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
+from swm_jax import prng
 from swm_jax.checkpoints.errors import CheckpointError
 from swm_jax.checkpoints.run.manager import (
     FORMAT,
@@ -162,7 +163,7 @@ def with_adapter_shapes(shapes: Any, metadata: dict[str, Any]) -> dict[str, Any]
     if not rules:
         return dict(shapes)
     # Shapes only: nothing is computed under eval_shape.
-    make = lambda: init_adapters(jax.random.key(0), shapes, rules)
+    make = lambda: init_adapters(prng.key(0), shapes, rules)
     return {**shapes, "lora": jax.eval_shape(make)}
 
 
