@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from data_pipelines.schema.episode import SCHEMA_VERSION, DataError
-from swm_jax.files import replaced
+from swm_jax.files import parse_json, read_text, replaced
 
 
 @contextlib.contextmanager
@@ -52,7 +52,7 @@ def claim_settings(
     output = path.parent
     if path.exists():
         try:
-            before = upgrade(json.loads(path.read_text()))
+            before = upgrade(parse_json(read_text(path)))
         except ValueError as error:
             raise DataError(f"{path} is damaged: {error}") from error
         if (output / "dataset_info.json").exists():

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from swm_jax.checkpoints.errors import CheckpointError
 from swm_jax.checkpoints.formats.lazy_arrays import DTYPES, Index
+from swm_jax.files import parse_json, read_text
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _CODES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
@@ -49,7 +50,7 @@ def read_json(path: Path) -> dict:
       CheckpointError: not there, or not a JSON object.
     """
     try:
-        found = json.loads(path.read_text())
+        found = parse_json(read_text(path))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     if not isinstance(found, dict):
@@ -153,7 +154,7 @@ def write_tensors(
         where = {t.name: n for n, shard in zip(names, shards) for t in shard}
         size = {"total_size": sum(t.nbytes for t in tensors)}
         text = json.dumps({"metadata": size, "weight_map": where}, indent=2)
-        (folder / INDEX).write_text(text + "\n")
+        (folder / INDEX).write_text(text + "\n", encoding="utf-8")
 
 
 def _write_file(path: Path, tensors: list[PlannedTensor]) -> Iterator[int]:

@@ -142,7 +142,8 @@ def write_folder(
              placeholder_ids(config, metadata)))}  # fmt: skip
     name = str(dtype or source.leaves[EMBEDDING].dtype)
     found = write_config(config, known, "action/kernel" in shapes, name)
-    (folder / "config.json").write_text(json.dumps(found, indent=2) + "\n")
+    text = json.dumps(found, indent=2) + "\n"
+    (folder / "config.json").write_text(text, encoding="utf-8")
     if source.tokenizer:
         (folder / TOKENIZER_FILE).write_bytes(source.tokenizer.model)
     yield from write_tensors(folder, tensors, shard_bytes)
