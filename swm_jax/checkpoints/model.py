@@ -18,6 +18,7 @@ from swm_jax.checkpoints.formats.detect import detect, open_source, split_subtre
 from swm_jax.checkpoints.formats.lazy_arrays import to_arrays
 from swm_jax.checkpoints.formats.orbax.folder import Opened
 from swm_jax.checkpoints.formats.orbax.step_folder import write_model
+from swm_jax.checkpoints.run.failed_saves import warn
 from swm_jax.files import AnyPath
 from swm_jax.models import (
     ActionScale,
@@ -141,6 +142,8 @@ def load_model(
         check_finite=check_finite,
         **overrides,
     )
+    for doubt in source.doubts:
+        warn(doubt)
     stored = {key: leaf.dtype for key, leaf in source.leaves.items()}
     params = to_arrays(source.leaves, sharding, lambda key: dtype(key, stored[key]))
     whole = not split_subtree(path)[1]
