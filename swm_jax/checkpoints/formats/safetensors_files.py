@@ -53,7 +53,8 @@ def read_json(path: Path) -> dict:
     try:
         found = parse_json(read_text(path))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
+        reason = pointer_hint(path) or f"cannot be read: {first_line(error)}"
+        raise CheckpointError(f"{path} {reason}") from error
     if not isinstance(found, dict):
         raise CheckpointError(f"{path} holds no JSON object")
     return found
