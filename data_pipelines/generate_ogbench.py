@@ -14,7 +14,23 @@ from absl import flags, logging
 from data_pipelines.schema.episode import DataError
 from data_pipelines.sources.convert import Converted, Settings, convert_source
 from data_pipelines.sources.ogbench_play import OGBenchPlay, PlaySettings
-from swm_jax.cli import GOES_ON, define_config, error_line, no_arguments, run_command
+from swm_jax.cli import (
+    GOES_ON,
+    define_config,
+    error_line,
+    no_arguments,
+    run_command,
+)
+from swm_jax.records import Count, Share, parse
+
+
+@dataclasses.dataclass(frozen=True)
+class _Generation(PlaySettings):
+    """`PlaySettings`, and how the episodes are stored."""
+
+    name: str = "ogbench"
+    val_share: Share = 0.1
+    episodes_per_shard: Count = 10
 
 
 def generate(config: ml_collections.ConfigDict, output: str) -> Converted:
@@ -27,19 +43,18 @@ def generate(config: ml_collections.ConfigDict, output: str) -> Converted:
     Raises:
       DataError: a missing package, no OpenGL, an invalid config, or a full disk.
     """
-    fields = {field.name for field in dataclasses.fields(PlaySettings)}
-    play = config.to_dict()
-    convert = {name: play.pop(name) for name in ("val_share", "episodes_per_shard")}
-    play.pop("name", None)
-    unknown = sorted(set(play) - fields)
-    if unknown:
-        raise DataError(
-            f"config.{unknown[0]} is unknown, expected {', '.join(sorted(fields))}"
-        )
-    settings = Settings(size=None, max_steps=0, **convert)
+    try:
+        parsed = dataclasses.asdict(parse(_Generation, config))
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    parsed.pop("name")
+    share, shard = parsed.pop("val_share"), parsed.pop("episodes_per_shard")
+    settings = Settings(
+        size=None, max_steps=0, val_share=share, episodes_per_shard=shard
+    )
     settings.check()
-    source = OGBenchPlay(PlaySettings(**play))
-    return convert_source(source, output, settings, {"play": play})
+    source = OGBenchPlay(PlaySettings(**parsed))
+    return convert_source(source, output, settings, {"play": parsed})
 
 
 def main(argv: list[str]) -> None:

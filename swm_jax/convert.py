@@ -3,6 +3,7 @@
     python -m swm_jax.convert paligemma-3b-pt-224 models/paligemma
     python -m swm_jax.convert models/paligemma pt_224.npz --dtype bfloat16
     python -m swm_jax.convert runs/swm for_others --format hugging_face
+    python -m swm_jax.convert peft_adapter merged --base paligemma-3b-pt-224
 
 The source's format is detected by its content. A destination ending in `.npz` becomes a
 big_vision file, others our Orbax folder, unless `--format` is given. If any tensor is
@@ -29,6 +30,7 @@ _VARIANT = flags.DEFINE_string("variant", None, "Of an npz; default: by its shap
 _TOKENIZER = flags.DEFINE_string(
     "tokenizer", None, "SentencePiece model, or a folder with tokenizer.model."
 )
+_BASE = flags.DEFINE_string("base", None, "Model of an adapter that PEFT wrote.")
 _OVERRIDE = flags.DEFINE_multi_string(
     "override", [], "A config field of the result, such as layout=full."
 )
@@ -54,7 +56,7 @@ def parse_overrides(texts: list[str]) -> dict:
         name, sign, value = text.partition("=")
         if not sign:
             raise CheckpointError(f"--override {text!r}: expected name=value")
-        if name in ("variant", "tokenizer", "check_finite", "read"):
+        if name in ("variant", "tokenizer", "check_finite", "read", "base"):
             raise CheckpointError(f"--override {text!r}: there is a flag for it")
         read: Any = {"True": True, "False": False}.get(value, value)
         for kind in (int, float):
@@ -76,6 +78,7 @@ def main(argv: list[str]) -> None:
     with error_line(CheckpointError, ValueError, OSError):
         source = open_source(
             argv[1],
+            base=_BASE.value,
             variant=_VARIANT.value,
             tokenizer=_TOKENIZER.value,
             check_finite=_CHECK.value,

@@ -1,15 +1,76 @@
-"""Atomic file writes: to a temporary name, then renamed."""
+"""Files of users and of ours: text whatever the locale, paths, atomic writes."""
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from etils import epath
 
 AnyPath: TypeAlias = Path | epath.Path
 """Path of a local file, or of one in an object store."""
+
+_LFS = b"version https://git-lfs.github.com/spec/"
+
+
+def user_path(path: str | os.PathLike) -> AnyPath:
+    """The path that a user meant: `~` is the home folder; `gs://` stays as it is."""
+    text = os.fspath(path)
+    if "://" in text:
+        return epath.Path(text)
+    return Path(os.path.expanduser(text))
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """Text of a UTF-8 file, whatever the locale; a byte order mark is dropped.
+
+    Raises:
+      OSError: the file cannot be read.
+      ValueError: it is not UTF-8.
+    """
+    return epath.Path(path).read_bytes().decode("utf-8-sig")
+
+
+def lines_of(text: str) -> list[str]:
+    """Lines without surrounding space; empty ones are left out.
+
+    Only a newline ends a line: `str.splitlines` also cuts at characters such as
+    U+2028, which JSON allows inside a text.
+    """
+    lines = (line.strip() for line in text.split("\n"))
+    return [line for line in lines if line]
+
+
+def parse_json(text: str) -> Any:
+    """Value of a JSON text.
+
+    Raises:
+      ValueError: not JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def pointer_hint(path: str | os.PathLike) -> str:
+    """What to do about a Git LFS pointer; "" for any other file.
+
+    A clone without Git LFS has small text files in place of the large ones.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(_LFS))
+    except OSError:
+        return ""
+    if start != _LFS:
+        return ""
+    return (
+        "is a Git LFS pointer, not the file itself: run `git lfs pull` in its folder, "
+        "or download it again"
+    )
 
 
 @contextlib.contextmanager

@@ -24,6 +24,8 @@ from data_pipelines.schema.features import Schema
 from data_pipelines.schema.frames import FrameStore
 from data_pipelines.schema.output_folder import claim_settings, claimed
 from data_pipelines.schema.read import open_dataset, read_episodes
+from swm_jax.choices import first_line
+from swm_jax.files import lines_of, read_text, user_path
 
 _SETTINGS_FILE = "labelling.json"
 
@@ -175,8 +177,9 @@ def read_questions(path: str | Path) -> tuple[str, ...]:
       DataError: a file that cannot be read.
     """
     try:
-        lines = Path(path).read_text().splitlines()
+        lines = lines_of(read_text(user_path(path)))
     except OSError as error:
         raise DataError(f"questions {path}: {error.strerror}") from error
-    lines = [line.strip() for line in lines]
-    return tuple(dict.fromkeys(x for x in lines if x and not x.startswith("#")))
+    except ValueError as error:
+        raise DataError(f"questions {path}: {first_line(error)}") from error
+    return tuple(dict.fromkeys(x for x in lines if not x.startswith("#")))

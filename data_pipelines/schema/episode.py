@@ -35,9 +35,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from data_pipelines.schema.domains import get_domain
+from swm_jax.choices import first_line
 
 SCHEMA_VERSION = 2
 READABLE = (1, 2)  # schema versions
@@ -62,6 +63,9 @@ FIELDS = (  # all but the state's
 _SINCE_2 = {"domain": "board", "source": "board", "instruction": "", "fps": 10.0}
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _JPEG_MAGIC = b"\xff\xd8\xff"
+# Pillow's modes of at most 8 bits per channel.
+_EIGHT_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr")
+_BITS_PER_SAMPLE = 258
 
 
 class DataError(ValueError):
@@ -275,23 +279,71 @@ def encode_frame(image: UInt8[np.ndarray, "h w 3"], kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def decode_frame(file: bytes) -> UInt8[np.ndarray, "h w 3"]:
-    """RGB frame of a PNG or JPEG file."""
-    image = Image.open(io.BytesIO(file))
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+def decode_frame(file: bytes, name: str = "a frame") -> UInt8[np.ndarray, "h w 3"]:
+    """RGB frame of a picture file, without its alpha channel.
+
+    Raises:
+      DataError: no picture, a damaged one, or one of more than 8 bits per channel; the
+        message begins with `name`.
+    """
+    return np.asarray(open_frame(file, name))
 
 
-def frame_size(file: bytes) -> tuple[str, int, int]:
+def open_frame(file: bytes, name: str = "a frame") -> Image.Image:
+    """`decode_frame` as a Pillow image of mode RGB."""
+    image = _open(file, name)
+    try:
+        return image if image.mode == "RGB" and image.load() else image.convert("RGB")
+    except Exception as error:  # Pillow's decoders raise many kinds
+        raise DataError(f"{name} cannot be decoded ({first_line(error)})") from error
+
+
+def frame_size(file: bytes, name: str = "a frame") -> tuple[str, int, int]:
     """Format ("png" or "jpeg"), height and width from a file's header.
 
     Raises:
-      DataError: a file of no image format.
+      DataError: no picture, or one of more than 8 bits per channel.
     """
-    if file[:8] == _PNG_MAGIC and len(file) >= 24:
+    if _is_png(file):
+        _check_bits(file[24], "png", name)
         width, height = struct.unpack(">II", file[16:24])
         return "png", height, width
+    image = _open(file, name)
+    return str(image.format).lower(), image.height, image.width
+
+
+def is_rgb(file: bytes) -> bool:
+    """Whether a picture has the three channels that are stored, by its header."""
+    return file[25] == 2 if _is_png(file) else _open(file, "a frame").mode == "RGB"
+
+
+def _is_png(file: bytes) -> bool:
+    return file[:8] == _PNG_MAGIC and len(file) >= 26
+
+
+def _open(file: bytes, name: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(file))
-    except OSError as error:
-        raise DataError(f"a frame is no picture: {error}") from error
-    return str(image.format).lower(), image.height, image.width
+    except Exception as error:  # Pillow's readers raise many kinds
+        known = not isinstance(error, UnidentifiedImageError)
+        reason = first_line(error) if known else f"it begins with {bytes(file[:12])!r}"
+        raise DataError(f"{name} cannot be decoded ({reason})") from error
+    kind = str(image.format).lower()
+    if image.mode not in _EIGHT_BITS:
+        raise DataError(
+            f"{name} is a {kind} of mode {image.mode}, expected 8 bits per channel: "
+            "depth and raw sensor values are no pictures"
+        )
+    # Pillow cuts 16 bits per colour to 8 in silence: ask the header.
+    tags = getattr(image, "tag_v2", {})  # of a TIFF file
+    bits = [file[24]] if _is_png(file) else tags.get(_BITS_PER_SAMPLE, ())
+    _check_bits(max(bits, default=8), kind, name)
+    return image
+
+
+def _check_bits(bits: int, kind: str, name: str) -> None:
+    if bits > 8:
+        raise DataError(
+            f"{name} is a {kind} of {bits} bits per channel, expected 8 bits per "
+            "channel: depth and raw sensor values are no pictures"
+        )

@@ -9,7 +9,6 @@ A store is indexed like an array uint8[F, h, w, 3] and is thread-safe.
 Axis: F frames of all episodes of a split, one episode after the other.
 """
 
-import io
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from array_record.python import array_record_module
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-from data_pipelines.schema.episode import DataError
+from data_pipelines.schema.episode import DataError, open_frame
 from data_pipelines.schema.features import Example
 from swm_jax.choices import first_line
 
@@ -84,14 +83,11 @@ def decode_as(
       DataError: a file that cannot be decoded, or a frame of another size; the message
         begins with `name`.
     """
-    try:
-        image = Image.open(io.BytesIO(file))
-        if (image.height, image.width) != size and resize:
-            height, width = size
-            image = image.convert("RGB").resize((width, height), Image.Resampling.BOX)
-        image = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"{name} cannot be decoded ({error})") from error
+    picture = open_frame(file, name)
+    if (picture.height, picture.width) != size and resize:
+        height, width = size
+        picture = picture.resize((width, height), Image.Resampling.BOX)
+    image = np.asarray(picture)
     if image.shape != (*size, 3):
         raise DataError(f"{name} has shape {image.shape}, expected {(*size, 3)}")
     return image

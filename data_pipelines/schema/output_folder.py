@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from data_pipelines.schema.episode import SCHEMA_VERSION, DataError
-from swm_jax.files import replaced
+from swm_jax.files import parse_json, read_text, replaced
 from swm_jax.locks import locked
 from swm_jax.records import differences
 
@@ -49,7 +49,7 @@ def claim_settings(
     output = path.parent
     if path.exists():
         try:
-            before = upgrade(json.loads(path.read_text()))
+            before = upgrade(parse_json(read_text(path)))
         except ValueError as error:
             raise DataError(f"{path} is damaged: {error}") from error
         if (output / "dataset_info.json").exists():

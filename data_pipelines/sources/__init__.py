@@ -13,6 +13,8 @@ from swm_jax.choices import modules_of
 
 __all__ = ["RawEpisode", "Source", "SourceKind", "kinds", "open_source", "recognise"]
 
+NAMES = ("camera", "action", "state")  # what a user may choose, see `SourceKind.chosen`
+
 
 @functools.cache
 def kinds() -> tuple[SourceKind, ...]:
@@ -47,14 +49,19 @@ def open_source(
 
     Args:
       path: its folder or file.
-      camera: name of a camera, for kinds with several.
+      camera: name of the feature with the frames, for kinds with several.
       skipped: list to which a line is added per damaged part; None raises.
-      **options: specific to the kind.
+      **options: specific to the kind; `action` and `state` are names of features.
 
     Raises:
       DataError: unknown, damaged or incomplete data, or an invalid option.
     """
     kind = recognise(path)
-    if camera is not None and not kind.cameras:
-        raise DataError(f"{path} ({kind.name}) has one camera only, got '{camera}'")
+    for flag, name in {"camera": camera, **options}.items():
+        if flag in NAMES and name is not None and flag not in kind.chosen:
+            raise DataError(
+                f"{path} ({kind.name}) has one {flag} only, of a name that is fixed: "
+                f"leave out --{flag}={name}"
+            )
+    options = {n: x for n, x in options.items() if n not in NAMES or x is not None}
     return kind.open(path, camera, skipped, **options)

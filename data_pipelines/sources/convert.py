@@ -22,12 +22,15 @@ from data_pipelines.schema.episode import (
     decode_frame,
     encode_frame,
     frame_size,
+    is_rgb,
     validate,
 )
 from data_pipelines.schema.features import Schema, schema_of_shard
 from data_pipelines.schema.output_folder import claim_settings, claimed, write_json
 from data_pipelines.sources import RawEpisode, Source, open_source
+from data_pipelines.sources.splits import split_episodes
 from swm_jax.cli import Progress
+from swm_jax.files import parse_json, read_text, user_path
 
 SETTINGS_FILE = "conversion.json"
 _SHARE_LIMITS = (0.0, 0.5)
@@ -40,23 +43,28 @@ class Settings:
     Attributes:
       size: (height, width) of the stored frames; None keeps the source's.
       encoding: "png" or "jpeg"; "" keeps files of the right size, others become PNG.
-      camera: name, for a source with several.
+      camera, action, state: names of features, for a source where they have some.
       val_share: validation share, for a source without splits.
       max_episodes: number of leading episodes to convert; 0 for all.
       episodes_per_shard: episodes per file.
       max_steps: largest number of actions of an episode; longer recordings are cut
         into several episodes, so that records stay small. 0 for no limit.
       on_damage: "raise" or "skip".
+      take_uncovered: episodes that no split of the source covers go to train; they are
+        left out otherwise.
     """
 
     size: tuple[int, int] | None = (224, 224)
     encoding: str = ""
     camera: str | None = None
+    action: str | None = None
+    state: str | None = None
     val_share: float = 0.1
     max_episodes: int = 0
     episodes_per_shard: int = 64
     max_steps: int = 256
     on_damage: str = "raise"
+    take_uncovered: bool = False
 
     def check(self) -> None:
         """Raises a DataError for an invalid value."""
@@ -82,11 +90,13 @@ class Converted:
 
     Attributes:
       episodes: number stored, including earlier runs of the same conversion.
-      skipped: one line per episode or shard that was left out.
+      skipped: one line per episode or shard that was left out for damage.
+      uncovered: numbers of episodes left out because no split covers them.
     """
 
     episodes: int
     skipped: list[str]
+    uncovered: Sequence[int] = ()
 
 
 def convert(
@@ -100,9 +110,15 @@ def convert(
     """
     settings = settings or Settings()
     settings.check()
-    source_path = Path(source_path)
+    source_path = Path(user_path(source_path))
     opening = [] if settings.on_damage == "skip" else None
-    source = open_source(source_path, camera=settings.camera, skipped=opening)
+    source = open_source(
+        source_path,
+        camera=settings.camera,
+        action=settings.action,
+        state=settings.state,
+        skipped=opening,
+    )
     about = {"source": str(source_path.resolve()), "kind": source.name}
     return convert_source(source, output, settings, about, opening or ())
 
@@ -128,8 +144,13 @@ def convert_source(
       DataError: as `convert`.
     """
     settings.check()
-    output, name = Path(output), source.domain
-    splits = split_episodes(source, settings)
+    output, name = Path(user_path(output)), source.domain
+    split = split_episodes(
+        source, settings.val_share, settings.max_episodes, settings.take_uncovered
+    )
+    for note in [*getattr(source, "notes", ()), *split.notes]:
+        print(f"note: {note}", flush=True)
+    splits = split.numbers
     shards = folder.make_shards(output, splits, settings.episodes_per_shard, name)
     with claimed(output):
         wanted = {
@@ -138,7 +159,7 @@ def convert_source(
             "settings": dataclasses.asdict(settings),
         }
         wanted = json.loads(json.dumps(wanted))  # tuples become lists, as when read
-        claim_settings(output / SETTINGS_FILE, wanted)
+        claim_settings(output / SETTINGS_FILE, wanted, _with_defaults)
         folder.remove_partial(output)
         done = _Progress(output / "progress.json", opening)
         print(
@@ -148,40 +169,33 @@ def convert_source(
             flush=True,
         )
         schema = _convert_shards(source, shards, settings, done)
-        described = json.dumps({**wanted, "skipped": done.skipped}, sort_keys=True)
+        about = {**wanted, "skipped": done.skipped}
+        if split.uncovered:
+            about["uncovered"] = list(split.uncovered)
         counts = [done.shards[shard.path.name][0] for shard in shards]
-        if schema is None:
-            raise DataError(
-                f"{source.name}: no episode could be converted, the first problem: "
-                f"{done.skipped[0] if done.skipped else 'there are none'}"
-            )
+        _check_counts(source.name, shards, counts, done)
+        assert schema is not None  # a shard has an episode
+        described = json.dumps(about, sort_keys=True)
         folder.write_info(shards, counts, schema, described, name)
-    return Converted(sum(counts), done.skipped)
+    return Converted(sum(counts), done.skipped, split.uncovered)
 
 
-def split_episodes(source: Source, settings: Settings) -> dict[str, Sequence[int]]:
-    """Episode numbers of "train" and "val"; the source's own splits where it has both.
+def _with_defaults(stored: dict[str, Any]) -> dict[str, Any]:
+    """Stored settings, with the defaults of those that came later."""
+    defaults = json.loads(json.dumps(dataclasses.asdict(Settings())))
+    return {**stored, "settings": {**defaults, **stored.get("settings", {})}}
 
-    Without a validation split every `1 / val_share`-th episode is taken for it.
-    """
-    known = {"train": "train", "val": "val", "validation": "val", "test": "val"}
-    own: dict[str, list[int]] = {}
-    for name, numbers in source.splits.items():
-        own.setdefault(known.get(name, "train"), []).extend(numbers)
-    train, val = own.get("train", []), own.get("val", [])
-    if settings.max_episodes:
-        train = train[: settings.max_episodes]
-        val = val[: max(settings.max_episodes // 10, 1)]
-    if not val:
-        if len(train) < 2:
+
+def _check_counts(name, shards, counts, done: "_Progress") -> None:
+    """Raises a DataError if every episode of a split was skipped."""
+    for split in dict.fromkeys(shard.split for shard in shards):
+        mine = [(s, n) for s, n in zip(shards, counts) if s.split == split]
+        if not sum(count for _, count in mine):
+            lines = [x for shard, _ in mine for x in done.shards[shard.path.name][1]]
             raise DataError(
-                f"{len(train)} episodes cannot be split into train and val, expected "
-                "at least 2"
+                f"{name}: no episode of '{split}' could be converted, "
+                f"{len(lines)} were skipped, the first: {lines[0] if lines else 'none'}"
             )
-        every = max(round(1 / settings.val_share), 2)
-        val = train[every - 1 :: every] or train[-1:]
-        train = [number for number in train if number not in set(val)]
-    return {"train": train, "val": val}
 
 
 class _Progress:
@@ -196,7 +210,7 @@ class _Progress:
         self.shards: dict[str, tuple[int, list[str]]] = {}
         if path.exists():
             try:
-                stored = json.loads(path.read_text())
+                stored = parse_json(read_text(path))
                 self.shards = {
                     name: (int(about["count"]), list(about["skipped"]))
                     for name, about in stored.items()
@@ -299,18 +313,18 @@ def _encode_frames(raw: RawEpisode, settings: Settings, name: str) -> list[bytes
     """PNG or JPEG files of a recording's frames, resized to the settings' size."""
     files = []
     for t, frame in enumerate(raw.frames):
+        where = f"{name}: frame {t}"
         if isinstance(frame, bytes):
-            kind, *size = frame_size(frame)
-            fits = settings.size in (None, tuple(size))
+            kind, *size = frame_size(frame, where)
+            fits = settings.size in (None, tuple(size)) and is_rgb(frame)
             if fits and kind == (settings.encoding or kind) and kind in ("png", "jpeg"):
                 files.append(frame)
                 continue
-            try:
-                frame = decode_frame(frame)
-            except (OSError, ValueError, SyntaxError) as error:
-                raise DataError(
-                    f"{name}: frame {t} cannot be decoded ({error})"
-                ) from error
+            frame = decode_frame(frame, where)
+        elif frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+            raise DataError(
+                f"{where} is {frame.dtype}{list(frame.shape)}, expected uint8[h, w, 3]"
+            )
         if settings.size is not None and frame.shape[:2] != tuple(settings.size):
             # Area average, as in the renderers' supersampling.
             height, width = settings.size

@@ -1,4 +1,4 @@
-"""Reader of OGBench's published data files, `visual-cube-*.npz`.
+"""Reader of OGBench's published data files, `visual-cube-*.npz`, by trajectory.
 
     observations  uint8[n, h, w, 3], pictures of all trajectories one after the other
     actions       float32[n, 5], in -1..1
@@ -13,17 +13,27 @@ Axis: n steps of the file.
 """
 
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from data_pipelines.schema.episode import DataError
+from data_pipelines.sources.npz_rows import NpzRows, RowReader
 from data_pipelines.sources.raw import RawEpisode, SourceKind
 
 _NAME = re.compile(r"(visual-)?cube-(single|double|triple|quadruple)-(play|noisy)")
 _NEEDED = ("observations", "actions", "terminals")
+_EXPECTED = {  # kinds of dtype, number of axes, the same in words
+    "observations": (
+        "u",
+        4,
+        "pictures uint8[n, h, w, 3]: take a visual-* data set",
+    ),
+    "actions": ("f", 2, "float32[n, width]"),
+    "terminals": ("biuf", 1, "number[n]"),
+    "qpos": ("f", 2, "float[n, joints]"),
+}
 
 
 class OGBenchFile:
@@ -54,9 +64,13 @@ class OGBenchFile:
         for split, file in (("train", path), ("val", beside)):
             if split == "val" and not file.exists():
                 continue
-            content = _read(file)
-            ends = np.flatnonzero(content["terminals"]) + 1
-            if not len(ends) or ends[-1] != len(content["terminals"]):
+            content = _open(file)
+            steps = len(content["terminals"])
+            terminals = content["terminals"].rows(0, steps)
+            if not np.isfinite(terminals).all():
+                raise DataError(f"{file}: terminals is not finite, expected 0 or 1")
+            ends = np.flatnonzero(terminals) + 1
+            if not len(ends) or ends[-1] != steps:
                 raise DataError(
                     f"{file} does not end with a terminal step: it is cut off"
                 )
@@ -80,10 +94,11 @@ class OGBenchFile:
             raise DataError(f"{file} trajectory {number} has {end - start} steps")
         state: Mapping[str, np.ndarray] = {}
         if self.domain == "cube":
-            state = self._poses(content["qpos"][start:end])
+            state = self._poses(content["qpos"].rows(start, end))
+        actions = content["actions"].rows(start, end)
         return RawEpisode(
-            frames=list(content["observations"][start:end]),
-            action=np.clip(content["actions"][start:end], -1, 1).astype(np.float32),
+            frames=content["observations"].rows(start, end),
+            action=np.clip(actions, -1, 1).astype(np.float32),
             state=state,
             instruction="",
             policy=self._policy,
@@ -108,31 +123,29 @@ def _installed() -> bool:
     return available()
 
 
-def _read(file: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            missing = [key for key in _NEEDED if key not in archive]
-            if missing:
-                raise DataError(
-                    f"{file} has no '{missing[0]}', it has {', '.join(archive)}"
-                )
-            content = {
-                key: archive[key] for key in (*_NEEDED, "qpos") if key in archive
-            }
-    except (OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{file} is damaged ({error})") from error
+def _open(file: Path) -> dict[str, RowReader]:
+    """The arrays of a file, with their headers checked."""
+    archive = NpzRows(file)
+    missing = [key for key in _NEEDED if key not in archive.names]
+    if missing:
+        raise DataError(
+            f"{file} has no '{missing[0]}', it has {', '.join(archive.names) or 'none'}"
+        )
+    names = [key for key in (*_NEEDED, "qpos") if key in archive.names]
+    content = {key: archive[key] for key in names}
     steps = len(content["terminals"])
     for key, value in content.items():
         if len(value) != steps:
             raise DataError(f"{file}: {key} has {len(value)} steps, terminals {steps}")
-    pictures = content["observations"]
-    if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[-1] != 3:
-        raise DataError(
-            f"{file} has observations {pictures.dtype}{list(pictures.shape)}, expected "
-            "pictures uint8[n, h, w, 3]: take a visual-* data set"
-        )
+    for key, value in content.items():
+        kinds, axes, words = _EXPECTED[key]
+        fits = value.dtype.kind in kinds and len(value.shape) == axes
+        if key == "observations":
+            fits = fits and value.dtype == np.uint8 and value.shape[-1] == 3
+        if not fits or 0 in value.shape:
+            raise DataError(
+                f"{file} has {key} {value.dtype}{list(value.shape)}, expected {words}"
+            )
     return content
 
 

@@ -14,13 +14,14 @@ Axes: N frames, N - 1 of the actions are used.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from data_pipelines.schema.episode import DataError
 from data_pipelines.sources.raw import RawEpisode
 from swm_jax.choices import known
+from swm_jax.records import Count, NonNegative, Positive, Range, Size
 from swm_jax.worlds import load_env
 from swm_jax.worlds.ogbench.env import VARIANTS, OGBenchMissing, seeded
 
@@ -45,15 +46,25 @@ class PlaySettings:
     """
 
     variant: str = "double"
-    episodes: int = 100
-    steps: int = 64
+    episodes: Annotated[int, Range(2)] = 100
+    steps: Count = 64
     mixture: Mapping[str, float] = dataclasses.field(
         default_factory=lambda: {"play": 0.5, "noisy": 0.5}
     )
-    noise: float = 0.4
-    size: int = 64
-    control_period: float = 0.1
-    seed: int = 0
+    noise: NonNegative = 0.4
+    size: Count = 64
+    control_period: Positive = 0.1
+    seed: Size = 0
+
+    def __post_init__(self):
+        known("variant", self.variant, VARIANTS, DataError)
+        weights = list(self.mixture.values())
+        numbers = all(isinstance(x, (int, float)) and 0 <= x < 1e9 for x in weights)
+        if set(self.mixture) - set(POLICIES) or not numbers or sum(weights) <= 0:
+            raise DataError(
+                f"mixture is {dict(self.mixture)}, expected weights of "
+                f"{', '.join(POLICIES)}"
+            )
 
 
 class OGBenchPlay:
@@ -65,22 +76,9 @@ class OGBenchPlay:
         """Makes the env.
 
         Raises:
-          DataError: a missing package, no OpenGL, or invalid settings.
+          DataError: a missing package, or no OpenGL.
         """
-        unknown = [name for name in settings.mixture if name not in POLICIES]
-        total = sum(settings.mixture.values())
-        if unknown or total <= 0 or min(settings.mixture.values()) < 0:
-            raise DataError(
-                f"mixture is {dict(settings.mixture)}, expected weights of "
-                f"{', '.join(POLICIES)}"
-            )
-        if settings.episodes < 2 or settings.steps < 1:
-            raise DataError(
-                f"{settings.episodes} episodes of {settings.steps} steps, expected at "
-                "least 2 of at least 1"
-            )
         try:
-            known("variant", settings.variant, VARIANTS)
             self._env: Any = load_env(
                 "ogbench",
                 cubes=VARIANTS.index(settings.variant) + 1,

@@ -5,12 +5,27 @@ missing, so an episode keeps N - 1 of the actions.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
+
+UNCOVERED = "no split"
+"""Name under which `Source.splits` has the episodes that no split covers."""
+
+
+@runtime_checkable
+class Pictures(Protocol):
+    """A number of pictures, uint8[h, w, 3] or PNG or JPEG files.
+
+    A list, an array, or a reader that decodes while it is iterated over, and may then
+    find damage and raise a DataError.
+    """
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[UInt8[np.ndarray, "h w 3"] | bytes]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,13 +33,13 @@ class RawEpisode:
     """One recording.
 
     Attributes:
-      frames: N pictures, uint8[h, w, 3] or PNG or JPEG files.
+      frames: N pictures.
       action: float32[N, A]; the last one is not used.
       state: name -> array with leading axis N, or once per episode, by domain.
       instruction, policy: texts.
     """
 
-    frames: Sequence[UInt8[np.ndarray, "h w 3"] | bytes]
+    frames: Pictures
     action: Float[np.ndarray, "N A"]
     state: Mapping[str, np.ndarray]
     instruction: str
@@ -40,6 +55,9 @@ class Source(Protocol):
       domain: see `data_pipelines.schema.domains`.
       fps: frames per second; 0 if unknown.
       splits: names of the stored splits -> episode numbers; all numbers are distinct.
+        Episodes that none of them covers are under `UNCOVERED`.
+
+    A reader may have `notes`, lines for the user about what it chose.
     """
 
     @property
@@ -66,7 +84,7 @@ class SourceKind:
       layout: typical file names, for messages.
       matches: whether a folder or file has this format.
       open: (path, camera, skipped, **options) -> source, see `open_source`.
-      cameras: whether a data set may have several cameras.
+      chosen: which of "camera", "action" and "state" have names that are chosen.
     """
 
     name: str
@@ -74,4 +92,4 @@ class SourceKind:
     layout: str
     matches: Callable[[Path], bool]
     open: Callable[..., Source]
-    cameras: bool = False
+    chosen: tuple[str, ...] = ()

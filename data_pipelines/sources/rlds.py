@@ -14,7 +14,6 @@ features:
 Axis: N steps, with N frames; the frame after the last action is missing.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 
 from data_pipelines.schema.episode import DataError
 from data_pipelines.sources.raw import RawEpisode, SourceKind
+from data_pipelines.sources.tables import json_fields, shown
 from data_pipelines.sources.tfrecords import (
     ArrayRecordFile,
     TFRecordFile,
@@ -96,12 +96,18 @@ class LanguageTable:
         name = f"{file.path} record {index}"
         features = parse_example(file.read(index), name)
         pictures = _feature(features, _OBSERVATION + "rgb", name)
+        if not isinstance(pictures, list):
+            raise DataError(
+                f"{name}: {_OBSERVATION}rgb is numbers, expected encoded pictures"
+            )
         steps = len(pictures)
         if steps < 2:
             raise DataError(f"{name} has {steps} steps, expected at least 2")
 
         def table(key: str, width: int, dtype: Any = np.float32):
-            values = np.asarray(_feature(features, key, name))
+            values = _feature(features, key, name)
+            if isinstance(values, list):
+                raise DataError(f"{name}: {key} is bytes, expected numbers")
             if values.size != steps * width:
                 raise DataError(
                     f"{name}: {key} has {values.size} numbers for {steps} steps, "
@@ -111,7 +117,7 @@ class LanguageTable:
 
         words = _feature(features, _OBSERVATION + "instruction", name)
         if isinstance(words, list):  # a text feature, as some re-encodings have it
-            instruction = words[0].decode()
+            instruction = words[0].decode("utf-8", "replace") if words else ""
         else:
             instruction = _decode(table(_OBSERVATION + "instruction", 512, np.int64)[0])
         return RawEpisode(
@@ -146,14 +152,16 @@ def _shard_lengths(path: Path) -> dict[str, dict[int, int]]:
     info = path / "dataset_info.json"
     if not info.exists():
         return {}
+    splits = json_fields(info).values.get("splits")
     try:
-        splits = json.loads(info.read_text())["splits"]
         return {
             split["name"]: dict(enumerate(map(int, split["shardLengths"])))
-            for split in splits
+            for split in splits or ()
         }
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{info} is damaged ({error!r})") from error
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise DataError(
+            f"{info}: splits is {shown(splits)}, expected a name and shardLengths each"
+        ) from error
 
 
 def _parts(shard: Path) -> re.Match[str]:
@@ -189,7 +197,7 @@ def _matches(path: Path) -> bool:
     if path.is_dir() and any(path.glob("*.tfrecord-*-of-*")):
         return True
     features = path / "features.json"
-    return features.exists() and '"steps"' in features.read_text()
+    return features.is_file() and b'"steps"' in features.read_bytes()
 
 
 KIND = SourceKind(

@@ -15,6 +15,7 @@ from array_record.python import array_record_module
 from data_pipelines.schema.episode import DataError
 from data_pipelines.schema.features import Example
 from swm_jax.choices import first_line
+from swm_jax.files import pointer_hint
 
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
@@ -56,8 +57,11 @@ class TFRecordFile:
                     raise DataError(f"{path} ends within record {len(self._places)}")
                 length, crc = _HEADER.unpack(header)
                 if masked_crc(header[:8]) != crc:
+                    hint = pointer_hint(path)
                     raise DataError(
-                        f"{path} record {len(self._places)}: its length is damaged"
+                        f"{path} {hint}"
+                        if hint
+                        else f"{path} record {len(self._places)}: its length is damaged"
                     )
                 end = at + _HEADER.size + length + _FOOTER.size
                 if end > size:
@@ -95,7 +99,8 @@ class ArrayRecordFile:
             self._reader = array_record_module.ArrayRecordReader(str(path))
             self._count = self._reader.num_records()
         except (OSError, RuntimeError) as error:
-            raise DataError(f"{path} is damaged ({first_line(error)})") from error
+            reason = pointer_hint(path) or f"is damaged ({first_line(error)})"
+            raise DataError(f"{path} {reason}") from error
 
     def __len__(self) -> int:
         """Number of records."""

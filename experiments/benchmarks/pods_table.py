@@ -224,7 +224,7 @@ def write_between(path: Path, begin: str, text: str) -> None:
     Raises:
       SystemExit: missing marks.
     """
-    before, found, rest = path.read_text().partition(begin)
+    before, found, rest = path.read_text(encoding="utf-8").partition(begin)
     _, end, after = rest.partition(END)
     if not (found and end):
         sys.exit(f"error: {path} has no lines {begin!r} and {END!r} to write between")

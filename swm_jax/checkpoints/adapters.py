@@ -1,10 +1,13 @@
 """LoRA adapters as checkpoints: exported without the base, loaded into a base.
 
+Adapters that PEFT wrote are loaded too (`formats.huggingface.peft`).
+
 A run stores the base and, under `lora`, the adapters; `metadata["finetune"]` has the
 rules. `load_model` merges adapters on reading. `export_adapter` writes only trained
 parameters: adapters, and others that were not frozen, such as the action projector.
 """
 
+import functools
 import os
 import shutil
 import tempfile
@@ -20,6 +23,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
 
 from swm_jax.checkpoints.errors import CheckpointError, check_tree
+from swm_jax.checkpoints.formats.detect import detect, open_source, split_subtree
 from swm_jax.checkpoints.formats.orbax.step_folder import (
     find_step,
     merge_stored,
@@ -31,7 +35,13 @@ from swm_jax.checkpoints.formats.orbax.step_folder import (
     with_adapter_shapes,
     write_model,
 )
-from swm_jax.checkpoints.model import LoadedModel, load_model, loaded_model
+from swm_jax.checkpoints.model import (
+    LoadedModel,
+    dtype_of,
+    load_model,
+    load_source,
+    loaded_model,
+)
 from swm_jax.files import AnyPath
 from swm_jax.models import SemanticWorldModel, get_config
 from swm_jax.models.backbones.lora import first_match
@@ -87,18 +97,24 @@ def load_adapter(
     param_dtype: Any = None,
     sharding: Any = None,
 ) -> LoadedModel:
-    """Reads an exported adapter and merges it into its base.
+    """Reads an adapter and merges it into its base.
 
     Args:
-      path: folder written by `export_adapter`.
-      base: a checkpoint for `load_model`; None takes the path in the run's `init_from`.
-      param_dtype: of the parameters, rounded after merging; None keeps float32.
+      path: folder written by `export_adapter`, or by PEFT for PaliGemma or Gemma 3.
+      base: a checkpoint for `load_model`; None takes the one that the adapter names.
+      param_dtype: of the parameters, rounded after merging; None keeps float32, and
+        with an adapter of PEFT the base's.
       sharding: of all parameters, or a function of (key, shape struct); None puts
         them on the first local device.
 
     Raises:
       CheckpointError: no adapter, or another base than it was trained on.
     """
+    if sharding is None:
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    if detect(split_subtree(path)[0]) == "peft":
+        source = open_source(path, base=base)
+        return load_source(source, functools.partial(dtype_of, param_dtype), sharding)
     step = find_step(path)
     metadata = read_metadata(step)
     if "adapter" not in metadata:
@@ -109,8 +125,6 @@ def load_adapter(
             f"{step} does not say what it was trained on; give the checkpoint of its "
             "base"
         )
-    if sharding is None:
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     # float32 as in training, so that the fingerprint matches.
     loaded = load_model(base, param_dtype="float32", sharding=sharding)
     model = metadata["model"]

@@ -16,9 +16,10 @@ from swm_jax import prng
 from swm_jax.arrays import Array
 from swm_jax.checkpoints.errors import CheckpointError
 from swm_jax.checkpoints.formats.detect import detect, open_source, split_subtree
-from swm_jax.checkpoints.formats.lazy_arrays import to_arrays
+from swm_jax.checkpoints.formats.lazy_arrays import Source, to_arrays
 from swm_jax.checkpoints.formats.orbax.folder import Opened
 from swm_jax.checkpoints.formats.orbax.step_folder import write_model
+from swm_jax.checkpoints.run.failed_saves import warn
 from swm_jax.files import AnyPath
 from swm_jax.models import (
     ActionScale,
@@ -128,7 +129,7 @@ def load_model(
         tokenizer = Tokenizer.load(tokenizer)
     if sharding is None:
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    dtype = functools.partial(_param_dtype, param_dtype)
+    dtype = functools.partial(dtype_of, param_dtype)
     if detect(split_subtree(path)[0]) == "orbax":
         opened = Opened(path, tokenizer, overrides)
         params = opened.read(sharding, dtype, check_finite)
@@ -142,9 +143,26 @@ def load_model(
         check_finite=check_finite,
         **overrides,
     )
+    return load_source(source, dtype, sharding, whole=not split_subtree(path)[1])
+
+
+def load_source(
+    source: Source,
+    dtype: Callable[[str, Any], np.dtype],
+    sharding: Any,
+    whole: bool = True,
+) -> LoadedModel:
+    """Reads an opened checkpoint directly onto its devices.
+
+    Args:
+      source: from `open_source`.
+      dtype: (key, stored dtype) -> dtype, see `param_dtype`.
+      sharding, whole: as for `loaded_model`.
+    """
+    for doubt in source.doubts:
+        warn(doubt)
     stored = {key: leaf.dtype for key, leaf in source.leaves.items()}
     params = to_arrays(source.leaves, sharding, lambda key: dtype(key, stored[key]))
-    whole = not split_subtree(path)[1]
     return loaded_model(
         source.config, params, source.tokenizer, dict(source.metadata), sharding, whole
     )
@@ -184,7 +202,8 @@ def loaded_model(
     return LoadedModel(model, params, tokenizer, preprocess, metadata)
 
 
-def _param_dtype(wanted: Any, key: str, stored: Any) -> np.dtype:
+def dtype_of(wanted: Any, key: str, stored: Any) -> np.dtype:
+    """Dtype of a parameter for `param_dtype`, see `load_model`."""
     if wanted is not None:
         return jnp.dtype(wanted)
     return jnp.dtype("float32" if _rms_scale(key) else stored)

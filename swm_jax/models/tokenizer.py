@@ -13,15 +13,15 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import sentencepiece
-from etils import epath
 from jaxtyping import Bool, Int
 
 from swm_jax.choices import did_you_mean
-from swm_jax.files import AnyPath
+from swm_jax.files import AnyPath, pointer_hint, user_path
 from swm_jax.models.config import ModelConfig
 from swm_jax.models.types import PAD_TOKEN
 
 TOKENIZER_FILE = "tokenizer.model"  # its name in a Hugging Face folder
+_OTHER_FILE = "tokenizer.json"  # of the library tokenizers, which is no requirement
 
 _ASSETS = Path(__file__).parent / "assets"
 
@@ -75,9 +75,16 @@ class Tokenizer:
         Raises:
           ValueError: nothing there, or not a SentencePiece model.
         """
-        path: AnyPath = epath.Path(name_or_path)  # may lie in an object store
+        path = user_path(name_or_path)  # may lie in an object store
         if (path / TOKENIZER_FILE).is_file():
             path = path / TOKENIZER_FILE
+        other = path if path.name == _OTHER_FILE else path / _OTHER_FILE
+        if other.is_file():
+            raise ValueError(
+                f"{other} is not read, only the SentencePiece model of the same "
+                f"vocabulary: take {TOKENIZER_FILE} from the folder of the model that "
+                "it was trained from"
+            )
         if not path.is_file():
             known = shipped_tokenizers()
             if str(name_or_path) not in known:
@@ -87,6 +94,8 @@ class Tokenizer:
                     f"SentencePiece model or one of {', '.join(known)}"
                 )
             path = _ASSETS / f"{name_or_path}.model"
+        if hint := pointer_hint(path):
+            raise ValueError(f"{path} {hint}")
         return cls(path.read_bytes(), str(name_or_path))
 
     @property

@@ -86,7 +86,7 @@ def analyse(
         raise ValueError(f"the compiler says nothing of {program.name}: another XLA")
     if keep is not None:
         keep.parent.mkdir(parents=True, exist_ok=True)
-        keep.write_text(text)
+        keep.write_text(text, encoding="utf-8")
     parsed = parse_hlo(text)
     found = tuple(collectives(parsed, dict(mesh.shape)))
     traffic = memory_traffic(parsed)

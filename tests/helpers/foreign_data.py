@@ -35,11 +35,23 @@ def actions(episode: int, steps: int, width: int = 3) -> np.ndarray:
     return np.random.default_rng(episode).normal(size=(steps, width)).astype("float32")
 
 
-def write_video(path: Path, frames, fps=FPS) -> None:
+def write_video(
+    path: Path, frames, fps=FPS, codec="libx264", pixels="yuv420p", output=()
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     height, width = frames[0].shape[:2]
+    options = {"quality": 9} if codec == "libx264" else {"quality": None}
+    if codec == "libsvtav1":  # as LeRobot encodes
+        output = ("-g", "2", "-crf", "20", *output)
     writer = imageio_ffmpeg.write_frames(
-        str(path), (width, height), fps=fps, quality=9, macro_block_size=2
+        str(path),
+        (width, height),
+        fps=fps,
+        macro_block_size=2,
+        codec=codec,
+        pix_fmt_out=pixels,
+        output_params=list(output),
+        **options,
     )
     writer.send(None)
     for each in frames:
@@ -47,8 +59,20 @@ def write_video(path: Path, frames, fps=FPS) -> None:
     writer.close()
 
 
-def lerobot(path: Path, version: str, lengths=(12, 9, 15), fps=FPS) -> Path:
-    """Version "v2.1" (a file per episode) or "v3.0" (all of them in one)."""
+def lerobot(
+    path: Path,
+    version: str,
+    lengths=(12, 9, 15),
+    fps=FPS,
+    cameras=(CAMERA,),
+    codec="libx264",
+    pictures=None,
+) -> Path:
+    """Version "v2.1" (a file per episode) or "v3.0" (all of them in one).
+
+    Every further camera is 50 levels bluer. With `pictures`, (episode, t) -> bytes, the
+    frames are files in the rows instead of videos.
+    """
     meta, new = path / "meta", version == "v3.0"
     meta.mkdir(parents=True)
     tasks = ["push the block", "lift it"]
@@ -72,7 +96,14 @@ def lerobot(path: Path, version: str, lengths=(12, 9, 15), fps=FPS) -> Path:
         "features": {
             "action": {"dtype": "float32", "shape": [3], "names": None},
             "observation.state": {"dtype": "float32", "shape": [4], "names": None},
-            CAMERA: {"dtype": "video", "shape": [*SIZE, 3], "names": None},
+            **{
+                name: {
+                    "dtype": "image" if pictures else "video",
+                    "shape": [*SIZE, 3],
+                    "names": None,
+                }
+                for name in cameras
+            },
             "timestamp": {"dtype": "float32", "shape": [1], "names": None},
         },
     }
@@ -90,6 +121,12 @@ def lerobot(path: Path, version: str, lengths=(12, 9, 15), fps=FPS) -> Path:
                 "task_index": np.full(steps, episode % 2),
             }
         )
+        if pictures:
+            cells = [
+                {"bytes": pictures(episode, t), "path": None} for t in range(steps)
+            ]
+            for name in cameras:
+                table = table.append_column(name, pa.array(cells))
         tables.append(table)
         row = {"episode_index": episode, "length": steps, "tasks": [tasks[episode % 2]]}
         if new:
@@ -98,15 +135,22 @@ def lerobot(path: Path, version: str, lengths=(12, 9, 15), fps=FPS) -> Path:
                 "data/file_index": 0,
                 "dataset_from_index": first,
                 "dataset_to_index": first + steps,
-                f"videos/{CAMERA}/chunk_index": 0,
-                f"videos/{CAMERA}/file_index": 0,
-                f"videos/{CAMERA}/from_timestamp": first / FPS,
-                f"videos/{CAMERA}/to_timestamp": (first + steps) / FPS,
                 "stats/action/mean": [0.0] * 3,
             }
+            for name in () if pictures else cameras:
+                row |= {
+                    f"videos/{name}/chunk_index": 0,
+                    f"videos/{name}/file_index": 0,
+                    f"videos/{name}/from_timestamp": first / FPS,
+                    f"videos/{name}/to_timestamp": (first + steps) / FPS,
+                }
         rows.append(row)
         first += steps
-    films = [[frame(e, t) for t in range(n)] for e, n in enumerate(lengths)]
+    bluer = lambda image, i: image + np.array([0, 0, 50 * i], np.uint8)
+    films = {
+        name: [[bluer(frame(e, t), i) for t in range(n)] for e, n in enumerate(lengths)]
+        for i, name in enumerate(() if pictures else cameras)
+    }
     if new:
         (path / "data" / "chunk-000").mkdir(parents=True)
         pq.write_table(
@@ -119,18 +163,55 @@ def lerobot(path: Path, version: str, lengths=(12, 9, 15), fps=FPS) -> Path:
         )
         words = pa.table({"task_index": [0, 1], "__index_level_0__": tasks})
         pq.write_table(words, meta / "tasks.parquet")
-        film = [each for some in films for each in some]
-        write_video(path / "videos" / CAMERA / "chunk-000" / "file-000.mp4", film, fps)
+        for name, parts in films.items():
+            film = [each for some in parts for each in some]
+            video = path / "videos" / name / "chunk-000" / "file-000.mp4"
+            write_video(video, film, fps, codec)
         return path
     (meta / "episodes.jsonl").write_text("\n".join(map(json.dumps, rows)))
     lines = [json.dumps({"task_index": i, "task": t}) for i, t in enumerate(tasks)]
     (meta / "tasks.jsonl").write_text("\n".join(lines))
     (path / "data" / "chunk-000").mkdir(parents=True)
-    for episode, (table, film) in enumerate(zip(tables, films)):
-        name = f"episode_{episode:06d}"
-        pq.write_table(table, path / "data" / "chunk-000" / f"{name}.parquet")
-        write_video(path / "videos" / "chunk-000" / CAMERA / f"{name}.mp4", film, fps)
+    for episode, table in enumerate(tables):
+        file = f"episode_{episode:06d}"
+        pq.write_table(table, path / "data" / "chunk-000" / f"{file}.parquet")
+        for name, parts in films.items():
+            video = path / "videos" / "chunk-000" / name / f"{file}.mp4"
+            write_video(video, parts[episode], fps, codec)
     return path
+
+
+def edit_info(path: Path, change) -> None:
+    """Passes the fields of a LeRobot set's info.json to `change`."""
+    file = path / "meta" / "info.json"
+    info = json.loads(file.read_text())
+    change(info)
+    file.write_text(json.dumps(info))
+
+
+def edit_episodes(path: Path, change) -> None:
+    """Replaces the rows of the episodes of either version by `change(rows)`."""
+    _edit_table(path / "meta" / "episodes.jsonl", change)
+    _edit_table(path / "meta" / "episodes" / "chunk-000" / "file-000.parquet", change)
+
+
+def edit_tasks(path: Path, change) -> None:
+    """Replaces the rows of the tasks of either version by `change(rows)`."""
+    for name in ("tasks.jsonl", "tasks.parquet"):
+        _edit_table(path / "meta" / name, change)
+
+
+def _edit_table(file: Path, change) -> None:
+    if not file.exists():
+        return
+    if file.suffix == ".jsonl":
+        rows = change([json.loads(line) for line in file.read_text().splitlines()])
+        file.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        rows = change(pq.read_table(file).to_pylist())
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        columns = {name: [row.get(name) for row in rows] for name in names}
+        pq.write_table(pa.table(columns), file)
 
 
 def language_table_features(size=(360, 640)) -> tfds.features.FeaturesDict:

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from etils import epath
-
 from swm_jax.checkpoints.errors import CheckpointError, check_shapes
+from swm_jax.checkpoints.formats.huggingface import peft
 from swm_jax.checkpoints.formats.huggingface.config import special_ids
 from swm_jax.checkpoints.formats.huggingface.folder import open_folder
 from swm_jax.checkpoints.formats.infer_config import (
@@ -20,7 +19,7 @@ from swm_jax.checkpoints.formats.lazy_arrays import Source, model_shapes
 from swm_jax.checkpoints.formats.npz import read_npz
 from swm_jax.checkpoints.formats.orbax.folder import open_orbax
 from swm_jax.checkpoints.run.manager import checkpoints_folder
-from swm_jax.files import AnyPath
+from swm_jax.files import AnyPath, pointer_hint, user_path
 from swm_jax.models import Tokenizer, get_config
 
 FORMATS = ("hugging_face", "npz", "orbax")
@@ -29,7 +28,7 @@ _PICKLE, _NUMPY = b"\x80", b"\x93NUMPY"
 
 def split_subtree(path: str | AnyPath) -> tuple[AnyPath, str]:
     """Splits `file.npz:img` into the file and "img"; other paths into path and ""."""
-    place = epath.Path(path) if "://" in str(path) else Path(path)
+    place = user_path(path)
     if ":" in place.name and not place.exists():
         name, _, subtree = place.name.rpartition(":")
         return place.with_name(name), subtree
@@ -37,7 +36,7 @@ def split_subtree(path: str | AnyPath) -> tuple[AnyPath, str]:
 
 
 def detect(path: AnyPath) -> str:
-    """The format of a file or folder, one of `FORMATS`.
+    """The format of a file or folder, one of `FORMATS`, or "peft" for an adapter.
 
     Raises:
       CheckpointError: missing, no checkpoint, or a format that is not read from an
@@ -58,6 +57,8 @@ def _detect(path: AnyPath) -> str:
         raise CheckpointError(f"checkpoint {path} does not exist")
     if path.is_dir():
         inside = {p.name for p in path.iterdir()}
+        if peft.CONFIG in inside and not any(map(_is_model, inside)):
+            return "peft"
         if "config.json" in inside or any(n.endswith(".safetensors") for n in inside):
             if "config.json" not in inside:
                 raise CheckpointError(f"{path} has safetensors and no config.json")
@@ -72,8 +73,11 @@ def _detect(path: AnyPath) -> str:
             return "orbax"
         if any(name.isdigit() for name in inside):
             return "orbax"
+        words = "it has"
+        if any("tokenizer" in name for name in inside):
+            words = "it has a tokenizer, but"
         raise CheckpointError(
-            f"{path} is no checkpoint: it has neither config.json and safetensors "
+            f"{path} is no checkpoint: {words} neither config.json and safetensors "
             "(Hugging Face) nor params and metadata (Orbax)"
         )
     with path.open("rb") as file:
@@ -89,6 +93,8 @@ def _detect(path: AnyPath) -> str:
         )
     if start.startswith(b"PK"):
         raise CheckpointError(f"{path} is damaged or cut off: it is half an npz")
+    if hint := pointer_hint(path):
+        raise CheckpointError(f"{path} {hint}")
     if start[8:9] == b"{":
         raise CheckpointError(
             f"{path} is one safetensors file: give the folder with its config.json"
@@ -96,9 +102,15 @@ def _detect(path: AnyPath) -> str:
     raise CheckpointError(f"{path} is of no known format, expected {FORMATS}")
 
 
+def _is_model(name: str) -> bool:
+    """Whether a file of that name holds the tensors of a whole model."""
+    return name.endswith(".safetensors") and not name.startswith("adapter_model")
+
+
 def open_source(
     path: str | AnyPath,
     *,
+    base: str | AnyPath | None = None,
     variant: str | None = None,
     tokenizer: Tokenizer | str | Path | None = None,
     check_finite: bool = True,
@@ -109,7 +121,8 @@ def open_source(
 
     Args:
       path: a Hugging Face folder, an `.npz` of big_vision (`file.npz:img` for a
-        sub-tree), or a run, step or exported model of ours.
+        sub-tree), a run, step or exported model of ours, or PEFT's adapter.
+      base: the model of an adapter, of any format.
       variant: for an npz without model description; None infers it from shapes.
       tokenizer: a SentencePiece model, for a checkpoint without one.
       check_finite: raise an error for NaN and infinity when values are read.
@@ -121,6 +134,20 @@ def open_source(
     """
     place, subtree = split_subtree(path)
     kind = detect(place)
+    if kind == "peft":
+        adapter = peft.PeftAdapter(Path(place), check_finite)
+        return adapter.merged_into(
+            open_source(
+                _base_of(adapter, base),
+                variant=variant,
+                tokenizer=tokenizer,
+                check_finite=check_finite,
+                read=read,
+                **overrides,
+            )
+        )
+    if base is not None:
+        raise CheckpointError(f"{place} is no adapter of PEFT: leave the base out")
     if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
         tokenizer = Tokenizer.load(tokenizer)
     if subtree and kind != "npz":
@@ -132,6 +159,22 @@ def open_source(
     if kind == "orbax":
         return open_orbax(place, tokenizer, overrides, check_finite, read)
     return _open_npz(Path(place), subtree, variant, tokenizer, overrides, check_finite)
+
+
+def _base_of(adapter: peft.PeftAdapter, given: str | AnyPath | None) -> AnyPath:
+    """The base of an adapter: as given, or where PEFT found it."""
+    if given is not None:
+        return user_path(given)
+    stored = user_path(adapter.base) if adapter.base else None
+    for place in (stored, stored and adapter.folder / stored):
+        if place is not None and place.is_dir():
+            return place
+    raise CheckpointError(
+        f"{adapter.folder} is an adapter that PEFT trained on "
+        f"{adapter.base or 'an unnamed model'}, and holds no model itself: download "
+        "that and name its folder, load_adapter(ADAPTER, base=FOLDER) or "
+        "python -m swm_jax.convert ADAPTER MERGED --base=FOLDER"
+    )
 
 
 def _open_npz(

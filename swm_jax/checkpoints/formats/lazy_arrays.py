@@ -86,6 +86,7 @@ class Source:
       tokenizer: None if neither checkpoint nor caller has one.
       metadata: other stored information, kept by a conversion.
       notes: messages for the user, one line each.
+      doubts: those of them that may mean that numbers are wrong.
 
     Raises:
       CheckpointError: the tokenizer's vocabulary does not fit the config.
@@ -98,6 +99,7 @@ class Source:
     tokenizer: Tokenizer | None
     metadata: dict[str, Any]
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.tokenizer is not None:

@@ -5,7 +5,7 @@ memory of the process while the map is open, which would double a model's size.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,8 @@ from safetensors import SafetensorError, safe_open
 
 from swm_jax.checkpoints.errors import CheckpointError
 from swm_jax.checkpoints.formats.lazy_arrays import DTYPES, Index
+from swm_jax.choices import first_line
+from swm_jax.files import parse_json, pointer_hint, read_text
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _CODES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
@@ -49,30 +51,37 @@ def read_json(path: Path) -> dict:
       CheckpointError: not there, or not a JSON object.
     """
     try:
-        found = json.loads(path.read_text())
+        found = parse_json(read_text(path))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
+        reason = pointer_hint(path) or f"cannot be read: {first_line(error)}"
+        raise CheckpointError(f"{path} {reason}") from error
     if not isinstance(found, dict):
         raise CheckpointError(f"{path} holds no JSON object")
     return found
 
 
-def list_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """All tensors of a folder by name; reads headers only.
+def list_tensors(
+    folder: Path, keep: Callable[[str], bool] = lambda name: True
+) -> dict[str, StoredTensor]:
+    """Tensors of a folder by name; reads headers only.
+
+    Args:
+      folder: with one file, or shards and their index.
+      keep: which names; others may be of any dtype.
 
     Raises:
       CheckpointError: no safetensors, a missing or damaged shard, an index that
         disagrees with the shards, or an unsupported dtype.
     """
     if (folder / SINGLE).is_file():
-        return _list_file(folder / SINGLE)
+        return list_file(folder / SINGLE, keep)
     if not (folder / INDEX).is_file():
         files = sorted(folder.glob("*.safetensors"))
         if len(files) != 1:
             raise CheckpointError(
                 f"{folder} has {len(files)} .safetensors files and no {INDEX}"
             )
-        return _list_file(files[0])
+        return list_file(files[0], keep)
     where = read_json(folder / INDEX).get("weight_map")
     if not isinstance(where, dict) or not where:
         raise CheckpointError(f"{folder / INDEX} has no weight_map")
@@ -82,8 +91,8 @@ def list_tensors(folder: Path) -> dict[str, StoredTensor]:
             raise CheckpointError(f"{folder / INDEX} names {name}, no file beside it")
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder} lacks the shard {name}")
-        found |= _list_file(folder / name)
-    for name in sorted({*where} ^ {*found}):
+        found |= list_file(folder / name, keep)
+    for name in sorted({*filter(keep, where)} ^ {*found}):
         place = "index" if name in where else "shards"
         raise CheckpointError(f"{folder}: {name} is in the {place} only")
     for name, tensor in found.items():
@@ -95,10 +104,13 @@ def list_tensors(folder: Path) -> dict[str, StoredTensor]:
     return found
 
 
-def _list_file(path: Path) -> dict[str, StoredTensor]:
+def list_file(
+    path: Path, keep: Callable[[str], bool] = lambda name: True
+) -> dict[str, StoredTensor]:
+    """`list_tensors` of one file."""
     found = {}
     with _open(path) as file:
-        for name in file.keys():  # noqa: SIM118  (not a dict)
+        for name in filter(keep, file.keys()):
             view = file.get_slice(name)
             code = view.get_dtype()
             if code not in _CODES:
@@ -115,7 +127,8 @@ def _open(path: Path):
     try:
         return safe_open(path, "np")
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged or cut off: {error}") from error
+        reason = pointer_hint(path) or f"is damaged or cut off: {first_line(error)}"
+        raise CheckpointError(f"{path} {reason}") from error
 
 
 def read_slice(name: str, tensor: StoredTensor, index: Index) -> np.ndarray:
@@ -153,7 +166,7 @@ def write_tensors(
         where = {t.name: n for n, shard in zip(names, shards) for t in shard}
         size = {"total_size": sum(t.nbytes for t in tensors)}
         text = json.dumps({"metadata": size, "weight_map": where}, indent=2)
-        (folder / INDEX).write_text(text + "\n")
+        (folder / INDEX).write_text(text + "\n", encoding="utf-8")
 
 
 def _write_file(path: Path, tensors: list[PlannedTensor]) -> Iterator[int]:

@@ -1,8 +1,7 @@
 """Conversion between Hugging Face's config.json and our `ModelConfig`.
 
 Published files omit fields equal to the default of their `model_type`, so these
-defaults are part of the format (tables below). Fields without a counterpart in
-`ModelConfig` must have the value that our model implements.
+defaults are part of the format (tables below). What else a file says is in `fields`.
 """
 
 import dataclasses
@@ -11,6 +10,15 @@ from typing import Any
 
 from swm_jax.checkpoints.errors import CheckpointError
 from swm_jax.checkpoints.formats.huggingface import gemma3
+from swm_jax.checkpoints.formats.huggingface.fields import (
+    TEXT,
+    VISION,
+    check_fields,
+    number,
+    part_of,
+    read_rope,
+    whole,
+)
 from swm_jax.checkpoints.formats.infer_config import (
     closest_variant,
     known_fields,
@@ -28,7 +36,7 @@ _ACTS = "_wm"  # model_type suffix of world models, which have an action project
 OWN = "swm_jax"  # our key in config.json: layout, step and the like
 
 # ours: (theirs, default)
-_VISION = {
+_VISION: dict[str, tuple[str, Any]] = {
     "vision_width": ("hidden_size", 768),
     "vision_depth": ("num_hidden_layers", 12),
     "vision_mlp": ("intermediate_size", 3072),
@@ -36,7 +44,7 @@ _VISION = {
     "patch_size": ("patch_size", 16),
     "image_size": ("image_size", 224),
 }
-_TEXT = {
+_TEXT: dict[str, dict[str, tuple[str, Any]]] = {
     "gemma": {
         "width": ("hidden_size", 3072),
         "depth": ("num_hidden_layers", 28),
@@ -69,20 +77,8 @@ _TEXT = {
 }
 # Our values for null, which disables a feature.
 _NULL = {"attention_softcap": 0.0, "final_softcap": 0.0, "window": 0}
-# Constants of our model; absent fields have these values.
-_BUILT_IN = {
-    "text_config": {
-        "rope_theta": 10_000.0,
-        "rms_norm_eps": 1e-6,
-        "attention_bias": False,
-        "tie_word_embeddings": True,
-    },
-    "vision_config": {
-        "layer_norm_eps": 1e-6,
-        "num_channels": 3,
-        "vision_use_head": False,
-    },
-}
+_NUMBERS = ("attention_softcap", "final_softcap", "query_width")
+_ROPE_BASE = 10_000.0
 
 
 class FolderFacts:
@@ -116,7 +112,7 @@ class FolderFacts:
             raise CheckpointError(f"{where} has no image_token_index or image_token_id")
         self.image_id = image_id
         self.action_id = _token(found, "action", where)
-        text = found.get("text_config") or {}
+        text = part_of(found, TEXT, where)
         self.rows = text.get("vocab_size")
         self.eos, self.bos = (
             found.get(f"{name}_token_id", text.get(f"{name}_token_id"))
@@ -156,32 +152,31 @@ def read_config(
       CheckpointError: another kind of model, or constants that our model lacks.
     """
     facts = FolderFacts(found, where)
-    text = found.get("text_config") or {}
-    vision = found.get("vision_config") or {}
+    text, vision = part_of(found, TEXT, where), part_of(found, VISION, where)
     kinds = _DECODERS[facts.backbone]
     kind = text.get("model_type", kinds[0])
     if kind not in kinds:
         raise CheckpointError(
             f"{where} has a text model of type {kind!r}, expected {', '.join(kinds)}"
         )
-    _check_built_in(found, where)
+    check_fields(found, kind, where)
+    if facts.backbone != "gemma3":  # has RoPE of its own
+        _check_rope(text, where)
     sizes = {
         "backbone": facts.backbone,
-        **{ours: vision.get(*theirs) for ours, theirs in _VISION.items()},
-        **{ours: text.get(*theirs) for ours, theirs in _TEXT[kind].items()},
+        **{ours: whole(vision, *x, where=where) for ours, x in _VISION.items()},
+        **{ours: _size(text, ours, *x, where=where) for ours, x in _TEXT[kind].items()},
         "post_norms": kind != "gemma",
     }
     if facts.backbone == "gemma3":
         sizes |= gemma3.read(found, sizes, where)
     if sizes.get("query_width") == sizes["head_dim"]:
         sizes["query_width"] = 0
-    for name in _NULL.keys() & sizes.keys():
-        sizes[name] = sizes[name] or _NULL[name]
-    own = (found.get(OWN) or {}).get("model", {})
+    own = part_of(part_of(found, OWN, where), "model", f"{where}: {OWN}")
     variant = own.get("variant") or closest_variant(sizes)
     values = {
         **({} if own else {"layout": "full"}),
-        **own.get("overrides", {}),
+        **part_of(own, "overrides", f"{where}: {OWN}"),
         **known_fields(sizes),
         "vocab_size": facts.vocab_size(tokenizer),
     }
@@ -195,6 +190,26 @@ def read_config(
         return get_config(variant, **{**values, **overrides})
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{where}: {error}") from error
+
+
+def unknown_fields(found: Mapping[str, Any], where: str) -> list[str]:
+    """A line for the user about fields of no known meaning, if there are some.
+
+    Args:
+      found: contents of a config.json that `read_config` takes.
+      where: its path.
+    """
+    kinds = _DECODERS[FolderFacts(found, where).backbone]
+    kind = part_of(found, TEXT, where).get("model_type", kinds[0])
+    return check_fields(found, kind, where)
+
+
+def _size(
+    text: Mapping[str, Any], ours: str, theirs: str, default: Any, *, where: str
+) -> Any:
+    if ours in _NULL and not text.get(theirs, default):
+        return _NULL[ours]
+    return (number if ours in _NUMBERS else whole)(text, theirs, default, where)
 
 
 def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
@@ -222,23 +237,22 @@ def check_tokenizer(facts: FolderFacts, tokenizer: Tokenizer, where: str) -> Non
         )
 
 
-def _check_built_in(found: Mapping[str, Any], where: str) -> None:
-    for part, constants in _BUILT_IN.items():
-        given = dict(found.get(part) or {})
-        if found["model_type"].startswith("gemma3"):  # has RoPE of its own
-            given = {k: v for k, v in given.items() if not k.startswith("rope_")}
-        for rope in ("rope_parameters", "rope_scaling"):
-            nested = given.get(rope) or {}
-            given.setdefault("rope_theta", nested.get("rope_theta", 10_000.0))
-            if nested.get("rope_type", "default") != "default":
+def _check_rope(text: Mapping[str, Any], where: str) -> None:
+    """Raises a CheckpointError unless Gemma 1 or 2 has the RoPE of our model."""
+    for name in ("rope_parameters", "rope_scaling"):
+        settings = part_of(text, name, where)
+        layers = [x for x in settings.values() if isinstance(x, Mapping)] or [settings]
+        for each in layers:
+            base, scale = read_rope(each, _ROPE_BASE, f"{where}: {name}")
+            if (base, scale) != (_ROPE_BASE, 1):
                 raise CheckpointError(
-                    f"{where}: {part} has {rope} {nested}, this model has none"
+                    f"{where}: {TEXT} has {name} {dict(each)}, this model has none"
                 )
-        for name, value in constants.items():
-            if given.get(name, value) != value:
-                raise CheckpointError(
-                    f"{where}: {part} has {name} {given[name]}, this model has {value}"
-                )
+    if text.get("rope_theta", _ROPE_BASE) != _ROPE_BASE:
+        raise CheckpointError(
+            f"{where}: {TEXT} has rope_theta {text['rope_theta']}, this model has "
+            f"{_ROPE_BASE}"
+        )
 
 
 def write_config(

@@ -6,6 +6,7 @@ world models (`paligemma_wm`, PaliGemma with an action projector; ours on Gemma 
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,14 @@ from swm_jax.checkpoints.formats.huggingface.config import (
     embedding_rows,
     placeholder_ids,
     read_config,
+    unknown_fields,
     write_config,
 )
 from swm_jax.checkpoints.formats.huggingface.keys import their_pieces, to_leaves
 from swm_jax.checkpoints.formats.huggingface.table import (
     EMBED_NAME,
     EMBEDDING,
+    HEAD_NAME,
     canonical,
     rules_for,
 )
@@ -41,6 +44,10 @@ from swm_jax.models import Tokenizer
 from swm_jax.models.tokenizer import TOKENIZER_FILE
 
 SHARD_BYTES = 4_500_000_000
+# Positions, their frequencies and a constant factor, as older releases stored them.
+_BUFFER = re.compile(
+    r"(^|\.)(position_ids|embed_tokens\.embed_scale|rotary_emb\w*\.\w*inv_freq)$"
+)
 
 
 def open_folder(
@@ -79,14 +86,31 @@ def open_folder(
                 f"vocabulary of {vocab}: a tokenizer of another vocabulary "
                 "(--tokenizer replaces it)"
             )
-    stored = list_tensors(folder)
+    elif tokenizer is None and (folder / "tokenizer.json").exists():
+        notes.append(
+            "tokenizer.json is not read: take tokenizer.model of the same vocabulary "
+            "from the model it was trained from (--tokenizer FILE)"
+        )
     config = read_config(found, where, tokenizer, overrides)
+    doubts = unknown_fields(found, where)
+    buffers: set[str] = set()
+    stored = list_tensors(folder, lambda name: not _is_buffer(name, buffers))
+    if buffers:
+        notes.append(
+            f"{len(buffers)} buffers that hold no parameters are left out: "
+            f"{', '.join(sorted(buffers)[:3])}"
+        )
     shapes = model_shapes(config)
     if not facts.acts:
         shapes = {k: s for k, s in shapes.items() if not k.startswith("action/")}
         notes.append("no action projector: a fresh one is drawn when it is loaded")
     leaves = to_leaves(shapes, stored, str(folder), check)
     names = canonical(stored)
+    if not _says_tied(found) and not {EMBED_NAME, HEAD_NAME} <= names.keys():
+        raise CheckpointError(
+            f"{where} has tie_word_embeddings false, but {folder} has no output head "
+            "beside the embedding: a file of the model is missing"
+        )
     if EMBED_NAME in names:
         rows = stored[names[EMBED_NAME]].shape[0]
         if facts.rows not in (None, rows):
@@ -107,8 +131,29 @@ def open_folder(
         "placeholders": placeholders,
     }
     return Source(
-        "hugging_face", folder, config, leaves, tokenizer, metadata, tuple(notes)
+        "hugging_face",
+        folder,
+        config,
+        leaves,
+        tokenizer,
+        metadata,
+        (*notes, *doubts),
+        tuple(doubts),
     )
+
+
+def _is_buffer(name: str, found: set[str]) -> bool:
+    """Whether a tensor is computed from the sizes alone; adds its name to `found`."""
+    if not _BUFFER.search(name):
+        return False
+    found.add(name)
+    return True
+
+
+def _says_tied(found: Mapping[str, Any]) -> bool:
+    """Whether config.json lets the output head be the embedding, as it is here."""
+    text, name = found.get("text_config") or {}, "tie_word_embeddings"
+    return bool(text.get(name, found.get(name, True)))
 
 
 def write_folder(
@@ -142,7 +187,8 @@ def write_folder(
              placeholder_ids(config, metadata)))}  # fmt: skip
     name = str(dtype or source.leaves[EMBEDDING].dtype)
     found = write_config(config, known, "action/kernel" in shapes, name)
-    (folder / "config.json").write_text(json.dumps(found, indent=2) + "\n")
+    text = json.dumps(found, indent=2) + "\n"
+    (folder / "config.json").write_text(text, encoding="utf-8")
     if source.tokenizer:
         (folder / TOKENIZER_FILE).write_bytes(source.tokenizer.model)
     yield from write_tensors(folder, tensors, shard_bytes)

@@ -5,11 +5,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from swm_jax.checkpoints.errors import CheckpointError
+from swm_jax.checkpoints.formats.huggingface.fields import (
+    TEXT,
+    part_of,
+    read_rope,
+    whole,
+)
 from swm_jax.models import ModelConfig
 
 _LOCAL, _GLOBAL = "sliding_attention", "full_attention"
 _OFF = (
-    "use_bidirectional_attention",
     "attn_logit_softcapping",
     "final_logit_softcapping",
 )
@@ -29,7 +34,7 @@ def read(
     Raises:
       CheckpointError: unsupported layer types, RoPE or number of image tokens.
     """
-    text = found.get("text_config") or {}
+    text = part_of(found, TEXT, where)
     for name in _OFF:
         if text.get(name):
             raise CheckpointError(
@@ -61,7 +66,7 @@ def write(config: ModelConfig, found: dict[str, Any]) -> None:
 
 
 def _pool(found, sizes, where: str) -> int:
-    tokens = found.get("mm_tokens_per_image", 256)
+    tokens = whole(found, "mm_tokens_per_image", 256, where)
     side = sizes["image_size"] // sizes["patch_size"]
     pool = side // max(math.isqrt(tokens), 1)
     if not pool or (side // pool) ** 2 != tokens or side % pool:
@@ -75,38 +80,38 @@ def _pool(found, sizes, where: str) -> int:
 def _global_every(text: Mapping[str, Any], depth: int, where: str) -> int:
     names = ("sliding_window_pattern", "_sliding_window_pattern")
     every = next((text[name] for name in names if text.get(name)), 6)
+    if not isinstance(every, int) or every < 1:
+        raise CheckpointError(f"{where} has sliding_window_pattern {every!r:.60}")
     kinds = text.get("layer_types")
     if kinds:
+        if not isinstance(kinds, list):
+            raise CheckpointError(f"{where} has layer_types {kinds!r:.60}")
         every = kinds.index(_GLOBAL) + 1 if _GLOBAL in kinds else max(every, depth + 1)
         regular = [_LOCAL if i % every else _GLOBAL for i in range(1, depth + 1)]
         if list(kinds) != regular:
+            first = ", ".join(map(str, kinds[:8]))
             raise CheckpointError(
-                f"{where} has layer_types that do not repeat: {', '.join(kinds[:8])}.."
+                f"{where} has layer_types that do not repeat: {first}.."
             )
     return every
 
 
 def _rope(text: Mapping[str, Any], where: str) -> tuple[float, float]:
     """RoPE base and scale of global layers; newer files have a dict per layer type."""
-    parts = text.get("rope_parameters") or {}
+    parts = part_of(text, "rope_parameters", where)
+    flat = {k: v for k, v in parts.items() if k not in (_GLOBAL, _LOCAL)}
     wide = {
         "rope_theta": text.get("rope_theta", _GLOBAL_BASE),
-        **(text.get("rope_scaling") or {}),
-        **(parts.get(_GLOBAL) or {}),
+        **part_of(text, "rope_scaling", where),
+        **flat,
+        **part_of(parts, _GLOBAL, where),
     }
     near = {
         "rope_theta": text.get("rope_local_base_freq", _LOCAL_BASE),
-        **(parts.get(_LOCAL) or {}),
+        **part_of(parts, _LOCAL, where),
     }
-    kind = wide.get("rope_type", "default")
-    if kind not in ("default", "linear"):
-        raise CheckpointError(f"{where} has RoPE of type {kind!r}, expected linear")
-    if (
-        near["rope_theta"] != _LOCAL_BASE
-        or near.get("rope_type", "default") != "default"
-    ):
+    if read_rope(near, _LOCAL_BASE, where) != (_LOCAL_BASE, 1):
         raise CheckpointError(
             f"{where} has {near} in local layers, this model has base {_LOCAL_BASE}"
         )
-    scale = wide.get("factor", 1.0) if kind == "linear" else 1.0
-    return float(wide["rope_theta"]), float(scale)
+    return read_rope(wide, _GLOBAL_BASE, where)

@@ -193,12 +193,16 @@ def canonical(stored: Mapping[str, StoredTensor]) -> dict[str, str]:
     """
     names: dict[str, str] = {}
     for name in stored:
-        usual = name
-        for pattern, replacement in _ALIASES:
-            if match := pattern.match(name):
-                usual = replacement + name[match.end() :]
-                break
+        usual = usual_name(name)
         if usual in names:
             raise CheckpointError(f"{names[usual]} and {name} are the same parameter")
         names[usual] = name
     return names
+
+
+def usual_name(name: str) -> str:
+    """A stored name as the oldest layout has it; unknown ones stay as they are."""
+    for pattern, replacement in _ALIASES:
+        if match := pattern.match(name):
+            return replacement + name[match.end() :]
+    return name

@@ -173,9 +173,11 @@ def write_orbax(
       CheckpointError: the source has no tokenizer.
     """
     if source.tokenizer is None:
+        other = source.path / "tokenizer.json"
+        more = ", tokenizer.json is not read" if other.is_file() else ""
         raise CheckpointError(
             f"{source.path} has no tokenizer: name a SentencePiece model "
-            "with --tokenizer"
+            f"with --tokenizer{more}"
         )
     place = jax.sharding.SingleDeviceSharding(_host())
     params = to_arrays(source.leaves, place, dtype, progress)

@@ -27,6 +27,7 @@ from swm_jax.checkpoints.run.manager import (
 )
 from swm_jax.choices import first_line
 from swm_jax.cli import warn
+from swm_jax.files import parse_json, read_text
 from swm_jax.models import Tokenizer
 from swm_jax.models.backbones.lora import (
     LoraRule,
@@ -81,8 +82,8 @@ def read_metadata(step: epath.Path) -> dict[str, Any]:
       CheckpointError: unreadable, or another format or format version.
     """
     try:
-        metadata = json.loads((step / "metadata" / "metadata").read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        metadata = parse_json(read_text(step / "metadata" / "metadata"))
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{step}/metadata cannot be read: {error}") from error
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
