@@ -5,8 +5,8 @@ pass in training, with many queries per image; for planning `encode`, once per s
 and `imagine`, which runs the candidates on the cached keys and values.
 
 Axes: B images or S scenes, Q questions, T question tokens, R queries, L answer
-tokens, H actions, A action width, N candidates, K horizons, P patches, W decoder
-width, V vocabulary, C answers of the answer set.
+tokens, H actions, A action width, N candidates or chunks of an image, K horizons,
+P patches, W decoder width, V vocabulary, C answers of the answer set.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,15 @@ from swm_jax.models.backbones.attention import KeyValues
 from swm_jax.models.backbones.registry import BACKBONES
 from swm_jax.models.backbones.weights import Params, Weight
 from swm_jax.models.config import ModelConfig
+from swm_jax.models.objects import (
+    ObjectStates,
+    future_tokens,
+    object_tokens,
+    object_weights,
+    path_tokens,
+    read_states,
+    robot_path,
+)
 from swm_jax.models.preprocess import preprocess_image
 from swm_jax.models.types import TrainBatch
 
@@ -36,34 +45,43 @@ class Outputs(struct.PyTreeNode):
       answer_features: float[B, R, W], final hidden states at the newline, which
         predict the first answer token.
       patch_features: float[B, P, D], image tower features after its last norm.
-      question_features: float[B, R, T, W], hidden states of every query's question
-        tokens before layer depth // 2; None unless the batch has `mentions`.
+      question_features: float[B, R or Q, T, W], hidden states of the question tokens
+        of every query (of every question if there are several chunks) before layer
+        depth // 2; None unless the batch has `mentions`.
+      objects: read-outs of the patches; None in a model without object tokens, as
+      future_features: float[B, N, G, K, W], or float[B, R, K, W] for one chunk per
+        image: final hidden states of the future tokens at each horizon.
     """
 
     logits: Float[Array, "B R L V"]
     answer_features: Float[Array, "B R W"]
     patch_features: Float[Array, "B P D"]
-    question_features: Float[Array, "B R T W"] | None = None
+    question_features: Float[Array, "B _ T W"] | None = None
+    objects: ObjectStates | None = None
+    future_features: Float[Array, "B ... K W"] | None = None
 
 
 class Context(struct.PyTreeNode):
     """Per-scene cache: keys and values of image and questions, shared by candidates.
 
     Attributes:
-      image: float[S, P, W], image tokens; only in the `full` layout, which has no
-        cache, otherwise None.
+      image: float[S, I, W], image tokens; only in the `full` layout, which has no
+        cache, and in models with object tokens, which start the future tokens;
+        otherwise None.
       questions: float[S, Q, T, W], embedded questions.
       question_mask: bool[S, Q, T].
       answer_ids: int32[S, Q, C], or int32[S, Q, C, L] (see `QuestionBatch`).
       cache: keys and values by segment, with a leading depth axis: "image" and, in
         the `branched` layout, "question".
+      objects: read-outs of the patches; None in a model without object tokens.
     """
 
-    image: Float[Array, "S P W"] | None
+    image: Float[Array, "S I W"] | None
     questions: Float[Array, "S Q T W"]
     question_mask: Bool[Array, "S Q T"]
     answer_ids: Int[Array, "S Q C *L"]
     cache: KeyValues
+    objects: ObjectStates | None = None
 
     def share(self, index: Int[Array, ""], shares: int) -> "Context":
         """Every `shares`-th scene from scene `index` on; `shares` divides S."""
@@ -104,9 +122,10 @@ class SemanticWorldModel(nn.Module):
         self.img = backbone.tower(c)
         self.llm = backbone.decoder(c)
         self.action = Params(action_weights(c))
+        self.objects = Params(object_weights(c)) if c.objects else None
 
     def init_params(self, key: PRNGKeyArray) -> dict[str, Any]:
-        """Fresh parameters: a tree with `img`, `llm` and `action`."""
+        """Fresh parameters: a tree with `img`, `llm`, `action`, `objects` if any."""
         return dict(self.init(key, method=SemanticWorldModel._touch)["params"])
 
     def param_shapes(self) -> dict[str, Any]:
@@ -119,35 +138,51 @@ class SemanticWorldModel(nn.Module):
         token = self.llm.embed(jnp.zeros((1, 1, 1), jnp.int32))
         self.llm(layouts.full_layout("brm", [(token, None)], 1))
         self.action()
+        if self.objects is not None:
+            self.objects()
 
     def __call__(self, batch: TrainBatch) -> Outputs:
         """Training forward pass: logits of all answer tokens (teacher forcing)."""
         image, features = self.embed_image(batch.image)
+        objects = self.object_states(features)
         full = self.config.layout == "full"
         asked = "answer" if full else "question"
         middle = (asked,) if batch.mentions is not None else ()
-        out = self.llm(self.training_layout(batch, image), middle=middle)
+        read = ("answer",) if objects is None else ("answer", "future")
+        layout = self.training_layout(batch, image, objects)
+        out = self.llm(layout, read=read, middle=middle)
         length = batch.answer_tokens.shape[-1]
         answers = out.hidden["answer"][..., -length:, :]
+        answers = answers.reshape(*batch.query_type.shape, *answers.shape[-2:])
         questions = None
         if middle:
             questions = out.middle[asked]
             if full:  # one sequence: [image, actions, bos, question, newline + answer]
                 end, count = -length, batch.question_tokens.shape[-1]
                 questions = questions[..., end - count : end, :]
-            elif self.config.layout == "branched":
+            elif self.config.layout == "branched" and batch.actions.ndim == 3:
                 questions = _take(questions, batch.query_question)
         logits = self.llm.unembed(answers)
-        return Outputs(logits, answers[..., 0, :], features, questions)
+        future = out.hidden.get("future")
+        return Outputs(logits, answers[..., 0, :], features, questions, objects, future)
 
     def training_layout(
-        self, batch: TrainBatch, image: Float[Array, "B P W"]
+        self,
+        batch: TrainBatch,
+        image: Float[Array, "B P W"],
+        objects: ObjectStates | None = None,
     ) -> layouts.Layout:
-        """All queries of a batch as segments; answers are read from "answer"."""
+        """All queries of a batch as segments; answers are read from "answer".
+
+        Raises:
+          ValueError: several chunks per image in another layout than `branched`.
+        """
         c, rule = self.config, self.config.positions
         self._check_actions(batch.actions)
         rule.question(batch.question_tokens.shape[-1])  # raises if it is too long
-        actions = self.embed_actions(batch.actions)
+        if batch.actions.ndim == 4:
+            return self._branches(batch, image, objects)
+        actions = self.embed_actions(batch.actions, objects and objects.state)
         questions, mask = self.llm.embed(batch.question_tokens), batch.question_mask
         newline = jnp.full_like(batch.answer_tokens[..., :1], c.newline_id)
         # Shifted right by one: position m predicts answer token m, and the newline
@@ -178,15 +213,69 @@ class SemanticWorldModel(nn.Module):
             # Each question runs once per image; queries select its keys.
             select = jax.nn.one_hot(pick, questions.shape[1])
             question = layouts.see_question(rule, "br", asked[:, :, None, :], select)
+            if objects is not None:
+                future = self._future("br", image, objects, batch.actions, horizons)
+                layout["future"] = future
         else:
             layout["question"] = layouts.block_question_segment(
                 rule, "brt", _take(questions, pick), asked, past
             )
             question = layouts.see_question(rule, "br", asked[:, :, None, :])
-        layout["answer"] = layouts.answer_segment(
-            rule, "brm", answers, horizons, question, past
-        )
+        seen = (question, past, *self._see_future("br", objects, horizons))
+        layout["answer"] = layouts.answer_segment(rule, "brm", answers, horizons, *seen)
         return layout
+
+    def _branches(self, batch, image, objects) -> layouts.Layout:
+        """Layout of several chunks per image, whose questions run once for all.
+
+        Queries are the grid [N chunks, G horizons, Q questions], as in planning.
+        """
+        c, rule = self.config, self.config.positions
+        if c.layout != "branched":
+            raise ValueError(
+                "several chunks per image need the layout branched, the model has "
+                f"{c.layout}"
+            )
+        questions, mask = self.llm.embed(batch.question_tokens), batch.question_mask
+        newline = jnp.full_like(batch.answer_tokens[..., :1], c.newline_id)
+        inputs = jnp.concatenate([newline, batch.answer_tokens[..., :-1]], -1)
+        chunks, count = batch.actions.shape[1:3]
+        horizons = batch.horizons[:, None]  # [B, 1, G]
+        grid = (len(image), chunks, horizons.shape[-1], questions.shape[1])
+        answers = self.llm.embed(inputs.reshape(*grid, -1))
+        each = horizons[..., None]  # [B, 1, G, 1]
+        actions = self.embed_actions(batch.actions, objects and objects.state)
+        layout = {
+            "image": layouts.image_segment(rule, image),
+            "action": layouts.action_segment(rule, actions),
+            "question": layouts.question_segment(rule, questions, mask),
+        }
+        question = layouts.see_question(rule, "bq", mask[:, None, None, :, None, :])
+        past = layouts.past_actions(rule, "bc", each, count)
+        if objects is not None:
+            future = self._future("bch", image, objects, batch.actions, horizons)
+            layout["future"] = future
+        seen = (question, past, *self._see_future("bch", objects, each))
+        layout["answer"] = layouts.answer_segment(rule, "bchqm", answers, each, *seen)
+        return layout
+
+    def _future(self, axes, image, objects, actions, horizons) -> layouts.Segment:
+        """Future tokens; `axes` are their leading axes, `image` the image tokens."""
+        c, rule, state = self.config, self.config.positions, objects.state
+        path = robot_path(actions, c.object_axes)
+        tokens = image[:, -c.objects :]
+        tokens = future_tokens(self.objects(), tokens, state, path, horizons)
+        lead = axes[:-1] if axes == "bch" else "b"
+        past = layouts.past_actions(rule, lead, horizons, actions.shape[-2])
+        tokens = tokens.astype(c.dtype)
+        return layouts.future_segment(rule, axes + "o", tokens, horizons, past)
+
+    def _see_future(self, axes, objects, horizons) -> tuple[layouts.Sight, ...]:
+        """Attention of answers to the future tokens, in a model that has them."""
+        if objects is None:
+            return ()
+        c = self.config
+        return (layouts.see_future(c.positions, axes, horizons, c.objects),)
 
     def encode(
         self,
@@ -198,7 +287,8 @@ class SemanticWorldModel(nn.Module):
         """Encodes images and questions once per replan, for all candidates."""
         c, rule = self.config, self.config.positions
         rule.question(question_tokens.shape[-1])  # raises if it is too long
-        tokens, _ = self.embed_image(image)
+        tokens, features = self.embed_image(image)
+        objects = self.object_states(features)
         questions = self.llm.embed(question_tokens)
         layout = {"image": layouts.image_segment(rule, tokens)}
         if c.layout == "branched":
@@ -208,7 +298,8 @@ class SemanticWorldModel(nn.Module):
         if c.layout == "full":
             return Context(tokens, questions, question_mask, answer_ids, {})
         cache = self.llm(layout, read=(), keep=tuple(layout)).cache
-        return Context(None, questions, question_mask, answer_ids, cache)
+        start = None if objects is None else tokens
+        return Context(start, questions, question_mask, answer_ids, cache, objects)
 
     def imagine(
         self,
@@ -229,12 +320,13 @@ class SemanticWorldModel(nn.Module):
         """Segments that run per candidate; "answer" ends with each query's newline."""
         c, rule = self.config, self.config.positions
         self._check_actions(actions)
-        embedded = self.embed_actions(actions)
+        objects = context.objects
+        embedded = self.embed_actions(actions, objects and objects.state)
         scenes, candidates, count = actions.shape[:3]
         queries = (scenes, candidates, len(horizons), context.questions.shape[1])
         newline = self.llm.embed(jnp.full((1,) * 5, c.newline_id))
         # Axes of a query: [S, N, K, Q]; missing ones broadcast.
-        horizons = horizons[:, None]  # [K, 1]
+        each, horizons = horizons, horizons[:, None]  # [K], [K, 1]
         questions = context.questions[:, None, None]
         mask = context.question_mask[:, None, None]
         if c.layout == "full":
@@ -251,6 +343,10 @@ class SemanticWorldModel(nn.Module):
         layout = {"action": layouts.action_segment(rule, embedded)}
         if c.layout == "branched":
             question = layouts.see_question(rule, "bq", mask[..., None, :])
+            if objects is not None:
+                layout["future"] = self._future(
+                    "bch", context.image, objects, actions, each
+                )
         else:
             shape = (*queries, *questions.shape[-2:])
             layout["question"] = layouts.block_question_segment(
@@ -258,8 +354,9 @@ class SemanticWorldModel(nn.Module):
             )
             question = layouts.see_question(rule, "bchq", mask[..., None, :])
         newline = jnp.broadcast_to(newline, (*queries, *newline.shape[-2:]))
+        seen = (question, past, *self._see_future("bch", objects, horizons))
         layout["answer"] = layouts.answer_segment(
-            rule, "bchqm", newline, horizons, question, past
+            rule, "bchqm", newline, horizons, *seen
         )
         return layout
 
@@ -279,15 +376,42 @@ class SemanticWorldModel(nn.Module):
     def embed_image(
         self, image: UInt8[Array, "B h w 3"]
     ) -> tuple[Float[Array, "B N W"], Float[Array, "B P D"]]:
-        """Image tokens (not scaled by sqrt(W), as published) and patch features."""
-        c = self.config
-        return self.img(preprocess_image(image, c.image_size, c.resize))
+        """Image tokens (not scaled by sqrt(W), as published) and patch features.
 
-    def embed_actions(self, actions: Float[Array, "... A"]) -> Float[Array, "... W"]:
-        """Projected actions, scaled like text embeddings by sqrt(W)."""
+        The tokens of objects, if the model has any, come last.
+        """
+        c = self.config
+        tokens, features = self.img(preprocess_image(image, c.image_size, c.resize))
+        objects = self.object_states(features)
+        if objects is not None:
+            more = object_tokens(self.objects(), objects.state, c.object_axes)
+            tokens = jnp.concatenate([tokens, more.astype(tokens.dtype)], 1)
+        return tokens, features
+
+    def object_states(self, features: Float[Array, "B P D"]) -> ObjectStates | None:
+        """States of the objects; None in a model without object tokens."""
+        if self.objects is None:
+            return None
+        return read_states(self.objects(), features)
+
+    def embed_actions(
+        self,
+        actions: Float[Array, "B *N H A"],
+        objects: Float[Array, "B K V"] | None = None,
+    ) -> Float[Array, "B *N H W"]:
+        """Projected actions, scaled like text embeddings by sqrt(W).
+
+        Args:
+          actions: raw action units.
+          objects: states of the objects, in a model with object tokens.
+        """
         c, params = self.config, self.action()
         x = (actions * c.action_scale) @ params["kernel"] + params["bias"]
-        return (x * c.width**0.5).astype(c.dtype)
+        x = x * c.width**0.5
+        if objects is not None:
+            path = robot_path(actions, c.object_axes)[..., 1:, :]
+            x = x + path_tokens(self.objects(), objects, path)
+        return x.astype(c.dtype)
 
     def _check_actions(self, actions):
         c = self.config

@@ -2,7 +2,8 @@
 
 Axes: S scenes, B images of a training batch, h w pixels, Q questions, T tokens
 of a padded question, C answers of the answer set, R queries per image, L tokens
-of a padded answer, H actions of a chunk, A action width, P image patches.
+of a padded answer, H actions of a chunk, A action width, P image patches, N chunks of
+an image, G of their horizons, K objects, V numbers of an object's state.
 """
 
 from typing import Any
@@ -64,16 +65,18 @@ class DenseTargets(struct.PyTreeNode):
 
 
 class MentionTargets(struct.PyTreeNode):
-    """Image positions of the objects named in each query's question (pre-training).
+    """Image positions of the objects named in questions.
+
+    Of each query's question; of each question where an image has several chunks.
 
     Attributes:
-      mask: bool[B, R, T], True on the last token of an object's name.
-      centre: float32[B, R, T, 2], image position of that object's centre in
+      mask: bool[B, R or Q, T], True on the last token of an object's name.
+      centre: float32[B, R or Q, T, 2], image position of that object's centre in
         [0, 1] (x right, y down).
     """
 
-    mask: Bool[Array, "B R T"]
-    centre: Float[Array, "B R T 2"]
+    mask: Bool[Array, "B _ T"]
+    centre: Float[Array, "B _ T 2"]
 
 
 class PlaceTargets(struct.PyTreeNode):
@@ -88,15 +91,42 @@ class PlaceTargets(struct.PyTreeNode):
     place: Float[Array, "B R 3 2"]
 
 
+class ObjectTargets(struct.PyTreeNode):
+    """States of all objects in the image, see `objects`.
+
+    Attributes:
+      state: float32[B, K, V], coordinates in its units, cosine and sine of yaw.
+      owner: int32[B, P], the object that a patch shows: 0 none, 1 + k object k; None
+        where patches are not labelled.
+    """
+
+    state: Float[Array, "B K V"]
+    owner: Int[Array, "B P"] | None = None
+
+
+class FutureTargets(struct.PyTreeNode):
+    """What N chunks do to the objects, at G horizons.
+
+    Attributes:
+      moved: float32[B, N, G, K, A], metres by which each has moved.
+      turned: float32[B, N, G, K], radians in -pi..pi by which each has turned.
+    """
+
+    moved: Float[Array, "B N G K A"]
+    turned: Float[Array, "B N G K"]
+
+
 class TrainBatch(struct.PyTreeNode):
-    """Images with one action chunk and many queries each.
+    """Images with one action chunk, or several, and many queries each.
 
     A query is (question, horizon) -> answer: "what will the answer to question
     `query_question[b, r]` be after the first `query_horizon[b, r]` actions?"
 
     Attributes:
       image: uint8[B, h, w, 3].
-      actions: float32[B, H, A], raw action units; zeros after an episode's end.
+      actions: float32[B, H, A], raw action units; zeros after an episode's end. Or
+        float32[B, N, H, A], N chunks from the state of the image; the R queries are
+        then a grid: every chunk, at every horizon of `horizons`, every question.
       question_tokens: int32[B, Q, T], padded right.
       question_mask: bool[B, Q, T].
       query_question: int32[B, R], index into Q.
@@ -106,10 +136,12 @@ class TrainBatch(struct.PyTreeNode):
       query_type: int32[B, R], question type, for per-type metrics.
       dense, mentions, places: optional targets of the auxiliary losses on patches,
         on object names in a question and on its answer.
+      objects, futures: optional targets of the objects' states, and of their changes.
+      horizons: int32[B, G], of a batch with several chunks per image.
     """
 
     image: UInt8[Array, "B h w 3"]
-    actions: Float[Array, "B H A"]
+    actions: Float[Array, "B *N H A"]
     question_tokens: Int[Array, "B Q T"]
     question_mask: Bool[Array, "B Q T"]
     query_question: Int[Array, "B R"]
@@ -120,3 +152,6 @@ class TrainBatch(struct.PyTreeNode):
     dense: DenseTargets | None = None
     mentions: MentionTargets | None = None
     places: PlaceTargets | None = None
+    objects: ObjectTargets | None = None
+    futures: FutureTargets | None = None
+    horizons: Int[Array, "B G"] | None = None

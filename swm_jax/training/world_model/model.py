@@ -18,6 +18,7 @@ from data_pipelines.batches.query_types import QUERY_TYPES
 from swm_jax.arrays import Array
 from swm_jax.checkpoints import check_tree, load_model
 from swm_jax.models import SemanticWorldModel, TrainBatch
+from swm_jax.models.objects import ObjectStates
 from swm_jax.training.experiment import Experiment
 from swm_jax.training.finetune import Finetune, model_params
 from swm_jax.training.trainable import Measures
@@ -28,6 +29,7 @@ from swm_jax.training.world_model.heads import (
     init_heads,
 )
 from swm_jax.training.world_model.losses import Scores, answer_loss
+from swm_jax.training.world_model.object_losses import object_loss, object_totals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +72,10 @@ class TrainableWorldModel:
     def totals(self, batch: TrainBatch) -> dict[str, Any]:
         """Number of queries with an answer, and denominators of the heads."""
         queries = jnp.sum(batch.answer_mask.any(-1), dtype=jnp.float32)
-        return {"queries": queries, "heads": head_totals(batch)}
+        found = {"queries": queries, "heads": head_totals(batch)}
+        if batch.objects is not None:
+            found["objects"] = object_totals(batch.objects)
+        return found
 
     def loss(
         self, params: Mapping[str, Any], batch: TrainBatch, totals: Any = None
@@ -85,6 +90,9 @@ class TrainableWorldModel:
             params.get("dense"), outputs, batch, totals["heads"], self.weights
         )
         scalars = {"loss": answers, **measured}
+        if self.model.config.objects:
+            seen, errors = objects_of(outputs.objects, batch, totals)
+            beside, scalars = beside + self.weights.objects * seen, scalars | errors
         return answers + self.dense_weight * beside, Measures(scalars, scores)
 
     def report(self, sums: Scores) -> dict[str, float]:
@@ -101,6 +109,16 @@ class TrainableWorldModel:
             "accuracy": float(correct.sum() / total),
             **rates,
         }
+
+
+def objects_of(
+    states: ObjectStates | None, batch: TrainBatch, totals: Mapping[str, Any]
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """`object_loss` of a batch, and its measures; zeros without targets."""
+    if states is None or batch.objects is None:
+        none = jnp.zeros(())
+        return none, {"object_error_mm": none, "object_far": none}
+    return object_loss(states, batch.objects, totals["objects"])
 
 
 def load_start(
