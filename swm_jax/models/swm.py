@@ -14,13 +14,10 @@ from typing import TYPE_CHECKING, Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import struct
-from jax import lax
 from jaxtyping import Bool, Float, Int, PRNGKeyArray, UInt8
 
 from swm_jax.arrays import Array
 from swm_jax.models import layout as layouts
-from swm_jax.models.backbones.attention import KeyValues
 from swm_jax.models.backbones.registry import BACKBONES
 from swm_jax.models.backbones.weights import Params, Weight
 from swm_jax.models.config import ModelConfig
@@ -34,67 +31,7 @@ from swm_jax.models.objects import (
     robot_path,
 )
 from swm_jax.models.preprocess import preprocess_image
-from swm_jax.models.types import TrainBatch
-
-
-class Outputs(struct.PyTreeNode):
-    """Outputs of a training forward pass.
-
-    Attributes:
-      logits: float32[B, R, L, V], of every answer position.
-      answer_features: float[B, R, W], final hidden states at the newline, which
-        predict the first answer token.
-      patch_features: float[B, P, D], image tower features after its last norm.
-      question_features: float[B, R or Q, T, W], hidden states of the question tokens
-        of every query (of every question if there are several chunks) before layer
-        depth // 2; None unless the batch has `mentions`.
-      objects: read-outs of the patches; None in a model without object tokens, as
-      future_features: float[B, N, G, K, W], or float[B, R, K, W] for one chunk per
-        image: final hidden states of the future tokens at each horizon.
-    """
-
-    logits: Float[Array, "B R L V"]
-    answer_features: Float[Array, "B R W"]
-    patch_features: Float[Array, "B P D"]
-    question_features: Float[Array, "B _ T W"] | None = None
-    objects: ObjectStates | None = None
-    future_features: Float[Array, "B ... K W"] | None = None
-
-
-class Context(struct.PyTreeNode):
-    """Per-scene cache: keys and values of image and questions, shared by candidates.
-
-    Attributes:
-      image: float[S, I, W], image tokens; only in the `full` layout, which has no
-        cache, and in models with object tokens, which start the future tokens;
-        otherwise None.
-      questions: float[S, Q, T, W], embedded questions.
-      question_mask: bool[S, Q, T].
-      answer_ids: int32[S, Q, C], or int32[S, Q, C, L] (see `QuestionBatch`).
-      cache: keys and values by segment, with a leading depth axis: "image" and, in
-        the `branched` layout, "question".
-      objects: read-outs of the patches; None in a model without object tokens.
-    """
-
-    image: Float[Array, "S I W"] | None
-    questions: Float[Array, "S Q T W"]
-    question_mask: Bool[Array, "S Q T"]
-    answer_ids: Int[Array, "S Q C *L"]
-    cache: KeyValues
-    objects: ObjectStates | None = None
-
-    def share(self, index: Int[Array, ""], shares: int) -> "Context":
-        """Every `shares`-th scene from scene `index` on; `shares` divides S."""
-
-        # Strided rather than contiguous: on a mesh that splits the scenes, every share
-        # then has scenes of every device.
-        def pick(x, axis):
-            x = x.reshape(*x.shape[:axis], -1, shares, *x.shape[axis + 1 :])
-            return lax.dynamic_index_in_dim(x, index, axis + 1, keepdims=False)
-
-        cache = jax.tree.map(lambda x: pick(x, 1), self.cache)  # depth comes first
-        rest = jax.tree.map(lambda x: pick(x, 0), self.replace(cache={}))
-        return rest.replace(cache=cache)
+from swm_jax.models.types import Context, Outputs, TrainBatch
 
 
 def action_weights(c: ModelConfig) -> dict[str, Weight]:

@@ -1,17 +1,22 @@
-"""Shared data structs: observation, questions, training batch and its targets.
+"""Shared data structs: observation, questions, training batch, its targets, outputs.
 
 Axes: S scenes, B images of a training batch, h w pixels, Q questions, T tokens
 of a padded question, C answers of the answer set, R queries per image, L tokens
 of a padded answer, H actions of a chunk, A action width, P image patches, N chunks of
-an image, G of their horizons, K objects, V numbers of an object's state.
+an image, G of their horizons, K objects, V numbers of an object's state, I image
+tokens, D width of the tower, W decoder width, V vocabulary in logits.
 """
 
 from typing import Any
 
+import jax
 from flax import struct
+from jax import lax
 from jaxtyping import Bool, Float, Int, UInt8
 
 from swm_jax.arrays import Array
+from swm_jax.models.backbones.attention import KeyValues
+from swm_jax.models.objects import ObjectStates
 
 PAD_TOKEN = 0  # every tokenizer of the project pads with id 0
 MAX_ARGS = 3  # columns of a question's arguments
@@ -155,3 +160,63 @@ class TrainBatch(struct.PyTreeNode):
     objects: ObjectTargets | None = None
     futures: FutureTargets | None = None
     horizons: Int[Array, "B G"] | None = None
+
+
+class Outputs(struct.PyTreeNode):
+    """Outputs of a training forward pass.
+
+    Attributes:
+      logits: float32[B, R, L, V], of every answer position.
+      answer_features: float[B, R, W], final hidden states at the newline, which
+        predict the first answer token.
+      patch_features: float[B, P, D], image tower features after its last norm.
+      question_features: float[B, R or Q, T, W], hidden states of the question tokens
+        of every query (of every question if there are several chunks) before layer
+        depth // 2; None unless the batch has `mentions`.
+      objects: read-outs of the patches; None in a model without object tokens, as
+      future_features: float[B, N, G, K, W], or float[B, R, K, W] for one chunk per
+        image: final hidden states of the future tokens at each horizon.
+    """
+
+    logits: Float[Array, "B R L V"]
+    answer_features: Float[Array, "B R W"]
+    patch_features: Float[Array, "B P D"]
+    question_features: Float[Array, "B _ T W"] | None = None
+    objects: ObjectStates | None = None
+    future_features: Float[Array, "B ... K W"] | None = None
+
+
+class Context(struct.PyTreeNode):
+    """Per-scene cache: keys and values of image and questions, shared by candidates.
+
+    Attributes:
+      image: float[S, I, W], image tokens; only in the `full` layout, which has no
+        cache, and in models with object tokens, which start the future tokens;
+        otherwise None.
+      questions: float[S, Q, T, W], embedded questions.
+      question_mask: bool[S, Q, T].
+      answer_ids: int32[S, Q, C], or int32[S, Q, C, L] (see `QuestionBatch`).
+      cache: keys and values by segment, with a leading depth axis: "image" and, in
+        the `branched` layout, "question".
+      objects: read-outs of the patches; None in a model without object tokens.
+    """
+
+    image: Float[Array, "S I W"] | None
+    questions: Float[Array, "S Q T W"]
+    question_mask: Bool[Array, "S Q T"]
+    answer_ids: Int[Array, "S Q C *L"]
+    cache: KeyValues
+    objects: ObjectStates | None = None
+
+    def share(self, index: Int[Array, ""], shares: int) -> "Context":
+        """Every `shares`-th scene from scene `index` on; `shares` divides S."""
+
+        # Strided rather than contiguous: on a mesh that splits the scenes, every share
+        # then has scenes of every device.
+        def pick(x, axis):
+            x = x.reshape(*x.shape[:axis], -1, shares, *x.shape[axis + 1 :])
+            return lax.dynamic_index_in_dim(x, index, axis + 1, keepdims=False)
+
+        cache = jax.tree.map(lambda x: pick(x, 1), self.cache)  # depth comes first
+        rest = jax.tree.map(lambda x: pick(x, 0), self.replace(cache={}))
+        return rest.replace(cache=cache)

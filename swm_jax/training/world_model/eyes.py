@@ -18,8 +18,11 @@ from swm_jax.training.experiment import Experiment
 from swm_jax.training.trainable import Measures
 from swm_jax.training.world_model.object_losses import object_loss, object_totals
 
-# Of `finetune.schedules`: the tower and the read-outs of the objects are trained.
-EYES = (("(img|objects)/.*", {}), (".*", None))
+# Regex of the parameters that the eyes stage trains, and rules for
+# `finetune.schedules`: the tower without its projection to the decoder, and the
+# read-outs of the objects.
+EYES_ALONE = "img/(embedding|pos_embedding|Transformer).*|objects/(owner|state)/.*"
+EYES = ((EYES_ALONE, {}), (".*", None))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from swm_jax.arrays import Array
 from swm_jax.models import ModelConfig, TrainBatch
 from swm_jax.models.backbones.layers import rms_norm
-from swm_jax.models.swm import Outputs
+from swm_jax.models.types import Outputs
 from swm_jax.records import NonNegative
 from swm_jax.training.world_model.losses import dense_loss, mention_loss, place_loss
 from swm_jax.training.world_model.object_losses import future_loss, future_totals

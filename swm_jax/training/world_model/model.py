@@ -126,6 +126,8 @@ def load_start(
 ) -> dict[str, Any]:
     """Replaces the model's parameters by those of a checkpoint; keeps heads, adapters.
 
+    Object tokens that the checkpoint's model does not have stay as initialised.
+
     Args:
       params: initialised parameters.
       path: a run, exported model, Hugging Face folder or .npz.
@@ -137,5 +139,8 @@ def load_start(
     flat = flatten_dict(shardings, sep="/") if shardings else None
     place = flat and (lambda key, struct: flat[key])
     loaded = load_model(path, param_dtype="float32", sharding=place)
-    check_tree(model_params(params), loaded.params, path)
+    own = model_params(params)
+    if "objects" not in loaded.params:
+        own = {name: part for name, part in own.items() if name != "objects"}
+    check_tree(own, loaded.params, path)
     return {**params, **loaded.params}
