@@ -1,6 +1,6 @@
 """The board with the `tiny` model, for laptops; it trains the shipped checkpoint.
 
-board_tiny.py:eyes       the image tower alone, on rendered scenes: where the objects are
+board_tiny.py:eyes       the image tower alone, on rendered scenes: where objects are
 board_tiny.py:pretrain   the backbone, on rendered scenes at horizon 0: detect objects,
                          describe regions, answer questions about the state shown, and
                          a dense loss on the image patches

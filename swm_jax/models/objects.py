@@ -63,8 +63,7 @@ def state_size(c: "ModelConfig") -> int:
 def object_weights(c: "ModelConfig") -> dict[str, Any]:
     """Parameter declarations of read-outs and tokens."""
     small = nn.initializers.normal
-    features = state_size(c) + c.object_axes * (1 + 4 * len(_WAVES))
-    path = (c.objects - 1) * len(_REACHES) * (1 + c.object_axes)
+    features, path = _widths(c)
     return {
         # A zero read-out changes nothing in a tower that was trained before.
         "owner": _linear(c.vision_width, 1 + c.objects),
@@ -75,6 +74,30 @@ def object_weights(c: "ModelConfig") -> dict[str, Any]:
         "way": Weight((c.object_axes, c.width), init=small(0.3)),
         "future": Weight((c.width,), init=small(1.0)),
     }
+
+
+def _widths(c: "ModelConfig") -> tuple[int, int]:
+    """Numbers that the projections to tokens of objects and of the path read."""
+    features = state_size(c) + c.object_axes * (1 + 4 * len(_WAVES))
+    return features, (c.objects - 1) * len(_REACHES) * (1 + c.object_axes)
+
+
+def image_flops(c: "ModelConfig") -> int:
+    """FLOPs of the read-outs and the tokens of one image's objects."""
+    if not c.objects:
+        return 0
+    states = state_size(c)
+    read = c.vision_width * (1 + c.objects + states) + c.objects * states
+    return 2 * c.patches * read + 2 * c.objects * _widths(c)[0] * c.width
+
+
+def path_flops(c: "ModelConfig", chunks: int, actions: int, horizons: int) -> int:
+    """FLOPs of what the tokens of actions and futures see of one image's paths."""
+    if not c.objects:
+        return 0
+    along = actions * _widths(c)[1] * c.width
+    reached = horizons * c.object_axes * (actions + 1 + c.objects * c.width)
+    return 2 * chunks * (along + reached)
 
 
 def _linear(inputs: int, outputs: int) -> dict[str, Weight]:
@@ -112,7 +135,7 @@ def object_tokens(
 
 def robot_path(
     actions: Float[Array, "B *N H _"], axes: int
-) -> Float[Array, "B *N H+1 A"]:
+) -> Float[Array, "B *N steps A"]:
     """Displacement of the robot after 0, 1, .. H actions, metres."""
     path = jnp.cumsum(actions[..., :axes].astype(jnp.float32), -2)
     return jnp.concatenate([jnp.zeros_like(path[..., :1, :]), path], -2)
@@ -141,7 +164,7 @@ def future_tokens(
     params: Any,
     tokens: Float[Array, "B K W"],
     state: Float[Array, "B K V"],
-    path: Float[Array, "B *N H+1 A"],
+    path: Float[Array, "B *N steps A"],
     horizons: Int[Array, "... G"],
 ) -> Float[Array, "B *N G K W"]:
     """Inputs of the future tokens: the object's, and the robot's way to it.
@@ -150,7 +173,7 @@ def future_tokens(
       params: of `object_weights`.
       tokens: from `object_tokens`.
       state: of the objects, the robot first.
-      path: from `robot_path`.
+      path: from `robot_path`, H + 1 steps.
       horizons: broadcastable to [B, *N, G].
     """
     # A product with one-hot rows broadcasts over chunks; a gather would not.

@@ -80,8 +80,7 @@ class SemanticWorldModel(nn.Module):
 
     def __call__(self, batch: TrainBatch) -> Outputs:
         """Training forward pass: logits of all answer tokens (teacher forcing)."""
-        image, features = self.embed_image(batch.image)
-        objects = self.object_states(features)
+        image, features, objects = self.see(batch.image)
         full = self.config.layout == "full"
         asked = "answer" if full else "question"
         middle = (asked,) if batch.mentions is not None else ()
@@ -176,21 +175,33 @@ class SemanticWorldModel(nn.Module):
         questions, mask = self.llm.embed(batch.question_tokens), batch.question_mask
         newline = jnp.full_like(batch.answer_tokens[..., :1], c.newline_id)
         inputs = jnp.concatenate([newline, batch.answer_tokens[..., :-1]], -1)
-        chunks, count = batch.actions.shape[1:3]
-        horizons = batch.horizons[:, None]  # [B, 1, G]
-        grid = (len(image), chunks, horizons.shape[-1], questions.shape[1])
+        grid = (*batch.actions.shape[:2], batch.horizons.shape[1], questions.shape[1])
         answers = self.llm.embed(inputs.reshape(*grid, -1))
-        each = horizons[..., None]  # [B, 1, G, 1]
-        actions = self.embed_actions(batch.actions, objects and objects.state)
-        layout = {
+        horizons = batch.horizons[:, None]  # [B, 1, G]
+        return {
             "image": layouts.image_segment(rule, image),
-            "action": layouts.action_segment(rule, actions),
             "question": layouts.question_segment(rule, questions, mask),
+            **self._grid(image, objects, mask, batch.actions, horizons, answers),
         }
+
+    def _grid(self, image, objects, mask, actions, horizons, answers) -> layouts.Layout:
+        """Actions, futures and answers to every question at every horizon.
+
+        Args:
+          image: tokens, of which the objects' are read.
+          objects: read-outs; None in a model without object tokens.
+          mask: bool[S, Q, T], real tokens of the questions.
+          actions: [S, N, H, A].
+          horizons: [K], or [S, 1, K].
+          answers: tokens [S, N, K, Q, M, W], the newline first.
+        """
+        rule, each = self.config.positions, horizons[..., None]
+        embedded = self.embed_actions(actions, objects and objects.state)
+        layout = {"action": layouts.action_segment(rule, embedded)}
         question = layouts.see_question(rule, "bq", mask[:, None, None, :, None, :])
-        past = layouts.past_actions(rule, "bc", each, count)
+        past = layouts.past_actions(rule, "bc", each, actions.shape[-2])
         if objects is not None:
-            future = self._future("bch", image, objects, batch.actions, horizons)
+            future = self._future("bch", image, objects, actions, horizons)
             layout["future"] = future
         seen = (question, past, *self._see_future("bch", objects, each))
         layout["answer"] = layouts.answer_segment(rule, "bchqm", answers, each, *seen)
@@ -202,8 +213,7 @@ class SemanticWorldModel(nn.Module):
         path = robot_path(actions, c.object_axes)
         tokens = image[:, -c.objects :]
         tokens = future_tokens(self.objects(), tokens, state, path, horizons)
-        lead = axes[:-1] if axes == "bch" else "b"
-        past = layouts.past_actions(rule, lead, horizons, actions.shape[-2])
+        past = layouts.past_actions(rule, axes[:-1], horizons, actions.shape[-2])
         tokens = tokens.astype(c.dtype)
         return layouts.future_segment(rule, axes + "o", tokens, horizons, past)
 
@@ -224,8 +234,7 @@ class SemanticWorldModel(nn.Module):
         """Encodes images and questions once per replan, for all candidates."""
         c, rule = self.config, self.config.positions
         rule.question(question_tokens.shape[-1])  # raises if it is too long
-        tokens, features = self.embed_image(image)
-        objects = self.object_states(features)
+        tokens, _, objects = self.see(image)
         questions = self.llm.embed(question_tokens)
         layout = {"image": layouts.image_segment(rule, tokens)}
         if c.layout == "branched":
@@ -257,13 +266,15 @@ class SemanticWorldModel(nn.Module):
         """Segments that run per candidate; "answer" ends with each query's newline."""
         c, rule = self.config, self.config.positions
         self._check_actions(actions)
-        objects = context.objects
-        embedded = self.embed_actions(actions, objects and objects.state)
         scenes, candidates, count = actions.shape[:3]
         queries = (scenes, candidates, len(horizons), context.questions.shape[1])
         newline = self.llm.embed(jnp.full((1,) * 5, c.newline_id))
+        newlines = jnp.broadcast_to(newline, (*queries, *newline.shape[-2:]))
+        if c.layout == "branched":
+            seen = context.image, context.objects, context.question_mask
+            return self._grid(*seen, actions, horizons, newlines)
         # Axes of a query: [S, N, K, Q]; missing ones broadcast.
-        each, horizons = horizons, horizons[:, None]  # [K], [K, 1]
+        horizons, embedded = horizons[:, None], self.embed_actions(actions)
         questions = context.questions[:, None, None]
         mask = context.question_mask[:, None, None]
         if c.layout == "full":
@@ -277,25 +288,18 @@ class SemanticWorldModel(nn.Module):
             ]
             return layouts.full_layout("bchqm", parts, 1, c.bidirectional_tokens)
         past = layouts.past_actions(rule, "bc", horizons, count)
-        layout = {"action": layouts.action_segment(rule, embedded)}
-        if c.layout == "branched":
-            question = layouts.see_question(rule, "bq", mask[..., None, :])
-            if objects is not None:
-                layout["future"] = self._future(
-                    "bch", context.image, objects, actions, each
-                )
-        else:
-            shape = (*queries, *questions.shape[-2:])
-            layout["question"] = layouts.block_question_segment(
-                rule, "bchqt", jnp.broadcast_to(questions, shape), mask, past
-            )
-            question = layouts.see_question(rule, "bchq", mask[..., None, :])
-        newline = jnp.broadcast_to(newline, (*queries, *newline.shape[-2:]))
-        seen = (question, past, *self._see_future("bch", objects, horizons))
-        layout["answer"] = layouts.answer_segment(
-            rule, "bchqm", newline, horizons, *seen
-        )
-        return layout
+        shape = (*queries, *questions.shape[-2:])
+        asked = jnp.broadcast_to(questions, shape)
+        question = layouts.see_question(rule, "bchq", mask[..., None, :])
+        return {
+            "action": layouts.action_segment(rule, embedded),
+            "question": layouts.block_question_segment(
+                rule, "bchqt", asked, mask, past
+            ),
+            "answer": layouts.answer_segment(
+                rule, "bchqm", newlines, horizons, question, past
+            ),
+        }
 
     def read_answers(
         self, hidden: Float[Array, "S N K Q W"], answer_ids: Int[Array, "S Q C"]
@@ -317,18 +321,26 @@ class SemanticWorldModel(nn.Module):
 
         The tokens of objects, if the model has any, come last.
         """
+        return self.see(image)[:2]
+
+    def see(self, image: UInt8[Array, "B h w 3"]):
+        """Image tokens and patch features as of `embed_image`, states of the objects.
+
+        The states are None in a model without object tokens.
+        """
         c = self.config
         tokens, features = self.img(preprocess_image(image, c.image_size, c.resize))
-        objects = self.object_states(features)
-        if objects is not None:
-            more = object_tokens(self.objects(), objects.state, c.object_axes)
-            tokens = jnp.concatenate([tokens, more.astype(tokens.dtype)], 1)
-        return tokens, features
-
-    def object_states(self, features: Float[Array, "B P D"]) -> ObjectStates | None:
-        """States of the objects; None in a model without object tokens."""
         if self.objects is None:
-            return None
+            return tokens, features, None
+        objects = read_states(self.objects(), features)
+        more = object_tokens(self.objects(), objects.state, c.object_axes)
+        tokens = jnp.concatenate([tokens, more.astype(tokens.dtype)], 1)
+        return tokens, features, objects
+
+    def look(self, image: UInt8[Array, "B h w 3"]) -> ObjectStates:
+        """States of the objects in images, without the decoder."""
+        c = self.config
+        _, features = self.img(preprocess_image(image, c.image_size, c.resize))
         return read_states(self.objects(), features)
 
     def embed_actions(
