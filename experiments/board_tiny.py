@@ -52,7 +52,7 @@ def get_config(arg: str = "swm") -> ml_collections.ConfigDict:
         data = config.data
         data.source, data.dir = "simulated", "data/board_branches.npz"
         data.simulated.generation = generate_board.get_config(size)
-        data.simulated.chunks, data.images, data.questions = 12, 16, 3
+        data.simulated.chunks, data.images, data.questions = 12, 16, 4
         data.queries = 12 * data.simulated.horizons * data.questions
         config.validation_batches = 16
     elif arg.startswith("pretrain"):

@@ -58,14 +58,14 @@ class Simulated:
         episode.
       horizons: G, of every image with several chunks; its queries are then all of
         chunks x horizons x questions.
-      planner_share: share of images whose horizons are those of planners, half of the
-        chunk and all of it; others are drawn.
+      planner_share: share of images whose horizons are those of planners: all of the
+        chunk, half of it and, with three or more, the present; others are drawn.
     """
 
     generation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     supersample: Count = 2
     chunks: Size = 0
-    horizons: Count = 2
+    horizons: Count = 3
     planner_share: Share = 0.7
 
 

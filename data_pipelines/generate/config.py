@@ -71,10 +71,11 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
     world = world_of(config)
     names, looks = world.policies.names, world.looks
-    need(config.episodes >= 2, "episodes", "at least 2")
+    need(config.branches >= 1, "branches", "at least 1")
+    least = 2 * config.branches
+    need(config.episodes >= least, "episodes", f"at least {least}")
     need(0 < config.val_share < 1, "val_share", "a share between 0 and 1")
     need(config.episodes_per_shard >= 1, "episodes_per_shard", "at least 1")
-    need(config.branches >= 1, "branches", "at least 1")
     for field in ("episodes", "episodes_per_shard"):
         whole = config[field] % config.branches == 0
         need(whole, field, f"a multiple of branches, {config.branches}")

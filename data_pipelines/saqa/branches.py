@@ -6,13 +6,12 @@ function of (seed, step), drawn, labelled and rendered on the device by one jitt
 program:
 
 1. Starts, some of their branches, and horizons: those of planners, or any.
-2. Questions, all types alike, preferably those to which chunks and horizons give
-   different answers.
-3. Every query of the grid chunks x horizons x questions is answered; of answers that
-   are common in the batch some are left out (empty answer masks), so that those of a
-   type are about equally frequent.
+2. Questions, all types alike: for each a type and a wanted answer, and of several
+   proposals preferably one to which chunks and horizons give that answer often.
+3. Every query of the grid chunks x horizons x questions is answered, with a weight:
+   types count alike in a batch, and so do the answers of a type.
 
-Axes: B images, N chunks, G horizons, Q questions, P proposed questions, K objects.
+Axes: B images, N chunks, G horizons, Q questions, P proposals for each, K objects.
 """
 
 import dataclasses
@@ -44,10 +43,8 @@ from swm_jax.models import (
 )
 from swm_jax.questions import Language, expand
 
-PROPOSED = 48  # questions per image, of which the best are asked
-# A common answer is kept 1.15 times as often as the rarest of its type, as in `saqa`;
-# answers in bins 1.5 times as often as if all were equally frequent.
-_RARE, _BINS = 1.15, 1.5
+PROPOSED = 16  # for each question that is asked
+_RARE = 0.1  # answers rarer than this share of an even one weigh no more than it
 
 
 class Tables(struct.PyTreeNode):
@@ -172,7 +169,7 @@ class BranchBatches:
         chosen = jnp.argsort(order)[:, : simulated.chunks]
         weights = jnp.asarray(self.horizons.weights, jnp.float32)
         drawn = jax.random.choice(draw_key, len(weights), shape, p=weights)
-        planner = self.horizons.planner[-simulated.horizons :]
+        planner = (0, *self.horizons.planner)[-simulated.horizons :]
         planned = jnp.resize(jnp.array(planner), shape)
         usual = jax.random.uniform(pick_key, (images, 1)) < simulated.planner_share
         horizons = jnp.where(usual, planned, drawn).astype(jnp.int32)
@@ -215,26 +212,27 @@ class BranchBatches:
         wide = lambda x: jnp.broadcast_to(x, (images, chunks, count))
         after = scene(wide(episodes[..., None]), wide(horizons[:, None]))
 
-        row = _propose(question_keys[:2], tables, images)
-        at = lambda x: x[:, None, None]  # [B, P] -> [B, 1, 1, P]
-        kind, args = tables.type_id[row], tables.args[row]
-        margin = language.margin(
-            at(kind), at(args), expand(expand(now, 2)), expand(after)
-        )
+        row, want = self._propose(question_keys[:3], tables, images)
+        at = lambda x: x[:, None, None]  # [B, Q] -> [B, 1, 1, Q]
+        # All proposals are answered, and of each question's one is kept.
+        flat = row.reshape(images, -1)
+        kind, args = tables.type_id[flat], tables.args[flat]
+        scenes = expand(now, 3), expand(after)
+        margin = language.margin(at(kind), at(args), *scenes)
         answer = language.index(at(kind), margin)
-        worth = _worth(answer, tables.answers.shape[1])
-        rank = jnp.log(worth) + jax.random.gumbel(question_keys[2], worth.shape)
-        _, chosen = jax.lax.top_k(rank, self.config.questions)
-        row = jnp.take_along_axis(row, chosen, 1)
+        answer = answer.reshape(images, chunks, count, *row.shape[1:])
+        fits = (answer == at(want)[..., None]).mean((1, 2))  # [B, Q, P]
+        best = jax.random.categorical(question_keys[3], jnp.log(fits + 1e-3))
+        row = jnp.take_along_axis(row, best[..., None], 2)[..., 0]
+        answer = jnp.take_along_axis(answer, at(best)[..., None], 4)[..., 0]
         kind = tables.type_id[row]
-        answer = jnp.take_along_axis(answer, at(chosen), 3)  # [B, N, G, Q]
-        kept = self._balanced(question_keys[3], tables, kind, answer)
+        weight = self._weights(tables, kind, answer)
 
         phrasing = _phrasing(question_keys[4], row, language, self.config)
         tokens, named = tables.tokens[row, phrasing], tables.named[row, phrasing]
         flat = lambda x: jnp.broadcast_to(x, answer.shape).reshape(images, -1)
         said = tables.answers[at(kind), answer].reshape(*flat(answer).shape, -1)
-        mask = flat(kept)[..., None] & (said != PAD_TOKEN)
+        mask = said != PAD_TOKEN
         mentions = None
         positions = worlds.load(self.world).render.positions
         if positions is not None:
@@ -252,9 +250,10 @@ class BranchBatches:
             "question_mask": tokens != PAD_TOKEN,
             "query_question": flat(jnp.arange(row.shape[1])),
             "query_horizon": flat(horizons[:, None, :, None]),
-            "answer_tokens": jnp.where(mask, said, PAD_TOKEN),
+            "answer_tokens": said,
             "answer_mask": mask,
             "query_type": flat(at(kind)),
+            "query_weight": flat(weight),
             "horizons": horizons,
             "mentions": mentions,
             "objects": object_targets(now, form, self.model)
@@ -265,22 +264,30 @@ class BranchBatches:
             ),
         }
 
-    def _balanced(self, key, tables, kind, answer):
-        """bool[B, N, G, Q], the queries to keep."""
-        rows = jnp.arange(len(tables.first))
-        index = (kind[..., None] == tables.type_id[tables.first[rows]]).argmax(-1)
+    def _propose(self, keys, tables: Tables, images: int):
+        """Rows [B, Q, P] of proposed questions, P of one type each; answers wanted."""
+        shape = images, self.config.questions
+        sizes = jnp.array([len(each.answers) for each in self.language.types])
+        kind = jax.random.randint(keys[0], shape, 0, len(sizes))
+        within = jax.random.uniform(keys[1], (*shape, PROPOSED))
+        within = (within * tables.size[kind][..., None]).astype(jnp.int32)
+        want = jax.random.uniform(keys[2], shape) * sizes[kind]
+        return tables.first[kind][..., None] + within, want.astype(jnp.int32)
+
+    def _weights(self, tables: Tables, kind, answer) -> Float[Array, "B N G Q"]:
+        """Weights of the queries: types alike, and the answers of each."""
+        types = tables.type_id[tables.first]
+        index = (kind[..., None] == types).argmax(-1)
         index = jnp.broadcast_to(index[:, None, None], answer.shape)
-        sizes = np.array([len(each.answers) for each in self.language.types])
-        widest = int(sizes.max())
-        cell = index * widest + answer
-        count = jnp.bincount(cell.reshape(-1), length=len(sizes) * widest)
-        count = count.reshape(len(sizes), widest)
-        offered = jnp.arange(widest) < sizes[:, None]
-        rarest = jnp.where(offered, count, jnp.inf).min(-1)
-        even = count.sum(-1) / sizes
-        most = jnp.where(sizes > 2, _BINS * even, _RARE * rarest)
-        keep = most[:, None] / jnp.maximum(count, 1)
-        return jax.random.uniform(key, answer.shape) < keep[index, answer]
+        sizes = jnp.array([len(each.answers) for each in self.language.types])
+        widest = max(len(each.answers) for each in self.language.types)
+        cell = (index * widest + answer).reshape(-1)
+        count = jnp.bincount(cell, length=len(sizes) * widest).reshape(-1, widest)
+        even = count.sum(-1, keepdims=True) / sizes[:, None]
+        weight = 1.0 / jnp.maximum(count, jnp.maximum(_RARE * even, 1.0))
+        # Mean of 1, so that the loss is that of a batch without weights.
+        weight = weight[index, answer]
+        return weight / weight.mean()
 
 
 def make_tables(
@@ -326,19 +333,6 @@ def _language(language: Language, types: Any) -> Language:
     """The language with the types in use alone."""
     own = tuple(name for name in types or () if name in language.by_name) or None
     return dataclasses.replace(language, types=language.select(own))
-
-
-def _propose(keys, tables: Tables, images: int) -> Int[Array, "B P"]:
-    """Rows of proposed questions, all types alike."""
-    kind = jax.random.randint(keys[0], (images, PROPOSED), 0, len(tables.first))
-    within = jax.random.uniform(keys[1], kind.shape) * tables.size[kind]
-    return tables.first[kind] + within.astype(jnp.int32)
-
-
-def _worth(answer: Int[Array, "B N G P"], answers: int) -> Float[Array, "B P"]:
-    """Weight of a question: the chance that two of its queries differ in the answer."""
-    share = jax.nn.one_hot(answer, answers).mean((1, 2))  # [B, P, C]
-    return 0.05 + 0.5 * (1 - (share**2).sum(-1))
 
 
 def _phrasing(key, row, language: Language, config: Data) -> Int[Array, "B Q"]:

@@ -139,6 +139,7 @@ class TrainBatch(struct.PyTreeNode):
       answer_tokens: int32[B, R, L], target tokens, padded right.
       answer_mask: bool[B, R, L], True on target tokens; all False on a padding query.
       query_type: int32[B, R], question type, for per-type metrics.
+      query_weight: optional float32[B, R], weights in the mean of loss and accuracy.
       dense, mentions, places: optional targets of the auxiliary losses on patches,
         on object names in a question and on its answer.
       objects, futures: optional targets of the objects' states, and of their changes.
@@ -154,6 +155,7 @@ class TrainBatch(struct.PyTreeNode):
     answer_tokens: Int[Array, "B R L"]
     answer_mask: Bool[Array, "B R L"]
     query_type: Int[Array, "B R"]
+    query_weight: Float[Array, "B R"] | None = None
     dense: DenseTargets | None = None
     mentions: MentionTargets | None = None
     places: PlaceTargets | None = None

@@ -28,7 +28,11 @@ from swm_jax.training.world_model.heads import (
     head_totals,
     init_heads,
 )
-from swm_jax.training.world_model.losses import Scores, answer_loss
+from swm_jax.training.world_model.losses import (
+    Scores,
+    answer_loss,
+    answer_total,
+)
 from swm_jax.training.world_model.object_losses import object_loss, object_totals
 
 
@@ -71,8 +75,7 @@ class TrainableWorldModel:
 
     def totals(self, batch: TrainBatch) -> dict[str, Any]:
         """Number of queries with an answer, and denominators of the heads."""
-        queries = jnp.sum(batch.answer_mask.any(-1), dtype=jnp.float32)
-        found = {"queries": queries, "heads": head_totals(batch)}
+        found = {"queries": answer_total(batch), "heads": head_totals(batch)}
         if batch.objects is not None:
             found["objects"] = object_totals(batch.objects)
         return found
