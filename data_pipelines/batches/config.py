@@ -53,10 +53,20 @@ class Simulated:
     Attributes:
       generation: config of `python -m data_pipelines.generate` that makes them.
       supersample: samples per side of a pixel.
+      chunks: N, chunks per image, of episodes that are branches of one start; image and
+        questions run once for all of them. 0: one chunk per image, from anywhere in an
+        episode.
+      horizons: G, of every image with several chunks; its queries are then all of
+        chunks x horizons x questions.
+      planner_share: share of images whose horizons are those of planners: all of the
+        chunk, half of it and, with three or more, the present; others are drawn.
     """
 
     generation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     supersample: Count = 2
+    chunks: Size = 0
+    horizons: Count = 3
+    planner_share: Share = 0.7
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +129,12 @@ class Data:
             raise ValueError(
                 "simulated.generation is empty, expected a config of "
                 "data_pipelines.generate"
+            )
+        branches = self.simulated.generation.get("branches", 1)
+        if self.simulated.chunks > branches:
+            raise ValueError(
+                f"simulated.chunks is {self.simulated.chunks}, expected at most the "
+                f"{branches} branches of its generation"
             )
         if self.source == "episodes":
             parse_sources(self.dir)

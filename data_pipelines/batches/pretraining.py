@@ -12,6 +12,7 @@ T question tokens, L = 2 answer tokens, P patches, h w pixels.
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,22 +23,23 @@ from data_pipelines.batches.config import Data
 from data_pipelines.batches.query_types import DESCRIBE, DETECT
 from swm_jax import prng
 from swm_jax.arrays import Array, Indices
-from swm_jax.envs import BLOCK_NAMES
+from swm_jax.envs import BLOCK_NAMES, SceneFormat
 from swm_jax.models import (
     DenseTargets,
     MentionTargets,
     ModelConfig,
+    ObjectTargets,
     PlaceTargets,
     Tokenizer,
     TrainBatch,
 )
 from swm_jax.models.ask import encode_answers
+from swm_jax.models.objects import UNIT
 from swm_jax.questions import YES_NO, expand
-from swm_jax.worlds.board.geometry import BLOCK_HEIGHT
 from swm_jax.worlds.board.questions import LANGUAGE
 from swm_jax.worlds.board.random_scenes import random_scenes
-from swm_jax.worlds.board.render.device import project, render, segment
-from swm_jax.worlds.board.scene import BLOCK_SETS, Scene
+from swm_jax.worlds.board.render.device import positions, render, segment
+from swm_jax.worlds.board.scene import BLOCK_SETS, FORMAT, Scene
 from swm_jax.worlds.board.words import (
     NOTHING,
     OBJECT_NAMES,
@@ -148,6 +150,10 @@ def make_sampler(
         queries = jnp.broadcast_to(jnp.arange(row.shape[1]), row.shape)
         slots = named[row]
         centre = jax.vmap(lambda places, i: places[i])(_object_places(scene), slots)
+        dense = dense_targets(scene, size, model_config.patch_size, config.covered)
+        objects = None
+        if model_config.objects:
+            objects = object_targets(scene, FORMAT, model_config, dense)
         return TrainBatch(
             image=render(scene, size, size, supersample=config.supersample),
             actions=jnp.zeros((len(row), 1, model_config.action_size)),
@@ -158,19 +164,23 @@ def make_sampler(
             answer_tokens=answer,
             answer_mask=valid,
             query_type=kind,
-            dense=dense_targets(scene, size, model_config.patch_size, config.covered),
+            dense=dense,
             mentions=MentionTargets(mask=slots >= 0, centre=centre),
             places=PlaceTargets(mask=has, place=place),
+            objects=objects,
         )
 
     return lambda seed, step: sample(prng.key(seed), jnp.asarray(step, jnp.int32))
 
 
 def named_objects(
-    texts: Sequence[str], tokenizer: Tokenizer, length: int
+    texts: Sequence[str],
+    tokenizer: Tokenizer,
+    length: int,
+    names: Sequence[str] = OBJECT_NAMES,
 ) -> Int[np.ndarray, "n length"]:
-    """Index of the object whose name ends at each token, -1 elsewhere."""
-    pattern = re.compile(rf"\b({'|'.join(OBJECT_NAMES)})\b")
+    """Index in `names` of the object whose name ends at each token, -1 elsewhere."""
+    pattern = re.compile(rf"\b({'|'.join(map(re.escape, names))})\b")
     named = np.full((len(texts), length), -1, np.int32)
     for row, text in enumerate(texts):
         ids = tokenizer.encode(text)
@@ -178,7 +188,7 @@ def named_objects(
             # Skip a name that ends inside a token, such as a plural.
             before = tokenizer.encode(text[: match.end()])
             if ids[: len(before)] == before:
-                named[row, len(before) - 1] = OBJECT_NAMES.index(match[0])
+                named[row, len(before) - 1] = names.index(match[0])
     return named
 
 
@@ -203,8 +213,7 @@ def dense_targets(scene: Scene, size: int, patch: int, covered: float) -> DenseT
     owner = share.argmax(-1)  # 0 the peg, 1 + slot a block
     owned = share.max(-1) > covered
     ids = jnp.concatenate([jnp.full_like(owner[:, :1], -1), scene.block_id], 1)
-    places = _object_places(scene)
-    places = jnp.concatenate([places[:, -1:], places[:, :-1]], 1)  # the peg first
+    places = positions(scene)
     object_id = jnp.take_along_axis(ids, owner, 1) + 2
     centre = jnp.take_along_axis(places, owner[..., None], 1)
     return DenseTargets(
@@ -213,13 +222,37 @@ def dense_targets(scene: Scene, size: int, patch: int, covered: float) -> DenseT
     )
 
 
+def object_targets(
+    scene: Any, form: SceneFormat, c: ModelConfig, dense: DenseTargets | None = None
+) -> ObjectTargets:
+    """States of robot and objects in the image, and the owners of the patches.
+
+    Args:
+      scene: leading axis B, with as many objects as the model has tokens.
+      form: format of the world's scenes.
+      c: the model's config.
+      dense: owners by block id; None leaves the patches without labels.
+    """
+    place, yaw = form.objects(scene)
+    if place.shape[-2] != c.objects:
+        raise ValueError(
+            f"the scenes have {place.shape[-2]} objects, robot included, and the model "
+            f"has tokens for {c.objects}"
+        )
+    place = (place - jnp.array(c.object_origin)) / UNIT
+    turn = jnp.stack([jnp.cos(yaw), jnp.sin(yaw)], -1)
+    owner = None
+    if dense is not None:
+        # 2 + block id -> 2 + slot; bare patches and the robot's stay.
+        slot = (dense.object_id[..., None] - 2 == scene.block_id[:, None]).argmax(-1)
+        owner = jnp.where(dense.object_id > 1, 2 + slot, dense.object_id)
+        owner = owner.astype(jnp.int32)
+    return ObjectTargets(jnp.concatenate([place, turn], -1), owner)
+
+
 def _object_places(scene: Scene) -> Float[Array, "B 9 2"]:
     """Image positions (x, y) in 0..1 of every block's centre, then the peg's foot."""
-    block = scene.block_pose[..., :2]
-    half = jnp.full((*block.shape[:-1], 1), BLOCK_HEIGHT / 2)
-    foot = jnp.zeros((*scene.peg.shape[:-1], 1))
-    peg = jnp.concatenate([scene.peg, foot], -1)[..., None, :]
-    return project(jnp.concatenate([jnp.concatenate([block, half], -1), peg], -2))
+    return jnp.roll(positions(scene), -1, -2)
 
 
 def _places(slot: Int[Array, "B n"], there: Bool[Array, "B n"], scene: Scene):

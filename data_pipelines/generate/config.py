@@ -25,6 +25,8 @@ def default_config(world: str) -> ml_collections.ConfigDict:
     config.episodes = 400
     config.val_share = 0.1  # episodes, the last ones
     config.episodes_per_shard = 20
+    config.branches = 1  # consecutive episodes that begin in the same state
+    config.lead = 0  # most steps played before that state, see `play`
     config.backend = ""  # one of the env's engines; "" picks by the accelerator
     config.look = "default"  # one of the world's looks
     config.height = 96
@@ -69,10 +71,16 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
     world = world_of(config)
     names, looks = world.policies.names, world.looks
-    need(config.episodes >= 2, "episodes", "at least 2")
+    need(config.branches >= 1, "branches", "at least 1")
+    least = 2 * config.branches
+    need(config.episodes >= least, "episodes", f"at least {least}")
     need(0 <= config.seed < 2**62, "seed", "0 to 2**62 - 1")
     need(0 < config.val_share < 1, "val_share", "a share between 0 and 1")
     need(config.episodes_per_shard >= 1, "episodes_per_shard", "at least 1")
+    for field in ("episodes", "episodes_per_shard"):
+        whole = config[field] % config.branches == 0
+        need(whole, field, f"a multiple of branches, {config.branches}")
+    need(config.lead >= 0, "lead", "at least 0")
     need(config.min_steps >= 1, "min_steps", "at least 1")
     need(config.max_steps >= config.min_steps, "max_steps", "at least min_steps")
     need(config.look in looks, "look", f"one of {', '.join(looks)}")
@@ -101,4 +109,4 @@ def upgrade(stored: Mapping[str, Any]) -> dict[str, Any]:
     stored = dict(stored)
     if "world" not in stored:  # earlier "env", and absent when the board was alone
         stored["world"] = stored.pop("env", "board")
-    return stored
+    return {"branches": 1, "lead": 0, **stored}

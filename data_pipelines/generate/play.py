@@ -3,6 +3,10 @@
 The policies are those of the world (`World.policies`). An episode is a function of
 (seed of the data set, number of the episode).
 
+With `config.branches` n, n consecutive episodes are branches: they begin in the same
+state, a start of the world after up to `config.lead` steps of a policy, and differ in
+policy and actions.
+
 Axes: B episodes, T actions, A action width.
 """
 
@@ -51,17 +55,32 @@ def play_episodes(
       policies: of the env's world.
       seed: of the data set.
       numbers: B episode numbers.
-      config: `min_steps`, `max_steps`, `mixture` (policy -> weight), and the fields
-        that the world's `starts` read.
+      config: `min_steps`, `max_steps`, `mixture` (policy -> weight), `branches`,
+        `lead`, and the fields that the world's `starts` read.
     """
     weights = np.array([config.mixture.get(name, 0.0) for name in policies.names])
-    keys = episode_keys(prng.key(seed), jnp.asarray(np.asarray(numbers)))
-    length, policy, start_keys, act_keys = _draw(
-        keys, config.min_steps, config.max_steps, tuple(weights / weights.sum())
-    )
+    drawn = config.min_steps, config.max_steps, tuple(weights / weights.sum())
+    numbers = np.asarray(numbers)
+    keys = episode_keys(prng.key(seed), jnp.asarray(numbers))
+    length, policy, _, act_keys = _draw(keys, *drawn)
     first_memory, act = _batched(policies.first_memory, policies.act)
     play = _play_jitted if env.traceable else _play_stepwise
+    # Branches share the start of the first one's number.
+    first, share = np.unique(numbers - numbers % config.branches, return_inverse=True)
+    keys = episode_keys(prng.key(seed), jnp.asarray(first))
+    _, lead_policy, start_keys, lead_keys = _draw(keys, *drawn)
     start = policies.starts(env, start_keys, config)
+    if config.lead:
+        # Another key than that of the branch with this number, which acts differently.
+        lead_keys = jax.vmap(lambda key: prng.fold_in(key, 1))(lead_keys)
+        most = config.lead
+        scenes, _ = play(env, start, lead_policy, lead_keys, most, first_memory, act)
+        steps = jax.vmap(lambda key: prng.randint(key, (), 0, most + 1))
+        steps = np.asarray(steps(lead_keys))
+        pick = lambda x: np.asarray(x)[np.arange(len(steps)), steps]
+        start = env.state_from_scene(jax.tree.map(pick, scenes))
+    if config.branches > 1:
+        start = jax.tree.map(lambda x: x[share], start)
     scenes, actions = play(
         env, start, policy, act_keys, config.max_steps, first_memory, act
     )

@@ -113,7 +113,8 @@ def schema_of(config: ml_collections.ConfigDict) -> Schema:
 
 def splits_of(config: ml_collections.ConfigDict) -> dict[str, range]:
     """Episodes of each split by number; the last `val_share`, at least one, are val."""
-    val = min(max(round(config.episodes * config.val_share), 1), config.episodes - 1)
+    starts = config.episodes // config.branches  # branches of one start stay together
+    val = min(max(round(starts * config.val_share), 1), starts - 1) * config.branches
     train = config.episodes - val
     return {"train": range(train), "val": range(train, config.episodes)}
 

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from swm_jax.arrays import Array
+
 SHAPES = ("moon", "pentagon", "cube", "star")
 COLOURS = ("red", "blue", "green", "yellow", "purple")
 BLOCK_NAMES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
@@ -76,6 +78,8 @@ class SceneFormat:
       bounds: name -> lowest and highest values of each number of the last axis; arrays
         without an entry are unbounded.
       check: validates the values of [T + 1, ...] arrays, raising through a `Need`.
+      objects: scene -> coordinates [..., K, A] (metres) and yaw [..., K] (radians) of
+        the robot and then the objects by slot.
     """
 
     kind: type[Any]
@@ -84,6 +88,15 @@ class SceneFormat:
     angles: Mapping[str, tuple[int, ...]]
     bounds: Mapping[str, tuple[Any, Any]]
     check: Callable[[Mapping[str, np.ndarray], Need], None]
+    objects: Callable[[Any], tuple[Array, Array]]
+
+
+def planar_objects(scene: Any) -> tuple[Array, Array]:
+    """`SceneFormat.objects` of a round peg and blocks with poses x, y, yaw."""
+    xp = array_namespace(scene.block_pose, scene.peg)
+    pose, peg = scene.block_pose, scene.peg[..., None, :]
+    yaw = xp.concatenate([xp.zeros_like(peg[..., 0]), pose[..., 2]], -1)
+    return xp.concatenate([peg, pose[..., :2]], -2), yaw
 
 
 def check_block_ids(ids: np.ndarray, need: Need) -> None:

@@ -6,14 +6,18 @@ from swm_jax.models.ask import Answer, Answers, answer_batch
 from swm_jax.models.config import VARIANTS, ModelConfig, get_config
 from swm_jax.models.layout import PositionRule
 from swm_jax.models.preprocess import preprocess_image
-from swm_jax.models.swm import Context, Outputs, SemanticWorldModel
+from swm_jax.models.swm import SemanticWorldModel
 from swm_jax.models.tokenizer import Tokenizer
 from swm_jax.models.types import (
     MAX_ARGS,
     PAD_TOKEN,
+    Context,
     DenseTargets,
+    FutureTargets,
     MentionTargets,
+    ObjectTargets,
     Observation,
+    Outputs,
     PlaceTargets,
     QuestionBatch,
     TrainBatch,
@@ -29,8 +33,10 @@ __all__ = [
     "Answers",
     "Context",
     "DenseTargets",
+    "FutureTargets",
     "MentionTargets",
     "ModelConfig",
+    "ObjectTargets",
     "Observation",
     "Outputs",
     "PlaceTargets",

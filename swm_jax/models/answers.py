@@ -28,8 +28,8 @@ from swm_jax.models import layout as layouts
 from swm_jax.models.backbones.attention import KeyValues
 from swm_jax.models.config import ModelConfig
 from swm_jax.models.layout import Segment
-from swm_jax.models.swm import Context, SemanticWorldModel
-from swm_jax.models.types import PAD_TOKEN
+from swm_jax.models.swm import SemanticWorldModel
+from swm_jax.models.types import PAD_TOKEN, Context
 
 _ROWS = 1024  # tokens whose logits over the whole vocabulary are in memory at once
 

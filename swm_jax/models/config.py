@@ -52,6 +52,10 @@ class ModelConfig:
         model. The decoder's first RMSNorm discards magnitudes, so a small model learns
         sooner when a typical action has a norm near 1.
       action_init_std, action_bias_std: initial projector kernel and bias.
+      objects: K, objects with tokens of their own, the robot first, see `objects`; 0
+        for none.
+      object_axes: coordinates of an object's position, 2 on a plane.
+      object_origin: metres, where those coordinates are 0.
       dtype: of activations and matrix products; parameters, norms, RoPE and
         softmax stay float32.
       scan: `lax.scan` over layers (compiles one layer; for deep models), or unrolled
@@ -97,6 +101,9 @@ class ModelConfig:
     action_scale: float = 1.0
     action_init_std: float = 0.02
     action_bias_std: float = 0.0
+    objects: int = 0
+    object_axes: int = 2
+    object_origin: tuple[float, ...] = (0.0, 0.0)
     dtype: str = "float32"
     scan: bool = True
     remat: str = "none"
@@ -120,10 +127,30 @@ class ModelConfig:
                     f"{whole}={getattr(self, whole)} is not a multiple of "
                     f"{part}={getattr(self, part)}"
                 )
+        if self.objects:
+            self._check_objects()
         if self.image_size // self.patch_size % self.pool:
             raise ValueError(
                 f"{self.image_size // self.patch_size} patches per side are not a "
                 f"multiple of pool={self.pool}"
+            )
+
+    def _check_objects(self):
+        if self.layout != "branched":
+            raise ValueError(
+                f"object tokens need layout='branched', got '{self.layout}'"
+            )
+        axes = self.object_axes
+        if self.objects < 2 or self.action_size < axes:
+            raise ValueError(
+                "object tokens need objects beside the robot and actions that move it "
+                f"along all coordinates, got objects={self.objects}, action_size="
+                f"{self.action_size}, object_axes={axes}"
+            )
+        if len(self.object_origin) != axes:
+            raise ValueError(
+                f"object_origin={self.object_origin} has not object_axes={axes} "
+                "coordinates"
             )
 
     @property
@@ -133,8 +160,8 @@ class ModelConfig:
 
     @property
     def image_tokens(self) -> int:
-        """I, image tokens per image: one per patch, or per square of them."""
-        return self.patches // self.pool**2
+        """I, image tokens: one per patch or square of patches, then the objects'."""
+        return self.patches // self.pool**2 + self.objects
 
     @property
     def bidirectional_tokens(self) -> int | None:

@@ -11,6 +11,7 @@ Source: one term per einsum of `backbones` and `swm`.
 
 from typing import NamedTuple
 
+from swm_jax.models import objects
 from swm_jax.models.config import ModelConfig
 
 
@@ -43,8 +44,9 @@ def image_tower_flops(config: ModelConfig, images: int = 1) -> int:
     embed = 2 * 3 * c.patch_size**2 * width
     # Per patch: q, k, v, out (2 D^2 each); logits and values (2 P D each); MLP.
     block = 8 * width**2 + 4 * patches * width + 4 * width * c.vision_mlp
-    head = 2 * width * c.width * c.image_tokens
-    return images * (patches * (embed + c.vision_depth * block) + head)
+    head = 2 * width * c.width * (c.image_tokens - c.objects)
+    seen = patches * (embed + c.vision_depth * block) + head
+    return images * (seen + objects.image_flops(c))
 
 
 def unembed_flops(config: ModelConfig, tokens: int = 1, rows: int | None = None) -> int:
@@ -91,6 +93,9 @@ def scoring_flops(config: ModelConfig, asked: Scoring, answers: int = 2) -> int:
     """
     queries = asked.candidates * asked.horizons * asked.questions
     projected = 2 * config.action_size * config.width * asked.candidates * asked.actions
+    projected += objects.path_flops(
+        config, asked.candidates, asked.actions, asked.horizons
+    )
     layers = _decoder_flops(config, scoring_runs(config, asked))
     return projected + layers + unembed_flops(config, queries, answers)
 
@@ -137,6 +142,8 @@ def train_step_flops(
     queries: int,
     answer_tokens: int,
     recompute: bool = False,
+    chunks: int = 0,
+    horizons: int = 0,
 ) -> int:
     """FLOPs of one training step with all weights trained: three forward passes.
 
@@ -144,6 +151,7 @@ def train_step_flops(
       images: B.
       actions, questions, queries: H, Q, R per image.
       question_tokens, answer_tokens: T, L, padding included.
+      chunks, horizons: N and G of a batch with several chunks per image, else 0.
       recompute: also count the second forward of layers under remat "full": included
         in hardware FLOPs utilisation (HFU), excluded from MFU.
     """
@@ -157,19 +165,25 @@ def train_step_flops(
     else:
         runs = [
             _Run(images * image, image),
-            _Run(images * actions, image + actions),
+            _Run(images * max(chunks, 1) * actions, image + actions),
         ]
         sees = image + question_tokens
         if c.layout == "branched":
             runs += [_Run(images * questions * question_tokens, sees)]
-            # One-hot products that give every query the keys of its question.
-            select = 4 * asked * questions * c.kv_heads * c.head_dim * c.depth
+            if not chunks:
+                # One-hot products that give every query the keys of its question.
+                select = 4 * asked * questions * c.kv_heads * c.head_dim * c.depth
         else:
             runs += [_Run(asked, sees + actions)]
-        sees += actions + answer_tokens
+        futures = images * (chunks * horizons if chunks else queries) * c.objects
+        runs += [_Run(futures, image + actions + c.objects, True)]
+        sees += actions + answer_tokens + c.objects
         runs += [_Run(answered, sees, True)]
     layers = image_tower_flops(c, images) + _decoder_flops(c, runs) + select
-    ends = 2 * c.action_size * c.width * images * actions + unembed_flops(c, answered)
+    projected = 2 * c.action_size * c.width * images * max(chunks, 1) * actions
+    ends = projected + unembed_flops(c, answered)
+    steps = horizons if chunks else queries
+    ends += images * objects.path_flops(c, max(chunks, 1), actions, steps)
     again = layers if recompute and c.remat == "full" else 0
     # Backward: gradients of activations and of weights, a forward's cost each.
     return 3 * (layers + ends) + again
@@ -184,7 +198,8 @@ def scoring_runs(c: ModelConfig, asked: Scoring) -> list[_Run]:
         return [_Run(queries * length, length, True)]
     sees = image + actions
     runs = [_Run(candidates * actions, sees)]
-    sees += question_tokens
+    runs += [_Run(candidates * horizons * c.objects, sees + c.objects)]
+    sees += question_tokens + c.objects
     if c.layout == "block":
         runs += [_Run(queries * question_tokens, sees)]
     return [*runs, _Run(queries, sees + 1, True)]

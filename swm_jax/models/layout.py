@@ -27,9 +27,14 @@ I is the number of image tokens, T_max the padded question length; both are cons
 the model. Horizon h is the state after actions 0 .. h - 1, so its newline has the
 position after action h - 1.
 
+In a model with object tokens (`objects`) those of the image are its last image tokens;
+future tokens, one per object, chunk and horizon, attend to image, past actions and one
+another and have the position of the newline; answers attend to them.
+
 Axis letters: b images or scenes, i image tokens, q questions, t question tokens,
-a actions, r training queries, c candidates, h horizons, m answer tokens (newline
-first), j alternative answers to one query, s key tokens.
+a actions, r training queries, c candidates or chunks of an image, h horizons,
+o objects, m answer tokens (newline first), j alternative answers to one query, s key
+tokens.
 """
 
 import dataclasses
@@ -164,7 +169,7 @@ def question_segment(
 
 
 def action_segment(rule: PositionRule, tokens: Float[Array, "b *c a W"]) -> Segment:
-    """Action tokens, causal, one chunk per image or per candidate."""
+    """Action tokens, causal, one chunk per image, or several."""
     lead, count = "bc"[: tokens.ndim - 2], tokens.shape[-2]
     positions = rule.actions(count)
     own = Sight("action", lead, positions[None], jnp.tri(count, dtype=bool))
@@ -189,15 +194,49 @@ def answer_segment(
     axes: str,
     tokens: Float[Array, "... m W"],
     horizons: Int[Array, "..."],
-    question: Sight,
-    actions: Sight,
+    *seen: Sight,
 ) -> Segment:
-    """Newline and answer tokens, causal, after image, question and past actions."""
+    """Newline and answer tokens, causal, after the image and what else they see.
+
+    Args:
+      seen: of the question, the past actions and, with object tokens, their futures.
+    """
     count = tokens.shape[-2]
     positions = rule.answers(horizons, count)
     own = _see_earlier("answer", axes[:-1], positions)
-    sight = (see_image(rule), question, actions, own)
-    return Segment(axes, tokens, positions, sight)
+    return Segment(axes, tokens, positions, (see_image(rule), *seen, own))
+
+
+def future_segment(
+    rule: PositionRule,
+    axes: str,
+    tokens: Float[Array, "... o W"],
+    horizons: Int[Array, "..."],
+    actions: Sight,
+) -> Segment:
+    """Future tokens of all objects at each horizon, bidirectional."""
+    count = tokens.shape[-2]
+    own = see_future(rule, axes[:-1], horizons, count)
+    positions = jnp.broadcast_to(
+        rule.answers(horizons, 1), (*jnp.shape(horizons), count)
+    )
+    return Segment(axes, tokens, positions, (see_image(rule), actions, own))
+
+
+def see_future(
+    rule: PositionRule, axes: str, horizons: Int[Array, "..."], count: int
+) -> Sight:
+    """Attention to the future tokens of a query's horizon.
+
+    Args:
+      rule: positions.
+      axes: leading axes of their keys.
+      horizons: int32, broadcastable to the leading axes of the attending segment.
+      count: number of objects.
+    """
+    positions = rule.answers(horizons, 1)[..., None, :]
+    positions = jnp.broadcast_to(positions, (*positions.shape[:-1], count))
+    return Sight("future", axes, positions)
 
 
 def reply_segment(

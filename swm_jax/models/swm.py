@@ -5,8 +5,8 @@ pass in training, with many queries per image; for planning `encode`, once per s
 and `imagine`, which runs the candidates on the cached keys and values.
 
 Axes: B images or S scenes, Q questions, T question tokens, R queries, L answer
-tokens, H actions, A action width, N candidates, K horizons, P patches, W decoder
-width, V vocabulary, C answers of the answer set.
+tokens, H actions, A action width, N candidates or chunks of an image, K horizons,
+P patches, W decoder width, V vocabulary, C answers of the answer set.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -14,70 +14,25 @@ from typing import TYPE_CHECKING, Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import struct
-from jax import lax
 from jaxtyping import Bool, Float, Int, PRNGKeyArray, UInt8
 
 from swm_jax import prng
 from swm_jax.arrays import Array
 from swm_jax.models import layout as layouts
-from swm_jax.models.backbones.attention import KeyValues
 from swm_jax.models.backbones.registry import BACKBONES
 from swm_jax.models.backbones.weights import Params, Weight
 from swm_jax.models.config import ModelConfig
+from swm_jax.models.objects import (
+    ObjectStates,
+    future_tokens,
+    object_tokens,
+    object_weights,
+    path_tokens,
+    read_states,
+    robot_path,
+)
 from swm_jax.models.preprocess import preprocess_image
-from swm_jax.models.types import TrainBatch
-
-
-class Outputs(struct.PyTreeNode):
-    """Outputs of a training forward pass.
-
-    Attributes:
-      logits: float32[B, R, L, V], of every answer position.
-      answer_features: float[B, R, W], final hidden states at the newline, which
-        predict the first answer token.
-      patch_features: float[B, P, D], image tower features after its last norm.
-      question_features: float[B, R, T, W], hidden states of every query's question
-        tokens before layer depth // 2; None unless the batch has `mentions`.
-    """
-
-    logits: Float[Array, "B R L V"]
-    answer_features: Float[Array, "B R W"]
-    patch_features: Float[Array, "B P D"]
-    question_features: Float[Array, "B R T W"] | None = None
-
-
-class Context(struct.PyTreeNode):
-    """Per-scene cache: keys and values of image and questions, shared by candidates.
-
-    Attributes:
-      image: float[S, P, W], image tokens; only in the `full` layout, which has no
-        cache, otherwise None.
-      questions: float[S, Q, T, W], embedded questions.
-      question_mask: bool[S, Q, T].
-      answer_ids: int32[S, Q, C], or int32[S, Q, C, L] (see `QuestionBatch`).
-      cache: keys and values by segment, with a leading depth axis: "image" and, in
-        the `branched` layout, "question".
-    """
-
-    image: Float[Array, "S P W"] | None
-    questions: Float[Array, "S Q T W"]
-    question_mask: Bool[Array, "S Q T"]
-    answer_ids: Int[Array, "S Q C *L"]
-    cache: KeyValues
-
-    def share(self, index: Int[Array, ""], shares: int) -> "Context":
-        """Every `shares`-th scene from scene `index` on; `shares` divides S."""
-
-        # Strided rather than contiguous: on a mesh that splits the scenes, every share
-        # then has scenes of every device.
-        def pick(x, axis):
-            x = x.reshape(*x.shape[:axis], -1, shares, *x.shape[axis + 1 :])
-            return lax.dynamic_index_in_dim(x, index, axis + 1, keepdims=False)
-
-        cache = jax.tree.map(lambda x: pick(x, 1), self.cache)  # depth comes first
-        rest = jax.tree.map(lambda x: pick(x, 0), self.replace(cache={}))
-        return rest.replace(cache=cache)
+from swm_jax.models.types import Context, Outputs, TrainBatch
 
 
 def action_weights(c: ModelConfig) -> dict[str, Weight]:
@@ -105,9 +60,10 @@ class SemanticWorldModel(nn.Module):
         self.img = backbone.tower(c)
         self.llm = backbone.decoder(c)
         self.action = Params(action_weights(c))
+        self.objects = Params(object_weights(c)) if c.objects else None
 
     def init_params(self, key: PRNGKeyArray) -> dict[str, Any]:
-        """Fresh parameters: a tree with `img`, `llm` and `action`."""
+        """Fresh parameters: a tree with `img`, `llm`, `action`, `objects` if any."""
         with prng.fixed():
             return dict(self.init(key, method=SemanticWorldModel._touch)["params"])
 
@@ -121,35 +77,50 @@ class SemanticWorldModel(nn.Module):
         token = self.llm.embed(jnp.zeros((1, 1, 1), jnp.int32))
         self.llm(layouts.full_layout("brm", [(token, None)], 1))
         self.action()
+        if self.objects is not None:
+            self.objects()
 
     def __call__(self, batch: TrainBatch) -> Outputs:
         """Training forward pass: logits of all answer tokens (teacher forcing)."""
-        image, features = self.embed_image(batch.image)
+        image, features, objects = self.see(batch.image)
         full = self.config.layout == "full"
         asked = "answer" if full else "question"
         middle = (asked,) if batch.mentions is not None else ()
-        out = self.llm(self.training_layout(batch, image), middle=middle)
+        read = ("answer",) if objects is None else ("answer", "future")
+        layout = self.training_layout(batch, image, objects)
+        out = self.llm(layout, read=read, middle=middle)
         length = batch.answer_tokens.shape[-1]
         answers = out.hidden["answer"][..., -length:, :]
+        answers = answers.reshape(*batch.query_type.shape, *answers.shape[-2:])
         questions = None
         if middle:
             questions = out.middle[asked]
             if full:  # one sequence: [image, actions, bos, question, newline + answer]
                 end, count = -length, batch.question_tokens.shape[-1]
                 questions = questions[..., end - count : end, :]
-            elif self.config.layout == "branched":
+            elif self.config.layout == "branched" and batch.actions.ndim == 3:
                 questions = _take(questions, batch.query_question)
         logits = self.llm.unembed(answers)
-        return Outputs(logits, answers[..., 0, :], features, questions)
+        future = out.hidden.get("future")
+        return Outputs(logits, answers[..., 0, :], features, questions, objects, future)
 
     def training_layout(
-        self, batch: TrainBatch, image: Float[Array, "B P W"]
+        self,
+        batch: TrainBatch,
+        image: Float[Array, "B P W"],
+        objects: ObjectStates | None = None,
     ) -> layouts.Layout:
-        """All queries of a batch as segments; answers are read from "answer"."""
+        """All queries of a batch as segments; answers are read from "answer".
+
+        Raises:
+          ValueError: several chunks per image in another layout than `branched`.
+        """
         c, rule = self.config, self.config.positions
         self._check_actions(batch.actions)
         rule.question(batch.question_tokens.shape[-1])  # raises if it is too long
-        actions = self.embed_actions(batch.actions)
+        if batch.actions.ndim == 4:
+            return self._branches(batch, image, objects)
+        actions = self.embed_actions(batch.actions, objects and objects.state)
         questions, mask = self.llm.embed(batch.question_tokens), batch.question_mask
         newline = jnp.full_like(batch.answer_tokens[..., :1], c.newline_id)
         # Shifted right by one: position m predicts answer token m, and the newline
@@ -180,15 +151,80 @@ class SemanticWorldModel(nn.Module):
             # Each question runs once per image; queries select its keys.
             select = jax.nn.one_hot(pick, questions.shape[1])
             question = layouts.see_question(rule, "br", asked[:, :, None, :], select)
+            if objects is not None:
+                future = self._future("br", image, objects, batch.actions, horizons)
+                layout["future"] = future
         else:
             layout["question"] = layouts.block_question_segment(
                 rule, "brt", _take(questions, pick), asked, past
             )
             question = layouts.see_question(rule, "br", asked[:, :, None, :])
-        layout["answer"] = layouts.answer_segment(
-            rule, "brm", answers, horizons, question, past
-        )
+        seen = (question, past, *self._see_future("br", objects, horizons))
+        layout["answer"] = layouts.answer_segment(rule, "brm", answers, horizons, *seen)
         return layout
+
+    def _branches(self, batch, image, objects) -> layouts.Layout:
+        """Layout of several chunks per image, whose questions run once for all.
+
+        Queries are the grid [N chunks, G horizons, Q questions], as in planning.
+        """
+        c, rule = self.config, self.config.positions
+        if c.layout != "branched":
+            raise ValueError(
+                "several chunks per image need the layout branched, the model has "
+                f"{c.layout}"
+            )
+        questions, mask = self.llm.embed(batch.question_tokens), batch.question_mask
+        newline = jnp.full_like(batch.answer_tokens[..., :1], c.newline_id)
+        inputs = jnp.concatenate([newline, batch.answer_tokens[..., :-1]], -1)
+        grid = (*batch.actions.shape[:2], batch.horizons.shape[1], questions.shape[1])
+        answers = self.llm.embed(inputs.reshape(*grid, -1))
+        horizons = batch.horizons[:, None]  # [B, 1, G]
+        return {
+            "image": layouts.image_segment(rule, image),
+            "question": layouts.question_segment(rule, questions, mask),
+            **self._grid(image, objects, mask, batch.actions, horizons, answers),
+        }
+
+    def _grid(self, image, objects, mask, actions, horizons, answers) -> layouts.Layout:
+        """Actions, futures and answers to every question at every horizon.
+
+        Args:
+          image: tokens, of which the objects' are read.
+          objects: read-outs; None in a model without object tokens.
+          mask: bool[S, Q, T], real tokens of the questions.
+          actions: [S, N, H, A].
+          horizons: [K], or [S, 1, K].
+          answers: tokens [S, N, K, Q, M, W], the newline first.
+        """
+        rule, each = self.config.positions, horizons[..., None]
+        embedded = self.embed_actions(actions, objects and objects.state)
+        layout = {"action": layouts.action_segment(rule, embedded)}
+        question = layouts.see_question(rule, "bq", mask[:, None, None, :, None, :])
+        past = layouts.past_actions(rule, "bc", each, actions.shape[-2])
+        if objects is not None:
+            future = self._future("bch", image, objects, actions, horizons)
+            layout["future"] = future
+        seen = (question, past, *self._see_future("bch", objects, each))
+        layout["answer"] = layouts.answer_segment(rule, "bchqm", answers, each, *seen)
+        return layout
+
+    def _future(self, axes, image, objects, actions, horizons) -> layouts.Segment:
+        """Future tokens; `axes` are their leading axes, `image` the image tokens."""
+        c, rule, state = self.config, self.config.positions, objects.state
+        path = robot_path(actions, c.object_axes)
+        tokens = image[:, -c.objects :]
+        tokens = future_tokens(self.objects(), tokens, state, path, horizons)
+        past = layouts.past_actions(rule, axes[:-1], horizons, actions.shape[-2])
+        tokens = tokens.astype(c.dtype)
+        return layouts.future_segment(rule, axes + "o", tokens, horizons, past)
+
+    def _see_future(self, axes, objects, horizons) -> tuple[layouts.Sight, ...]:
+        """Attention of answers to the future tokens, in a model that has them."""
+        if objects is None:
+            return ()
+        c = self.config
+        return (layouts.see_future(c.positions, axes, horizons, c.objects),)
 
     def encode(
         self,
@@ -200,7 +236,7 @@ class SemanticWorldModel(nn.Module):
         """Encodes images and questions once per replan, for all candidates."""
         c, rule = self.config, self.config.positions
         rule.question(question_tokens.shape[-1])  # raises if it is too long
-        tokens, _ = self.embed_image(image)
+        tokens, _, objects = self.see(image)
         questions = self.llm.embed(question_tokens)
         layout = {"image": layouts.image_segment(rule, tokens)}
         if c.layout == "branched":
@@ -210,7 +246,8 @@ class SemanticWorldModel(nn.Module):
         if c.layout == "full":
             return Context(tokens, questions, question_mask, answer_ids, {})
         cache = self.llm(layout, read=(), keep=tuple(layout)).cache
-        return Context(None, questions, question_mask, answer_ids, cache)
+        start = None if objects is None else tokens
+        return Context(start, questions, question_mask, answer_ids, cache, objects)
 
     def imagine(
         self,
@@ -231,12 +268,15 @@ class SemanticWorldModel(nn.Module):
         """Segments that run per candidate; "answer" ends with each query's newline."""
         c, rule = self.config, self.config.positions
         self._check_actions(actions)
-        embedded = self.embed_actions(actions)
         scenes, candidates, count = actions.shape[:3]
         queries = (scenes, candidates, len(horizons), context.questions.shape[1])
         newline = self.llm.embed(jnp.full((1,) * 5, c.newline_id))
+        newlines = jnp.broadcast_to(newline, (*queries, *newline.shape[-2:]))
+        if c.layout == "branched":
+            seen = context.image, context.objects, context.question_mask
+            return self._grid(*seen, actions, horizons, newlines)
         # Axes of a query: [S, N, K, Q]; missing ones broadcast.
-        horizons = horizons[:, None]  # [K, 1]
+        horizons, embedded = horizons[:, None], self.embed_actions(actions)
         questions = context.questions[:, None, None]
         mask = context.question_mask[:, None, None]
         if c.layout == "full":
@@ -250,20 +290,18 @@ class SemanticWorldModel(nn.Module):
             ]
             return layouts.full_layout("bchqm", parts, 1, c.bidirectional_tokens)
         past = layouts.past_actions(rule, "bc", horizons, count)
-        layout = {"action": layouts.action_segment(rule, embedded)}
-        if c.layout == "branched":
-            question = layouts.see_question(rule, "bq", mask[..., None, :])
-        else:
-            shape = (*queries, *questions.shape[-2:])
-            layout["question"] = layouts.block_question_segment(
-                rule, "bchqt", jnp.broadcast_to(questions, shape), mask, past
-            )
-            question = layouts.see_question(rule, "bchq", mask[..., None, :])
-        newline = jnp.broadcast_to(newline, (*queries, *newline.shape[-2:]))
-        layout["answer"] = layouts.answer_segment(
-            rule, "bchqm", newline, horizons, question, past
-        )
-        return layout
+        shape = (*queries, *questions.shape[-2:])
+        asked = jnp.broadcast_to(questions, shape)
+        question = layouts.see_question(rule, "bchq", mask[..., None, :])
+        return {
+            "action": layouts.action_segment(rule, embedded),
+            "question": layouts.block_question_segment(
+                rule, "bchqt", asked, mask, past
+            ),
+            "answer": layouts.answer_segment(
+                rule, "bchqm", newlines, horizons, question, past
+            ),
+        }
 
     def read_answers(
         self, hidden: Float[Array, "S N K Q W"], answer_ids: Int[Array, "S Q C"]
@@ -281,15 +319,50 @@ class SemanticWorldModel(nn.Module):
     def embed_image(
         self, image: UInt8[Array, "B h w 3"]
     ) -> tuple[Float[Array, "B N W"], Float[Array, "B P D"]]:
-        """Image tokens (not scaled by sqrt(W), as published) and patch features."""
-        c = self.config
-        return self.img(preprocess_image(image, c.image_size, c.resize))
+        """Image tokens (not scaled by sqrt(W), as published) and patch features.
 
-    def embed_actions(self, actions: Float[Array, "... A"]) -> Float[Array, "... W"]:
-        """Projected actions, scaled like text embeddings by sqrt(W)."""
+        The tokens of objects, if the model has any, come last.
+        """
+        return self.see(image)[:2]
+
+    def see(self, image: UInt8[Array, "B h w 3"]):
+        """Image tokens and patch features as of `embed_image`, states of the objects.
+
+        The states are None in a model without object tokens.
+        """
+        c = self.config
+        tokens, features = self.img(preprocess_image(image, c.image_size, c.resize))
+        if self.objects is None:
+            return tokens, features, None
+        objects = read_states(self.objects(), features)
+        more = object_tokens(self.objects(), objects.state, c.object_axes)
+        tokens = jnp.concatenate([tokens, more.astype(tokens.dtype)], 1)
+        return tokens, features, objects
+
+    def look(self, image: UInt8[Array, "B h w 3"]) -> ObjectStates:
+        """States of the objects in images, without the decoder."""
+        c = self.config
+        _, features = self.img(preprocess_image(image, c.image_size, c.resize))
+        return read_states(self.objects(), features)
+
+    def embed_actions(
+        self,
+        actions: Float[Array, "B *N H A"],
+        objects: Float[Array, "B K V"] | None = None,
+    ) -> Float[Array, "B *N H W"]:
+        """Projected actions, scaled like text embeddings by sqrt(W).
+
+        Args:
+          actions: raw action units.
+          objects: states of the objects, in a model with object tokens.
+        """
         c, params = self.config, self.action()
         x = (actions * c.action_scale) @ params["kernel"] + params["bias"]
-        return (x * c.width**0.5).astype(c.dtype)
+        x = x * c.width**0.5
+        if objects is not None:
+            path = robot_path(actions, c.object_axes)[..., 1:, :]
+            x = x + path_tokens(self.objects(), objects, path)
+        return x.astype(c.dtype)
 
     def _check_actions(self, actions):
         c = self.config

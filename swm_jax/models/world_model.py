@@ -22,8 +22,8 @@ from swm_jax.models.answers import Written, answer_set_log_probs, write
 from swm_jax.models.backbones.logical_axes import constrain
 from swm_jax.models.chunked_scoring import Query, in_passes, pass_of, pass_that_fits
 from swm_jax.models.config import ModelConfig
-from swm_jax.models.swm import Context, SemanticWorldModel
-from swm_jax.models.types import Observation, QuestionBatch
+from swm_jax.models.swm import SemanticWorldModel
+from swm_jax.models.types import Context, Observation, QuestionBatch
 
 Horizons = tuple[int, ...] | Int[Array, " K"]
 

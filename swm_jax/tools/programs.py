@@ -235,23 +235,33 @@ def frame_size(experiment: Experiment) -> tuple[int, int]:
 
 def step_flops(model: ModelConfig, batch: TrainBatch, recompute: bool = False) -> int:
     """Operations of a train step on a batch; see `flops.train_step_flops`."""
-    images, actions = batch.actions.shape[:2]
+    images, actions = batch.actions.shape[0], batch.actions.shape[-2]
     shape = images, actions, *batch.question_tokens.shape[1:]
     shape += batch.answer_tokens.shape[1:]
-    return flops.train_step_flops(model, *shape, recompute=recompute)
+    grid = _grid(batch)
+    return flops.train_step_flops(model, *shape, recompute, *grid)
+
+
+def _grid(batch: TrainBatch) -> tuple[int, int]:
+    """Chunks and horizons of a batch with several chunks per image, else zeros."""
+    if batch.horizons is None:
+        return 0, 0
+    return batch.actions.shape[1], batch.horizons.shape[1]
 
 
 def train_tokens(model: ModelConfig, batch: TrainBatch) -> int:
     """Tokens of the decoder in a training step, padding included."""
-    images, actions = batch.actions.shape[:2]
+    images, actions = batch.actions.shape[0], batch.actions.shape[-2]
+    chunks, horizons = _grid(batch)
     questions, length = batch.question_tokens.shape[1:]
     queries, answers = batch.answer_tokens.shape[1:]
     if model.layout == "full":
         whole = model.image_tokens + actions + 1 + length + answers
         return images * queries * whole
     asked = questions if model.layout == "branched" else queries
-    shared = model.image_tokens + actions + asked * length
-    return images * (shared + queries * answers)
+    shared = model.image_tokens + max(chunks, 1) * actions + asked * length
+    futures = (chunks * horizons or queries) * model.objects
+    return images * (shared + futures + queries * answers)
 
 
 def bytes_per_device(tree: Any) -> int:

@@ -173,8 +173,8 @@ class Experiment(Training):
     """Training and evaluation of a semantic world model.
 
     Attributes:
-      stage: "pretrain" for the backbone on rendered scenes, or "swm" for the world
-        model.
+      stage: "eyes" for the image tower alone, on rendered scenes; "pretrain" for the
+        backbone, on those too; "swm" for the world model.
       world: name of the world for planning.
       model: the network.
       init_from: checkpoint of the initial parameters; "" for random ones.
@@ -185,7 +185,7 @@ class Experiment(Training):
       evaluation: overrides of the evaluation.
     """
 
-    stage: Literal["swm", "pretrain"] = "swm"
+    stage: Literal["swm", "pretrain", "eyes"] = "swm"
     world: str = worlds.DEFAULT
     model: Model = dataclasses.field(default_factory=Model)
     init_from: str = ""

@@ -21,7 +21,7 @@ from typing import Any
 
 import jax
 import ml_collections
-from jaxtyping import Bool, Int, Key, UInt8
+from jaxtyping import Bool, Float, Int, Key, UInt8
 
 from swm_jax.arrays import Array
 from swm_jax.choices import known
@@ -96,11 +96,15 @@ class Renderers:
         JAX, for scenes with any leading axes.
       host: the same by MuJoCo's renderer, on numpy arrays.
       size: height and width of images for display.
+      positions: scene -> float32[..., K, 2], image positions (right and down, 0..1) of
+        the robot and the objects, in the order of `SceneFormat.objects`; None where
+        the camera is not known.
     """
 
     device: Callable[..., UInt8[Array, "... h w 3"]]
     host: Callable[..., Any]
     size: tuple[int, int]
+    positions: Callable[[Any], Float[Array, "... K 2"]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

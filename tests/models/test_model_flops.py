@@ -21,7 +21,7 @@ from swm_jax.models import (
 )
 
 LAYOUTS = ("branched", "block", "full")
-N, H, K, Q, T, R, L = 3, 5, 2, 2, 4, 6, 3
+N, H, K, Q, T, R, L = 3, 5, 2, 2, 4, 8, 3
 
 
 def traced_products(jaxpr) -> int:
@@ -41,8 +41,8 @@ def count(function, *args) -> int:
     return traced_products(jax.make_jaxpr(function)(*args).jaxpr)
 
 
-def world_model(layout, scan):
-    config = get_config("tiny", **{**MICRO, "layout": layout, "scan": scan})
+def world_model(layout, scan, **more):
+    config = get_config("tiny", **{**MICRO, "layout": layout, "scan": scan, **more})
     params = jax.eval_shape(SemanticWorldModel(config).init_params, jax.random.key(0))
     return VLMWorldModel(params, config)
 
@@ -59,10 +59,16 @@ def scene():
     return Observation(image=np.zeros((1, 8, 8, 3), np.uint8)), questions
 
 
-@pytest.mark.parametrize("scan", [True, False])
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_planning_counts_are_those_of_the_traced_program(layout, scan):
-    model = world_model(layout, scan)
+@pytest.mark.parametrize(
+    ("layout", "scan", "objects"),
+    [
+        *((layout, scan, 0) for layout in LAYOUTS for scan in (True, False)),
+        ("branched", True, 3),
+        ("branched", False, 3),
+    ],
+)
+def test_planning_counts_are_those_of_the_traced_program(layout, scan, objects):
+    model = world_model(layout, scan, objects=objects)
     context = jax.eval_shape(VLMWorldModel.encode, model, *scene())
     encoded = flops.encode_flops(model.config, Q, T)
     assert count(VLMWorldModel.encode, model, *scene()) == encoded
@@ -73,9 +79,12 @@ def test_planning_counts_are_those_of_the_traced_program(layout, scan):
     )
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_train_step_is_three_forwards(layout):
-    model = world_model(layout, scan=True)
+@pytest.mark.parametrize(
+    ("layout", "objects", "chunks"),
+    [*((layout, 0, 0) for layout in LAYOUTS), ("branched", 3, 0), ("branched", 3, 2)],
+)
+def test_a_train_step_is_three_forwards(layout, objects, chunks):
+    model = world_model(layout, True, objects=objects)
     ints = functools.partial(np.zeros, dtype=np.int32)
     batch = TrainBatch(
         image=np.zeros((2, 8, 8, 3), np.uint8),
@@ -88,12 +97,19 @@ def test_a_train_step_is_three_forwards(layout):
         answer_mask=np.ones((2, R, L), bool),
         query_type=ints((2, R)),
     )
+    grid = (chunks, R // Q // chunks) if chunks else (0, 0)
+    if chunks:  # R queries: 2 chunks at R / 2 Q horizons
+        actions = np.zeros((2, chunks, H, 2), np.float32)
+        batch = batch.replace(actions=actions, horizons=ints((2, grid[1])))
 
     def forward(params):
-        apply = SemanticWorldModel(model.config).apply
-        return apply({"params": params}, batch).logits.sum()
+        outputs = SemanticWorldModel(model.config).apply({"params": params}, batch)
+        future = outputs.future_features
+        return outputs.logits.sum() + (0.0 if future is None else future.sum())
 
-    expected = flops.train_step_flops(model.config, 2, H, Q, T, R, L)
+    expected = flops.train_step_flops(
+        model.config, 2, H, Q, T, R, L, chunks=grid[0], horizons=grid[1]
+    )
     assert 3 * count(forward, model.params) == expected
     # The pixels, the actions and the one-hot rows need no gradient.
     assert count(jax.grad(forward), model.params) == pytest.approx(expected, rel=0.1)

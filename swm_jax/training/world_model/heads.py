@@ -1,8 +1,9 @@
 """Auxiliary linear heads, as a table of features, targets and losses.
 
 They ground object names in positions earlier in training than answers do: heads on
-patches (object and its centre), on object names in a question (image position) and on
-the answer (future position).
+patches (object and its centre), on object names in a question (image position), on the
+answer (future position) and, in models with object tokens, on the future tokens (how
+far each object moves and turns).
 
 Axes: B images, P patches, R queries, T question tokens, D width of the features.
 """
@@ -18,9 +19,10 @@ from jaxtyping import Float
 from swm_jax.arrays import Array
 from swm_jax.models import ModelConfig, TrainBatch
 from swm_jax.models.backbones.layers import rms_norm
-from swm_jax.models.swm import Outputs
+from swm_jax.models.types import Outputs
 from swm_jax.records import NonNegative
 from swm_jax.training.world_model.losses import dense_loss, mention_loss, place_loss
+from swm_jax.training.world_model.object_losses import future_loss, future_totals
 
 PATCH_CLASSES = 22  # bare, peg, the 20 blocks of the catalogue
 
@@ -34,12 +36,16 @@ class HeadWeights:
       centre: centre within the patch loss, per image side.
       mention: image position of named objects, per image side.
       place: future position of the objects asked about, per metre.
+      future: displacement of every object, per 2 cm.
+      objects: the model's own read-outs of where the objects are, per decimetre.
     """
 
     patch: NonNegative = 1.0
     centre: NonNegative = 4.0
     mention: NonNegative = 4.0
     place: NonNegative = 1.0
+    future: NonNegative = 2.0
+    objects: NonNegative = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +56,7 @@ class Head:
       name: of its parameters and of its weight in `HeadWeights`.
       features: model outputs -> input features.
       input_width: field of `ModelConfig` with the features' width.
-      width: output width.
+      width: config -> output width; 0 where the model has no such features.
       targets: field of `TrainBatch`; None in a batch skips the loss.
       totals: targets -> denominators of the loss, over a whole batch.
       loss: (head outputs, targets, totals, weights) -> values of `measures`.
@@ -60,7 +66,7 @@ class Head:
     name: str
     features: Callable[[Outputs], Float[Array, "... D"]]
     input_width: str
-    width: int
+    width: Callable[[ModelConfig], int]
     targets: str
     totals: Callable[[Any], Any]
     loss: Callable[..., tuple[Float[Array, ""], ...]]
@@ -96,7 +102,7 @@ HEADS = (
         name="patch",
         features=lambda outputs: outputs.patch_features,
         input_width="vision_width",
-        width=PATCH_CLASSES + 2,
+        width=lambda c: PATCH_CLASSES + 2,
         targets="dense",
         # Patches that show an object, and others.
         totals=lambda t: (_count(t.object_id > 0), _count(t.object_id == 0)),
@@ -107,7 +113,7 @@ HEADS = (
         name="mention",
         features=_question_features,
         input_width="width",
-        width=2,
+        width=lambda c: 2,
         targets="mentions",
         totals=lambda t: _count(t.mask),
         loss=_mention_loss,
@@ -117,11 +123,21 @@ HEADS = (
         name="place",
         features=lambda outputs: outputs.answer_features,
         input_width="width",
-        width=6,  # x, y of two blocks and of the peg
+        width=lambda c: 6,  # x, y of two blocks and of the peg
         targets="places",
         totals=lambda t: _count(t.mask),
         loss=_place_loss,
         measures=("place_loss", "place_error_mm"),
+    ),
+    Head(
+        name="future",
+        features=lambda outputs: outputs.future_features,
+        input_width="width",
+        width=lambda c: c.object_axes + 1 if c.objects else 0,
+        targets="futures",
+        totals=lambda t: future_totals(t),
+        loss=lambda out, t, totals, weights: future_loss(out, t, totals),
+        measures=("future_loss", "moved_error_mm", "unmoved_error_mm", "moved_mm"),
     ),
 )
 
@@ -134,10 +150,11 @@ def init_heads(config: ModelConfig) -> dict[str, Any]:
     """
     return {
         head.name: {
-            "kernel": jnp.zeros((getattr(config, head.input_width), head.width)),
-            "bias": jnp.zeros(head.width),
+            "kernel": jnp.zeros((getattr(config, head.input_width), width)),
+            "bias": jnp.zeros(width),
         }
         for head in HEADS
+        if (width := head.width(config))
     }
 
 
@@ -166,7 +183,7 @@ def head_losses(
     loss, measured = jnp.zeros(()), {}
     for head in HEADS:
         targets, values = getattr(batch, head.targets), ()
-        if params is not None and targets is not None:
+        if params is not None and targets is not None and head.name in params:
             own = params[head.name]
             features = head.features(outputs).astype(jnp.float32)
             out = features @ own["kernel"] + own["bias"]

@@ -128,13 +128,14 @@ class WorldModelInputs:
         rest = {"seed": experiment.seed, "split": split, "rows": self._rows}
         if data.source == "simulated":
             from data_pipelines.generate import pose_cache as poses
-            from data_pipelines.saqa import device_batches as device_saqa
+            from data_pipelines.saqa.branches import BranchBatches
+            from data_pipelines.saqa.device_batches import DeviceBatches
 
             generation = ml_collections.ConfigDict(dict(data.simulated.generation))
             episodes = poses.simulated_episodes(generation, str(data.dir), split)
-            return device_saqa.DeviceBatches.make(
-                episodes, data, tokenizer, model_config, **rest
-            )
+            several = data.simulated.chunks
+            make = BranchBatches.make if several else DeviceBatches.make
+            return make(episodes, data, tokenizer, model_config, **rest)
         from data_pipelines.batches import stream as batches
 
         return batches.StepBatches.make(data.dir, data, tokenizer, model_config, **rest)

@@ -44,8 +44,8 @@ def answer_loss(
       batch: with answer_tokens and answer_mask; queries without answer tokens are
         padding.
       num_types: N, number of query types for the scores.
-      total: number of queries with an answer in the whole batch, if `batch` is a part;
-        None: `batch` is whole.
+      total: from `answer_total` of the whole batch, if `batch` is a part; None: `batch`
+        is whole.
 
     Returns:
       The scalar loss and the sums by type.
@@ -56,7 +56,7 @@ def answer_loss(
         logits, batch.answer_tokens
     )
     length = mask.sum(-1)  # 0 for padding queries, hence the maximum below
-    valid = (length > 0).astype(jnp.float32)
+    valid = _query_weights(batch)
     query_loss = (token_loss * mask).sum(-1) / jnp.maximum(length, 1.0)
     # Padding tokens count as right, so that `all` is over real tokens.
     right = (logits.argmax(-1) == batch.answer_tokens) | ~batch.answer_mask
@@ -69,6 +69,17 @@ def answer_loss(
     )
     count = valid.sum() if total is None else total
     return (query_loss * valid).sum() / jnp.maximum(count, 1.0), scores
+
+
+def answer_total(batch: TrainBatch) -> Float[Array, ""]:
+    """Denominator of `answer_loss`: queries with an answer, by their weights."""
+    return _query_weights(batch).sum()
+
+
+def _query_weights(batch: TrainBatch) -> Float[Array, "B R"]:
+    """Weights of the queries; 0 for padding, which has no answer tokens."""
+    valid = batch.answer_mask.any(-1).astype(jnp.float32)
+    return valid if batch.query_weight is None else valid * batch.query_weight
 
 
 def dense_loss(

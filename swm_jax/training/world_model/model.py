@@ -18,6 +18,7 @@ from swm_jax import prng
 from swm_jax.arrays import Array
 from swm_jax.checkpoints import check_tree, load_model
 from swm_jax.models import SemanticWorldModel, TrainBatch
+from swm_jax.models.objects import ObjectStates
 from swm_jax.training.experiment import Experiment
 from swm_jax.training.finetune import Finetune, model_params
 from swm_jax.training.trainable import Measures
@@ -27,7 +28,12 @@ from swm_jax.training.world_model.heads import (
     head_totals,
     init_heads,
 )
-from swm_jax.training.world_model.losses import Scores, answer_loss
+from swm_jax.training.world_model.losses import (
+    Scores,
+    answer_loss,
+    answer_total,
+)
+from swm_jax.training.world_model.object_losses import object_loss, object_totals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +75,10 @@ class TrainableWorldModel:
 
     def totals(self, batch: TrainBatch) -> dict[str, Any]:
         """Number of queries with an answer, and denominators of the heads."""
-        queries = jnp.sum(batch.answer_mask.any(-1), dtype=jnp.float32)
-        return {"queries": queries, "heads": head_totals(batch)}
+        found = {"queries": answer_total(batch), "heads": head_totals(batch)}
+        if batch.objects is not None:
+            found["objects"] = object_totals(batch.objects)
+        return found
 
     def loss(
         self, params: Mapping[str, Any], batch: TrainBatch, totals: Any = None
@@ -85,6 +93,9 @@ class TrainableWorldModel:
             params.get("dense"), outputs, batch, totals["heads"], self.weights
         )
         scalars = {"loss": answers, **measured}
+        if self.model.config.objects:
+            seen, errors = objects_of(outputs.objects, batch, totals)
+            beside, scalars = beside + self.weights.objects * seen, scalars | errors
         return answers + self.dense_weight * beside, Measures(scalars, scores)
 
     def report(self, sums: Scores) -> dict[str, float]:
@@ -103,10 +114,22 @@ class TrainableWorldModel:
         }
 
 
+def objects_of(
+    states: ObjectStates | None, batch: TrainBatch, totals: Mapping[str, Any]
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """`object_loss` of a batch, and its measures; zeros without targets."""
+    if states is None or batch.objects is None:
+        none = jnp.zeros(())
+        return none, {"object_error_mm": none, "object_far": none}
+    return object_loss(states, batch.objects, totals["objects"])
+
+
 def load_start(
     params: dict[str, Any], path: str, shardings: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Replaces the model's parameters by those of a checkpoint; keeps heads, adapters.
+
+    Object tokens that the checkpoint's model does not have stay as initialised.
 
     Args:
       params: initialised parameters.
@@ -119,5 +142,8 @@ def load_start(
     flat = flatten_dict(shardings, sep="/") if shardings else None
     place = flat and (lambda key, struct: flat[key])
     loaded = load_model(path, param_dtype="float32", sharding=place)
-    check_tree(model_params(params), loaded.params, path)
+    own = model_params(params)
+    if "objects" not in loaded.params:
+        own = {name: part for name, part in own.items() if name != "objects"}
+    check_tree(own, loaded.params, path)
     return {**params, **loaded.params}

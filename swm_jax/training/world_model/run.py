@@ -9,6 +9,8 @@ from swm_jax.models import Tokenizer
 from swm_jax.training.experiment import Experiment
 from swm_jax.training.inputs import process_rows
 from swm_jax.training.loop import fit
+from swm_jax.training.trainable import Trainable
+from swm_jax.training.world_model.eyes import TrainableEyes
 from swm_jax.training.world_model.inputs import WorldModelInputs, action_metadata
 from swm_jax.training.world_model.model import TrainableWorldModel, load_start
 
@@ -49,13 +51,24 @@ def train(
 
     return fit(
         experiment,
-        TrainableWorldModel.of(experiment),
+        trainable_of(experiment),
         inputs,
         workdir,
         metadata=_metadata(experiment),
         start=start if experiment.init_from else None,
         profile_steps=profile_steps,
     )
+
+
+def trainable_of(experiment: Experiment) -> Trainable:
+    """What the stage of an experiment trains.
+
+    Raises:
+      ValueError: stage eyes of a model without object tokens.
+    """
+    if experiment.stage == "eyes":
+        return TrainableEyes.of(experiment)
+    return TrainableWorldModel.of(experiment)
 
 
 def _metadata(experiment: Experiment) -> dict[str, Any]:

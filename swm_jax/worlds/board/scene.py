@@ -18,6 +18,7 @@ from swm_jax.envs.scene import (
     block_id,
     check_block_ids,
     check_reach,
+    planar_objects,
 )
 from swm_jax.worlds.board.geometry import X_BOUNDS, Y_BOUNDS
 
@@ -101,4 +102,5 @@ FORMAT = SceneFormat(
         "peg": (_LOW, _HIGH),
     },
     check=check,
+    objects=planar_objects,
 )

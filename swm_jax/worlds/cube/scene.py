@@ -11,6 +11,7 @@ from swm_jax.envs.scene import (
     Need,
     SceneFormat,
     StoredField,
+    array_namespace,
     block_id,
     check_block_ids,
     check_reach,
@@ -56,6 +57,16 @@ def check(state: Mapping[str, np.ndarray], need: Need) -> None:
     need(unit, "length of a quaternion", size.reshape(-1)[size.argmax()], "1")
 
 
+def objects(scene: CubeScene) -> tuple[Array, Array]:
+    """Coordinates [..., 1 + n, 3] and yaw [..., 1 + n] of the gripper and the cubes."""
+    xp = array_namespace(scene.block_pose, scene.gripper)
+    pose, gripper = scene.block_pose, scene.gripper[..., None, :]
+    w, x, y, z = (pose[..., 3 + i] for i in range(4))
+    yaw = xp.arctan2(2 * (w * z + x * y), 1 - 2 * (y**2 + z**2))
+    place = xp.concatenate([gripper[..., :3], pose[..., :3]], -2)
+    return place, xp.concatenate([gripper[..., 3], yaw], -1)
+
+
 # Slack of observation bounds for overshoot of servos and soft contacts, in metres.
 _SLACK = 0.03
 _TOP = geometry.WORKSPACE_HIGH[2] + 0.05  # of the centre of a cube that is held
@@ -84,4 +95,5 @@ FORMAT = SceneFormat(
         ),
     },
     check=check,
+    objects=objects,
 )

@@ -7,7 +7,13 @@ from flax import struct
 from jaxtyping import Float, Int
 
 from swm_jax.arrays import Array
-from swm_jax.envs.scene import Need, SceneFormat, StoredField, check_reach
+from swm_jax.envs.scene import (
+    Need,
+    SceneFormat,
+    StoredField,
+    check_reach,
+    planar_objects,
+)
 from swm_jax.worlds.pusht.geometry import SIDE
 
 OBJECT_NAMES = ("T",)
@@ -57,4 +63,5 @@ FORMAT = SceneFormat(
         "peg": ((_LOW, _LOW), (_HIGH, _HIGH)),
     },
     check=check,
+    objects=planar_objects,
 )

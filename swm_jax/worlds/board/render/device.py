@@ -40,6 +40,7 @@ from swm_jax.worlds.board.render.shapes import (
     place_outlines,
     prism_hit,
 )
+from swm_jax.worlds.board.scene import Scene
 
 BACKGROUND, BOARD, PEG, FIRST_BLOCK = -1, 0, 1, 2  # what `segment` returns
 
@@ -75,6 +76,14 @@ def project(
     return _project(
         jnp.asarray(points, jnp.float32), camera_position(look or Look(), _POSITION)
     )
+
+
+def positions(scene: Scene) -> Float[Array, "... K 2"]:
+    """Image positions (`project`) of the peg's foot and of every block's centre."""
+    block, peg = scene.block_pose[..., :2], scene.peg[..., None, :]
+    half = jnp.full((*block.shape[:-1], 1), board.BLOCK_HEIGHT / 2)
+    foot = jnp.concatenate([peg, jnp.zeros((*peg.shape[:-1], 1))], -1)
+    return project(jnp.concatenate([foot, jnp.concatenate([block, half], -1)], -2))
 
 
 def _label(scene, windowed, *, look, h, w):

@@ -37,6 +37,7 @@ from swm_jax.envs.scene import COLOUR_OF_BLOCK
 from swm_jax.worlds.cube import geometry as geometry
 from swm_jax.worlds.cube.overlap import finger_boxes
 from swm_jax.worlds.cube.render.looks import CubeLook
+from swm_jax.worlds.cube.scene import CubeScene
 
 BACKGROUND, TABLE, GRIPPER, FIRST_CUBE = -1, 0, 1, 2  # what `segment` returns
 
@@ -55,6 +56,7 @@ _ARM_HALVES = (
     geometry.PALM_HALF,
     geometry.ARM_HALF,
 )
+
 _ARM_RADII = tuple(float(np.linalg.norm(half)) for half in _ARM_HALVES)
 
 
@@ -68,6 +70,12 @@ def project(
     """
     position = camera_position(look or CubeLook(), _POSITION)
     return _project(jnp.asarray(points, jnp.float32), position, aspect)
+
+
+def positions(scene: CubeScene) -> Float[Array, "... K 2"]:
+    """Image positions of the gripper's point, then of every cube's centre."""
+    grip, cubes = scene.gripper[..., None, :3], scene.block_pose[..., :3]
+    return project(jnp.concatenate([grip, cubes], -2))
 
 
 def _label(scene, windowed, *, look, h, w):
