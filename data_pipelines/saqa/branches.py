@@ -17,7 +17,7 @@ Axes: B images, N chunks, G horizons, Q questions, P proposals for each, K objec
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -60,7 +60,7 @@ class Tables(struct.PyTreeNode):
       answers: int32[ids, C, L], see `AnswerTokens`.
     """
 
-    state: dict[str, Array]
+    state: Mapping[str, Array]
     action: Float[Array, "N T A"]
     type_id: Int[Array, " NQ"]
     args: Int[Array, "NQ 3"]

@@ -19,7 +19,7 @@ from swm_jax.checkpoints.formats.detect import detect, open_source, split_subtre
 from swm_jax.checkpoints.formats.lazy_arrays import Source, to_arrays
 from swm_jax.checkpoints.formats.orbax.folder import Opened
 from swm_jax.checkpoints.formats.orbax.step_folder import write_model
-from swm_jax.checkpoints.run.failed_saves import warn
+from swm_jax.cli import warn
 from swm_jax.files import AnyPath
 from swm_jax.models import (
     ActionScale,

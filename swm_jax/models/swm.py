@@ -60,7 +60,8 @@ class SemanticWorldModel(nn.Module):
         self.img = backbone.tower(c)
         self.llm = backbone.decoder(c)
         self.action = Params(action_weights(c))
-        self.objects = Params(object_weights(c)) if c.objects else None
+        # None in a model without object tokens, which has no such parameters.
+        self.objects: Any = Params(object_weights(c)) if c.objects else None
 
     def init_params(self, key: PRNGKeyArray) -> dict[str, Any]:
         """Fresh parameters: a tree with `img`, `llm`, `action`, `objects` if any."""

@@ -236,10 +236,21 @@ def frame_size(experiment: Experiment) -> tuple[int, int]:
 def step_flops(model: ModelConfig, batch: TrainBatch, recompute: bool = False) -> int:
     """Operations of a train step on a batch; see `flops.train_step_flops`."""
     images, actions = batch.actions.shape[0], batch.actions.shape[-2]
-    shape = images, actions, *batch.question_tokens.shape[1:]
-    shape += batch.answer_tokens.shape[1:]
-    grid = _grid(batch)
-    return flops.train_step_flops(model, *shape, recompute, *grid)
+    questions, length = batch.question_tokens.shape[1:]
+    queries, answers = batch.answer_tokens.shape[1:]
+    chunks, horizons = _grid(batch)
+    return flops.train_step_flops(
+        model,
+        images,
+        actions,
+        questions,
+        length,
+        queries,
+        answers,
+        recompute=recompute,
+        chunks=chunks,
+        horizons=horizons,
+    )
 
 
 def _grid(batch: TrainBatch) -> tuple[int, int]:

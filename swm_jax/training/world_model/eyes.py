@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
 from jaxtyping import Float, PRNGKeyArray
 
 from swm_jax.arrays import Array
@@ -67,11 +66,13 @@ class TrainableEyes:
     ) -> tuple[Float[Array, ""], Measures]:
         """`object_loss`; sums of errors for `report`."""
         totals = self.totals(batch) if totals is None else totals
+        targets = batch.objects
+        assert targets is not None  # as in `totals`
         states = self.model.apply(
             {"params": params}, batch.image, method=SemanticWorldModel.look
         )
-        loss, measured = object_loss(states, batch.objects, totals)
-        count = jnp.float32(batch.objects.state.shape[0] * batch.objects.state.shape[1])
+        loss, measured = object_loss(states, targets, totals)
+        count = object_totals(targets).objects
         sums = {name: x * totals.objects for name, x in measured.items()}
         return loss, Measures(measured, {**sums, "count": count})
 

@@ -79,6 +79,11 @@ def _question_features(outputs: Outputs) -> Float[Array, "... D"]:
     return rms_norm(0.0, outputs.question_features)
 
 
+def _future_features(outputs: Outputs) -> Float[Array, "... D"]:
+    assert outputs.future_features is not None  # of models with object tokens
+    return outputs.future_features
+
+
 def _patch_loss(out, targets, totals, weights):
     classes, centres = out[..., :PATCH_CLASSES], jax.nn.sigmoid(out[..., -2:])
     return dense_loss(classes, centres, targets, weights.centre, totals)
@@ -131,12 +136,12 @@ HEADS = (
     ),
     Head(
         name="future",
-        features=lambda outputs: outputs.future_features,
+        features=_future_features,
         input_width="width",
         width=lambda c: c.object_axes + 1 if c.objects else 0,
         targets="futures",
-        totals=lambda t: future_totals(t),
-        loss=lambda out, t, totals, weights: future_loss(out, t, totals),
+        totals=future_totals,
+        loss=lambda out, targets, totals, weights: future_loss(out, targets, totals),
         measures=("future_loss", "moved_error_mm", "unmoved_error_mm", "moved_mm"),
     ),
 )

@@ -65,7 +65,7 @@ def answer_loss(
     scores = Scores(
         loss=add(query_loss),
         correct=add(right.all(-1).astype(jnp.float32)),
-        count=add(valid),
+        count=add(jnp.ones_like(valid)),
     )
     count = valid.sum() if total is None else total
     return (query_loss * valid).sum() / jnp.maximum(count, 1.0), scores
