@@ -42,6 +42,7 @@ def get_config(arg: str = "swm") -> ml_collections.ConfigDict:
         rendered = config.data.rendered
         rendered.detections = rendered.descriptions = rendered.present_questions = 1
         config.finetune.schedules = EYES
+        config.keep_best.update({"metric": "validation/object_error_mm", "mode": "min"})
     elif arg.startswith("branches"):
         config.model.overrides.update(OBJECTS)
         config.steps = 3000

@@ -60,13 +60,13 @@ def play_episodes(
     """
     weights = np.array([config.mixture.get(name, 0.0) for name in policies.names])
     drawn = config.min_steps, config.max_steps, tuple(weights / weights.sum())
-    numbers = np.asarray(numbers)
-    keys = episode_keys(prng.key(seed), jnp.asarray(numbers))
+    rows = np.asarray(numbers)
+    keys = episode_keys(prng.key(seed), jnp.asarray(rows))
     length, policy, _, act_keys = _draw(keys, *drawn)
     first_memory, act = _batched(policies.first_memory, policies.act)
     play = _play_jitted if env.traceable else _play_stepwise
     # Branches share the start of the first one's number.
-    first, share = np.unique(numbers - numbers % config.branches, return_inverse=True)
+    first, share = np.unique(rows - rows % config.branches, return_inverse=True)
     keys = episode_keys(prng.key(seed), jnp.asarray(first))
     _, lead_policy, start_keys, lead_keys = _draw(keys, *drawn)
     start = policies.starts(env, start_keys, config)
