@@ -13,9 +13,11 @@ import optax
 from jax.sharding import Mesh
 
 from swm_jax import prng
+from swm_jax.cli import warn
+from swm_jax.training.distributed import is_first
 from swm_jax.training.experiment import Training
-from swm_jax.training.optimizer import make_optimizer
-from swm_jax.training.sharding import state_shardings, with_shardings
+from swm_jax.training.optimizer import check_decay, make_optimizer
+from swm_jax.training.sharding import state_shardings, unsplit, with_shardings
 from swm_jax.training.step import (
     TrainState,
     make_eval_step,
@@ -115,7 +117,12 @@ def _abstract_state(training, trainable, optimizer, mesh) -> TrainState:
         return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
 
     shapes = jax.eval_shape(make)
-    return with_shardings(shapes, state_shardings(shapes, training.sharding, mesh))
+    check_decay(training.optimizer, training.finetune.split(shapes.params)[0])
+    places = state_shardings(shapes, training.sharding, mesh)
+    if is_first():
+        for line in unsplit(shapes.params, places.params, training.sharding, mesh):
+            warn(line)
+    return with_shardings(shapes, places)
 
 
 def _places(shapes: TrainState) -> TrainState:

@@ -6,14 +6,16 @@ are clipped by their global norm.
 """
 
 import dataclasses
+import functools
 from typing import Any, Literal
 
 import jax
 import optax
 from optax.contrib import MuonDimensionNumbers
 
-from swm_jax.models.backbones.registry import declared
-from swm_jax.models.backbones.weights import leaf_name
+from swm_jax.models.backbones.lora import check_patterns, first_match
+from swm_jax.models.backbones.registry import decays, declared
+from swm_jax.models.backbones.weights import leaf_name, named_leaves
 from swm_jax.records import NonNegative, Positive, Share, Size
 
 SCHEDULE_FIELDS = ("learning_rate", "warmup_steps", "schedule", "final_fraction")
@@ -30,7 +32,10 @@ class Optimizer:
       schedule: "constant", or "cosine" or "linear" decay to the last step.
       final_fraction: final learning rate as a fraction of the peak.
       b1, b2: decay rates of AdamW's moments.
-      weight_decay: decoupled weight decay, multiplied by the learning rate.
+      weight_decay: decoupled weight decay, multiplied by the learning rate. Norms,
+        biases and embeddings do not decay, nor what AdamW updates beside Muon.
+      decay: (regex, bool) pairs with precedence over that default: whether parameters
+        of matching names decay; the first match counts.
       clip_norm: maximum global norm of the gradients.
       muon_rms: root mean square of a weight matrix's update, in learning rates. 0.2
         matches AdamW (Liu et al., "Muon is scalable for LLM training"); small models
@@ -45,8 +50,18 @@ class Optimizer:
     b1: Share = 0.9
     b2: Share = 0.98
     weight_decay: NonNegative = 1e-4
+    decay: tuple[Any, ...] = ()
     clip_norm: Positive = 1.0
     muon_rms: Positive = 0.6
+
+    def __post_init__(self):
+        for rule in self.decay:
+            pair = isinstance(rule, tuple | list) and len(rule) == 2
+            if not pair or not isinstance(rule[0], str) or rule[1] not in (True, False):
+                raise ValueError(
+                    f"optimizer.decay holds {rule!r}, expected a pair such as "
+                    "('.*/bias', True)"
+                )
 
 
 def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:
@@ -66,6 +81,53 @@ def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:
     # Without warm-up the ramp is unused: the boundary is step 0.
     ramp = optax.linear_schedule(0.0, peak, max(warmup, 1))
     return optax.join_schedules([ramp, decay], [warmup])
+
+
+def decay_mask(config: Optimizer, params: Any) -> Any:
+    """Whether each parameter decays: the first rule of `config.decay`, or its default.
+
+    Args:
+      params: a tree with names from `leaf_name`.
+    """
+    patterns = [pattern for pattern, _ in config.decay]
+
+    def decaying(path, leaf):
+        name = leaf_name(path)
+        match = first_match(patterns, name)
+        return decays(name, leaf.shape) if match is None else config.decay[match][1]
+
+    return jax.tree.map_with_path(decaying, params)
+
+
+def check_decay(config: Optimizer, params: Any) -> None:
+    """Raises a ValueError for rules of `config.decay` that have no effect.
+
+    Args:
+      params: all trained parameters, as a tree.
+    """
+    patterns = [pattern for pattern, _ in config.decay]
+    check_patterns("decay rule", patterns, list(named_leaves(params)))
+    if config.name != "muon":
+        return
+    matrices = named_leaves(_muon_dimensions(params))
+    for name in named_leaves(params):
+        match = first_match(patterns, name)
+        if match is not None and config.decay[match][1] and name not in matrices:
+            raise ValueError(
+                f"decay rule {patterns[match]!r} for {name}, which is no matrix: Muon "
+                "leaves it to AdamW without decay; set optimizer.name=adamw"
+            )
+
+
+def _decay(config: Optimizer) -> optax.GradientTransformation:
+    """Adds `weight_decay` times the parameters that decay to the updates; no state."""
+
+    def update(updates, state, params=None):
+        add = lambda u, p, on: u + config.weight_decay * p if on else u
+        mask = decay_mask(config, params)
+        return jax.tree.map(add, updates, params, mask), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 def _muon_dimensions(params: Any) -> Any:
@@ -95,9 +157,13 @@ def make_optimizer(
     """
     schedule = make_schedule(config, steps)
     rate = schedule if pace is None else 1.0
+    mask = functools.partial(decay_mask, config)
     if config.name == "adamw":
-        update = optax.adamw(
-            rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay
+        # As `optax.adamw`, whose mask would change the form of the stored state.
+        update = optax.chain(
+            optax.scale_by_adam(b1=config.b1, b2=config.b2),
+            _decay(config),
+            optax.scale_by_learning_rate(rate),
         )
     else:
         update = optax.contrib.muon(
@@ -105,6 +171,7 @@ def make_optimizer(
             adam_b1=config.b1,
             adam_b2=config.b2,
             weight_decay=config.weight_decay,
+            weight_decay_mask=mask if config.decay else None,  # else all its matrices
             muon_weight_dimension_numbers=_muon_dimensions,
             consistent_rms=config.muon_rms,
         )

@@ -36,6 +36,7 @@ from swm_jax.models.backbones.weights import leaf_name, named_leaves
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
 MIN_SIZE = 2**18
+WIDE = 2**22  # elements from which a parameter that no rule splits is told
 Rule = tuple[str, Any]
 Rules = Sequence[Rule]
 
@@ -108,6 +109,34 @@ def param_shardings(shapes: Any, rules: Rules, mesh: Mesh) -> Any:
         lambda path, leaf: param_sharding(leaf_name(path), leaf.shape, rules, mesh),
         shapes,
     )
+
+
+def unsplit(shapes: Any, shardings: Any, rules: Rules, mesh: Mesh) -> list[str]:
+    """Lines that name large parameters that every device holds whole by default.
+
+    For example an embedding whose rows no axis of the mesh divides. A rule of the
+    config that keeps them whole is taken at its word.
+
+    Args:
+      shapes: nested dict of arrays or shape structs.
+      shardings: of `param_shardings`.
+      rules: the config's.
+      mesh: axes of size one split nothing.
+    """
+    if all(mesh.shape.get(axis, 1) == 1 for axis in ("fsdp", "tensor")):
+        return []
+    patterns, places = [pattern for pattern, _ in rules], named_leaves(shardings)
+    found = []
+    for name, leaf in named_leaves(shapes).items():
+        whole = not any(places[name].spec) and math.prod(leaf.shape) >= WIDE
+        if whole and first_match(patterns, name) is None:
+            size = math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize / 2**20
+            found.append(
+                f"{name} of shape {tuple(leaf.shape)}, {size:,.0f} MiB, is whole on "
+                "every device: no axis of the mesh divides it; change the mesh, or say "
+                f"so with config.sharding = (({re.escape(name)!r}, 'replicate'),)"
+            )
+    return found
 
 
 def default_rule(name: str, shape: tuple[int, ...]) -> Any:

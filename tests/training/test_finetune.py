@@ -153,6 +153,7 @@ def debug_config(base):
     config.finetune.lora = LORA
     # Nobody acts in this stage: decay moves the projector, which has no gradient.
     config.optimizer.update(name="adamw", weight_decay=0.1)
+    config.optimizer.decay = (("action/bias", True),)
     config.model.overrides.update(width=32, mlp=32, vision_width=32, vision_mlp=32)
     return config
 

@@ -26,6 +26,7 @@ from swm_jax.training.sharding import (
     make_mesh,
     param_shardings,
     state_shardings,
+    unsplit,
 )
 from swm_jax.training.step import TrainState
 
@@ -262,6 +263,25 @@ def test_the_first_rule_that_matches_counts_and_the_defaults_follow():
 def test_rules_that_do_not_fit_are_named(rules, axes, message):
     with pytest.raises(ValueError, match=message):
         param_shardings(SHAPES, rules, abstract(**axes))
+
+
+def test_large_parameters_that_nothing_splits_are_named():
+    odd = {"llm": {"embedder": {"input_embedding": SHAPES_ODD}}}
+    mesh = abstract(data=2, fsdp=4, tensor=2)
+    told = lambda shapes, rules=(), mesh=mesh: unsplit(
+        shapes, param_shardings(shapes, rules, mesh), rules, mesh
+    )
+    (line,) = told(odd)
+    assert line.startswith(
+        "llm/embedder/input_embedding of shape (257153, 1023), 1,004 MiB, is whole on "
+        "every device"
+    )
+    assert not told(odd, (("llm/embedder/input_embedding", "replicate"),))
+    assert not told(odd, mesh=abstract(data=8))  # nothing could split it
+    assert not told(SHAPES)
+
+
+SHAPES_ODD = jax.ShapeDtypeStruct((257153, 1023), jnp.float32)
 
 
 def test_meshes_that_do_not_fit_are_named():

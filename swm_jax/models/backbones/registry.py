@@ -49,6 +49,18 @@ def declared(name: str, shape: tuple[int, ...]) -> Weight:
     return dataclasses.replace(found, shape=tuple(shape))
 
 
+def decays(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether weight decay shrinks a parameter by default: matrices, as declared.
+
+    Parameters outside all backbones (adapters, the action projector, pre-training
+    heads, those of other trainables) decay if they have two axes or more.
+    """
+    found = _by_name().get(name)
+    if found is None:
+        return len(shape) > 1
+    return bool(found.inputs) if found.decays is None else found.decays
+
+
 @functools.cache
 def _by_name() -> dict[str, Weight]:
     """Declarations of all backbones' parameters by name, with placeholder shapes."""

@@ -43,6 +43,7 @@ class ImageTower(nn.Module):
         kernel = Weight(
             (c.patch_size, c.patch_size, 3, width),
             init=nn.initializers.lecun_normal((0, 1, 2), 3),
+            decays=True,  # it multiplies pixels
         )
         return {
             "embedding": {"kernel": kernel, "bias": Weight((width,), init=zeros)},

@@ -51,12 +51,15 @@ class Weight:
         that is no matrix of a layer.
       init: "fan_in" (variance 1 / inputs, truncated normal), "xavier" (uniform, of
         inputs and outputs) or an initializer.
+      decays: whether weight decay shrinks it; None: if it has inputs. Norms, biases
+        and embeddings do not decay.
     """
 
     shape: tuple[int, ...]
     axes: str = ""
     inputs: str = ""
     init: str | Callable = "fan_in"
+    decays: bool | None = None
 
     def __post_init__(self):
         if self.axes and len(self.axes) != len(self.shape):
