@@ -14,7 +14,7 @@ from absl import app, flags, logging
 from data_pipelines.schema.episode import DataError
 from data_pipelines.sources.convert import Converted, Settings, convert_source
 from data_pipelines.sources.ogbench_play import OGBenchPlay, PlaySettings
-from swm_jax.cli import define_config, error_line, no_arguments, read_flags
+from swm_jax.cli import define_config, define_path, error_line, no_arguments, read_flags
 from swm_jax.records import Count, Share, parse
 
 
@@ -62,8 +62,6 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":  # flags of commands imported together would clash
     _CONFIG = define_config(None, "Data config file.")
-    _OUTPUT = flags.DEFINE_string(
-        "output", None, "Folder of the data set.", required=True
-    )
+    _OUTPUT = define_path("output", None, "Folder of the data set.", required=True)
     flags.mark_flag_as_required("config")
     app.run(main, flags_parser=read_flags)

@@ -1,12 +1,15 @@
 """Shared parts of the commands: `--config`, error line, progress line, tables."""
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 
 from absl import app, flags
 from ml_collections import config_flags
+
+from swm_jax.files import user_path
 
 
 def define_config(default: str | None, words: str) -> flags.FlagHolder:
@@ -20,14 +23,46 @@ def define_config(default: str | None, words: str) -> flags.FlagHolder:
         return config_flags.DEFINE_config_file("config", default, words)
 
 
+def define_path(
+    name: str, default: str | None, words: str, required: bool = False
+) -> flags.FlagHolder:
+    """`flags.DEFINE_string` for a path, in which `~` is the home folder.
+
+    Shells expand `~` at the beginning of a word only, so not in `--output=~/data`.
+    """
+    serializer = flags.ArgumentSerializer()
+    return flags.DEFINE(
+        _PathParser(), name, default, words, serializer=serializer, required=required
+    )
+
+
+class _PathParser(flags.ArgumentParser):
+    """Parser of a path."""
+
+    syntactic_help = "a path"
+
+    def parse(self, argument: str) -> str:
+        return os.fspath(user_path(argument)) if argument else argument
+
+    def flag_type(self) -> str:
+        return "path"
+
+
 def read_flags(argv: Sequence[str]) -> list[str]:
     """Flag parser for `app.run(main, flags_parser=...)` with one-line config errors."""
     with _config_errors():
-        rest = app.parse_flags_with_usage(list(argv))
+        rest = app.parse_flags_with_usage([_config_path(x) for x in argv])
         config = flags.FLAGS["config"].value
         if config is not None:
             config.keys()  # the file is loaded lazily: force its errors to appear here
         return rest
+
+
+def _config_path(argument: str) -> str:
+    """`--config=~/file.py` with the home folder in place of `~`."""
+    name, sign, path = argument.partition("=")
+    is_config = name in ("--config", "-config") and path.startswith("~")
+    return f"{name}{sign}{os.path.expanduser(path)}" if is_config else argument
 
 
 def no_arguments(argv: Sequence[str]) -> None:

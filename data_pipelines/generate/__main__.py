@@ -14,7 +14,7 @@ from pathlib import Path
 from absl import app, flags
 
 from data_pipelines.generate.shards import generate
-from swm_jax.cli import define_config, error_line, no_arguments, read_flags
+from swm_jax.cli import define_config, define_path, error_line, no_arguments, read_flags
 
 
 def main(argv: list[str]) -> None:
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define_config(None, "Data config file.")
-    flags.DEFINE_string("output", None, "Folder of the data set.")
+    define_path("output", None, "Folder of the data set.")
     flags.DEFINE_integer("episodes", None, "Overrides config.episodes.")
     flags.DEFINE_integer("seed", None, "Overrides config.seed.")
     flags.mark_flags_as_required(["config", "output"])

@@ -26,6 +26,7 @@ from data_pipelines.schema.episode import SCHEMA_VERSION, Episode, encode_png
 from data_pipelines.schema.features import Schema
 from data_pipelines.schema.output_folder import claim_settings, claimed
 from swm_jax.cli import Progress
+from swm_jax.files import local_path
 
 CONFIG_FILE = "generation.json"
 _RENDER_BATCH = 64  # scenes per call, a fixed shape for a single compilation
@@ -58,7 +59,7 @@ def generate(config: ml_collections.ConfigDict, output: str | Path) -> Counts:
       DataError: an invalid config or folder, a damaged shard, or a full disk.
     """
     config = resolve(config)
-    output = Path(output)
+    output = local_path(output)
     train, val = map(len, splits_of(config).values())
     counts = Counts()
     with claimed(output):

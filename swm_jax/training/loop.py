@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 
 from swm_jax.checkpoints import RunCheckpoints
 from swm_jax.choices import known
+from swm_jax.files import user_path
 from swm_jax.training.bad_steps import (
     GIVE_UP,
     Tally,
@@ -82,7 +83,7 @@ def fit(
     if best:
         metrics = [f"validation/{name}" for name in trainable.metrics]
         known("config.keep_best.metric", best.metric, metrics)
-    workdir = epath.Path(workdir)
+    workdir = epath.Path(user_path(workdir))
     workdir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         checkpoints = RunCheckpoints(
@@ -185,7 +186,7 @@ class _Run:
 
     def _resume(self, target: TrainState) -> TrainState | None:
         found = self.checkpoints.restore_newest(
-            target.params, target.opt_state, self._check_same_run
+            target.params, target.opt_state, self._take_up
         )
         if found is None:
             return None
@@ -194,6 +195,12 @@ class _Run:
             lambda: jnp.int32(found.step), out_shardings=target.step.sharding
         )()
         return TrainState(step, found.params, found.opt_state)
+
+    def _take_up(self, before: dict[str, Any]) -> None:
+        """Checks a checkpoint's metadata, and keeps where its base was at the start."""
+        self._check_same_run(before)
+        if "base" in before:
+            self.metadata["base"] = before["base"]
 
     def _check_same_run(self, before: dict[str, Any]) -> None:
         """Raises a TrainingError if a checkpoint's metadata differ in `SAME`."""
