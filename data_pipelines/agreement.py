@@ -24,7 +24,7 @@ from data_pipelines.schema.domains import get_domain
 from data_pipelines.schema.episode import DataError
 from data_pipelines.schema.read import load_episodes
 from swm_jax import worlds
-from swm_jax.cli import error_line, run_command
+from swm_jax.cli import define_path, error_line, run_command
 from swm_jax.questions import YES_NO
 
 _STARTS = 32  # per batch drawn
@@ -123,9 +123,7 @@ if __name__ == "__main__":  # flags of commands imported together would clash
     _LABELLER = flags.DEFINE_string(
         "labeller", "vqa", "predicates, vqa, module:function."
     )
-    _CHECKPOINT = flags.DEFINE_string(
-        "checkpoint", None, "Of the model; None: shipped."
-    )
+    _CHECKPOINT = define_path("checkpoint", None, "Of the model; None: shipped.")
     _TUPLES = flags.DEFINE_integer("tuples", 400, "How many to ask.")
     _SPLIT = flags.DEFINE_string("split", "val", "Of the data set.")
     _SEED = flags.DEFINE_integer("seed", 0, "Of the draw.")

@@ -17,6 +17,7 @@ from data_pipelines.sources.ogbench_play import OGBenchPlay, PlaySettings
 from swm_jax.cli import (
     GOES_ON,
     define_config,
+    define_path,
     error_line,
     no_arguments,
     run_command,
@@ -68,8 +69,6 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":  # flags of commands imported together would clash
     _CONFIG = define_config(None, "Data config file.")
-    _OUTPUT = flags.DEFINE_string(
-        "output", None, "Folder of the data set.", required=True
-    )
+    _OUTPUT = define_path("output", None, "Folder of the data set.", required=True)
     flags.mark_flag_as_required("config")
     run_command(main, stopped=GOES_ON)

@@ -19,7 +19,7 @@ import sentencepiece
 from absl import flags
 
 from swm_jax import worlds
-from swm_jax.cli import error_line, run_command
+from swm_jax.cli import define_path, error_line, run_command
 from swm_jax.files import write_whole
 from swm_jax.models.tokenizer import Tokenizer
 from swm_jax.questions import corpus, vocabulary
@@ -31,7 +31,7 @@ _ASSETS = Path(__file__).parents[1] / "swm_jax/models/assets"
 
 _NAME = flags.DEFINE_enum("name", "tiny", list(SHIPPED), "which tokenizer")
 _TYPES = flags.DEFINE_list("types", [], "question types beside the default ones")
-_MODEL_FILE = flags.DEFINE_string("model_file", None, "where it goes; None: assets")
+_MODEL_FILE = define_path("model_file", None, "where it goes; None: assets")
 
 
 def train(names: Sequence[str] = SHIPPED["tiny"], types: Sequence[str] = ()) -> bytes:

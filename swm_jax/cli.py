@@ -6,6 +6,7 @@ status that `run_command` is given: 1, or what the command documents.
 
 import contextlib
 import functools
+import os
 import re
 import sys
 import time
@@ -16,6 +17,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from swm_jax.endings import told_endings
+from swm_jax.files import user_path
 
 # What Ctrl-C prints in commands that resume.
 GOES_ON = "stopped; the same command goes on from here"
@@ -60,13 +62,45 @@ def define_config(default: str | None, words: str, status: int = 1) -> flags.Fla
         return config_flags.DEFINE_config_file("config", default, words)
 
 
+def define_path(
+    name: str, default: str | None, words: str, required: bool = False
+) -> flags.FlagHolder:
+    """`flags.DEFINE_string` for a path, in which `~` is the home folder.
+
+    Shells expand `~` at the beginning of a word only, so not in `--output=~/data`.
+    """
+    serializer = flags.ArgumentSerializer()
+    return flags.DEFINE(
+        _PathParser(), name, default, words, serializer=serializer, required=required
+    )
+
+
+class _PathParser(flags.ArgumentParser):
+    """Parser of a path."""
+
+    syntactic_help = "a path"
+
+    def parse(self, argument: str) -> str:
+        return os.fspath(user_path(argument)) if argument else argument
+
+    def flag_type(self) -> str:
+        return "path"
+
+
 def _read_flags(status: int, argv: Sequence[str]) -> list[str]:
     with _config_errors(status):
-        rest = flags.FLAGS(list(argv))
+        rest = flags.FLAGS([_config_path(x) for x in argv])
         config = "config" in flags.FLAGS and flags.FLAGS["config"].value
         if config:
             config.keys()  # the file is loaded lazily: force its errors to appear here
         return rest
+
+
+def _config_path(argument: str) -> str:
+    """`--config=~/file.py` with the home folder in place of `~`."""
+    name, sign, path = argument.partition("=")
+    is_config = name in ("--config", "-config") and path.startswith("~")
+    return f"{name}{sign}{os.path.expanduser(path)}" if is_config else argument
 
 
 def no_arguments(argv: Sequence[str]) -> None:

@@ -20,17 +20,17 @@ from swm_jax.checkpoints import CheckpointError
 from swm_jax.checkpoints.convert import convert, listing, source_bytes, summary
 from swm_jax.checkpoints.formats.detect import FORMATS, open_source
 from swm_jax.checkpoints.formats.lazy_arrays import DTYPES
-from swm_jax.cli import Progress, error_line, run_command
+from swm_jax.cli import Progress, define_path, error_line, run_command
 
 _DRY_RUN = flags.DEFINE_boolean("dry_run", False, "List what would be read, and stop.")
 flags.DEFINE_alias("dry-run", "dry_run")
 _FORMAT = flags.DEFINE_enum("format", None, FORMATS, "Of the destination.")
 _DTYPE = flags.DEFINE_enum("dtype", None, tuple(DTYPES), "Default: as stored.")
 _VARIANT = flags.DEFINE_string("variant", None, "Of an npz; default: by its shapes.")
-_TOKENIZER = flags.DEFINE_string(
+_TOKENIZER = define_path(
     "tokenizer", None, "SentencePiece model, or a folder with tokenizer.model."
 )
-_BASE = flags.DEFINE_string("base", None, "Model of an adapter that PEFT wrote.")
+_BASE = define_path("base", None, "Model of an adapter that PEFT wrote.")
 _OVERRIDE = flags.DEFINE_multi_string(
     "override", [], "A config field of the result, such as layout=full."
 )

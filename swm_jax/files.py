@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,6 +21,41 @@ def user_path(path: str | os.PathLike) -> AnyPath:
     if "://" in text:
         return epath.Path(text)
     return Path(os.path.expanduser(text))
+
+
+def local_path(path: str | os.PathLike) -> Path:
+    """`user_path` of what is written here, which no object store can hold.
+
+    Raises:
+      ValueError: the path of an object store, of which a folder `gs:` would be made.
+    """
+    if "://" in os.fspath(path):
+        raise ValueError(f"{path} is in an object store, expected a local path")
+    return Path(user_path(path))
+
+
+def two_paths(path: str | os.PathLike, folder: str | os.PathLike) -> dict[str, str]:
+    """A path as stored in a folder, so that it is found when either has moved.
+
+    Returns:
+      `absolute`, and `relative` to the folder where both are local.
+    """
+    if "://" in os.fspath(path):
+        return {"absolute": os.fspath(path)}
+    absolute = os.path.abspath(user_path(path))
+    if "://" in os.fspath(folder):
+        return {"absolute": absolute}
+    here = os.path.abspath(user_path(folder))
+    return {"absolute": absolute, "relative": os.path.relpath(absolute, here)}
+
+
+def found_path(stored: Mapping[str, str], folder: str | os.PathLike) -> AnyPath | None:
+    """The first of `two_paths` that is there; None if neither is."""
+    places = []
+    if "relative" in stored and "://" not in os.fspath(folder):
+        places.append(Path(folder) / stored["relative"])
+    places += [user_path(stored[key]) for key in ("absolute", "given") if key in stored]
+    return next((place for place in places if place.exists()), None)
 
 
 def read_text(path: str | os.PathLike) -> str:

@@ -18,20 +18,20 @@ from absl import flags, logging
 from etils import epath
 
 from swm_jax.checkpoints import CheckpointError
-from swm_jax.cli import define_config, no_arguments, run_command
+from swm_jax.cli import define_config, define_path, no_arguments, run_command
 from swm_jax.endings import say
 from swm_jax.training import Experiment, TrainingError, train
 from swm_jax.training.distributed import HostsError, connect, is_first
 from swm_jax.training.monitoring.profiling import parse_steps
 
 _CONFIG = define_config(None, "Experiment config file.")
-_WORKDIR = flags.DEFINE_string(
+_WORKDIR = define_path(
     "workdir",
     None,
     "Logs, metrics and checkpoints; a folder or gs://bucket/folder.",
     required=True,
 )
-_CACHE = flags.DEFINE_string(
+_CACHE = define_path(
     "compilation_cache_dir",
     None,
     "Compiled programs, for the next start; <workdir>/compilation_cache by default, "

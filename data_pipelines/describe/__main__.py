@@ -12,7 +12,8 @@ from absl import app, flags, logging
 
 from data_pipelines.describe.summary import report, write
 from data_pipelines.schema.episode import DataError
-from swm_jax.cli import error_line, run_command
+from swm_jax.cli import define_path, error_line, run_command
+from swm_jax.files import user_path
 
 
 def main(argv: list[str]) -> None:
@@ -26,7 +27,7 @@ def main(argv: list[str]) -> None:
     with error_line(DataError, ValueError):
         if output and output.suffix not in (".png", ".html"):
             raise DataError(f"--output is '{output}', expected a .png or .html file")
-        text, sheet = report(Path(argv[1]), _EXAMPLES.value if output else 0)
+        text, sheet = report(Path(user_path(argv[1])), _EXAMPLES.value if output else 0)
         print(text)
         if output and sheet is not None:
             write(text, sheet, output, f"Data set {Path(argv[1]).name}")
@@ -34,6 +35,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    _OUTPUT = flags.DEFINE_string("output", None, "A .png or .html file.")
+    _OUTPUT = define_path("output", None, "A .png or .html file.")
     _EXAMPLES = flags.DEFINE_integer("examples", 18, "Tuples on the contact sheet.")
     run_command(main)

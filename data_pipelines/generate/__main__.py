@@ -14,7 +14,14 @@ from pathlib import Path
 from absl import flags
 
 from data_pipelines.generate.shards import generate
-from swm_jax.cli import GOES_ON, define_config, error_line, no_arguments, run_command
+from swm_jax.cli import (
+    GOES_ON,
+    define_config,
+    define_path,
+    error_line,
+    no_arguments,
+    run_command,
+)
 
 
 def main(argv: list[str]) -> None:
@@ -42,7 +49,7 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define_config(None, "Data config file.")
-    flags.DEFINE_string("output", None, "Folder of the data set.")
+    define_path("output", None, "Folder of the data set.")
     flags.DEFINE_integer("episodes", None, "Overrides config.episodes.")
     flags.DEFINE_integer("seed", None, "Overrides config.seed.")
     flags.mark_flags_as_required(["config", "output"])

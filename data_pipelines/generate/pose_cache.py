@@ -21,6 +21,7 @@ from data_pipelines.generate.play import play_episodes
 from data_pipelines.schema.arrays import EpisodeArrays
 from data_pipelines.schema.episode import DataError
 from data_pipelines.schema.output_folder import first_difference, write_whole
+from swm_jax.files import local_path
 
 _ARRAYS = ("length", "action", "policy")  # and those of a scene
 _PICTURES = ("name", "look", "height", "width", "supersample")
@@ -42,7 +43,7 @@ def simulated_episodes(
     """
     config = resolve(config)
     world = world_of(config)
-    path = Path(path)
+    path = local_path(path)
     if not path.exists():
         made: dict[str, Any] = _simulate(config) | {"about": json.dumps(_about(config))}
         write_whole(path, lambda file: np.savez(file, **made))

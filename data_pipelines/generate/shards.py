@@ -30,6 +30,7 @@ from data_pipelines.schema.features import Schema
 from data_pipelines.schema.output_folder import claim_settings, claimed
 from swm_jax.cli import Progress
 from swm_jax.conditions import conditions
+from swm_jax.files import local_path
 
 CONFIG_FILE = "generation.json"
 INFO_FILE = "dataset_info.json"
@@ -63,7 +64,7 @@ def generate(config: ml_collections.ConfigDict, output: str | Path) -> Counts:
       DataError: an invalid config or folder, a damaged shard, or a full disk.
     """
     config = resolve(config)
-    output = Path(output)
+    output = local_path(output)
     train, val = map(len, splits_of(config).values())
     counts = Counts()
     with claimed(output):

@@ -16,7 +16,7 @@ from absl import app, flags, logging
 
 from data_pipelines.label.labellers import load_labeller
 from data_pipelines.label.store import Asking, label_folder, read_questions
-from swm_jax.cli import GOES_ON, error_line, run_command
+from swm_jax.cli import GOES_ON, define_path, error_line, run_command
 
 
 def main(argv: list[str]) -> None:
@@ -43,12 +43,8 @@ if __name__ == "__main__":
     _LABELLER = flags.DEFINE_string(
         "labeller", "vqa", "predicates, vqa, module:function."
     )
-    _CHECKPOINT = flags.DEFINE_string(
-        "checkpoint", None, "Of the model; None: shipped."
-    )
-    _QUESTIONS = flags.DEFINE_string(
-        "questions", None, "A file, one question per line."
-    )
+    _CHECKPOINT = define_path("checkpoint", None, "Of the model; None: shipped.")
+    _QUESTIONS = define_path("questions", None, "A file, one question per line.")
     _STARTS = flags.DEFINE_integer("starts", 8, "Start frames per episode.")
     _HORIZONS = flags.DEFINE_list("horizons", ["0", "4", "8", "16"], "Actions ahead.")
     _PER_FRAME = flags.DEFINE_integer(

@@ -25,7 +25,7 @@ from data_pipelines.schema.frames import FrameStore
 from data_pipelines.schema.output_folder import claim_settings, claimed
 from data_pipelines.schema.read import open_dataset, read_episodes
 from swm_jax.choices import first_line
-from swm_jax.files import lines_of, read_text, user_path
+from swm_jax.files import lines_of, local_path, read_text, user_path
 
 _SETTINGS_FILE = "labelling.json"
 
@@ -126,7 +126,7 @@ def label_folder(
       DataError: a folder that cannot be read or written, or invalid settings.
     """
     asking.check(labeller)
-    source, output = Path(source), Path(output)
+    source, output = Path(user_path(source)), local_path(output)
     info = open_dataset(source).info
     stored = dropped = 0
     with claimed(output):

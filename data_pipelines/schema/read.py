@@ -21,6 +21,7 @@ from data_pipelines.schema.episode import DataError, Episode, frame_size
 from data_pipelines.schema.frames import MODES, FrameStore, RecordFrames, decode_as
 from data_pipelines.schema.store import VERSIONS, damaged, open_shard
 from swm_jax.choices import first_line
+from swm_jax.files import user_path
 
 _MAKE = (
     "make it with `python -m data_pipelines.generate`, or from other data with "
@@ -35,7 +36,7 @@ def open_dataset(data_dir: str | Path) -> tfds.core.DatasetBuilder:
       DataError: a missing, empty, unfinished or damaged folder, another format, or
         another schema version.
     """
-    data_dir = Path(data_dir)
+    data_dir = Path(user_path(data_dir))
     if not data_dir.is_dir():
         raise DataError(f"no data set at {data_dir}: {_MAKE}")
     if not (data_dir / "dataset_info.json").exists():

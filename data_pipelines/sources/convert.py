@@ -30,7 +30,7 @@ from data_pipelines.schema.output_folder import claim_settings, claimed, write_j
 from data_pipelines.sources import RawEpisode, Source, open_source
 from data_pipelines.sources.splits import split_episodes
 from swm_jax.cli import Progress
-from swm_jax.files import parse_json, read_text, user_path
+from swm_jax.files import local_path, parse_json, read_text, user_path
 
 SETTINGS_FILE = "conversion.json"
 _SHARE_LIMITS = (0.0, 0.5)
@@ -144,7 +144,7 @@ def convert_source(
       DataError: as `convert`.
     """
     settings.check()
-    output, name = Path(user_path(output)), source.domain
+    output, name = local_path(output), source.domain
     split = split_episodes(
         source, settings.val_share, settings.max_episodes, settings.take_uncovered
     )

@@ -40,7 +40,7 @@ from data_pipelines.schema import store as folder
 from data_pipelines.schema.episode import decode_frame, encode_png
 from data_pipelines.schema.read import load_episodes
 from experiments import generate_board, generate_cube
-from swm_jax.cli import no_arguments, run_command
+from swm_jax.cli import define_path, no_arguments, run_command
 from swm_jax.eval.journal import write_json
 from swm_jax.models import Tokenizer, get_config
 
@@ -255,8 +255,8 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":  # flags of commands imported together would clash
     _EPISODES = flags.DEFINE_integer("episodes", 240, "Episodes made and read.")
     _SECONDS = flags.DEFINE_float("seconds", 10.0, "Time per rate and round.")
-    _DATA = flags.DEFINE_string("data", None, "Read these; None: those just made.")
+    _DATA = define_path("data", None, "Read these; None: those just made.")
     _WORLD = flags.DEFINE_enum("world", "board", list(_TOKENIZERS), "What to generate.")
     _PARTS = flags.DEFINE_list("parts", ["generate", "read"], "Which parts.")
-    _JSON = flags.DEFINE_string("output", None, "Also write the numbers here.")
+    _JSON = define_path("output", None, "Also write the numbers here.")
     run_command(main)

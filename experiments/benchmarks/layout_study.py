@@ -31,7 +31,7 @@ from absl import flags, logging
 from experiments import board_tiny
 from experiments.benchmarks.parts.timing import machine
 from swm_jax import worlds
-from swm_jax.cli import run_command
+from swm_jax.cli import define_path, run_command
 from swm_jax.eval.config import parse_seeds, preset
 from swm_jax.eval.journal import read_json, write_json
 from swm_jax.eval.report import charts
@@ -41,8 +41,8 @@ from swm_jax.models.config import LAYOUTS
 from swm_jax.training import train
 from swm_jax.training.monitoring.metrics import read_metrics
 
-_WORKDIR = flags.DEFINE_string("workdir", "runs/layouts", "Runs and results.")
-_DATA = flags.DEFINE_string("data", "data/board", "Episodes of the board.")
+_WORKDIR = define_path("workdir", "runs/layouts", "Runs and results.")
+_DATA = define_path("data", "data/board", "Episodes of the board.")
 _LAYOUTS = flags.DEFINE_multi_enum("layouts", list(LAYOUTS), LAYOUTS, "To compare.")
 _SEEDS = flags.DEFINE_string("seeds", "0:3", "Of weights and batches, end excluded.")
 _VARIANT = flags.DEFINE_string("variant", "tiny", "Model size.")

@@ -22,7 +22,7 @@ from absl import app, flags
 
 from data_pipelines.batches.stream import make_train_iterator
 from experiments import board_tiny
-from swm_jax.cli import no_arguments, run_command
+from swm_jax.cli import define_path, no_arguments, run_command
 from swm_jax.eval.report.charts import lines
 from swm_jax.models import Tokenizer, TrainBatch
 from swm_jax.training import Experiment
@@ -123,14 +123,12 @@ def chart(rows: list[dict[str, Any]], axis: str) -> str:
 
 
 if __name__ == "__main__":  # flags of commands imported together would clash
-    _DATA = flags.DEFINE_string("data", "data/board", "Stored episodes of the board.")
+    _DATA = define_path("data", "data/board", "Stored episodes of the board.")
     _SECONDS = flags.DEFINE_float("seconds", 240.0, "Training time of each way.", 0.1)
-    _INIT = flags.DEFINE_string("init_from", "", "Checkpoint; empty: random weights.")
+    _INIT = define_path("init_from", "", "Checkpoint; empty: random weights.")
     _POINTS = flags.DEFINE_integer("points", 20, "Looks at the held-out loss.", 1)
     _LABELS = flags.DEFINE_integer(
         "labels", 576, "Labels of a step, a multiple of 24.", 24
     )
-    _OUTPUT = flags.DEFINE_string(
-        "output", "results/curves", "Folder of csv and charts."
-    )
+    _OUTPUT = define_path("output", "results/curves", "Folder of csv and charts.")
     run_command(main)

@@ -27,11 +27,11 @@ from swm_jax.checkpoints.formats.huggingface.folder import SHARD_BYTES
 from swm_jax.checkpoints.formats.huggingface.table import EMBEDDING, rules_for
 from swm_jax.checkpoints.formats.lazy_arrays import DTYPES, model_shapes
 from swm_jax.checkpoints.formats.safetensors_files import PlannedTensor, write_tensors
-from swm_jax.cli import run_command
+from swm_jax.cli import define_path, run_command
 from swm_jax.models import get_config
 
 _VARIANT = flags.DEFINE_string("variant", "paligemma_3b_224", "Whose shapes.")
-_FOLDER = flags.DEFINE_string("folder", None, "Where the temporary folder lies.")
+_FOLDER = define_path("folder", None, "Where the temporary folder lies.")
 _LIMIT = flags.DEFINE_float("limit", 1.3, "Largest peak over size.")
 _PHASE = flags.DEFINE_string("phase", None, "Set by this program for its processes.")
 

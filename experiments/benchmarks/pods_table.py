@@ -21,7 +21,7 @@ from typing import Any
 
 from absl import flags
 
-from swm_jax.cli import no_arguments, run_command
+from swm_jax.cli import define_path, no_arguments, run_command
 from swm_jax.files import write_whole
 from swm_jax.tools.topology import LIBTPU, parse_slice
 
@@ -70,8 +70,8 @@ OTHERS = (
 )
 
 _ONLY = flags.DEFINE_list("only", [], "Parts of names of programs; empty: all.")
-_RESULTS = flags.DEFINE_string("results", "results/pods", "Where reports are kept.")
-_DOCUMENT = flags.DEFINE_string("document", "docs/pods.md", "Empty: print only.")
+_RESULTS = define_path("results", "results/pods", "Where reports are kept.")
+_DOCUMENT = define_path("document", "docs/pods.md", "Empty: print only.")
 _FRESH = flags.DEFINE_bool("fresh", False, "Compile again what is there.")
 
 

@@ -16,11 +16,11 @@ from data_pipelines.saqa.device_draw import draw_one
 from experiments import board_tiny, generate_board
 from experiments.benchmarks.parts.timing import machine, side_by_side
 from swm_jax import prng
-from swm_jax.cli import run_command
+from swm_jax.cli import define_path, run_command
 from swm_jax.models import Tokenizer, get_config
 from swm_jax.training import Experiment
 
-_POSES = flags.DEFINE_string(
+_POSES = define_path(
     "poses", "data/poses.npz", "File of simulated episodes; made if not there."
 )
 _EPISODES = flags.DEFINE_integer("episodes", 200, "Episodes in that file.", 2)

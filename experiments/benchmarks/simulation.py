@@ -21,7 +21,7 @@ from data_pipelines.saqa import device_batches as device_saqa
 from experiments import board_tiny, generate_board
 from experiments.benchmarks.parts.timing import side_by_side
 from swm_jax import prng, worlds
-from swm_jax.cli import no_arguments, run_command
+from swm_jax.cli import define_path, no_arguments, run_command
 from swm_jax.envs import Env
 from swm_jax.models import Tokenizer, get_config
 from swm_jax.training import Experiment
@@ -31,7 +31,7 @@ _WORLDS = flags.DEFINE_list("worlds", ["64"], "Worlds side by side.")
 _SIZES = flags.DEFINE_list("sizes", ["64", "96", "224"], "Pixels per side.")
 _STEPS = flags.DEFINE_integer("steps", 4, "Control steps of a timed call.", 1)
 _REPEATS = flags.DEFINE_integer("repeats", 3, "The shortest time counts.", 1)
-_POSES = flags.DEFINE_string(
+_POSES = define_path(
     "poses", None, "File of simulated episodes for the batches; made if not there."
 )
 _EPISODES = flags.DEFINE_integer("episodes", 200, "Episodes in that file.", 2)

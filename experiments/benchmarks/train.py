@@ -45,7 +45,7 @@ from experiments.benchmarks.parts.train_ways import (
     jax_way,
     reference_way,
 )
-from swm_jax.cli import no_arguments, run_command
+from swm_jax.cli import define_path, no_arguments, run_command
 from swm_jax.eval.journal import write_json
 
 # Peak rates of bfloat16 matrix products without sparsity, FLOP/s, by device kind.
@@ -215,6 +215,6 @@ if __name__ == "__main__":  # flags of commands imported together would clash
     _SECONDS = flags.DEFINE_float(
         "seconds", 0.0, "Of each measurement; 0: one step.", 0
     )
-    _DATA = flags.DEFINE_string("data", "", "Data set, to measure the input pipeline.")
-    _JSON = flags.DEFINE_string("json", "", "Also write the rows to this file.")
+    _DATA = define_path("data", "", "Data set, to measure the input pipeline.")
+    _JSON = define_path("json", "", "Also write the rows to this file.")
     run_command(main)

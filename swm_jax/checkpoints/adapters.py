@@ -42,7 +42,7 @@ from swm_jax.checkpoints.model import (
     load_source,
     loaded_model,
 )
-from swm_jax.files import AnyPath
+from swm_jax.files import AnyPath, found_path, local_path, two_paths
 from swm_jax.models import SemanticWorldModel, get_config
 from swm_jax.models.backbones.lora import first_match
 
@@ -67,15 +67,19 @@ def export_adapter(source: str | AnyPath, destination: str | Path) -> Path:
             f"{step} has no base with adapters beside it: it was trained without "
             "config.finetune.lora, or is exported already"
         )
-    destination = Path(destination).absolute()
+    destination = local_path(destination).absolute()
     if destination.exists():
         raise CheckpointError(f"{destination} exists already")
     model = metadata["model"]
     shapes = _shapes(get_config(model["variant"], **model["overrides"]), metadata)
     params = restore_params(step, shapes)
     moved, frozen = _split(params, metadata)
+    given = metadata["config"]["init_from"]
+    stored = {**metadata.pop("base", {}), "given": given} if given else {}
+    workdir = step.parent.parent  # of <workdir>/checkpoints/<step>
+    base = found_path(stored, workdir) or stored.get("absolute", given)
     metadata["adapter"] = {
-        "base": metadata["config"]["init_from"],
+        **({"base": {**two_paths(base, destination), "given": given}} if given else {}),
         "base_crc32": fingerprint(frozen),
     }
     destination.parent.mkdir(parents=True, exist_ok=True)
@@ -119,12 +123,8 @@ def load_adapter(
     metadata = read_metadata(step)
     if "adapter" not in metadata:
         raise CheckpointError(f"{step} is not an exported adapter; use load_model")
-    base = base or metadata["adapter"]["base"]
-    if not base:
-        raise CheckpointError(
-            f"{step} does not say what it was trained on; give the checkpoint of its "
-            "base"
-        )
+    given = base is not None
+    base = base if given else _base_of(step, metadata["adapter"].get("base"))
     # float32 as in training, so that the fingerprint matches.
     loaded = load_model(base, param_dtype="float32", sharding=sharding)
     model = metadata["model"]
@@ -137,7 +137,7 @@ def load_adapter(
     if fingerprint(frozen) != metadata["adapter"]["base_crc32"]:
         raise CheckpointError(
             f"{step} was trained on other parameters than those of {base}: their "
-            "checksums differ"
+            f"checksums differ{'' if given else '; name its base: base=CHECKPOINT'}"
         )
     flat = flatten_dict(loaded.params, sep="/")
     flat |= _restore_beside(step, shapes, flat)
@@ -146,6 +146,23 @@ def load_adapter(
         params = jax.tree.map(lambda leaf: leaf.astype(param_dtype), params)
     tokenizer = stored_tokenizer(step, metadata)
     return loaded_model(config, params, tokenizer, metadata, sharding)
+
+
+def _base_of(step: epath.Path, stored: Mapping[str, str] | str | None) -> AnyPath:
+    """Where the base of an adapter is; a text is a path as it was given."""
+    stored = {"given": stored} if isinstance(stored, str) and stored else stored
+    if not stored or isinstance(stored, str):
+        raise CheckpointError(
+            f"{step} does not say what it was trained on: name the checkpoint of its "
+            "base, load_adapter(ADAPTER, base=CHECKPOINT)"
+        )
+    found = found_path(stored, step)
+    if found is None:
+        raise CheckpointError(
+            f"the base of {step} is not at {stored.get('absolute', stored['given'])} "
+            "any more: name it, load_adapter(ADAPTER, base=CHECKPOINT)"
+        )
+    return found
 
 
 def _restore_beside(

@@ -18,6 +18,7 @@ from swm_jax.checkpoints.formats.huggingface.folder import SHARD_BYTES, write_fo
 from swm_jax.checkpoints.formats.lazy_arrays import DTYPES, Source
 from swm_jax.checkpoints.formats.npz import write_npz
 from swm_jax.checkpoints.formats.orbax.folder import write_orbax
+from swm_jax.files import local_path
 
 
 def target_format(destination: Path) -> str:
@@ -50,7 +51,7 @@ def convert(
       CheckpointError: a tensor cannot be read or does not fit, or the destination
         exists; nothing is written.
     """
-    destination = Path(destination).absolute()
+    destination = local_path(destination).absolute()
     target = target or target_format(destination)
     if target not in FORMATS:
         raise CheckpointError(f"unknown format {target!r}, expected {FORMATS}")

@@ -20,7 +20,7 @@ from swm_jax.checkpoints.formats.lazy_arrays import Source, to_arrays
 from swm_jax.checkpoints.formats.orbax.folder import Opened
 from swm_jax.checkpoints.formats.orbax.step_folder import write_model
 from swm_jax.cli import warn
-from swm_jax.files import AnyPath
+from swm_jax.files import AnyPath, local_path
 from swm_jax.models import (
     ActionScale,
     ModelConfig,
@@ -245,7 +245,7 @@ def export_model(source: str | AnyPath, destination: str | Path) -> Path:
     if detect(split_subtree(source)[0]) != "orbax":
         raise CheckpointError(f"{source} is no run: use python -m swm_jax.convert")
     loaded = load_model(source)
-    destination = Path(destination).absolute()
+    destination = local_path(destination).absolute()
     if destination.exists() and not (destination / "params").is_dir():
         raise CheckpointError(f"{destination} exists and is not an exported model")
     destination.parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,14 @@ import pathlib
 from absl import flags, logging
 
 from swm_jax import worlds
-from swm_jax.cli import GOES_ON, define_config, error_line, no_arguments, run_command
+from swm_jax.cli import (
+    GOES_ON,
+    define_config,
+    define_path,
+    error_line,
+    no_arguments,
+    run_command,
+)
 from swm_jax.eval.config import (
     METHODS,
     PRESETS,
@@ -27,12 +34,13 @@ from swm_jax.eval.config import (
     parse_seeds,
     preset,
 )
+from swm_jax.files import local_path
 
 _CONFIG = define_config(None, "Experiment whose planner and evaluation count.")
 _PRESET = flags.DEFINE_enum(
     "preset", "demo", sorted(PRESETS), "What the rest defaults to."
 )
-_CHECKPOINT = flags.DEFINE_string(
+_CHECKPOINT = define_path(
     "checkpoint", None, "Run, model, Hugging Face folder or npz; default: shipped."
 )
 _WORLD = flags.DEFINE_enum(
@@ -45,10 +53,10 @@ _WORLD_MODELS = flags.DEFINE_list(
 )
 _SEEDS = flags.DEFINE_string("seeds", None, "Such as 6000:6050 (end excluded) or 1,2.")
 _GOAL = flags.DEFINE_string("goal", None, "Questions of the goals: published, shaped.")
-_OUTPUT = flags.DEFINE_string(
+_OUTPUT = define_path(
     "output", None, "Folder; default: results/<name of the config, or preset>."
 )
-_DATA_DIR = flags.DEFINE_string(
+_DATA_DIR = define_path(
     "data_dir", None, "Data folder for held-out questions; default: made on the fly."
 )
 _PARALLEL = flags.DEFINE_integer("episodes_parallel", None, "Episodes side by side.")
@@ -83,13 +91,13 @@ def config_from_flags():
     return make(
         _PRESET.value,
         world=_WORLD.value,
-        checkpoint=_CHECKPOINT.value and os.path.abspath(_CHECKPOINT.value),
+        checkpoint=_absolute(_CHECKPOINT.value),
         tasks=listed(_TASKS.value),
         methods=listed(_METHODS.value),
         world_models=listed(_WORLD_MODELS.value),
         seeds=None if _SEEDS.value is None else parse_seeds(_SEEDS.value),
         goal=_GOAL.value,
-        data_dir=_DATA_DIR.value and os.path.abspath(_DATA_DIR.value),
+        data_dir=_absolute(_DATA_DIR.value),
         episodes_parallel=_PARALLEL.value,
         on_device=_ON_DEVICE.value,
         candidates=_CANDIDATES.value,
@@ -101,6 +109,18 @@ def config_from_flags():
         sensitivity_scenes=_SCENES.value,
         video=_VIDEO.value,
     )
+
+
+def _absolute(path: str | None) -> str | None:
+    """A path that holds in any folder; an object store's is one already."""
+    return path if not path or "://" in path else os.path.abspath(path)
+
+
+def _local(path: str) -> pathlib.Path:
+    try:
+        return local_path(path)
+    except ValueError as error:
+        raise UserError(f"--output: {error}") from error
 
 
 def _experiment():
@@ -118,7 +138,7 @@ def main(argv: list[str]) -> None:
     with error_line(UserError, OSError, status=2, where=_OUTPUT.value):
         config = config_from_flags()
         name = config.preset if _CONFIG.value is None else _CONFIG.value.name
-        folder = pathlib.Path(_OUTPUT.value or f"results/{name}")
+        folder = _local(_OUTPUT.value or f"results/{name}")
         from swm_jax.eval.sweep import evaluate  # late: mistakes above cost no start-up
 
         evaluate(config, folder, _RESTART.value)

@@ -26,7 +26,7 @@ import ml_collections
 from absl import flags
 
 from swm_jax.choices import known
-from swm_jax.cli import define_config, no_arguments, run_command
+from swm_jax.cli import define_config, define_path, no_arguments, run_command
 from swm_jax.files import write_whole
 from swm_jax.tools.analysis import Analysis, advice, analyse, grouped, weak_scaling
 from swm_jax.tools.programs import (
@@ -316,6 +316,6 @@ if __name__ == "__main__":  # flags of commands imported together would clash
         "",
         "A smaller slice: weak scaling from it, images per chip alike.",
     )
-    _JSON = flags.DEFINE_string("json", "", "Also write everything to this file.")
-    _HLO = flags.DEFINE_string("hlo", "", "Keep the optimised programs in this folder.")
+    _JSON = define_path("json", "", "Also write everything to this file.")
+    _HLO = define_path("hlo", "", "Keep the optimised programs in this folder.")
     run_command(main, status=2)

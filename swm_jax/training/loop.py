@@ -20,6 +20,7 @@ from swm_jax.checkpoints.run.failed_saves import all_agree
 from swm_jax.choices import known
 from swm_jax.conditions import conditions
 from swm_jax.endings import say
+from swm_jax.files import user_path
 from swm_jax.locks import locked
 from swm_jax.training.bad_steps import (
     GIVE_UP,
@@ -81,7 +82,7 @@ def fit(
     if best:
         metrics = [f"validation/{name}" for name in trainable.metrics]
         known("config.keep_best.metric", best.metric, metrics)
-    workdir = epath.Path(workdir)
+    workdir = epath.Path(user_path(workdir))
     workdir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         _claim(workdir, stack)
@@ -205,7 +206,7 @@ class _Run:
 
     def _resume(self, target: TrainState) -> TrainState | None:
         found = self.checkpoints.restore_newest(
-            target.params, target.opt_state, self._compare
+            target.params, target.opt_state, self._take_up
         )
         if found is None:
             return None
@@ -217,9 +218,12 @@ class _Run:
         )()
         return TrainState(step, found.params, found.opt_state)
 
-    def _compare(self, before: dict[str, Any]) -> None:
+    def _take_up(self, before: dict[str, Any]) -> None:
+        """Checks a checkpoint's metadata, and keeps where its base was at the start."""
         check_same_run(self.workdir, before, self.metadata)
         self.before = before
+        if "base" in before:
+            self.metadata["base"] = before["base"]
 
     def _check(self, tally: Tally) -> None:
         """Describes the batches of bad steps; raises for on_nan="stop"."""

@@ -237,6 +237,30 @@ def test_a_run_with_adapters_is_rounded_once_and_placed_like_any_other(run):
     assert set(asked) == set(flat(exact))
 
 
+def test_an_adapter_finds_its_base_after_either_has_moved(tmp_path, monkeypatch):
+    """The run names its base relative to the folder in which it is trained."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.chdir(home)
+    config = debug_config("base")
+    write_base(home / "base", config, seed=5)
+    train(config, "runs/a")
+    expected = load_model("runs/a").params
+    monkeypatch.chdir(tmp_path)
+    adapter = export_adapter(home / "runs" / "a", "home/adapters/a")
+    assert_same(expected, load_adapter(adapter).params)
+    alone = shutil.copytree(adapter, tmp_path / "alone")
+    assert_same(expected, load_adapter(alone).params)  # the base is where it was
+    moved = home.rename(tmp_path / "moved") / "adapters" / "a"
+    assert_same(expected, load_adapter(moved).params)  # as far away as it was
+    with pytest.raises(CheckpointError, match=r"is not at .*home/base any more.*base="):
+        load_adapter(alone)
+    assert_same(expected, load_adapter(alone, "moved/base").params)
+    train(config, tmp_path / "moved" / "runs" / "a")  # resumed: nothing is forgotten
+    again = export_adapter(tmp_path / "moved" / "runs" / "a", "again")
+    assert_same(expected, load_adapter(again).params)
+
+
 def everywhere():
     """A sharding that is not the one that `load_model` falls back to."""
     mesh = jax.make_mesh((jax.device_count(),), ("fsdp",))

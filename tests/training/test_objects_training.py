@@ -102,7 +102,7 @@ def test_the_eyes_learn_and_the_decoder_stays(tmp_path):
     experiment = Experiment.parse(config)
     trainable = trainable_of(experiment)
     assert isinstance(trainable, TrainableEyes)
-    before = trainable.init(jax.random.key(config.seed))
+    before = jax.jit(lambda: trainable.init(jax.random.key(config.seed)))()
     scalars = train(config, tmp_path)
     after = load_model(str(tmp_path)).params
     changed = jax.tree.map(lambda a, b: bool((a != b).any()), before, dict(after))

@@ -37,6 +37,7 @@ from swm_jax.checkpoints.run.failed_saves import (
 from swm_jax.checkpoints.run.retention import SAVE_TIMEOUT, KeepBest, manager_options
 from swm_jax.choices import first_line
 from swm_jax.cli import warn
+from swm_jax.files import user_path
 
 FORMAT = "swm_jax"
 FORMAT_VERSION = 1
@@ -67,8 +68,8 @@ def checkpoints_folder(workdir: epath.PathLike) -> epath.Path:
 
 
 def absolute(path: epath.PathLike) -> epath.Path:
-    """`Path.absolute` that also accepts object-store paths."""
-    path = epath.Path(path)
+    """`Path.absolute` of a user's path, which may be in an object store."""
+    path = epath.Path(user_path(path))
     return path if path.is_absolute() else path.absolute()
 
 

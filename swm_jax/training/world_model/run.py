@@ -5,6 +5,7 @@ from typing import Any
 import ml_collections
 from etils import epath
 
+from swm_jax.files import two_paths
 from swm_jax.models import Tokenizer
 from swm_jax.training.experiment import Experiment
 from swm_jax.training.inputs import process_rows
@@ -54,7 +55,7 @@ def train(
         trainable_of(experiment),
         inputs,
         workdir,
-        metadata=_metadata(experiment),
+        metadata=_metadata(experiment, workdir),
         start=start if experiment.init_from else None,
         profile_steps=profile_steps,
     )
@@ -71,8 +72,8 @@ def trainable_of(experiment: Experiment) -> Trainable:
     return TrainableWorldModel.of(experiment)
 
 
-def _metadata(experiment: Experiment) -> dict[str, Any]:
-    """Metadata stored in checkpoints: stage, model, action scales."""
+def _metadata(experiment: Experiment, workdir: Any) -> dict[str, Any]:
+    """Metadata stored in checkpoints: stage, model, base, action scales."""
     metadata = {
         "stage": experiment.stage,
         "model": {
@@ -81,6 +82,8 @@ def _metadata(experiment: Experiment) -> dict[str, Any]:
             "tokenizer": experiment.model.tokenizer,
         },
     }
+    if experiment.init_from:
+        metadata["base"] = two_paths(experiment.init_from, workdir)
     if actions := action_metadata(experiment):
         metadata["actions"] = actions
     return metadata
