@@ -49,10 +49,11 @@ def get_config(arg: str = "swm") -> ml_collections.ConfigDict:
         config.optimizer.learning_rate = 2e-3
         config.optimizer.warmup_steps = 20
         config.finetune.schedules = ((EYES_ALONE, None), (".*", {}))
-        size = "debug" if arg.endswith("debug") else "branches"
-        data = config.data
+        data, generation = config.data, generate_board.get_config("branches")
+        if arg.endswith("debug"):
+            generation.episodes = generation.episodes_per_shard = 64
         data.source, data.dir = "simulated", "data/board_branches.npz"
-        data.simulated.generation = generate_board.get_config(size)
+        data.simulated.generation = generation
         data.simulated.chunks, data.images, data.questions = 12, 16, 4
         data.queries = 12 * data.simulated.horizons * data.questions
         config.validation_batches = 16

@@ -29,7 +29,7 @@ from swm_jax.models import (
     VLMWorldModel,
     preprocess_image,
 )
-from swm_jax.models.swm import action_weights
+from swm_jax.models.action_scale import action_weights
 
 SHIPPED = "board_tiny"
 

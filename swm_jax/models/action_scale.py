@@ -1,4 +1,4 @@
-"""Action normalisation: a robot's raw units to the model's input units.
+"""Actions as the model's input: normalisation of raw units, and the projector.
 
 Data, planners and envs use raw units; a model may have been trained on normalised
 actions, zero-padded to a larger width. The checkpoint's metadata holds the
@@ -11,14 +11,19 @@ Axis: A numbers per action of the robot.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jaxtyping import Float
 
 from swm_jax.arrays import Array
+from swm_jax.models.backbones.weights import Weight
+
+if TYPE_CHECKING:
+    from swm_jax.models.config import ModelConfig
 
 Kind = Literal["raw", "quantile"]
 KINDS = get_args(Kind)
@@ -83,3 +88,26 @@ class ActionScale(struct.PyTreeNode):
         half = (high - low) / 2
         half = np.where(half < _FLAT, np.float32(1), half)
         return cls((high + low) / 2, half.astype(np.float32), width)
+
+
+def action_weights(c: "ModelConfig") -> dict[str, Weight]:
+    """Parameter declarations of the action projector, a linear layer A -> W."""
+    kernel, bias = map(nn.initializers.normal, (c.action_init_std, c.action_bias_std))
+    return {
+        "kernel": Weight((c.action_size, c.width), init=kernel),
+        "bias": Weight((c.width,), init=bias),
+    }
+
+
+def check_actions(c: "ModelConfig", actions: Float[Array, "... H A"]) -> None:
+    """Raises a ValueError for actions that do not fit the model."""
+    if actions.shape[-1] != c.action_size:
+        raise ValueError(
+            f"actions have width {actions.shape[-1]}, the model was made for "
+            f"action_size={c.action_size}"
+        )
+    if actions.shape[-2] > c.max_horizon:
+        raise ValueError(
+            f"a chunk of {actions.shape[-2]} actions is longer than the model's "
+            f"max_horizon={c.max_horizon}"
+        )

@@ -30,6 +30,7 @@ from flax import struct
 from jaxtyping import Float, Int
 
 from swm_jax.arrays import Array
+from swm_jax.models import layout as layouts
 from swm_jax.models.backbones.weights import Weight, zeros
 
 if TYPE_CHECKING:
@@ -182,6 +183,42 @@ def future_tokens(
     lead = (1,) * (way.ndim - 3)
     tokens = tokens.reshape(len(tokens), *lead, *tokens.shape[1:])
     return tokens + way @ params["way"] + params["future"]
+
+
+def future_of(
+    params: Any,
+    c: "ModelConfig",
+    axes: str,
+    image: Float[Array, "B I W"],
+    objects: ObjectStates,
+    actions: Float[Array, "B *N H _"],
+    horizons: Int[Array, "... G"],
+) -> layouts.Segment:
+    """The segment of the future tokens.
+
+    Args:
+      params: of `object_weights`.
+      c: the model's config.
+      axes: leading axes of the segment.
+      image: tokens, the objects' last.
+      objects: read-outs of the patches.
+      actions: raw.
+      horizons: broadcastable to [B, *N, G].
+    """
+    path, tokens = robot_path(actions, c.object_axes), image[:, -c.objects :]
+    tokens = future_tokens(params, tokens, objects.state, path, horizons)
+    past = layouts.past_actions(c.positions, axes[:-1], horizons, actions.shape[-2])
+    tokens = tokens.astype(c.dtype)
+    return layouts.future_segment(c.positions, axes + "o", tokens, horizons, past)
+
+
+def see_future(
+    c: "ModelConfig", axes: str, horizons: Int[Array, "..."]
+) -> tuple[layouts.Sight, ...]:
+    """Attention of answers to the future tokens; empty in a model without them."""
+    if not c.objects:
+        return ()
+    return (layouts.see_future(c.positions, axes, horizons, c.objects),)
 
 
 def _from_objects(state, path):

@@ -19,29 +19,22 @@ from jaxtyping import Bool, Float, Int, PRNGKeyArray, UInt8
 from swm_jax import prng
 from swm_jax.arrays import Array
 from swm_jax.models import layout as layouts
+from swm_jax.models.action_scale import action_weights, check_actions
 from swm_jax.models.backbones.registry import BACKBONES
-from swm_jax.models.backbones.weights import Params, Weight
+from swm_jax.models.backbones.weights import Params
 from swm_jax.models.config import ModelConfig
 from swm_jax.models.objects import (
     ObjectStates,
-    future_tokens,
+    future_of,
     object_tokens,
     object_weights,
     path_tokens,
     read_states,
     robot_path,
+    see_future,
 )
 from swm_jax.models.preprocess import preprocess_image
 from swm_jax.models.types import Context, Outputs, TrainBatch
-
-
-def action_weights(c: ModelConfig) -> dict[str, Weight]:
-    """Parameter declarations of the action projector, a linear layer A -> W."""
-    kernel, bias = map(nn.initializers.normal, (c.action_init_std, c.action_bias_std))
-    return {
-        "kernel": Weight((c.action_size, c.width), init=kernel),
-        "bias": Weight((c.width,), init=bias),
-    }
 
 
 class SemanticWorldModel(nn.Module):
@@ -117,7 +110,7 @@ class SemanticWorldModel(nn.Module):
           ValueError: several chunks per image in another layout than `branched`.
         """
         c, rule = self.config, self.config.positions
-        self._check_actions(batch.actions)
+        check_actions(c, batch.actions)
         rule.question(batch.question_tokens.shape[-1])  # raises if it is too long
         if batch.actions.ndim == 4:
             return self._branches(batch, image, objects)
@@ -153,14 +146,14 @@ class SemanticWorldModel(nn.Module):
             select = jax.nn.one_hot(pick, questions.shape[1])
             question = layouts.see_question(rule, "br", asked[:, :, None, :], select)
             if objects is not None:
-                future = self._future("br", image, objects, batch.actions, horizons)
-                layout["future"] = future
+                seen = image, objects, batch.actions
+                layout["future"] = future_of(self.objects(), c, "br", *seen, horizons)
         else:
             layout["question"] = layouts.block_question_segment(
                 rule, "brt", _take(questions, pick), asked, past
             )
             question = layouts.see_question(rule, "br", asked[:, :, None, :])
-        seen = (question, past, *self._see_future("br", objects, horizons))
+        seen = (question, past, *see_future(c, "br", horizons))
         layout["answer"] = layouts.answer_segment(rule, "brm", answers, horizons, *seen)
         return layout
 
@@ -198,34 +191,17 @@ class SemanticWorldModel(nn.Module):
           horizons: [K], or [S, 1, K].
           answers: tokens [S, N, K, Q, M, W], the newline first.
         """
-        rule, each = self.config.positions, horizons[..., None]
+        c, rule, each = self.config, self.config.positions, horizons[..., None]
         embedded = self.embed_actions(actions, objects and objects.state)
         layout = {"action": layouts.action_segment(rule, embedded)}
         question = layouts.see_question(rule, "bq", mask[:, None, None, :, None, :])
         past = layouts.past_actions(rule, "bc", each, actions.shape[-2])
         if objects is not None:
-            future = self._future("bch", image, objects, actions, horizons)
-            layout["future"] = future
-        seen = (question, past, *self._see_future("bch", objects, each))
+            seen = image, objects, actions
+            layout["future"] = future_of(self.objects(), c, "bch", *seen, horizons)
+        seen = (question, past, *see_future(c, "bch", each))
         layout["answer"] = layouts.answer_segment(rule, "bchqm", answers, each, *seen)
         return layout
-
-    def _future(self, axes, image, objects, actions, horizons) -> layouts.Segment:
-        """Future tokens; `axes` are their leading axes, `image` the image tokens."""
-        c, rule, state = self.config, self.config.positions, objects.state
-        path = robot_path(actions, c.object_axes)
-        tokens = image[:, -c.objects :]
-        tokens = future_tokens(self.objects(), tokens, state, path, horizons)
-        past = layouts.past_actions(rule, axes[:-1], horizons, actions.shape[-2])
-        tokens = tokens.astype(c.dtype)
-        return layouts.future_segment(rule, axes + "o", tokens, horizons, past)
-
-    def _see_future(self, axes, objects, horizons) -> tuple[layouts.Sight, ...]:
-        """Attention of answers to the future tokens, in a model that has them."""
-        if objects is None:
-            return ()
-        c = self.config
-        return (layouts.see_future(c.positions, axes, horizons, c.objects),)
 
     def encode(
         self,
@@ -268,7 +244,7 @@ class SemanticWorldModel(nn.Module):
     ) -> layouts.Layout:
         """Segments that run per candidate; "answer" ends with each query's newline."""
         c, rule = self.config, self.config.positions
-        self._check_actions(actions)
+        check_actions(c, actions)
         scenes, candidates, count = actions.shape[:3]
         queries = (scenes, candidates, len(horizons), context.questions.shape[1])
         newline = self.llm.embed(jnp.full((1,) * 5, c.newline_id))
@@ -364,19 +340,6 @@ class SemanticWorldModel(nn.Module):
             path = robot_path(actions, c.object_axes)[..., 1:, :]
             x = x + path_tokens(self.objects(), objects, path)
         return x.astype(c.dtype)
-
-    def _check_actions(self, actions):
-        c = self.config
-        if actions.shape[-1] != c.action_size:
-            raise ValueError(
-                f"actions have width {actions.shape[-1]}, the model was made for "
-                f"action_size={c.action_size}"
-            )
-        if actions.shape[-2] > c.max_horizon:
-            raise ValueError(
-                f"a chunk of {actions.shape[-2]} actions is longer than the model's "
-                f"max_horizon={c.max_horizon}"
-            )
 
 
 def _take(x: Array, index: Int[Array, "B R"]) -> Array:

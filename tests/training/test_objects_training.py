@@ -103,7 +103,7 @@ def test_the_eyes_learn_and_the_decoder_stays(tmp_path):
     trainable = trainable_of(experiment)
     assert isinstance(trainable, TrainableEyes)
     before = jax.jit(lambda: trainable.init(jax.random.key(config.seed)))()
-    scalars = train(config, tmp_path)
+    train(config, tmp_path)
     after = load_model(str(tmp_path)).params
     changed = jax.tree.map(lambda a, b: bool((a != b).any()), before, dict(after))
     assert not any(jax.tree.leaves((changed["llm"], changed["action"])))
@@ -113,7 +113,6 @@ def test_the_eyes_learn_and_the_decoder_stays(tmp_path):
     batch = WorldModelInputs(experiment, _tokenizer()).validation()[0]
     loss = lambda params: float(trainable.loss(params, batch)[0])
     assert loss(jax.tree.map(jnp.asarray, after)) < 0.9 * loss(before)
-    assert np.isfinite(scalars["object_error_mm"])
 
 
 def _tokenizer():
