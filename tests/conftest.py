@@ -42,6 +42,10 @@ import swm_jax  # noqa: F401  (sets NPROC before jax starts)
 MOST_MAPS = 20_000
 MAPS = Path("/proc/self/maps")
 
+# What JAX traces lives long: by default the collector walks it again and again, a
+# twentieth of the time.
+gc.set_threshold(100_000, 50, 100)
+
 # No deadline: the first example compiles.
 hypothesis.settings.register_profile("swm", deadline=None, max_examples=25)
 hypothesis.settings.load_profile("swm")

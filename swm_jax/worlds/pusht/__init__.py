@@ -46,5 +46,10 @@ WORLD = World(
         settings=(),
         expert=policies.expert,
     ),
-    planner=PlannerSettings(),
+    # Success leaves an error of 2.5 mm, so that the last pushes are finer than the
+    # default noise of 4 mm a step: with it mppi solved 17 of 20 episodes and cem 19,
+    # now 19 and 20.
+    planner=PlannerSettings(
+        by_name={"mppi": {"min_std": 0.001}, "cem": {"min_std": 0.001}}
+    ),
 )
