@@ -51,7 +51,7 @@ TEST_WORKERS ?= 2
 TEST := JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal \
 	--ignore=tests/parity
 MARKS := not gpu and not tpu_aot and not big_vision and not parity and not faults \
-	and not ogbench and not language_table
+	and not ogbench and not language_table and not fuzz
 # Shapes and dtypes of annotations are checked whenever a test calls a function.
 ANNOTATIONS := --jaxtyping-packages=swm_jax,data_pipelines,checked_annotations.checked
 # A third of the tests in a sixth of the time.

@@ -29,7 +29,7 @@ from swm_jax.records import Count, Share, parse
 class _Generation(PlaySettings):
     """`PlaySettings`, and how the episodes are stored."""
 
-    name: str = "episodes"
+    name: str = ""
     val_share: Share = 0.1
     episodes_per_shard: Count = 10
 
