@@ -79,8 +79,7 @@ def play_episodes(
         steps = np.asarray(steps(lead_keys))
         pick = lambda x: np.asarray(x)[np.arange(len(steps)), steps]
         start = env.state_from_scene(jax.tree.map(pick, scenes))
-    if config.branches > 1:
-        start = jax.tree.map(lambda x: x[share], start)
+    start = jax.tree.map(lambda x: x[share], start)
     scenes, actions = play(
         env, start, policy, act_keys, config.max_steps, first_memory, act
     )
