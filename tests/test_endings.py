@@ -77,10 +77,10 @@ def test_ctrl_c_is_one_line_and_status_130():
 
 def test_a_second_ctrl_c_ends_at_once():
     process = script(
-        "try:\n        time.sleep(60)\n"
+        "try:\n        print('inside', flush=True); time.sleep(60)\n"
         "    finally:\n        print('slow', flush=True); time.sleep(60)"
     )
-    ends_after("begun", process)
+    ends_after("inside", process)
     process.send_signal(signal.SIGINT)
     ends_after("slow", process)
     process.send_signal(signal.SIGINT)

@@ -232,7 +232,15 @@ def object_targets(
       form: format of the world's scenes.
       c: the model's config.
       dense: owners by block id; None leaves the patches without labels.
+
+    Raises:
+      ValueError: scenes of a world without `objects`, or with another number of them.
     """
+    if form.objects is None:
+        raise ValueError(
+            f"scenes of the {form.domain} do not say where their objects are "
+            "(`SceneFormat.objects`)"
+        )
     place, yaw = form.objects(scene)
     if place.shape[-2] != c.objects:
         raise ValueError(

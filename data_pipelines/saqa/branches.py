@@ -122,6 +122,11 @@ class BranchBatches:
         generation = config.simulated.generation
         world = worlds.load(generation["world"])
         language = _language(world.language, config.saqa.types)
+        if world.scene.objects is None:
+            raise DataError(
+                f"branches need to know where the objects of the {world.name} are "
+                "(`SceneFormat.objects`)"
+            )
         ids = np.asarray(episodes.block_id)
         steps = episodes.action.shape[1]
         if steps != model_config.max_horizon or (episodes.length != steps).any():
@@ -241,6 +246,7 @@ class BranchBatches:
                 places, jnp.maximum(named, 0)
             )
             mentions = MentionTargets(mask=named >= 0, centre=centre)
+        assert form.objects is not None  # `make` refuses such worlds
         place, yaw = form.objects(expand(now, 2))
         later, later_yaw = form.objects(after)
         turned = later_yaw - yaw

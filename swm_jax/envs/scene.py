@@ -79,7 +79,7 @@ class SceneFormat:
         without an entry are unbounded.
       check: validates the values of [T + 1, ...] arrays, raising through a `Need`.
       objects: scene -> coordinates [..., K, A] (metres) and yaw [..., K] (radians) of
-        the robot and then the objects by slot.
+        the robot and then the objects by slot; None where nothing is trained on them.
     """
 
     kind: type[Any]
@@ -88,7 +88,7 @@ class SceneFormat:
     angles: Mapping[str, tuple[int, ...]]
     bounds: Mapping[str, tuple[Any, Any]]
     check: Callable[[Mapping[str, np.ndarray], Need], None]
-    objects: Callable[[Any], tuple[Array, Array]]
+    objects: Callable[[Any], tuple[Array, Array]] | None = None
 
 
 def planar_objects(scene: Any) -> tuple[Array, Array]:

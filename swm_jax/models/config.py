@@ -8,12 +8,21 @@ Versatile VLMs for Transfer" and "Gemma 3 Technical Report".
 """
 
 import dataclasses
+import math
 from typing import Any
 
 from swm_jax.choices import known
 from swm_jax.models.layout import PositionRule
 
 LAYOUTS = ("branched", "block", "full")
+# Least values of numbers; others are sizes, from 1 on.
+_LEAST = {
+    **dict.fromkeys(("query_width", "window", "max_horizon", "objects"), 0),
+    **dict.fromkeys(("eos_id", "bos_id", "newline_id"), -1),
+    **dict.fromkeys(("attention_softcap", "final_softcap"), 0.0),
+    **dict.fromkeys(("rope_base", "rope_scale"), 1e-9),
+    **dict.fromkeys(("action_init_std", "action_bias_std", "action_scale"), 0.0),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +118,9 @@ class ModelConfig:
     remat: str = "none"
 
     def __post_init__(self):
+        # A list in stored metadata: the config must be hashable.
+        object.__setattr__(self, "object_origin", tuple(self.object_origin))
+        self._check_numbers()
         # Imported here: the registry's modules import this file.
         from swm_jax.models.backbones.registry import BACKBONES
 
@@ -134,6 +146,19 @@ class ModelConfig:
                 f"{self.image_size // self.patch_size} patches per side are not a "
                 f"multiple of pool={self.pool}"
             )
+
+    def _check_numbers(self):
+        for field in dataclasses.fields(self):
+            value, least = getattr(self, field.name), _LEAST.get(field.name, 1)
+            if field.type in (bool, str) and not isinstance(value, field.type):
+                raise ValueError(f"{field.name}={value!r}, expected {field.type}")
+            if field.type not in (int, float):
+                continue
+            kinds = (int, float) if field.type is float else int
+            if isinstance(value, bool) or not isinstance(value, kinds):
+                raise ValueError(f"{field.name}={value!r}, expected a number")
+            if not least <= value < math.inf:
+                raise ValueError(f"{field.name}={value}, expected {least} or more")
 
     def _check_objects(self):
         if self.layout != "branched":

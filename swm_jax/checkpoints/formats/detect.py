@@ -1,5 +1,6 @@
 """Format detection by content, and opening of a checkpoint of any format."""
 
+import contextlib
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from swm_jax.checkpoints.formats.lazy_arrays import Source, model_shapes
 from swm_jax.checkpoints.formats.npz import read_npz
 from swm_jax.checkpoints.formats.orbax.folder import open_orbax
 from swm_jax.checkpoints.run.manager import checkpoints_folder
+from swm_jax.choices import first_line
 from swm_jax.files import AnyPath, pointer_hint, user_path
 from swm_jax.models import Tokenizer, get_config
 
@@ -177,6 +179,17 @@ def _base_of(adapter: peft.PeftAdapter, given: str | AnyPath | None) -> AnyPath:
     )
 
 
+@contextlib.contextmanager
+def _described(path: Path):
+    """Makes errors in a file's own description of its model a CheckpointError."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path}: its description of the model cannot be used: {first_line(error)}"
+        ) from error
+
+
 def _open_npz(
     path: Path,
     subtree: str,
@@ -191,9 +204,10 @@ def _open_npz(
         tokenizer = Tokenizer(contents.tokenizer, f"{path} tokenizer")
     shapes = {key: leaf.shape for key, leaf in leaves.items()}
     if "model" in metadata and not variant:
-        model = metadata["model"]
-        values = {**model["overrides"], **overrides}
-        config = get_config(model["variant"], **values)
+        with _described(path):
+            model = metadata["model"]
+            values = {**model["overrides"], **overrides}
+            config = get_config(model["variant"], **values)
     else:
         values = dict(overrides)
         if variant is None:
