@@ -231,7 +231,7 @@ class BranchBatches:
         row = jnp.take_along_axis(row, best[..., None], 2)[..., 0]
         answer = jnp.take_along_axis(answer, at(best)[..., None], 4)[..., 0]
         kind = tables.type_id[row]
-        weight = self._weights(tables, kind, answer)
+        weight = self._weights(tables, kind, answer, horizons)
 
         phrasing = _phrasing(question_keys[4], row, language, self.config)
         tokens, named = tables.tokens[row, phrasing], tables.named[row, phrasing]
@@ -280,19 +280,25 @@ class BranchBatches:
         want = prng.uniform(keys[2], shape) * sizes[kind]
         return tables.first[kind][..., None] + within, want.astype(jnp.int32)
 
-    def _weights(self, tables: Tables, kind, answer) -> Float[Array, "B N G Q"]:
-        """Weights of the queries: types alike, and the answers of each."""
+    def _weights(
+        self, tables: Tables, kind, answer, horizons
+    ) -> Float[Array, "B N G Q"]:
+        """Weights of the queries: types alike, and the answers of each.
+
+        Whether something changes without an action is not asked: weight 0.
+        """
         types = tables.type_id[tables.first]
         index = (kind[..., None] == types).argmax(-1)
         index = jnp.broadcast_to(index[:, None, None], answer.shape)
         sizes = jnp.array([len(each.answers) for each in self.language.types])
         widest = max(len(each.answers) for each in self.language.types)
-        cell = (index * widest + answer).reshape(-1)
-        count = jnp.bincount(cell, length=len(sizes) * widest).reshape(-1, widest)
+        change = jnp.array([each.about_change for each in self.language.types])
+        asked = ~(change[index] & (horizons[:, None, :, None] == 0))
+        count = jnp.zeros((len(sizes), widest)).at[index, answer].add(asked)
         even = count.sum(-1, keepdims=True) / sizes[:, None]
         weight = 1.0 / jnp.maximum(count, jnp.maximum(_RARE * even, 1.0))
         # Mean of 1, so that the loss is that of a batch without weights.
-        weight = weight[index, answer]
+        weight = jnp.where(asked, weight[index, answer], 0.0)
         return weight / weight.mean()
 
 

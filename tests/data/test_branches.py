@@ -171,6 +171,9 @@ def test_types_and_their_answers_weigh_alike(batches):
     assert len(share) > 6 and share.min() > 0.2 and share.max() < 0.75
     assert np.abs(share - 0.5).mean() < np.abs(plain - 0.5).mean()
     np.testing.assert_allclose(weight.mean(), 1.0, rtol=1e-5)
+    horizon = np.concatenate([b.query_horizon.ravel() for b in batches])
+    change = np.array([BOARD.language.by_id[kind].about_change for kind in types])
+    np.testing.assert_array_equal(weight == 0, change & (horizon == 0))
 
 
 def test_horizons_are_mostly_the_planners(batches):
