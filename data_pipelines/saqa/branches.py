@@ -191,7 +191,7 @@ class BranchBatches:
         def sample(tables: Tables, seed: Int[Array, ""], step: Int[Array, ""]):
             key = prng.fold_in(prng.key(seed), step)
             now, batch = self._label(tables, key)
-            # Drawn for the whole batch, then cut: what is kept depends on all of it.
+            # Drawn for the whole batch, then cut: weights depend on all of it.
             now, batch = jax.tree.map(lambda x: x[mine], (now, batch))
             image = world.render.device(now, size, size, supersample=supersample)
             return TrainBatch(image=image, **batch)
@@ -249,7 +249,9 @@ class BranchBatches:
         assert form.objects is not None  # `make` refuses such worlds
         place, yaw = form.objects(expand(now, 2))
         later, later_yaw = form.objects(after)
-        turned = later_yaw - yaw
+        turn = later_yaw - yaw
+        turned = jnp.arctan2(jnp.sin(turn), jnp.cos(turn))
+        objects = object_targets(now, form, self.model) if self.model.objects else None
         return now, {
             "actions": tables.action[episodes],
             "question_tokens": tokens,
@@ -262,12 +264,8 @@ class BranchBatches:
             "query_weight": flat(weight),
             "horizons": horizons,
             "mentions": mentions,
-            "objects": object_targets(now, form, self.model)
-            if self.model.objects
-            else None,
-            "futures": FutureTargets(
-                later - place, jnp.arctan2(jnp.sin(turned), jnp.cos(turned))
-            ),
+            "objects": objects,
+            "futures": FutureTargets(later - place, turned),
         }
 
     def _propose(self, keys, tables: Tables, images: int):
@@ -280,9 +278,7 @@ class BranchBatches:
         want = prng.uniform(keys[2], shape) * sizes[kind]
         return tables.first[kind][..., None] + within, want.astype(jnp.int32)
 
-    def _weights(
-        self, tables: Tables, kind, answer, horizons
-    ) -> Float[Array, "B N G Q"]:
+    def _weights(self, tables, kind, answer, horizons) -> Float[Array, "B N G Q"]:
         """Weights of the queries: types alike, and the answers of each.
 
         Whether something changes without an action is not asked: weight 0.
