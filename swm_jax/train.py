@@ -82,8 +82,9 @@ def main(argv: list[str]) -> None:
     except (CheckpointError, TrainingError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     if is_first():
-        if result:
-            say(f"held-out accuracy {result['validation/accuracy']:.3f}")
+        for name in ("accuracy", "object_error_mm"):  # whichever the stage measures
+            if f"validation/{name}" in result:
+                say(f"held-out {name} {result[f'validation/{name}']:.3f}")
         say(f"checkpoints and metrics are in {workdir}")
 
 

@@ -1,5 +1,10 @@
 """Training of object tokens: the eyes' stage, losses, what a start may lack."""
 
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +29,7 @@ from swm_jax.training.world_model.object_losses import (
 )
 from swm_jax.training.world_model.run import trainable_of
 
+ROOT = Path(__file__).resolve().parents[2]
 B, P, K = 3, 5, 4
 
 
@@ -117,6 +123,20 @@ def test_the_eyes_learn_and_the_decoder_stays(tmp_path):
 
 def _tokenizer():
     return Tokenizer.load("tiny")
+
+
+def test_the_command_ends_with_the_error_of_the_eyes(tmp_path):
+    config = ROOT / "experiments" / "board_tiny.py"
+    command = [sys.executable, "-m", "swm_jax.train", f"--config={config}:eyes_debug"]
+    done = subprocess.run(
+        [*command, f"--workdir={tmp_path}", "--config.steps=2"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^held-out object_error_mm \d", done.stdout, re.M)
 
 
 def test_eyes_of_a_model_without_object_tokens_are_refused():
