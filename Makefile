@@ -7,6 +7,7 @@
 #   make test-slow  the slow ones
 #   make coverage   the same tests, and which lines they run
 #   make test-faults        every mesh; kills and starves runs on up to four processes
+#   make test-fuzz          broken data, checkpoints and command lines by the thousand
 #   make test-parity        our models beside PyTorch's (installs the extra parity)
 #   make test-big-vision    and beside big_vision's, from a checkout on PYTHONPATH
 #   make test-ogbench       in OGBench's own env (installs the extra ogbench)
@@ -60,7 +61,7 @@ QUICK := tests/test_floors.py tests/questions tests/planning tests/checkpoints \
 	--ignore=tests/planning/test_simulator_world_model.py
 
 .PHONY: eval aot libtpu inspect convert check coverage test test-slow test-faults \
-	test-parity test-big-vision test-ogbench test-tpu-aot fixtures lint types format \
+	test-fuzz test-parity test-big-vision test-ogbench test-tpu-aot fixtures lint types format \
 	train venv clean
 
 eval: $(STAMP)
@@ -103,6 +104,9 @@ $(LIBTPU)/.installed: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--upgrade --target $(LIBTPU) libtpu==$(LIBTPU_VERSION)
 	touch $@
+
+test-fuzz: $(STAMP)
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m fuzz tests/fuzz $(ARGS)
 
 # One process: what the models gave is shared between tests.
 test-parity: $(PARITY_STAMP)

@@ -6,6 +6,7 @@ status that `run_command` is given: 1, or what the command documents.
 
 import contextlib
 import functools
+import io
 import os
 import re
 import sys
@@ -45,6 +46,10 @@ def run_command(
         with error_line(app.UsageError, status=status):
             main(argv)
 
+    # Names that the terminal's encoding lacks are shown by their codes.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     with told_endings(stopped):
         app.run(told, flags_parser=functools.partial(_read_flags, status))
 

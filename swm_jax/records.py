@@ -118,6 +118,27 @@ def given(record: Any) -> dict[str, Any]:
     return {name: value for name, value in values if value is not None}
 
 
+def pairs(values: Any, where: str, example: str) -> tuple[tuple[str, Any], ...]:
+    """A config's list of (regex, rule).
+
+    Args:
+      values: of the config.
+      where: its name, for the message.
+      example: an entry that would be right, for the message.
+
+    Raises:
+      ValueError: something else than a list of such pairs.
+    """
+    listed = isinstance(values, list | tuple)
+    for entry in values if listed else (values,):
+        pair = isinstance(entry, list | tuple) and len(entry) == 2
+        if not listed or not pair or not isinstance(entry[0], str):
+            raise ValueError(
+                f"{where} holds {entry!r}, expected a list of pairs such as {example}"
+            )
+    return tuple((pattern, rule) for pattern, rule in values)
+
+
 def differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Differences of two nested mappings, (name, old, new), sorted by name.
 

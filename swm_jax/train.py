@@ -18,7 +18,13 @@ from absl import flags, logging
 from etils import epath
 
 from swm_jax.checkpoints import CheckpointError
-from swm_jax.cli import define_config, define_path, no_arguments, run_command
+from swm_jax.cli import (
+    define_config,
+    define_path,
+    error_line,
+    no_arguments,
+    run_command,
+)
 from swm_jax.endings import say
 from swm_jax.training import Experiment, TrainingError, train
 from swm_jax.training.distributed import HostsError, connect, is_first
@@ -59,6 +65,11 @@ def main(argv: list[str]) -> None:
     # Orbax logs every file, and tracebacks of errors that it also raises.
     logging.set_verbosity(logging.FATAL)
     workdir = _WORKDIR.value
+    with error_line(CheckpointError, TrainingError, ValueError, OSError, where=workdir):
+        _run(workdir)
+
+
+def _run(workdir: str) -> None:
     try:
         config = Experiment.parse(_CONFIG.value)
         profile_steps = parse_steps(_PROFILE.value)
@@ -79,8 +90,6 @@ def main(argv: list[str]) -> None:
         print(f"error: {error}", file=sys.stderr, flush=True)
         # At a normal exit jax would wait for the processes that are missing.
         os._exit(1)
-    except (CheckpointError, TrainingError, ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
     if is_first():
         for name in ("accuracy", "object_error_mm"):  # whichever the stage measures
             if f"validation/{name}" in result:

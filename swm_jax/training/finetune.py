@@ -35,6 +35,7 @@ from swm_jax.models.backbones.lora import (
     lora_rules,
     scale_adapters,
 )
+from swm_jax.records import pairs, parse
 from swm_jax.training.optimizer import SCHEDULE_FIELDS, Optimizer, make_schedule
 
 _WITH_ADAPTERS = (("(lora|action|dense)/.*", {}), (".*", None))
@@ -66,16 +67,23 @@ class Finetune:
         for name in finetune:
             known(f"field of {where}", name, ("schedules", "lora"))
         lora = lora_rules(finetune.get("lora", ()))
-        schedules = tuple(finetune.get("schedules", ()))
+        example = "('img/.*', None)"
+        schedules = pairs(finetune.get("schedules", ()), f"{where}.schedules", example)
         if lora and not schedules:
             schedules = _WITH_ADAPTERS
         for pattern, fields in schedules:
+            if fields is not None and not isinstance(fields, Mapping):
+                raise ValueError(
+                    f"finetune schedule {pattern!r} is {fields!r}, expected None or "
+                    "fields of the optimizer"
+                )
             unknown = sorted(set(fields or {}) - set(SCHEDULE_FIELDS))
             if unknown:
                 raise ValueError(
                     f"finetune schedule {pattern!r} has the unknown field "
                     f"'{unknown[0]}'; known: {', '.join(SCHEDULE_FIELDS)}"
                 )
+            parse(Optimizer, dict(fields or {}), f"finetune schedule {pattern!r}")
         rules = [(p, None if f is None else dict(f)) for p, f in schedules]
         return cls(tuple(rules), lora)
 

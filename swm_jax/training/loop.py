@@ -83,16 +83,17 @@ def fit(
         metrics = [f"validation/{name}" for name in trainable.metrics]
         known("config.keep_best.metric", best.metric, metrics)
     workdir = epath.Path(user_path(workdir))
-    workdir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
+        # First what may be wrong, which leaves nothing behind.
+        run = _Run(training, trainable, inputs, workdir, clock, metadata or {})
+        workdir.mkdir(parents=True, exist_ok=True)
         _claim(workdir, stack)
         checkpoints = RunCheckpoints(
             workdir, training.keep_checkpoints, best, training.save_timeout
         )
         stack.enter_context(contextlib.closing(checkpoints))
-        run = _Run(training, trainable, workdir, checkpoints, clock, metadata or {})
         stack.enter_context(contextlib.closing(run))
-        run.begin(inputs, start, profile_steps)
+        run.begin(checkpoints, start, profile_steps)
         run.steps()
         return run.result
 
@@ -116,9 +117,11 @@ def _claim(workdir: epath.Path, stack: contextlib.ExitStack) -> None:
 class _Run:
     """State of the loop from one start of the process to its end."""
 
-    def __init__(self, training, trainable, workdir, checkpoints, clock, metadata):
+    checkpoints: RunCheckpoints
+
+    def __init__(self, training, trainable, inputs, workdir, clock, metadata):
         self.config, self.trainable, self.workdir = training, trainable, workdir
-        self.checkpoints, self.clock = checkpoints, clock
+        self.clock = clock
         self.metadata = {
             **metadata,
             "config": training.to_config().to_dict(),
@@ -129,14 +132,16 @@ class _Run:
         self.mesh = make_mesh(vars(training.mesh))
         self.built = build(training, trainable, self.mesh)
         self.count = make_counter(self.mesh)
+        self.inputs = inputs(self.mesh)
+        self.rows = process_rows(self.mesh, self.inputs.images)
         self.result, self.saved = {}, None
         self.log: MetricsLog | None = None
         self.profiler: Profiler | None = None
         self.stop: StopSignal | None = None
 
-    def begin(self, inputs, start, profile_steps) -> None:
+    def begin(self, checkpoints, start, profile_steps) -> None:
         """Creates or resumes the train state, opens data and logs."""
-        config, built = self.config, self.built
+        config, built, self.checkpoints = self.config, self.built, checkpoints
         state = self._resume(built.state)
         if state is None:
             state = initial_state(config, self.trainable, built, start)
@@ -148,8 +153,6 @@ class _Run:
                 f"{count_parameters(moving):,} of {count_parameters(total):,} "
                 "parameters move"
             )
-        self.inputs = inputs(self.mesh)
-        self.rows = process_rows(self.mesh, self.inputs.images)
         self.stream = self.inputs.stream(self.step)
         self.held_out = self.inputs.validation()
         self.log = MetricsLog(self.workdir, self.step) if is_first() else None

@@ -16,7 +16,7 @@ from optax.contrib import MuonDimensionNumbers
 from swm_jax.models.backbones.lora import check_patterns, first_match
 from swm_jax.models.backbones.registry import decays, declared
 from swm_jax.models.backbones.weights import leaf_name, named_leaves
-from swm_jax.records import NonNegative, Positive, Share, Size
+from swm_jax.records import NonNegative, Positive, Share, Size, pairs
 
 SCHEDULE_FIELDS = ("learning_rate", "warmup_steps", "schedule", "final_fraction")
 
@@ -55,13 +55,9 @@ class Optimizer:
     muon_rms: Positive = 0.6
 
     def __post_init__(self):
-        for rule in self.decay:
-            pair = isinstance(rule, tuple | list) and len(rule) == 2
-            if not pair or not isinstance(rule[0], str) or rule[1] not in (True, False):
-                raise ValueError(
-                    f"optimizer.decay holds {rule!r}, expected a pair such as "
-                    "('.*/bias', True)"
-                )
+        for pattern, on in pairs(self.decay, "decay", "('.*/bias', True)"):
+            if not isinstance(on, bool):
+                raise ValueError(f"decay rule {pattern!r} is {on!r}, expected a bool")
 
 
 def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:

@@ -32,6 +32,7 @@ from swm_jax.models.backbones.logical_axes import MESH_AXES, WEIGHT_AXES
 from swm_jax.models.backbones.lora import check_patterns, first_match
 from swm_jax.models.backbones.registry import declared
 from swm_jax.models.backbones.weights import leaf_name, named_leaves
+from swm_jax.records import pairs
 
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
@@ -101,7 +102,7 @@ def param_shardings(shapes: Any, rules: Rules, mesh: Mesh) -> Any:
       ValueError: a rule that matches nothing, names an unknown axis, or splits a
         dimension that its axis does not divide.
     """
-    rules = tuple((pattern, rule) for pattern, rule in rules)
+    rules = pairs(rules, "sharding", "('llm/.*', 'fsdp')")
     patterns = [pattern for pattern, _ in rules]
     if patterns:
         check_patterns("sharding rule", patterns, list(named_leaves(shapes)))

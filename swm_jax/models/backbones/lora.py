@@ -16,6 +16,7 @@ import difflib
 import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import jax.numpy as jnp
@@ -25,6 +26,7 @@ from jaxtyping import PRNGKeyArray
 from swm_jax import prng
 from swm_jax.models.backbones.registry import declared
 from swm_jax.models.backbones.weights import Adapted
+from swm_jax.records import pairs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,14 +58,24 @@ def lora_rules(entries: Iterable[Sequence]) -> tuple[LoraRule, ...]:
       ValueError: other fields, or a rank or alpha out of range.
     """
     rules = []
-    for pattern, fields in entries:
-        if set(fields) != {"rank", "alpha"}:
+    example = "('llm/layers/.*', {'rank': 16, 'alpha': 16.0})"
+    for pattern, fields in pairs(entries, "lora", example):
+        if not isinstance(fields, Mapping) or set(fields) != {"rank", "alpha"}:
             raise ValueError(
-                f"lora rule {pattern!r} has the fields {sorted(fields)}, expected "
+                f"lora rule {pattern!r} has the fields {_words(fields)}, expected "
                 "alpha and rank"
             )
+        for name, value in fields.items():
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise ValueError(
+                    f"lora rule {pattern!r} has {name} {value!r}, expected a number"
+                )
         rules.append(LoraRule(pattern, int(fields["rank"]), float(fields["alpha"])))
     return tuple(rules)
+
+
+def _words(fields: Any) -> str:
+    return str(sorted(fields) if isinstance(fields, Mapping) else repr(fields))
 
 
 def first_match(patterns: Iterable[str], name: str) -> int | None:
